@@ -1,0 +1,76 @@
+"""Recorded routing: the trace and load-count formats, read and written. Every problem in a file is one InputError."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement.problem import FloatArray
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Routing of tokens.
+
+    Attributes:
+        topk_ids: [moe_layers, tokens, k] unsigned logical experts; the k of a token are distinct.
+        seq_lens: [sequences] tokens of each sequence, in order; sums to tokens.
+        experts: logical experts per layer.
+        name: the file's stem, or the synthesizer's name.
+        source: where it comes from, for people; starts with "synthetic" if it was synthesized.
+        topk_weights: [moe_layers, tokens, k] router weights, or None.
+        meta: the file's own meta record.
+    """
+
+    topk_ids: NDArray[Any]
+    seq_lens: NDArray[np.int64]
+    experts: int
+    name: str
+    source: str
+    topk_weights: NDArray[Any] | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> int:
+        return int(self.topk_ids.shape[0])
+
+    @property
+    def tokens(self) -> int:
+        return int(self.topk_ids.shape[1])
+
+    @property
+    def top_k(self) -> int:
+        return int(self.topk_ids.shape[2])
+
+    @property
+    def synthetic(self) -> bool:
+        return self.source.startswith("synthetic")
+
+
+@dataclass(frozen=True)
+class LoadCounts:
+    """Load counts without co-activation.
+
+    Attributes:
+        counts: [windows, moe_layers, experts] tokens routed to each expert.
+        name, source: as in Trace.
+    """
+
+    counts: FloatArray
+    name: str
+    source: str
+
+    @property
+    def layers(self) -> int:
+        return int(self.counts.shape[1])
+
+    @property
+    def experts(self) -> int:
+        return int(self.counts.shape[2])
+
+    @property
+    def synthetic(self) -> bool:
+        return self.source.startswith("synthetic")

@@ -1,0 +1,39 @@
+"""When a search stops: a budget of work (deterministic) and, as a second criterion, a wall-clock deadline."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Small composable stop criterion.
+
+    Attributes:
+        work: relative amount of work; 1.0 is each solver's default (iterations, CP-SAT deterministic seconds), so
+            that a plan depends on the seed and not on the machine.
+        deadline: time.monotonic() value after which a solver returns its best answer so far, or None. A plan that
+            was cut by a deadline may differ from run to run, and its termination says so.
+    """
+
+    work: float = 1.0
+    deadline: float | None = None
+
+    @classmethod
+    def after(cls, seconds: float | None, work: float = 1.0) -> Self:
+        """Stops after `work`, or `seconds` from now if that is sooner."""
+        return cls(work, None if seconds is None else time.monotonic() + seconds)
+
+    def seconds_left(self) -> float | None:
+        """Seconds until the deadline (0 when past), or None without one."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def expired(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def scaled(self, factor: float) -> Stop:
+        """The same deadline with `factor` times the work."""
+        return Stop(self.work * factor, self.deadline)
