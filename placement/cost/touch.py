@@ -1,0 +1,130 @@
+"""How many tokens reach each GPU and each node: the chance that a token touches it, by home class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from placement.cost.dispatch import Shares
+from placement.problem import FloatArray, LayerProblem
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Expectations per token of one home class.
+
+    Attributes:
+        load: [classes, windows, gpus] copies of a token that go to a GPU.
+        gpu: [classes, windows, gpus] chance that at least one copy goes to the GPU (equals load without token sets).
+        node: [classes, windows, nodes] chance that at least one goes to the node (expected copies without sets).
+        slot_load: [windows, slots] copies of a token that go to a slot, averaged over homes.
+    """
+
+    load: FloatArray
+    gpu: FloatArray
+    node: FloatArray
+    slot_load: FloatArray
+
+
+def touch(problem: LayerProblem, shares: Shares) -> Touch:
+    """Loads and touch chances of a placement whose dispatch is `shares`.
+
+    The draws of different experts are independent, so a token with experts K touches a GPU with chance
+    1 - prod over e in K of (1 - share of e that goes there).
+    """
+    topology, classes = problem.topology, shares.classes
+    gpu = shares.slot // problem.slots_per_gpu
+    homes = np.bincount(shares.class_of_gpu, minlength=classes) / topology.gpus
+    load, slot_load = _loads(
+        problem.load, shares.start, shares.slot, gpu, shares.fraction, homes, topology.gpus, problem.slots
+    )
+    if problem.sets is None:
+        node = load.reshape(classes, problem.windows, topology.nodes, -1).sum(axis=3)
+        return Touch(load, load, node, slot_load)
+    node_of = topology.node_of_gpu
+    by_gpu = _touched(
+        problem.sets.ids, problem.sets.weight, problem.experts, shares.start, gpu, shares.fraction, classes,
+        topology.gpus,
+    )  # fmt: skip
+    by_node = _touched(
+        problem.sets.ids, problem.sets.weight, problem.experts, shares.start, node_of[gpu], shares.fraction, classes,
+        topology.nodes,
+    )  # fmt: skip
+    return Touch(load, by_gpu, by_node, slot_load)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def _loads(
+    load: NDArray[np.float64],
+    start: NDArray[np.int64],
+    slot: NDArray[np.int64],
+    gpu: NDArray[np.int64],
+    fraction: NDArray[np.float64],
+    homes: NDArray[np.float64],
+    gpus: int,
+    slots: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    windows, experts = load.shape
+    classes = len(homes)
+    out = np.zeros((classes, windows, gpus))
+    by_slot = np.zeros((windows, slots))
+    for c in range(classes):
+        for e in range(experts):
+            for i in range(start[c * experts + e], start[c * experts + e + 1]):
+                for w in range(windows):
+                    part = fraction[i] * load[w, e]
+                    out[c, w, gpu[i]] += part
+                    by_slot[w, slot[i]] += homes[c] * part
+    return out, by_slot
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def _touched(
+    ids: NDArray[np.int32],
+    weight: NDArray[np.float64],
+    experts: int,
+    start: NDArray[np.int64],
+    place: NDArray[np.int64],
+    fraction: NDArray[np.float64],
+    classes: int,
+    places: int,
+) -> NDArray[np.float64]:
+    """[classes, windows, places] chance of touching each place; several copies of an expert in one place add up."""
+    sets, k = ids.shape
+    windows = weight.shape[0]
+    out = np.zeros((classes, windows, places))
+    miss = np.ones(places)
+    share = np.zeros(places)
+    seen = np.empty(places, np.int64)
+    here = np.empty(places, np.int64)
+    is_seen = np.zeros(places, np.bool_)
+    for c in range(classes):
+        for s in range(sets):
+            n_seen = 0
+            for j in range(k):
+                row = c * experts + ids[s, j]
+                n_here = 0
+                for i in range(start[row], start[row + 1]):
+                    p = place[i]
+                    if share[p] == 0.0:
+                        here[n_here] = p
+                        n_here += 1
+                    share[p] += fraction[i]
+                for i in range(n_here):
+                    p = here[i]
+                    miss[p] *= max(0.0, 1.0 - share[p])
+                    share[p] = 0.0
+                    if not is_seen[p]:
+                        is_seen[p] = True
+                        seen[n_seen] = p
+                        n_seen += 1
+            for i in range(n_seen):
+                p = seen[i]
+                for w in range(windows):
+                    out[c, w, p] += weight[w, s] * (1.0 - miss[p])
+                miss[p] = 1.0
+                is_seen[p] = False
+    return out
