@@ -8,170 +8,67 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-DataType = Literal["fp32", "bf16", "fp16", "fp8", "int8", "mxfp4", "nvfp4", "int4"]
+from specs.architecture import (
+    Attention,
+    DataTypes,
+    GqaAttention,
+    MlaAttention,
+    Model,
+    Moe,
+    Published,
+    SlidingWindow,
+)
+from specs.fields import (
+    BITS,
+    MAX_COUNT,
+    MAX_EXPERTS,
+    MAX_GPU_EXPERT_PAIRS,
+    MAX_GPUS,
+    MAX_ROUTER_CHOICES,
+    Count,
+    DataType,
+    Degree,
+    Name,
+    Positive,
+    Share,
+    Spec,
+    Text,
+    bytes_of,
+)
+
+__all__ = [
+    "BITS",
+    "MAX_COUNT",
+    "Attention",
+    "Cluster",
+    "DataType",
+    "DataTypes",
+    "Dispatch",
+    "Gpu",
+    "GqaAttention",
+    "Link",
+    "MessageRule",
+    "MlaAttention",
+    "Model",
+    "Moe",
+    "Phase",
+    "Pins",
+    "Published",
+    "Scenario",
+    "ServingWorkload",
+    "SlidingWindow",
+    "Spec",
+    "SyntheticRouting",
+    "TrainingWorkload",
+    "Workload",
+    "bytes_of",
+]
+
 Dispatch = Literal["even", "nearest", "planned"]
 MessageRule = Literal["per_expert", "per_rank", "per_node"]
 Phase = Literal["prefill", "decode", "train"]
-
-#: Upper limit of every count in a spec: beyond it a typing error is likelier than a real system.
-MAX_COUNT = 10_000_000
-Count = Annotated[int, Field(ge=1, le=MAX_COUNT, strict=True)]
-Index = Annotated[int, Field(ge=0, le=MAX_COUNT, strict=True)]
-Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-
-BITS: dict[DataType, float] = {
-    "fp32": 32,
-    "bf16": 16,
-    "fp16": 16,
-    "fp8": 8,
-    "int8": 8,
-    # 4-bit elements and one 8-bit scale for each block of 32 (mxfp4) or 16 (nvfp4).
-    "mxfp4": 4.25,
-    "nvfp4": 4.5,
-    "int4": 4.25,
-}
-
-
-def bytes_of(data_type: DataType) -> float:
-    """Bytes of one element, block scales counted in."""
-    return BITS[data_type] / 8
-
-
-class Spec(BaseModel):
-    """Base of every record: immutable, and a field that is not known is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class GqaAttention(Spec):
-    """Grouped-query attention; multi-head attention is the case kv_heads == query_heads."""
-
-    kind: Literal["gqa"]
-    query_heads: Count
-    kv_heads: Count
-    head_dim: Count
-    bias: bool = False
-    qk_norm: bool = False
-    sinks: bool = False
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> GqaAttention:
-        if self.query_heads % self.kv_heads:
-            raise ValueError(f"query_heads {self.query_heads} is not a multiple of kv_heads {self.kv_heads}")
-        return self
-
-
-class MlaAttention(Spec):
-    """Multi-head latent attention (DeepSeek-V2, section 2.1): a compressed KV vector and one shared rotary key."""
-
-    kind: Literal["mla"]
-    heads: Count
-    q_rank: Count | None = None
-    kv_rank: Count
-    rope_dim: Count
-    nope_dim: Count
-    value_dim: Count
-
-
-Attention = Annotated[GqaAttention | MlaAttention, Field(discriminator="kind")]
-
-
-class SlidingWindow(Spec):
-    """Layers whose index modulo `period` is in `layers` attend only to the last `window` tokens."""
-
-    window: Count
-    period: Count = 1
-    layers: tuple[Index, ...] = (0,)
-
-
-class Moe(Spec):
-    """The mixture-of-experts feed-forward block."""
-
-    experts: Count
-    top_k: Count
-    expert_width: Count
-    shared_experts: Index = 0
-    shared_width: Count | None = None
-    groups: Count = 1
-    top_groups: Count = 1
-    gated: bool = True
-    bias: bool = False
-    router_bias: bool = False
-    shared_gate: bool = False
-
-    @model_validator(mode="after")
-    def _choice_is_possible(self) -> Moe:
-        if self.top_k > self.experts:
-            raise ValueError(f"top_k {self.top_k} is more than experts {self.experts}")
-        if self.experts % self.groups:
-            raise ValueError(f"experts {self.experts} is not a multiple of groups {self.groups}")
-        if self.top_groups > self.groups:
-            raise ValueError(f"top_groups {self.top_groups} is more than groups {self.groups}")
-        return self
-
-
-class DataTypes(Spec):
-    """What each part is stored, computed and sent in."""
-
-    attention: DataType = "bf16"
-    dense: DataType = "bf16"
-    experts: DataType = "bf16"
-    embedding: DataType = "bf16"
-    kv_cache: DataType = "bf16"
-    #: What the matrix units multiply expert activations in.
-    compute: DataType = "bf16"
-    dispatch: DataType = "bf16"
-    combine: DataType = "bf16"
-
-
-class Published(Spec):
-    """Parameter counts as published, in billions, with their source; tests hold the computed counts against them."""
-
-    total_b: Positive
-    active_b: Positive
-    source: str
-
-
-class Model(Spec):
-    """A transformer with mixture-of-experts layers, by its true dimensions."""
-
-    name: Name
-    layers: Count
-    hidden: Count
-    vocabulary: Count
-    attention: Attention
-    moe: Moe
-    #: Indices of the layers whose feed-forward block is dense.
-    dense_layers: tuple[Index, ...] = ()
-    dense_width: Count | None = None
-    tied_embedding: bool = False
-    sliding: SlidingWindow | None = None
-    types: DataTypes = DataTypes()
-    #: Whether the published active count leaves the input embedding out (a look-up, not a product).
-    published: Published | None = None
-    context: Count | None = None
-
-    @model_validator(mode="after")
-    def _layers_fit(self) -> Model:
-        if len(set(self.dense_layers)) != len(self.dense_layers):
-            raise ValueError("dense_layers names a layer twice")
-        if self.dense_layers and max(self.dense_layers) >= self.layers:
-            raise ValueError(f"dense_layers names layer {max(self.dense_layers)}, but layers is {self.layers}")
-        if len(self.dense_layers) == self.layers:
-            raise ValueError("every layer is dense: this is no mixture-of-experts model")
-        if self.dense_layers and self.dense_width is None:
-            raise ValueError("dense_layers needs dense_width")
-        return self
-
-    @property
-    def moe_layers(self) -> tuple[int, ...]:
-        """The model's own indices of its MoE layers, ascending."""
-        dense = set(self.dense_layers)
-        return tuple(i for i in range(self.layers) if i not in dense)
 
 
 class Gpu(Spec):
@@ -181,7 +78,7 @@ class Gpu(Spec):
     hbm_gib: Positive
     hbm_gb_per_s: Positive
     peak_tflops: dict[DataType, Positive]
-    source: str = ""
+    source: Text = ""
 
     @property
     def hbm_bytes(self) -> float:
@@ -211,7 +108,7 @@ class Gpu(Spec):
     @model_validator(mode="after")
     def _has_a_wide_type(self) -> Gpu:
         if not {"bf16", "fp16"} & set(self.peak_tflops):
-            raise ValueError("peak_tflops needs bf16 or fp16")
+            raise ValueError("peak_tflops needs bf16 or fp16; add one")
         return self
 
 
@@ -222,7 +119,7 @@ class Link(Spec):
     latency_us: Positive
     #: Achieved share of the nominal bandwidth for large messages.
     efficiency: Share = 1.0
-    source: str = ""
+    source: Text = ""
 
     @property
     def bytes_per_s(self) -> float:
@@ -238,11 +135,12 @@ class Cluster(Spec):
     """GPU -> tray (GPUs that share NICs) -> node (one fast-link domain) -> cluster."""
 
     name: Name
+    summary: Text = ""
     gpu: Gpu
-    nodes: Count
-    gpus_per_node: Count
+    nodes: Degree
+    gpus_per_node: Degree
     #: GPUs that share their NICs: a NIC group carries gpus_per_tray times the per-GPU rate of `slow`.
-    gpus_per_tray: Count = 1
+    gpus_per_tray: Degree = 1
     fast: Link
     slow: Link
 
@@ -250,10 +148,11 @@ class Cluster(Spec):
     def _sizes_divide(self) -> Cluster:
         if self.gpus_per_node % self.gpus_per_tray:
             raise ValueError(
-                f"gpus_per_node {self.gpus_per_node} is not a multiple of gpus_per_tray {self.gpus_per_tray}"
+                f"gpus_per_node {self.gpus_per_node} is not a multiple of gpus_per_tray {self.gpus_per_tray}; "
+                "change one of them"
             )
-        if self.gpus > 65_536:
-            raise ValueError(f"nodes x gpus_per_node is {self.gpus}; at most 65536 GPUs are planned")
+        if self.gpus > MAX_GPUS:
+            raise ValueError(f"nodes x gpus_per_node is {self.gpus} GPUs; at most {MAX_GPUS} are planned")
         return self
 
     @property
@@ -266,6 +165,7 @@ class ServingWorkload(Spec):
 
     kind: Literal["serving"]
     name: Name
+    summary: Text = ""
     isl: Count
     osl: Count
     ttft_ms: Positive
@@ -280,6 +180,7 @@ class TrainingWorkload(Spec):
 
     kind: Literal["training"]
     name: Name
+    summary: Text = ""
     global_batch: Count
     sequence: Count
     microbatch: Count = 1
@@ -296,10 +197,10 @@ Workload = Annotated[ServingWorkload | TrainingWorkload, Field(discriminator="ki
 class Pins(Spec):
     """Degrees that are fixed; what is None is solved."""
 
-    tp: Count | None = None
-    ep: Count | None = None
-    pp: Count | None = None
-    dp: Count | None = None
+    tp: Degree | None = None
+    ep: Degree | None = None
+    pp: Degree | None = None
+    dp: Degree | None = None
     batch: Count | None = None
 
 
@@ -307,27 +208,74 @@ class SyntheticRouting(Spec):
     """Knobs of the seeded routing synthesizer, for a model without a recording (see docs/routing.md)."""
 
     #: Largest over mean expert load in a layer.
-    skew: Annotated[float, Field(ge=1, le=64, allow_inf_nan=False)] = 4.5
+    skew: Annotated[float, Field(ge=1, le=64, allow_inf_nan=False, strict=True)] = 4.5
     #: 0: experts fire independently of each other; 1: as strongly together as in the recorded traces.
-    coactivation: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 1.0
+    coactivation: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] = 1.0
     tokens: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = 4096
     sequences: Annotated[int, Field(ge=2, le=100_000, strict=True)] = 64
+
+    @model_validator(mode="after")
+    def _sequences_have_tokens(self) -> SyntheticRouting:
+        if self.sequences > self.tokens:
+            raise ValueError(f"sequences {self.sequences} is more than tokens {self.tokens}; lower sequences")
+        return self
 
 
 class Scenario(Spec):
     """One planning question: a model, on a cluster, for a workload."""
 
     name: Name
-    aliases: tuple[Name, ...] = ()
+    summary: Text = ""
+    aliases: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
     model: Model
     cluster: Cluster
     workload: Workload
     pins: Pins = Pins()
-    redundant: Index | Literal["auto"] = "auto"
+    redundant: Annotated[int, Field(ge=0, le=MAX_EXPERTS, strict=True)] | Literal["auto"] = "auto"
     dispatch: Dispatch = "even"
     message_rule: MessageRule = "per_node"
     #: "none": dispatch, experts and combine one after the other; "two_batch": two half-batches hide each other.
     overlap: Literal["none", "two_batch"] = "none"
     routing: SyntheticRouting = SyntheticRouting()
     #: HBM kept for the framework, CUDA context and graphs, fragmentation.
-    reserve_gib: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 6.0
+    reserve_gib: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)] = 6.0
+
+    @model_validator(mode="after")
+    def _fits_the_cluster(self) -> Scenario:
+        gpus, pins = self.cluster.gpus, self.pins
+        for name in ("tp", "ep", "pp", "dp"):
+            degree = getattr(pins, name)
+            if degree is not None and degree > gpus:
+                raise ValueError(f"pins.{name} {degree} is more than the cluster's {gpus} GPUs; lower pins.{name}")
+        product = (pins.tp or 1) * (pins.pp or 1) * (pins.dp or 1)
+        if product > gpus:
+            raise ValueError(f"pins tp x pp x dp is {product}, but the cluster has {gpus} GPUs; lower a pin")
+        if (pins.pp or 1) > self.model.layers:
+            raise ValueError(f"pins.pp {pins.pp} is more than the model's {self.model.layers} layers; lower pins.pp")
+        moe = self.model.moe
+        if self.redundant != "auto" and self.redundant > moe.experts * (gpus - 1):
+            raise ValueError(
+                f"redundant {self.redundant} is more than {moe.experts} experts have room for on {gpus} GPUs (one copy "
+                "of an expert per GPU); lower redundant"
+            )
+        if gpus * moe.experts > MAX_GPU_EXPERT_PAIRS:
+            raise ValueError(
+                f"GPUs x experts is {gpus * moe.experts}; at most {MAX_GPU_EXPERT_PAIRS} are planned; lower one of them"
+            )
+        choices = len(self.model.moe_layers) * self.routing.tokens * moe.top_k
+        if choices > MAX_ROUTER_CHOICES:
+            raise ValueError(
+                f"routing.tokens x MoE layers x top_k is {choices}, at most {MAX_ROUTER_CHOICES} are synthesized; "
+                "lower routing.tokens"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_context(self) -> Scenario:
+        longest = self.workload.isl + self.workload.osl if self.workload.kind == "serving" else self.workload.sequence
+        if self.model.context is not None and longest > self.model.context:
+            raise ValueError(
+                f"workload's sequences of {longest} tokens are longer than the model's context {self.model.context}; "
+                "shorten the workload or raise model.context"
+            )
+        return self

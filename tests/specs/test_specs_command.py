@@ -1,0 +1,103 @@
+"""`placement specs list | show | schema`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from placement.specs_command import KINDS, specs
+from specs import loading
+from specs.errors import InputError
+
+
+def _run(*arguments: str) -> str:
+    result = CliRunner().invoke(specs, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def _json(*arguments: str) -> Any:
+    return json.loads(_run(*arguments))
+
+
+def test_list_names_everything() -> None:
+    assert KINDS == loading.KINDS
+    text, records = _run("list"), _json("list", "--json")
+    expected = {(kind, entry.name) for kind in loading.KINDS for entry in loading.list_catalog(kind)}
+    assert {(record["kind"], record["name"]) for record in records} == expected
+    for _, name in expected:
+        assert f"  {name} " in text
+    assert "deepseek_r1_678b_gb200_ib" in text
+    assert {record["kind"] for record in _json("list", "--json", "--kind", "model")} == {"model"}
+
+
+def test_show_gives_the_resolved_scenario_and_its_parameters() -> None:
+    shown = _json("show", "gpt_oss_120b_gb200_ib", "--json")
+    assert shown["kind"] == "scenario"
+    assert shown["spec"] == loading.load_scenario("gpt_oss_120b_gb200_ib").model_dump(mode="json")
+    assert shown["parameters"]["total"] / 1e9 == pytest.approx(116.83, abs=0.01)
+    assert shown["parameters"]["active"] / 1e9 == pytest.approx(5.13, abs=0.01)
+
+
+def test_what_show_prints_is_a_spec_file_again(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(_run("show", "deepseek_r1_678b_gb200_ib"))
+    assert loading.load_scenario(str(path)) == loading.load_scenario("deepseek_r1_gb200_ib")
+    assert "671.03B in total, 36.63B active" in path.read_text()
+    assert _json("show", str(path), "--json")["kind"] == "scenario"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("kimi_k2", "model"), ("h100_hgx_ib", "cluster"), ("serving_4k_1k", "workload"), ("dgx_a100_175b", "scenario")],
+)
+def test_show_finds_every_kind_by_name_and_by_file(name: str, kind: str, tmp_path: Path) -> None:
+    assert _json("show", name, "--json")["kind"] == kind
+    path = tmp_path / "spec.yaml"
+    path.write_text(_run("show", name))
+    assert _json("show", str(path), "--json") == _json("show", name, "--json", "--kind", kind)
+
+
+def test_show_takes_a_hugging_face_folder() -> None:
+    folder = Path(__file__).resolve().parent / "configs" / "qwen1_5_moe_a2_7b"
+    shown = _json("show", str(folder) + "/", "--json")
+    assert (shown["kind"], shown["spec"]["moe"]["experts"]) == ("model", 60)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("kimi_k3", "kimi_k2"), ("", "choose one of"), ("no/such.yaml", "no such file")]
+)
+def test_show_of_nothing_is_an_input_error(name: str, hint: str) -> None:
+    with pytest.raises(InputError, match=hint):
+        CliRunner().invoke(specs, ["show", name], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_schema_accepts_the_catalog_and_refuses_a_stranger(kind: str) -> None:
+    schema = _json("schema", kind)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for entry in loading.list_catalog(kind):  # type: ignore[arg-type]
+        data = yaml.safe_load(entry.path.read_text())
+        assert list(validator.iter_errors(data)) == []
+        assert list(validator.iter_errors(data | {"stranger": 1}))
+
+
+def test_help_imports_no_schema() -> None:
+    code = (
+        "import sys\nfrom placement.specs_command import specs\n"
+        "try:\n    specs(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('pydantic', 'numpy', 'yaml', 'specs.schema') if m in sys.modules], file=sys.stderr)"
+    )
+    root = Path(loading.__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert "schema" in done.stdout
+    assert done.stderr.strip() == "[]"
