@@ -108,8 +108,8 @@ class LayerProblem:
         dispatch, rule, objective: what is optimized.
         group: [experts] group of each expert whose copies must all lie on one node, or None.
         current: [slots] placement to start from, or None; max_moves bounds the slots whose expert its GPU did not hold.
-        max_load: largest allowed GPU load as a multiple of the mean, averaged over windows, or None. Under
-            dispatch `even`.
+        max_load: largest allowed GPU load as a multiple of the mean GPU load, both of the loads averaged over the
+            windows (LayerScore.pooled_imbalance), or None.
     """
 
     load: FloatArray
@@ -153,7 +153,9 @@ class LayerProblem:
                 "no two copies of an expert may share a GPU; use fewer redundant experts",
             )  # fmt: skip
         if self.sets is not None and self.sets.weight.shape[0] != self.windows:
-            raise InputError("trace", "windows", "token sets and loads have unlike windows", "build both from one trace")
+            raise InputError(
+                "trace", "windows", "token sets and loads have unlike windows", "build both from one trace"
+            )
         if self.group is not None and len(self.group) != self.experts:
             raise InputError("layer", "group", "needs one entry an expert", "give the group of every expert")
         if self.current is not None and len(self.current) != self.slots:

@@ -20,6 +20,7 @@ class LayerScore:
         objective: what the problem asks for: seconds ("time") or max/mean GPU load ("load").
         time_s, dispatch_s, experts_s, combine_s: seconds of the layer and of its parts.
         balancedness: mean over max GPU load, at most 1. imbalance: max over mean.
+        pooled_imbalance: max over mean of the GPU loads averaged over the windows; what `max_load` bounds.
         nodes_per_token: distinct nodes that serve a token (nan without token sets).
         remote_nodes_per_token: of these, the ones other than its home, mean over homes (nan without token sets).
         cross_node_bytes_per_token: bytes that cross nodes for one token, dispatch and combine together.
@@ -33,6 +34,7 @@ class LayerScore:
     combine_s: float
     balancedness: float
     imbalance: float
+    pooled_imbalance: float
     nodes_per_token: float
     remote_nodes_per_token: float
     cross_node_bytes_per_token: float
@@ -151,6 +153,7 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
     gpu_load = reach.slot_load.reshape(problem.windows, problem.topology.gpus, -1).sum(axis=2)
     largest, mean = gpu_load.max(axis=1), gpu_load.mean(axis=1)
     imbalance = float(weight @ (largest / mean))
+    pooled = weight @ gpu_load
     nodes, remote = _nodes_per_token(problem, reach, shares)
     across = _cross_node(problem, messages)
     time_s = float(weight @ time)
@@ -162,6 +165,7 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
         combine_s=float(weight @ combine),
         balancedness=float(weight @ (mean / largest)),
         imbalance=imbalance,
+        pooled_imbalance=float(pooled.max() / pooled.mean()),
         nodes_per_token=nodes,
         remote_nodes_per_token=remote,
         cross_node_bytes_per_token=across / total_tokens * (rates.dispatch_bytes + rates.combine_bytes),

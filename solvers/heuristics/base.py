@@ -1,0 +1,30 @@
+"""Common frame of the heuristics: build slots, honour groups where asked, time it."""
+
+from __future__ import annotations
+
+import time
+from typing import ClassVar
+
+from placement.problem import IntArray, LayerProblem
+from placement.result import Result, Status, Termination
+from solvers.base import Features, UnsupportedError
+from solvers.stop import Stop
+
+
+class Heuristic:
+    """A baseline: `place` maps a problem to slots. Ignores traffic, and proves nothing."""
+
+    name: ClassVar[str]
+    features: ClassVar[Features] = Features(baseline=True, note="ignores traffic, groups and moves")
+
+    def place(self, problem: LayerProblem, seed: int) -> IntArray:
+        """[slots] logical expert of each slot."""
+        raise NotImplementedError
+
+    def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
+        """See LayerSolver.solve."""
+        started = time.perf_counter()
+        if (problem.group is not None and not self.features.groups) or problem.max_moves is not None:
+            raise UnsupportedError(f"{self.name} keeps neither groups nor a budget of moves")
+        slots = self.place(problem, seed)
+        return Result(slots, Status.FEASIBLE, Termination.FINISHED, seconds=time.perf_counter() - started)

@@ -1,0 +1,143 @@
+"""What the heuristics share: greedy replication, packing into equal bins, and keeping copies on distinct GPUs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from placement.problem import FloatArray, IntArray
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def replicate(load: NDArray[np.float64], slots: int, most: int) -> NDArray[np.int64]:
+    """[experts] copies of each expert: each further slot goes to the expert with the largest load per copy.
+
+    This minimizes the largest load per copy. Ties go to the lower index; no expert gets more than `most` copies.
+    """
+    count = np.ones(len(load), np.int64)
+    for _ in range(slots - len(load)):
+        best, value = -1, -1.0
+        for e in range(len(load)):
+            if count[e] < most and load[e] / count[e] > value:
+                best, value = e, load[e] / count[e]
+        count[best] += 1
+    return count
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def pack(weight: NDArray[np.float64], bins: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Longest processing time into `bins` bins of equally many items: ([items] bin, [items] rank in the bin).
+
+    Items go in descending weight (ties: lower index first) to the lightest bin with room (ties: lower index).
+    """
+    items = len(weight)
+    room = items // bins
+    bin_of = np.empty(items, np.int64)
+    rank = np.empty(items, np.int64)
+    if room == 1:
+        for i in range(items):
+            bin_of[i], rank[i] = i, 0
+        return bin_of, rank
+    total = np.zeros(bins)
+    used = np.zeros(bins, np.int64)
+    for i in np.argsort(-weight, kind="mergesort"):
+        best = -1
+        for b in range(bins):
+            if used[b] < room and (best < 0 or total[b] < total[best]):
+                best = b
+        bin_of[i], rank[i] = best, used[best]
+        used[best] += 1
+        total[best] += weight[i]
+    return bin_of, rank
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def separate(slots: NDArray[np.int64], slots_per_gpu: int, weight: NDArray[np.float64], span: int) -> bool:
+    """Swaps second copies away from GPUs that hold an expert twice, in place; each swap moves the least load.
+
+    Args:
+        slots: [slots] experts. weight: [experts] load of one copy.
+        span: slots within which a copy may move (a node's, or all).
+
+    Returns:
+        False if some duplicate could not be moved.
+    """
+    total = len(slots)
+    clean = True
+    for i in range(total):
+        gpu = i // slots_per_gpu
+        if not _holds(slots, gpu, slots_per_gpu, slots[i], i):
+            continue
+        first = i // span * span
+        best, value = -1, np.inf
+        for j in range(first, min(first + span, total)):
+            other = j // slots_per_gpu
+            if other == gpu or slots[j] == slots[i]:
+                continue
+            if _holds(slots, other, slots_per_gpu, slots[i], -1) or _holds(slots, gpu, slots_per_gpu, slots[j], -1):
+                continue
+            change = abs(weight[slots[j]] - weight[slots[i]])
+            if change < value:
+                best, value = j, change
+        if best < 0:
+            clean = False
+        else:
+            slots[i], slots[best] = slots[best], slots[i]
+    return clean
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def _holds(slots: NDArray[np.int64], gpu: int, slots_per_gpu: int, expert: int, skip: int) -> bool:
+    for j in range(gpu * slots_per_gpu, (gpu + 1) * slots_per_gpu):
+        if j != skip and slots[j] == expert:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)  # type: ignore[misc]
+def longest_first(
+    load: NDArray[np.float64], count: NDArray[np.int64], gpus: int, slots_per_gpu: int
+) -> NDArray[np.int64]:
+    """[slots] longest processing time over all copies; a GPU takes an expert once. Unfilled slots (-1) may remain."""
+    experts = len(load)
+    order = np.argsort(-(load / count), kind="mergesort")
+    slots = np.full(gpus * slots_per_gpu, -1, np.int64)
+    total = np.zeros(gpus)
+    used = np.zeros(gpus, np.int64)
+    holds = np.zeros((gpus, experts), np.bool_)
+    for e in order:
+        for _ in range(count[e]):
+            best = -1
+            for g in range(gpus):
+                if used[g] < slots_per_gpu and not holds[g, e] and (best < 0 or total[g] < total[best]):
+                    best = g
+            if best < 0:
+                # Only GPUs that hold it have room: leave the clash to `separate`.
+                for g in range(gpus):
+                    if used[g] < slots_per_gpu:
+                        best = g
+                        break
+            slots[best * slots_per_gpu + used[best]] = e
+            used[best] += 1
+            total[best] += load[e] / count[e]
+            holds[best, e] = True
+    return slots
+
+
+def distinct_packing(load: FloatArray, gpus: int, slots_per_gpu: int) -> IntArray:
+    """[slots] greedy replication, at most one copy a GPU, then longest processing time onto distinct GPUs.
+
+    Falls back on experts in turn where the last items can't be kept apart.
+    """
+    slots = gpus * slots_per_gpu
+    count = replicate(load, slots, gpus)
+    packed = longest_first(load, count, gpus, slots_per_gpu)
+    if not separate(packed, slots_per_gpu, load / count, slots):
+        return wrapped(np.argsort(-load, kind="stable").astype(np.int64), slots)
+    return np.asarray(packed, dtype=np.int64)
+
+
+def wrapped(order: IntArray, slots: int) -> IntArray:
+    """[slots] experts in `order`, again from its start when it ends: neighbours are always distinct experts."""
+    return np.asarray(order[np.arange(slots) % len(order)], dtype=np.int64)

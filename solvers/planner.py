@@ -1,0 +1,133 @@
+"""Every layer of a plan: solved in parallel, scored by placement.cost, checked by placement.verify, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from placement.cost.moe_layer import LayerScore, score_layer
+from placement.errors import InfeasibleError, NothingFoundError
+from placement.problem import FloatArray, IntArray, LayerProblem
+from placement.result import Result, Status, Termination
+from placement.verify import check_layer
+from solvers.bounds import layer_bound
+from solvers.dispatch import fractions_for
+from solvers.heuristics.eplb import EplbSolver, scorable
+from solvers.heuristics.greedy import GreedySolver
+from solvers.registry import BASELINES, get_solver
+from solvers.stop import Stop
+
+#: An objective within this relative distance of its bound counts as optimal.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class LayerAnswer:
+    """One layer's placement with its score and the best bound known.
+
+    Attributes:
+        slots: [slots] logical expert of each slot. fractions: [nodes, slots] for `planned` dispatch, else None.
+        score: by placement.cost, on the problem that was solved.
+        bound, bound_source: a proven lower bound of the objective.
+        status, termination, seconds: of the solver; OPTIMAL only where the score meets the bound.
+    """
+
+    slots: IntArray
+    fractions: FloatArray | None
+    score: LayerScore
+    status: Status
+    termination: Termination
+    bound: float
+    bound_source: str
+    seconds: float
+
+    @property
+    def gap(self) -> float:
+        """(objective - bound) / bound; infinite without a bound."""
+        return self.score.objective / self.bound - 1.0 if self.bound > 0 else float("inf")
+
+
+def balance_floor(problem: LayerProblem) -> LayerProblem:
+    """The problem with `max_load` set so that a plan is at least as balanced as the load balancers' own.
+
+    The layer's time alone would trade balance for traffic; engines then lose it again where loads drift.
+    """
+    if problem.objective == "load" or problem.sets is None or problem.max_load is not None:
+        return problem
+    scored = scorable(problem)
+    starts = list(EplbSolver().variants(problem))
+    if problem.group is None:
+        starts.append(GreedySolver().place(problem, 0))
+    best = min(score_layer(scored, slots).pooled_imbalance for slots in starts)
+    return replace(problem, max_load=best * (1 + 1e-9))
+
+
+def plan_layers(
+    problems: Sequence[LayerProblem],
+    strategy: str,
+    stop: Stop,
+    seed: int,
+    workers: int = 1,
+    on_layer: Callable[[int], None] | None = None,
+    floor: bool = True,
+) -> tuple[LayerAnswer, ...]:
+    """Places every layer; the same answer for any number of workers.
+
+    Args:
+        problems: one a layer. strategy: a solver's name. seed: layer i uses a stream of its own of it.
+        workers: threads (compiled search and CP-SAT release the interpreter lock).
+        on_layer: called with a layer's position when it is done, from the calling thread.
+        floor: whether solved layers keep the balance floor (see `balance_floor`); baselines never do.
+
+    Raises:
+        InfeasibleError: a layer is proven to have no answer. NothingFoundError: none was found.
+        RuntimeError: a solver returned an invalid placement (a bug).
+    """
+    solver = get_solver(strategy)
+    seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0] >> 1) for i in range(len(problems))]
+
+    def one(i: int) -> LayerAnswer:
+        problem = problems[i]
+        share = stop if stop.deadline is None else _share(stop, len(problems) - i, workers)
+        target = balance_floor(problem) if floor and strategy not in BASELINES else problem
+        found = solver.solve(target, share, seeds[i])
+        return _answer(i, problem, found)
+
+    answers: list[LayerAnswer] = []
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for i, answer in enumerate(pool.map(one, range(len(problems)))):
+            answers.append(answer)
+            if on_layer is not None:
+                on_layer(i)
+    return tuple(answers)
+
+
+def _share(stop: Stop, layers_left: int, workers: int) -> Stop:
+    left = stop.seconds_left() or 0.0
+    return Stop.after(left * min(1.0, max(1, workers) / layers_left), stop.work)
+
+
+def _answer(index: int, problem: LayerProblem, found: Result) -> LayerAnswer:
+    if found.status is Status.INFEASIBLE:
+        raise InfeasibleError(f"layer {index}: no placement satisfies its constraints ({'; '.join(found.notes)})")
+    if found.slots is None:
+        raise NothingFoundError(f"layer {index}: nothing found within the limit; raise --work or --time-limit")
+    faults = check_layer(problem, found.slots)
+    if faults:
+        raise RuntimeError(f"layer {index}: the solver returned an invalid placement: {'; '.join(faults)}")
+    fractions = fractions_for(problem, found.slots)
+    score = score_layer(problem, found.slots, fractions)
+    bound = layer_bound(problem)
+    value, source = bound.value, bound.source
+    # A bound of the problem with a balance cap, or of another dispatch policy, says nothing of this one.
+    comparable = problem.dispatch == "even" or problem.slots == problem.experts
+    if found.bound > value and comparable:
+        value, source = found.bound, found.bound_source
+    optimal = score.objective <= value * (1 + TOLERANCE)
+    return LayerAnswer(
+        found.slots, fractions, score, Status.OPTIMAL if optimal else Status.FEASIBLE, found.termination, value,
+        source, found.seconds,
+    )  # fmt: skip

@@ -1,0 +1,235 @@
+"""The first split choice: every feasible (TP, EP, PP, DP, batch) under HBM and the objectives, priced by the cost model.
+
+A candidate's best batch is its largest feasible one, found by bisection: memory, TTFT and TPOT never fall as the batch
+grows, and neither does throughput (placement.cost.throughput.ServingModel says why).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from placement.cost.efficiency import Efficiency, load_efficiency
+from placement.cost.memory import MemoryModel, MemoryReport, memory_of
+from placement.cost.stages import StageShape, stage_shapes
+from placement.cost.throughput import Prediction, ServingModel, ServingPoint, predict
+from placement.cost.training import training_step
+from placement.errors import InputError
+from placement.split import Split
+from solvers.split.build import first_split
+from solvers.split.candidates import Degrees, list_candidates
+from solvers.split.infeasible import hbm_error, slo_error
+from solvers.split.pins import check_pins, refuse_empty
+from specs.schema import Pins, Scenario, ServingWorkload
+
+#: Splits reported beside the best.
+RUNNERS_UP = 5
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Why candidates were dropped, and how many."""
+
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True)
+class RunnerUp:
+    """A split that came after the best, with its predicted figures."""
+
+    split: Split
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
+class SplitChoice:
+    """The chosen split.
+
+    Attributes:
+        best, prediction, memory: the split with its figures; MoE layers by the balanced estimate.
+        considered: candidate degrees that were priced.
+        dropped: candidates that fail a constraint, by reason, most first.
+        runners_up: the next best, best first.
+        idle_gpus: GPUs that the best leaves over.
+        thinned: some candidates were left out to bound the search (only on very large clusters or models).
+    """
+
+    best: Split
+    prediction: Prediction
+    memory: MemoryReport
+    considered: int
+    dropped: tuple[Dropped, ...]
+    runners_up: tuple[RunnerUp, ...]
+    idle_gpus: int
+    thinned: bool
+
+
+def enumerate_splits(
+    scenario: Scenario,
+    pins: Pins | None = None,
+    redundant: int | Literal["auto"] | None = None,
+    efficiency: Efficiency | None = None,
+) -> SplitChoice:
+    """The feasible split of the highest predicted tokens/s over the whole cluster, idle GPUs counted.
+
+    Args:
+        pins: degrees that are fixed; None takes the scenario's.
+        redundant: redundant experts; "auto" is the smallest count that divides; None takes the scenario's.
+
+    Raises:
+        InputError: a pin that no split can have.
+        InfeasibleError: nothing fits HBM (names the line, the bytes over and the smallest cluster that fits), or
+            nothing meets the objectives (names the one that is missed and the best reachable).
+    """
+    fixed = scenario.pins if pins is None else pins
+    extra = scenario.redundant if redundant is None else redundant
+    count = None if extra == "auto" else int(extra)
+    check_pins(scenario, fixed, count)
+    search = _Search(scenario, fixed, count, efficiency or load_efficiency())
+    return search.run()
+
+
+@dataclass(frozen=True)
+class _Priced:
+    """A candidate with its rate of the whole cluster."""
+
+    split: Split
+    tokens_per_s: float
+
+    @property
+    def key(self) -> tuple[float, int, int, int, int, int]:
+        """Best first: the rate (to nine digits), then fewer GPUs, then smaller degrees."""
+        split, rate = self.split, self.tokens_per_s
+        digits = 9 - math.floor(math.log10(rate))
+        return (-round(rate, digits), split.gpus, split.pp, split.tp, split.ep, split.dp)
+
+
+class _Search:
+    """One enumeration's state: the best candidates so far, and what was dropped."""
+
+    def __init__(self, scenario: Scenario, pins: Pins, redundant: int | None, efficiency: Efficiency) -> None:
+        self.scenario, self.pins, self.redundant, self.efficiency = scenario, pins, redundant, efficiency
+        self.shapes: dict[int, tuple[StageShape, ...]] = {}
+        self.top: list[_Priced] = []
+        self.dropped: Counter[str] = Counter()
+        self.closest: tuple[float, Split] | None = None
+        self.best_ttft_s = self.best_tpot_s = self.joint_tpot_s = math.inf
+
+    def run(self) -> SplitChoice:
+        candidates = list_candidates(self.scenario, self.pins, self.redundant)
+        for degrees in candidates.degrees:
+            self._try(degrees)
+        if not self.top:
+            self._refuse()
+        return self._choice(len(candidates.degrees), candidates.thinned)
+
+    def _try(self, degrees: Degrees) -> None:
+        scenario, workload = self.scenario, self.scenario.workload
+        split = first_split(scenario, degrees, self.pins.batch)
+        if split is None:
+            self.dropped["the global batch does not divide over the ranks"] += 1
+            return
+        if degrees.pp not in self.shapes:
+            self.shapes[degrees.pp] = stage_shapes(scenario.model, degrees.pp)
+        shapes = self.shapes[degrees.pp]
+        memory = MemoryModel(scenario, split, self.efficiency, shapes)
+        over = memory.total_bytes(split.batch) - memory.capacity_bytes
+        if over > 0:
+            self.dropped["exceeds HBM"] += 1
+            if self.closest is None or over < self.closest[0]:
+                self.closest = (over, split)
+        elif workload.kind == "training":
+            step, _, _ = training_step(scenario, workload, split, None, self.efficiency, shapes)
+            self._keep(_Priced(split, workload.global_batch * workload.sequence / step.step_s))
+        else:
+            self._try_batches(
+                workload, split, memory, ServingModel(scenario, workload, split, None, self.efficiency, shapes)
+            )
+
+    def _try_batches(self, workload: ServingWorkload, split: Split, memory: MemoryModel, model: ServingModel) -> None:
+        ranks = split.dp * split.instances
+        first = model.at(split.batch)
+        if not self._meets(workload, first):
+            return
+        batch = split.batch
+        if self.pins.batch is None:
+            most = self._most_sequences(memory)
+            if len(self.top) > RUNNERS_UP and model.at(most).tokens_per_s * ranks < self.top[-1].tokens_per_s:
+                return
+            ttft_s, tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
+            low, high = 1, most + 1
+            while high - low > 1:
+                middle = (low + high) // 2
+                point = model.at(middle)
+                if (
+                    point.ttft_s <= ttft_s
+                    and point.tpot_s <= tpot_s
+                    and memory.total_bytes(middle) <= memory.capacity_bytes
+                ):
+                    low = middle
+                else:
+                    high = middle
+            batch = low
+        rate = model.at(batch).tokens_per_s * ranks
+        self._keep(_Priced(replace(split, batch=batch, microbatches=min(split.pp, batch)), rate))
+
+    def _meets(self, workload: ServingWorkload, point: ServingPoint) -> bool:
+        """Whether a candidate's smallest batch meets the objectives; counts what it misses."""
+        late, slow = point.ttft_s > workload.ttft_ms * 1e-3, point.tpot_s > workload.tpot_ms * 1e-3
+        self.best_ttft_s = min(self.best_ttft_s, point.ttft_s)
+        self.best_tpot_s = min(self.best_tpot_s, point.tpot_s)
+        if not late:
+            self.joint_tpot_s = min(self.joint_tpot_s, point.tpot_s)
+        if late or slow:
+            self.dropped["misses " + ("TTFT and TPOT" if late and slow else "TTFT" if late else "TPOT")] += 1
+        return not (late or slow)
+
+    def _most_sequences(self, memory: MemoryModel) -> int:
+        """An upper bound of the batch: what the scheduler takes, and what the KV cache alone leaves room for."""
+        most = int(self.efficiency.max_sequences_per_rank.value)
+        room, each = memory.capacity_bytes - memory.fixed_bytes, memory.least_kv_bytes_per_sequence
+        return max(1, min(most, int(room / each) if each > 0 else most))
+
+    def _keep(self, priced: _Priced) -> None:
+        self.top.append(priced)
+        self.top.sort(key=lambda entry: entry.key)
+        del self.top[RUNNERS_UP + 1 :]
+
+    def _choice(self, considered: int, thinned: bool) -> SplitChoice:
+        scenario, best = self.scenario, self.top[0].split
+        dropped = sorted(self.dropped.items(), key=lambda item: (-item[1], item[0]))
+        return SplitChoice(
+            best=best,
+            prediction=predict(scenario, best, None, self.efficiency),
+            memory=memory_of(scenario, best, self.efficiency),
+            considered=considered,
+            dropped=tuple(Dropped(reason, count) for reason, count in dropped),
+            runners_up=tuple(
+                RunnerUp(entry.split, predict(scenario, entry.split, None, self.efficiency)) for entry in self.top[1:]
+            ),
+            idle_gpus=scenario.cluster.gpus - best.gpus,
+            thinned=thinned,
+        )
+
+    def _refuse(self) -> None:
+        scenario, workload = self.scenario, self.scenario.workload
+        if self.best_ttft_s < math.inf and workload.kind == "serving":
+            raise slo_error(
+                scenario, workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3, self.best_ttft_s, self.best_tpot_s,
+                self.joint_tpot_s,
+            )  # fmt: skip
+        if self.closest is None and workload.kind == "training" and self.dropped:
+            raise InputError(
+                scenario.name, "workload.global_batch",
+                f"{workload.global_batch} sequences divide over no pinned split in microbatches of {workload.microbatch}",
+                "change global_batch, the microbatch or a pin",
+            )  # fmt: skip
+        if self.closest is None:
+            refuse_empty(scenario, self.pins, self.redundant)
+        else:
+            split = self.closest[1]
+            report = memory_of(scenario, split, self.efficiency)
+            raise hbm_error(scenario, self.pins, self.redundant, split, report, self.efficiency)

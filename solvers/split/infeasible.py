@@ -1,0 +1,101 @@
+"""Says why no split is feasible: the memory line and the smallest cluster that fits, or the objective missed."""
+
+from __future__ import annotations
+
+from placement.cost.efficiency import Efficiency
+from placement.cost.memory import MemoryModel, MemoryReport
+from placement.errors import InfeasibleError
+from placement.split import Split
+from solvers.split.build import first_split
+from solvers.split.candidates import Degrees, list_candidates
+from specs.fields import MAX_GPUS
+from specs.schema import Pins, Scenario
+
+#: The search for a larger cluster ends here.
+MAX_NODES = 4096
+
+
+def hbm_error(
+    scenario: Scenario, pins: Pins, redundant: int | None, split: Split, report: MemoryReport, efficiency: Efficiency
+) -> InfeasibleError:
+    """The error for a scenario that fits no GPU; `split` and `report` are of the candidate that came closest."""
+    line = report.largest
+    need = smallest_nodes(scenario, pins, redundant, efficiency)
+    gpu = scenario.cluster.gpu.name
+    if need is None:
+        hint = f"no larger cluster of {gpu} fits it either" + (": unpin a degree" if _pinned(pins) else "")
+    else:
+        gpus = need * scenario.cluster.gpus_per_node
+        hint = f"the smallest cluster of {gpu} that fits it has {gpus} GPUs ({need} x {scenario.cluster.gpus_per_node})"
+    return InfeasibleError(
+        f"{scenario.name}: HBM is exceeded by {_gb(-report.headroom_bytes)} GB per GPU at best (tp {split.tp}, "
+        f"ep {split.ep}, pp {split.pp}, dp {split.dp}, batch {split.batch}: {_gb(report.total_bytes)} of "
+        f"{_gb(report.capacity_bytes)} GB); the line that breaks it is {line.name}, {_gb(line.bytes)} GB; {hint}"
+    )
+
+
+def slo_error(
+    scenario: Scenario, ttft_s: float, tpot_s: float, best_ttft_s: float, best_tpot_s: float, joint_s: float
+) -> InfeasibleError:
+    """The error for a scenario that fits HBM but meets no service-level objective.
+
+    Args:
+        ttft_s, tpot_s: the objectives; best_ttft_s, best_tpot_s: the best of any split that fits, each on its own.
+        joint_s: the best TPOT of a split that meets the TTFT (infinite where there is none).
+    """
+    if best_ttft_s > ttft_s:
+        name, limit, best = "TTFT", ttft_s, best_ttft_s
+    elif best_tpot_s > tpot_s:
+        name, limit, best = "TPOT", tpot_s, best_tpot_s
+    else:
+        name, limit, best = "TPOT (with TTFT met)", tpot_s, joint_s
+    return InfeasibleError(
+        f"{scenario.name}: no split meets {name} {limit * 1e3:.4g} ms; the best reachable is {best * 1e3:.4g} ms, "
+        f"{(best / limit - 1) * 100:.3g}% over"
+    )
+
+
+def smallest_nodes(scenario: Scenario, pins: Pins, redundant: int | None, efficiency: Efficiency) -> int | None:
+    """The fewest nodes of the scenario's kind that fit one sequence (or one training step); None where none does."""
+    low = scenario.cluster.nodes
+    most = min(MAX_NODES, MAX_GPUS // scenario.cluster.gpus_per_node)
+    high = low
+    while True:
+        if high >= most:
+            return None
+        low, high = high, min(2 * high, most)
+        if _fits(_with_nodes(scenario, high), pins, redundant, efficiency):
+            break
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _fits(_with_nodes(scenario, middle), pins, redundant, efficiency):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _with_nodes(scenario: Scenario, nodes: int) -> Scenario:
+    return scenario.model_copy(update={"cluster": scenario.cluster.model_copy(update={"nodes": nodes})})
+
+
+def _fits(scenario: Scenario, pins: Pins, redundant: int | None, efficiency: Efficiency) -> bool:
+    """Whether some split fits. Of each stage size only the deepest pipelines are tried, which store least per GPU."""
+    deepest: dict[tuple[int, int, int], Degrees] = {}
+    for degrees in list_candidates(scenario, pins, redundant).degrees:
+        key = (degrees.tp, degrees.dp, degrees.ep)
+        if key not in deepest or deepest[key].pp < degrees.pp:
+            deepest[key] = degrees
+    for degrees in deepest.values():
+        split = first_split(scenario, degrees, pins.batch)
+        if split is not None and MemoryModel(scenario, split, efficiency).report().fits:
+            return True
+    return False
+
+
+def _pinned(pins: Pins) -> bool:
+    return any(value is not None for value in pins.model_dump().values())
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f}"

@@ -1,0 +1,99 @@
+"""Checks pinned degrees one by one, so that a pin that can't be met is refused by name and not by an empty search."""
+
+from __future__ import annotations
+
+from placement.errors import InputError
+from placement.split import (
+    ep_problem,
+    nearest_redundant,
+    redundant_problem,
+    stage_problem,
+    tp_layout_problem,
+    tp_problem,
+)
+from solvers.split.candidates import divisors, stage_sizes
+from specs.schema import Pins, Scenario
+
+
+def check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
+    """Refuses pins that no split can have.
+
+    Raises:
+        InputError: naming the pin, what it fails to divide, and values near it that work.
+    """
+    model, cluster = scenario.model, scenario.cluster
+    product = (pins.tp or 1) * (pins.dp or 1) * (pins.pp or 1)
+    if product > cluster.gpus:
+        _refuse(
+            scenario, "tp x dp x pp", f"{product} GPUs are pinned, the cluster has {cluster.gpus}", "lower one of them"
+        )
+    if pins.pp is not None and pins.pp > model.layers:
+        _refuse(
+            scenario,
+            "pp",
+            f"pp {pins.pp} is more than the model's {model.layers} layers",
+            f"use at most {model.layers}",
+        )
+    if pins.tp is not None:
+        problem = tp_problem(model, pins.tp) or tp_layout_problem(cluster, pins.tp)
+        if problem:
+            good = [tp for tp in _group_sizes(scenario) if not tp_problem(model, tp)]
+            _refuse(scenario, "tp", problem, _near("tp", good, pins.tp))
+    if pins.tp is not None and pins.dp is not None:
+        size = pins.tp * pins.dp
+        if stage_problem(cluster, size):
+            good = [s // pins.tp for s in stage_sizes(scenario) if s % pins.tp == 0]
+            _refuse(scenario, "dp", stage_problem(cluster, size), _near("dp", good, pins.dp))
+        if pins.ep is not None and ep_problem(model, cluster, size, pins.ep):
+            good = [ep for ep in divisors(size) if not ep_problem(model, cluster, size, ep)]
+            _refuse(scenario, "ep", ep_problem(model, cluster, size, pins.ep), _near("ep", good, pins.ep))
+    if pins.ep is not None:
+        sizes = stage_sizes(scenario)
+        if all(ep_problem(model, cluster, size, pins.ep) for size in sizes):
+            good = sorted({ep for size in sizes for ep in divisors(size) if not ep_problem(model, cluster, size, ep)})
+            _refuse(scenario, "ep", f"no stage of the cluster's nodes has ep {pins.ep}", _near("ep", good, pins.ep))
+        if redundant is not None and redundant_problem(model, pins.ep, redundant):
+            near = " or ".join(map(str, nearest_redundant(model.moe.experts, pins.ep, redundant)))
+            _refuse(
+                scenario, "redundant", redundant_problem(model, pins.ep, redundant), f"use {near} redundant experts"
+            )
+
+
+def refuse_empty(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
+    """Refuses pins that are each possible but not together.
+
+    Raises:
+        InputError: always.
+    """
+    given = [f"{name} {value}" for name, value in pins.model_dump().items() if value is not None]
+    if redundant:
+        given.append(f"redundant {redundant}")
+    together = ", ".join(given) or "these sizes"
+    mend = "unpin one or change it"
+    if redundant:
+        model, cluster = scenario.model, scenario.cluster
+        near = {
+            value
+            for size in stage_sizes(scenario)
+            for ep in divisors(size)
+            if pins.ep in (None, ep) and not ep_problem(model, cluster, size, ep)
+            for value in nearest_redundant(model.moe.experts, ep, redundant)
+        } - {redundant}
+        mend = f"unpin one, or {_near('redundant', sorted(near), redundant)}"
+    _refuse(
+        scenario, "pins",
+        f"no split of {scenario.model.name} over {scenario.cluster.gpus} GPUs has {together}", mend,
+    )  # fmt: skip
+
+
+def _group_sizes(scenario: Scenario) -> list[int]:
+    return [size for size in stage_sizes(scenario) if not tp_layout_problem(scenario.cluster, size)]
+
+
+def _near(name: str, good: list[int], wanted: int) -> str:
+    near = sorted(sorted(good, key=lambda value: (abs(value - wanted), value))[:2])
+    return f"use {name} {' or '.join(map(str, near))}" if near else f"leave {name} open"
+
+
+def _refuse(scenario: Scenario, field: str, problem: str, mend: str) -> None:
+    raise InputError(scenario.name, field, problem, mend)

@@ -1,0 +1,167 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from placement.cost.moe_layer import objective_value, score_layer
+from placement.problem import LayerProblem
+from placement.result import Status
+from placement.verify import check_layer
+from solvers.bounds import layer_bound
+from solvers.dispatch import fractions_for
+from solvers.heuristics.eplb import EplbSolver
+from solvers.planner import balance_floor, plan_layers
+from solvers.registry import BASELINES, get_solver
+from solvers.search import replicas, single
+from solvers.search.terms import terms_of
+from solvers.stop import Stop
+from tests.solvers.problems import random_problem, real_shape_loads
+
+RULES = ("per_node", "per_rank", "per_expert")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dispatch", ["even", "nearest"])
+@pytest.mark.parametrize("slots_per_gpu", [4, 6])
+def test_auto_is_valid_and_never_worse_than_any_baseline(rule: str, dispatch: str, slots_per_gpu: int) -> None:
+    problem = random_problem(7, slots_per_gpu=slots_per_gpu, rule=rule, dispatch=dispatch)
+    found = get_solver("auto").solve(problem, Stop(0.2), 1)
+    assert check_layer(problem, found.slots) == ()
+    for name in BASELINES:
+        slots = get_solver(name).solve(problem, Stop(), 0).slots
+        assert objective_value(problem, found.slots) <= objective_value(problem, slots) * (1 + 1e-12)
+
+
+def _guide(problem: LayerProblem, slots: np.ndarray, kernel: str) -> float:
+    """The kernel's own objective for `slots`: it reports the start when it takes no step."""
+    terms, topology, rates = terms_of(problem), problem.topology, problem.rates
+    bins = terms.bins
+    tail = (terms.set_start, terms.set_index, terms.ids, terms.weight, terms.window_weight, False, np.inf, 0.3, 0.01,
+            0.001, 0, 1)  # fmt: skip
+    if kernel == "single":
+        return single.anneal(
+            slots.copy(), problem.slots_per_gpu, topology.gpus, np.ascontiguousarray(terms.cost[1]), terms.load,
+            bins.of_gpu, bins.in_group, bins.out_group, bins.in_s, bins.out_s, *tail,
+        )[1]  # fmt: skip
+    classes = 1 if problem.dispatch == "even" else topology.nodes
+    return replicas.anneal(
+        slots.copy(), problem.slots_per_gpu, topology.gpus, topology.gpus_per_node, classes,
+        bins.count == topology.nodes, rates.tokens_per_gpu * topology.gpus * problem.load,
+        np.ascontiguousarray(terms.window_weight @ terms.load), rates.weight_s, rates.token_s, bins.in_group,
+        bins.out_group, bins.in_s, bins.out_s, *tail,
+    )[1]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", ["per_node", "per_rank"])
+@pytest.mark.parametrize("windows", [1, 3])
+def test_kernels_price_a_placement_as_the_scorer_does(rule: str, windows: int) -> None:
+    """The compiled objective is the scorer's less the constant latency (slow links decide in these problems)."""
+    fixed = 2 * (3e-6 + 8e-6)
+    problem = random_problem(5, rule=rule, windows=windows)
+    slots = np.random.default_rng(0).permutation(32)
+    expected = score_layer(problem, slots).time_s - fixed
+    assert _guide(problem, slots, "single") == pytest.approx(expected, rel=1e-9)
+    assert _guide(problem, slots, "replicas") == pytest.approx(expected, rel=1e-9)
+    larger = random_problem(5, rule=rule, windows=windows, slots_per_gpu=6)
+    slots = get_solver("hash").solve(larger, Stop(), 0).slots
+    expected = score_layer(larger, slots).time_s - fixed
+    assert _guide(larger, slots, "replicas") == pytest.approx(expected, rel=1e-9)
+
+
+def test_replicas_kernel_prices_nearest_dispatch_across_nodes() -> None:
+    """With one GPU a node, `nearest` has no choice inside a node, so kernel and scorer agree exactly."""
+    problem = random_problem(9, gpus=4, gpus_per_node=1, slots_per_gpu=12, dispatch="nearest")
+    slots = get_solver("round_robin").solve(problem, Stop(), 0).slots
+    assert _guide(problem, slots, "replicas") == pytest.approx(score_layer(problem, slots).time_s - 2 * 8e-6, rel=1e-9)
+
+
+def test_increments_stay_exact_over_a_whole_anneal() -> None:
+    """What the kernel says of its best answer is what a fresh evaluation says."""
+    for slots_per_gpu, kernel in ((4, "single"), (6, "replicas")):
+        problem = random_problem(11, slots_per_gpu=slots_per_gpu, windows=2)
+        start = get_solver("linear").solve(problem, Stop(), 0).slots
+        terms = terms_of(problem)
+        bins, topology, rates = terms.bins, problem.topology, problem.rates
+        tail = (terms.set_start, terms.set_index, terms.ids, terms.weight, terms.window_weight, False, 1.2, 0.3, 0.01,
+                0.001, 20_000, 3)  # fmt: skip
+        if kernel == "single":
+            slots, value, _ = single.anneal(
+                start.copy(), slots_per_gpu, topology.gpus, np.ascontiguousarray(terms.cost[1]), terms.load,
+                bins.of_gpu, bins.in_group, bins.out_group, bins.in_s, bins.out_s, *tail,
+            )  # fmt: skip
+        else:
+            slots, value, _ = replicas.anneal(
+                start.copy(), slots_per_gpu, topology.gpus, topology.gpus_per_node, 1, True,
+                rates.tokens_per_gpu * topology.gpus * problem.load,
+                np.ascontiguousarray(terms.window_weight @ terms.load), rates.weight_s, rates.token_s, bins.in_group,
+                bins.out_group, bins.in_s, bins.out_s, *tail,
+            )  # fmt: skip
+        assert check_layer(problem, slots) == ()
+        assert value == pytest.approx(score_layer(problem, slots).time_s - 2 * 11e-6, rel=1e-7)
+
+
+def test_search_finds_placements_that_touch_fewer_nodes() -> None:
+    problem = random_problem(2, rule="per_node")
+    start = min(score_layer(problem, s).nodes_per_token for s in EplbSolver().variants(problem))
+    found = get_solver("search").solve(balance_floor(problem), Stop(), 1)
+    score = score_layer(problem, found.slots)
+    assert score.nodes_per_token < 0.9 * start
+
+
+def test_balance_floor_is_kept() -> None:
+    problem = balance_floor(random_problem(4))
+    answer = plan_layers([random_problem(4)], "auto", Stop(), 1)[0]
+    assert answer.score.pooled_imbalance <= problem.max_load * (1 + 1e-9)
+
+
+def test_workers_and_repeats_do_not_change_the_plan() -> None:
+    problems = [random_problem(seed) for seed in range(4)]
+    one = plan_layers(problems, "auto", Stop(0.1), 5, workers=1)
+    two = plan_layers(problems, "auto", Stop(0.1), 5, workers=2)
+    for a, b in zip(one, two, strict=True):
+        assert np.array_equal(a.slots, b.slots)
+    other = plan_layers(problems, "auto", Stop(0.1), 6, workers=2)
+    assert any(not np.array_equal(a.slots, b.slots) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("gpus", "limit"), [(32, 0.01), (72, 0.01)])
+def test_deepseek_r1_shape_from_counts_is_near_its_bound(gpus: int, limit: float) -> None:
+    loads = real_shape_loads(1, 58, 256, 8)
+    problems = [
+        random_problem(
+            0, load=row[None], sets=None, objective="load", gpus=gpus, gpus_per_node=8, slots_per_gpu=288 // gpus
+        )
+        for row in loads
+    ]
+    answers = plan_layers(problems, "auto", Stop(), 1, workers=2)
+    assert np.mean([a.gap for a in answers]) <= limit
+    assert min(a.gap for a in answers) >= -1e-9
+
+
+@pytest.mark.parametrize("objective", ["time", "load"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dispatch", ["even", "nearest"])
+def test_bound_never_exceeds_any_placement(objective: str, rule: str, dispatch: str) -> None:
+    for seed in range(15):
+        problem = random_problem(
+            seed, experts=8, gpus=4, gpus_per_node=2 if seed % 2 else 4, slots_per_gpu=2 + seed % 3, k=2,
+            tokens=60, objective=objective, rule=rule, dispatch=dispatch, windows=1 + seed % 2,
+        )  # fmt: skip
+        found = get_solver("search").solve(problem, Stop(0.1), seed)
+        assert layer_bound(problem).value <= objective_value(problem, found.slots) * (1 + 1e-9)
+
+
+def test_planned_fractions_beat_even_dispatch() -> None:
+    problem = random_problem(6, slots_per_gpu=6, dispatch="planned")
+    slots = get_solver("eplb").solve(problem, Stop(), 0).slots
+    planned = score_layer(problem, slots, fractions_for(problem, slots)).time_s
+    assert planned < score_layer(replace(problem, dispatch="even"), slots).time_s
+
+
+def test_status_is_optimal_only_at_the_bound() -> None:
+    problem = random_problem(
+        0, experts=8, gpus=8, slots_per_gpu=1, k=2, load=np.full((1, 8), 0.25), sets=None, objective="load"
+    )
+    answer = plan_layers([problem], "auto", Stop(), 0)[0]
+    assert answer.status is Status.OPTIMAL
+    assert answer.score.objective == pytest.approx(1.0)
