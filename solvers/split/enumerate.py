@@ -1,4 +1,4 @@
-"""The first split choice: every feasible (TP, EP, PP, DP, batch) under HBM and the objectives, priced by the cost model.
+"""The first split choice: every feasible (TP, EP, PP, DP, batch) under HBM and the objectives, priced by cost model.
 
 A candidate's best batch is its largest feasible one, found by bisection: memory, TTFT and TPOT never fall as the batch
 grows, and neither does throughput (placement.cost.throughput.ServingModel says why).
@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from placement.cost.efficiency import Efficiency, load_efficiency
+from placement.cost.local import LocalParameters
 from placement.cost.memory import MemoryModel, MemoryReport, memory_of
-from placement.cost.stages import StageShape, stage_shapes
+from placement.cost.stages import StageTable, stage_table
+from placement.cost.steps import PassModel
 from placement.cost.throughput import Prediction, ServingModel, ServingPoint, predict
 from placement.cost.training import training_step
 from placement.errors import InputError
@@ -112,7 +114,8 @@ class _Search:
 
     def __init__(self, scenario: Scenario, pins: Pins, redundant: int | None, efficiency: Efficiency) -> None:
         self.scenario, self.pins, self.redundant, self.efficiency = scenario, pins, redundant, efficiency
-        self.shapes: dict[int, tuple[StageShape, ...]] = {}
+        self.stages: dict[int, StageTable] = {}
+        self.layers: tuple[tuple[int, int, int], LocalParameters, PassModel] | None = None
         self.top: list[_Priced] = []
         self.dropped: Counter[str] = Counter()
         self.closest: tuple[float, Split] | None = None
@@ -132,21 +135,29 @@ class _Search:
         if split is None:
             self.dropped["the global batch does not divide over the ranks"] += 1
             return
-        if degrees.pp not in self.shapes:
-            self.shapes[degrees.pp] = stage_shapes(scenario.model, degrees.pp)
-        shapes = self.shapes[degrees.pp]
-        memory = MemoryModel(scenario, split, self.efficiency, shapes)
+        if degrees.pp not in self.stages:
+            self.stages[degrees.pp] = stage_table(scenario.model, degrees.pp)
+        stages = self.stages[degrees.pp]
+        key = (degrees.tp, degrees.ep, degrees.dp)
+        if self.layers is None or self.layers[0] != key:
+            # Candidates of like degrees follow each other, deepest last: they share all that is counted per layer.
+            local = LocalParameters.of(scenario.model, split)
+            self.layers = (key, local, PassModel(scenario, split, self.efficiency))
+        _, local, like = self.layers
+        memory = MemoryModel(scenario, split, self.efficiency, stages, local)
         over = memory.total_bytes(split.batch) - memory.capacity_bytes
         if over > 0:
             self.dropped["exceeds HBM"] += 1
             if self.closest is None or over < self.closest[0]:
                 self.closest = (over, split)
         elif workload.kind == "training":
-            step, _, _ = training_step(scenario, workload, split, None, self.efficiency, shapes)
+            passes = like.at_depth(split, stages)
+            step, _, _ = training_step(scenario, workload, split, None, self.efficiency, passes)
             self._keep(_Priced(split, workload.global_batch * workload.sequence / step.step_s))
         else:
+            passes = like.at_depth(split, stages)
             self._try_batches(
-                workload, split, memory, ServingModel(scenario, workload, split, None, self.efficiency, shapes)
+                workload, split, memory, ServingModel(scenario, workload, split, None, self.efficiency, passes)
             )
 
     def _try_batches(self, workload: ServingWorkload, split: Split, memory: MemoryModel, model: ServingModel) -> None:
@@ -156,10 +167,10 @@ class _Search:
             return
         batch = split.batch
         if self.pins.batch is None:
-            most = self._most_sequences(memory)
+            ttft_s, tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
+            most = min(self._most_sequences(memory), model.batch_bound(first.decode_step_s, ttft_s, tpot_s))
             if len(self.top) > RUNNERS_UP and model.at(most).tokens_per_s * ranks < self.top[-1].tokens_per_s:
                 return
-            ttft_s, tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
             low, high = 1, most + 1
             while high - low > 1:
                 middle = (low + high) // 2
@@ -224,7 +235,7 @@ class _Search:
         if self.closest is None and workload.kind == "training" and self.dropped:
             raise InputError(
                 scenario.name, "workload.global_batch",
-                f"{workload.global_batch} sequences divide over no pinned split in microbatches of {workload.microbatch}",
+                f"{workload.global_batch} sequences in microbatches of {workload.microbatch} divide over no split",
                 "change global_batch, the microbatch or a pin",
             )  # fmt: skip
         if self.closest is None:

@@ -56,7 +56,10 @@ def slo_error(
 
 
 def smallest_nodes(scenario: Scenario, pins: Pins, redundant: int | None, efficiency: Efficiency) -> int | None:
-    """The fewest nodes of the scenario's kind that fit one sequence (or one training step); None where none does."""
+    """The fewest nodes of the scenario's kind that fit one sequence (or one training step); None where none does.
+
+    Exact up to the sizes where candidates are thinned (64 nodes); beyond, the fewest among the splits that are tried.
+    """
     low = scenario.cluster.nodes
     most = min(MAX_NODES, MAX_GPUS // scenario.cluster.gpus_per_node)
     high = low
@@ -98,4 +101,6 @@ def _pinned(pins: Pins) -> bool:
 
 
 def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f}"
+    """GB to one decimal, or to three digits below 10."""
+    gb = size / 1e9
+    return f"{gb:.1f}" if gb >= 10 else f"{gb:.3g}"

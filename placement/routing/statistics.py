@@ -1,0 +1,135 @@
+"""What a solver needs of a trace: loads by window and the distinct k-sets of experts, a layer each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement.errors import InputError
+from placement.problem import FloatArray, IntArray, TokenSets, frozen
+from placement.routing.split import window_edges
+from placement.routing.trace import LoadCounts, Trace
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """One MoE layer's routing.
+
+    Attributes:
+        load: [windows, experts] expected copies of a token that go to each expert; a row sums to k.
+        window_weight: [windows] weight of each window; sums to 1.
+        sets: the distinct k-sets and their share of each window's tokens; None where only counts are known.
+    """
+
+    load: FloatArray
+    window_weight: FloatArray
+    sets: TokenSets | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "load", frozen(self.load, np.float64))
+        object.__setattr__(self, "window_weight", frozen(self.window_weight, np.float64))
+
+
+def layer_statistics(
+    sources: Sequence[Trace], windows_per_trace: int = 1, trace_weight: Sequence[float] | None = None
+) -> tuple[LayerStatistics, ...]:
+    """Statistics of every MoE layer over one or more traces of one model.
+
+    Args:
+        sources: the traces; each is cut into windows of whole sequences. Windows lie in the order of the traces.
+        windows_per_trace: windows of each trace; a trace of fewer sequences gets one window a sequence.
+        trace_weight: relative weight of each trace, equal by default, whatever their lengths. Inside a trace a window
+            weighs as many tokens as it has, so that the mean over windows is the trace's own mean.
+
+    Raises:
+        InputError: no trace, traces of unlike models, or a weight that is not positive.
+    """
+    _check(sources, windows_per_trace, trace_weight)
+    weights = np.ones(len(sources)) if trace_weight is None else np.asarray(trace_weight, dtype=np.float64)
+    sizes = [np.diff(window_edges(trace, min(windows_per_trace, len(trace.seq_lens)))) for trace in sources]
+    share = weights / weights.sum()
+    window_weight = np.concatenate([part * size / size.sum() for part, size in zip(share, sizes, strict=True)])
+    tokens = np.concatenate(sizes)
+    window = np.repeat(np.arange(len(tokens)), tokens)
+    experts = sources[0].experts
+    return tuple(
+        _layer(np.concatenate([trace.topk_ids[layer] for trace in sources]), window, tokens, window_weight, experts)
+        for layer in range(sources[0].layers)
+    )
+
+
+def counts_statistics(counts: LoadCounts, top_k: int) -> tuple[LayerStatistics, ...]:
+    """Statistics of every MoE layer from load counts alone (`sets` is None); a window weighs the tokens it counted.
+
+    Args:
+        top_k: experts of a token, to scale the loads: a row of `load` sums to it.
+
+    Raises:
+        InputError: top_k is above the experts.
+    """
+    if not 1 <= top_k <= counts.experts:
+        raise InputError(counts.name, "top_k", f"{top_k} of {counts.experts} experts", "use the model's own top_k")
+    layers = []
+    for layer in range(counts.layers):
+        part = counts.counts[:, layer]
+        total = part.sum(axis=1)
+        layers.append(LayerStatistics(part / total[:, None] * top_k, total / total.sum(), None))
+    return tuple(layers)
+
+
+def _layer(
+    ids: NDArray[Any], window: IntArray, tokens: IntArray, window_weight: FloatArray, experts: int
+) -> LayerStatistics:
+    windows, top_k = len(tokens), ids.shape[1]
+    cell = np.repeat(window * experts, top_k) + ids.ravel()
+    load = np.bincount(cell, minlength=windows * experts).reshape(windows, experts) / tokens[:, None]
+    first, which, count = _distinct_rows(np.sort(ids, axis=1), experts)
+    share = np.bincount(window * count + which, minlength=windows * count).reshape(windows, count) / tokens[:, None]
+    return LayerStatistics(load, window_weight, TokenSets(np.sort(ids[first], axis=1), share))
+
+
+def _distinct_rows(rows: NDArray[Any], experts: int) -> tuple[IntArray, IntArray, int]:
+    """Of [tokens, k] rows: index of each distinct row's first token, in lexical order; [tokens] its number; how many.
+
+    Rows are packed into as few 64-bit keys as hold them, which sorts ten times faster than rows do.
+    """
+    bits = max(1, int(experts - 1).bit_length())
+    per_key = 64 // bits
+    keys = []
+    for start in range(0, rows.shape[1], per_key):
+        key = np.zeros(len(rows), dtype=np.uint64)
+        for column in range(start, min(start + per_key, rows.shape[1])):
+            key = (key << np.uint64(bits)) | rows[:, column].astype(np.uint64)
+        keys.append(key)
+    order = np.argsort(keys[0], kind="stable") if len(keys) == 1 else np.lexsort(keys[::-1])
+    new = np.zeros(len(rows), dtype=bool)
+    new[0] = True
+    for key in keys:
+        ordered = key[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+    which = np.empty(len(rows), dtype=np.int64)
+    which[order] = np.cumsum(new) - 1
+    return order[new], which, int(new.sum())
+
+
+def _check(sources: Sequence[Trace], windows: int, trace_weight: Sequence[float] | None) -> None:
+    if not sources:
+        raise InputError("routing", "trace", "no trace was given", "give at least one")
+    if windows < 1:
+        raise InputError("routing", "windows", f"{windows} is not positive", "ask for at least one window")
+    if trace_weight is not None and (
+        len(trace_weight) != len(sources) or not all(np.isfinite(w) and w > 0 for w in trace_weight)
+    ):
+        raise InputError("routing", "trace_weight", "needs a positive weight for each trace", "give one a trace")
+    first = sources[0]
+    for trace in sources[1:]:
+        for name in ("experts", "layers", "top_k"):
+            mine, other = getattr(trace, name), getattr(first, name)
+            if mine != other:
+                raise InputError(
+                    trace.name, name, f"is {mine}, but {other} in {first.name}", "use traces of one model together"
+                )

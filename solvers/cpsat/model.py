@@ -1,0 +1,274 @@
+"""The CP-SAT model of one layer. docs/formulation.md states each family under the name of its method here.
+
+Every coefficient is rounded down and every product up to its favourable side, so that the integer optimum never
+exceeds the true one: the solver's bound, scaled back, is valid as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from ortools.sat.python import cp_model
+
+from placement.problem import FloatArray, IntArray, LayerProblem
+from solvers.exact.coefficients import Coefficients, coefficients_of, slots_from
+
+#: Integer units of the objective's scale, and of a chance.
+OBJECTIVE_UNITS = 10**14
+CHANCE_UNITS = 10**6
+
+Linear = cp_model.LinearExpr | cp_model.IntVar | int
+
+
+class CpSatModel:
+    """Variables, constraints and objective of one layer."""
+
+    def __init__(self, problem: LayerProblem) -> None:
+        self.problem = problem
+        self.data: Coefficients = coefficients_of(problem)
+        self.model = cp_model.CpModel()
+        # No placement of a layer costs more than all its work on one GPU and all its messages on one link.
+        links = max((float(row.seconds.sum()) for row in self.data.links), default=0.0)
+        largest = float(self.data.work[1].sum(axis=1).max()) + links * float(problem.load.sum(axis=1).max())
+        self.unit = OBJECTIVE_UNITS / max(largest, 1e-300)
+        self._add_variables()
+        self._add_every_expert_placed()
+        self._add_every_slot_filled()
+        self._add_copies_chosen()
+        if problem.group is not None:
+            self._add_groups_on_one_node()
+        if problem.max_moves is not None:
+            self._add_move_budget()
+        if problem.max_load is not None:
+            self._add_load_cap()
+        if problem.current is None:
+            self._add_symmetry_breaking()
+        self._add_objective()
+
+    # Variables
+
+    def _add_variables(self) -> None:
+        problem, most = self.problem, self.data.most
+        experts, gpus = range(problem.experts), range(problem.topology.gpus)
+        model = self.model
+        self.x = [[model.new_bool_var(f"x_{e}_{g}") for g in gpus] for e in experts]
+        # z[e][r - 1]: expert e has r copies; y[e][r - 1][g]: and one of them is on GPU g.
+        if most == 1:
+            self.y = [[self.x[e]] for e in experts]
+            self.z: list[list[cp_model.IntVar]] = [[] for _ in experts]
+        else:
+            self.z = [[model.new_bool_var(f"z_{e}_{r}") for r in range(1, most + 1)] for e in experts]
+            self.y = [
+                [[model.new_bool_var(f"y_{e}_{r}_{g}") for g in gpus] for r in range(1, most + 1)] for e in experts
+            ]
+
+    # Constraints
+
+    def _add_every_expert_placed(self) -> None:
+        for row in self.x:
+            if self.data.most == 1:
+                self.model.add_exactly_one(row)
+            else:
+                self.model.add_at_least_one(row)
+
+    def _add_every_slot_filled(self) -> None:
+        for g in range(self.problem.topology.gpus):
+            self.model.add(sum(row[g] for row in self.x) == self.problem.slots_per_gpu)
+
+    def _add_copies_chosen(self) -> None:
+        if self.data.most == 1:
+            return
+        for e, row in enumerate(self.x):
+            self.model.add_exactly_one(self.z[e])
+            self.model.add(sum(row) == sum((r + 1) * z for r, z in enumerate(self.z[e])))
+            for g, x in enumerate(row):
+                self.model.add(sum(self.y[e][r][g] for r in range(self.data.most)) == x)
+                for r in range(self.data.most):
+                    self.model.add_implication(self.y[e][r][g], self.z[e][r])
+
+    def _add_groups_on_one_node(self) -> None:
+        problem = self.problem
+        group = problem.group if problem.group is not None else np.zeros(0, dtype=np.int64)
+        for value in np.unique(group):
+            on = [self.model.new_bool_var(f"group_{value}_{n}") for n in range(problem.topology.nodes)]
+            self.model.add_exactly_one(on)
+            for e in np.flatnonzero(group == value):
+                for g, node in enumerate(problem.topology.node_of_gpu):
+                    self.model.add_implication(self.x[e][g], on[node])
+
+    def _add_move_budget(self) -> None:
+        held = self.data.held
+        if held is not None and self.problem.max_moves is not None:
+            new = [self.x[e][g] for g in range(held.shape[0]) for e in range(held.shape[1]) if not held[g, e]]
+            self.model.add(sum(new) <= self.problem.max_moves)
+
+    def _add_load_cap(self) -> None:
+        cap = self.problem.max_load if self.problem.max_load is not None else math.inf
+        for g in range(self.problem.topology.gpus):
+            load: list[Linear] = [
+                math.floor(self.data.pooled[e] / (r + 1) * CHANCE_UNITS) * self.y[e][r][g]
+                for e in range(self.problem.experts)
+                for r in range(self.data.most)
+            ]
+            self.model.add(sum(load) <= math.ceil(cap * CHANCE_UNITS))
+
+    def _add_symmetry_breaking(self) -> None:
+        """Nodes, and a node's GPUs where no tray tells them apart, are ordered by their lowest expert."""
+        topology = self.problem.topology
+        m = topology.gpus_per_node
+        for e in range(self.problem.experts):
+            for g in range(topology.gpus):
+                if g % m and topology.gpus_per_tray == 1:
+                    self.model.add_bool_or([self.x[e][g].negated(), *(self.x[d][g - 1] for d in range(e + 1))])
+                if g >= m:
+                    before = range((g // m - 1) * m, g // m * m)
+                    lower = [self.x[d][h] for d in range(e + 1) for h in before]
+                    self.model.add_bool_or([self.x[e][g].negated(), *lower])
+
+    # Objective
+
+    def _add_objective(self) -> None:
+        problem, data, model = self.problem, self.data, self.model
+        touch = self._touch_chances()
+        total: list[Linear] = []
+        top = 4 * OBJECTIVE_UNITS
+        for w in range(problem.windows):
+            scale = self.unit * float(problem.window_weight[w])
+            work = model.new_int_var(0, top, f"work_{w}")
+            for g in range(problem.topology.gpus):
+                terms: list[Linear] = [
+                    math.floor(data.work[r + 1, w, e] * scale) * self.y[e][r][g]
+                    for e in range(problem.experts)
+                    for r in range(data.most)
+                ]
+                model.add(sum(terms) <= work)
+            link = model.new_int_var(0, top, f"link_{w}")
+            for row in data.links:
+                parts: list[Linear] = []
+                for b in np.flatnonzero(row.seconds):
+                    parts += self._reach(touch, row.level, int(b), w, float(row.seconds[b]) * scale)
+                if parts:
+                    model.add(sum(parts) <= link)
+            part: Linear = work + link
+            if problem.rates.overlap == "two_batch" and problem.objective == "time":
+                # Latency counts with the messages; `fixed` is added back in the bound.
+                wait = math.floor(data.fixed * scale)
+                part = model.new_int_var(0, 2 * top, f"part_{w}")
+                model.add(part >= work)
+                model.add(part >= link + wait)
+            total.append(part)
+        model.minimize(sum(total))
+
+    def _reach(self, touch: _Touch, level: str, b: int, w: int, price: float) -> list[Linear]:
+        """Terms of price * P[b] in window w, in objective units."""
+        problem = self.problem
+        if self.data.linear:
+            gpus = self._members(level)[b]
+            return [
+                math.floor(problem.load[w, e] / (r + 1) * price) * self.y[e][r][g]
+                for e in range(problem.experts)
+                for r in range(self.data.most)
+                for g in gpus
+            ]
+        sets = problem.sets
+        if sets is None:
+            return []
+        units = 1 if self.data.most == 1 else CHANCE_UNITS
+        return [
+            math.floor(sets.weight[w, s] * price / units) * touch[level][s][b]
+            for s in range(len(sets.ids))
+            if sets.weight[w, s] > 0
+        ]
+
+    def _touch_chances(self) -> _Touch:
+        """[level][set][bin] chance that a token of the set touches the bin, in CHANCE_UNITS (0 or 1 without replicas)."""
+        if self.problem.sets is None or self.data.linear:
+            return {}
+        levels = sorted({row.level for row in self.data.links})
+        build = self._touched_single if self.data.most == 1 else self._touched_chain
+        return {level: build(level) for level in levels}
+
+    def _members(self, level: str) -> list[range]:
+        topology = self.problem.topology
+        if level == "gpu":
+            return [range(g, g + 1) for g in range(topology.gpus)]
+        return [range(n * topology.gpus_per_node, (n + 1) * topology.gpus_per_node) for n in range(topology.nodes)]
+
+    def _touched_single(self, level: str) -> list[list[Linear]]:
+        model, out = self.model, []
+        ids = self._ids()
+        for s in range(len(ids)):
+            row: list[Linear] = []
+            for b, gpus in enumerate(self._members(level)):
+                touched = model.new_bool_var(f"touched_{level}_{s}_{b}")
+                for e in ids[s]:
+                    for g in gpus:
+                        model.add_implication(self.x[e][g], touched)
+                row.append(touched)
+            out.append(row)
+        return out
+
+    def _touched_chain(self, level: str) -> list[list[Linear]]:
+        """miss_i <= (1 - share of expert i) * miss_(i-1), rounded up; touched = 1 - miss_k."""
+        model, out = self.model, []
+        shares = [self._copies_in(level, e) for e in range(self.problem.experts)]
+        ids = self._ids()
+        for s in range(len(ids)):
+            row: list[Linear] = []
+            for b in range(len(self._members(level))):
+                before: Linear = CHANCE_UNITS
+                for e in ids[s]:
+                    miss = model.new_int_var(0, CHANCE_UNITS, f"miss_{level}_{s}_{b}_{e}")
+                    model.add(miss <= before)
+                    for held, (r, j) in shares[e][b]:
+                        model.add(r * miss <= (r - j) * before + (r - 1)).only_enforce_if(held)
+                    before = miss
+                row.append(CHANCE_UNITS - before)
+            out.append(row)
+        return out
+
+    def _copies_in(self, level: str, e: int) -> list[list[tuple[cp_model.IntVar, tuple[int, int]]]]:
+        """For each bin, literals "expert e has r copies, j >= 1 of them in the bin" with (r, j)."""
+        most, out = self.data.most, []
+        for b, gpus in enumerate(self._members(level)):
+            found: list[tuple[cp_model.IntVar, tuple[int, int]]] = []
+            for r in range(1, most + 1):
+                if len(gpus) == 1:
+                    found.append((self.y[e][r - 1][gpus[0]], (r, 1)))
+                    continue
+                counts = [self.model.new_bool_var(f"in_{level}_{e}_{b}_{r}_{j}") for j in range(min(r, len(gpus)) + 1)]
+                self.model.add(sum(counts) == self.z[e][r - 1])
+                self.model.add(sum(j * c for j, c in enumerate(counts)) == sum(self.y[e][r - 1][g] for g in gpus))
+                found += [(c, (r, j)) for j, c in enumerate(counts) if j > 0]
+            out.append(found)
+        return out
+
+    def _ids(self) -> list[list[int]]:
+        return [] if self.problem.sets is None else [[int(e) for e in row] for row in self.problem.sets.ids]
+
+    # Answers
+
+    def add_start(self, slots: IntArray) -> None:
+        """Hints a placement, its copies and where they lie."""
+        holds = np.zeros((self.problem.experts, self.problem.topology.gpus), dtype=np.int64)
+        holds[slots, self.problem.gpu_of_slot] = 1
+        for e, row in enumerate(self.x):
+            for g, x in enumerate(row):
+                self.model.add_hint(x, int(holds[e, g]))
+            for r, z in enumerate(self.z[e]):
+                self.model.add_hint(z, int(holds[e].sum() == r + 1))
+
+    def placement(self, solver: cp_model.CpSolver) -> IntArray:
+        """[slots] of the solver's answer."""
+        holds: FloatArray = np.array([[solver.value(x) for x in row] for row in self.x], dtype=np.float64)
+        return slots_from(holds, self.problem)
+
+    def bound(self, best_bound: float) -> float:
+        """The solver's bound in the scorer's unit."""
+        fixed = 0.0 if self.problem.rates.overlap == "two_batch" else self.data.fixed
+        return best_bound / self.unit + fixed
+
+
+_Touch = dict[str, Sequence[Sequence[Linear]]]

@@ -1,0 +1,148 @@
+"""The scorer against an enumeration of every home, token and draw of copies, message by message."""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from placement.cost.moe_layer import byte_matrix, score_layer, slot_time
+from placement.errors import InputError
+from placement.problem import LayerProblem
+from tests.solvers.problems import random_problem
+
+
+def draws(problem: LayerProblem, slots: np.ndarray, home: int, expert: int) -> list[int]:
+    """GPUs among which the copy that serves `expert` for tokens of `home` is drawn fairly."""
+    gpus = [s // problem.slots_per_gpu for s in range(problem.slots) if slots[s] == expert]
+    if problem.dispatch == "nearest":
+        node = home // problem.topology.gpus_per_node
+        if home in gpus:
+            return [home]
+        near = [g for g in gpus if g // problem.topology.gpus_per_node == node]
+        return near or gpus
+    return gpus
+
+
+def enumerated_messages(problem: LayerProblem, slots: np.ndarray) -> np.ndarray:
+    """[gpus, gpus] expected messages of one dispatch in the first window, by brute force."""
+    m, gpus = problem.topology.gpus_per_node, problem.topology.gpus
+    out = np.zeros((gpus, gpus))
+    for home in range(gpus):
+        for ids, weight in zip(problem.sets.ids, problem.sets.weight[0], strict=True):
+            choices = [draws(problem, slots, home, int(e)) for e in ids]
+            chance = weight * problem.rates.tokens_per_gpu / np.prod([len(c) for c in choices])
+            for chosen in product(*choices):
+                if problem.rule == "per_expert":
+                    for g in chosen:
+                        out[home, g] += chance
+                    continue
+                reached = set(chosen)
+                if problem.rule == "per_rank":
+                    for g in reached:
+                        out[home, g] += chance
+                    continue
+                for node in {g // m for g in reached}:
+                    here = {g for g in reached if g // m == node}
+                    if node == home // m:
+                        for g in here:
+                            out[home, g] += chance
+                        continue
+                    entry = node * m + home % m
+                    out[home, entry] += chance
+                    for g in here - {entry}:
+                        out[entry, g] += chance
+    return out
+
+
+@pytest.mark.parametrize("rule", ["per_expert", "per_rank", "per_node"])
+@pytest.mark.parametrize("dispatch", ["even", "nearest"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_byte_matrix_equals_enumeration(rule: str, dispatch: str, seed: int) -> None:
+    problem = random_problem(
+        seed, experts=8, gpus=6, gpus_per_node=2 + seed % 2, slots_per_gpu=3, k=3, tokens=12, rule=rule,
+        dispatch=dispatch,
+    )  # fmt: skip
+    slots = _random_valid(problem, seed)
+    sent, returned = byte_matrix(problem, slots)
+    expected = enumerated_messages(problem, slots)
+    np.testing.assert_allclose(sent, expected * problem.rates.dispatch_bytes, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(returned, expected.T * problem.rates.combine_bytes, rtol=1e-9, atol=1e-9)
+
+
+def _random_valid(problem: LayerProblem, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    while True:
+        rest = rng.integers(0, problem.experts, problem.slots - problem.experts)
+        slots = rng.permutation(np.concatenate([np.arange(problem.experts), rest]))
+        if all(len(set(g)) == len(g) for g in slots.reshape(-1, problem.slots_per_gpu).tolist()):
+            return slots
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_time_is_the_sum_of_its_slowest_parts(seed: int) -> None:
+    problem = random_problem(seed, experts=8, gpus=4, gpus_per_node=2, slots_per_gpu=3, k=2, tokens=20)
+    slots = _random_valid(problem, seed)
+    rates, m = problem.rates, problem.topology.gpus_per_node
+    messages = enumerated_messages(problem, slots)
+    node = np.arange(4) // m
+    slow = np.where(node[:, None] == node[None, :], 0, messages)
+    fast = np.where((node[:, None] == node[None, :]) & ~np.eye(4, dtype=bool), messages, 0)
+    link = max(
+        max(slow.sum(0).max(), slow.sum(1).max()) / rates.slow_bytes_per_s,
+        max(fast.sum(0).max(), fast.sum(1).max()) / rates.fast_bytes_per_s,
+    )
+    copies = np.bincount(slots, minlength=8)
+    per_slot = slot_time(4 * rates.tokens_per_gpu * problem.load[0] / copies, rates)
+    experts = max(per_slot[slots[g * 3 : g * 3 + 3]].sum() for g in range(4))
+    latency = 3e-6 + 8e-6
+    score = score_layer(problem, slots)
+    assert score.experts_s == pytest.approx(experts, rel=1e-12)
+    assert score.dispatch_s == pytest.approx(latency + rates.dispatch_bytes * link, rel=1e-12)
+    assert score.time_s == pytest.approx(
+        2 * latency + (rates.dispatch_bytes + rates.combine_bytes) * link + experts, rel=1e-12
+    )
+    hidden = score_layer(replace(problem, rates=replace(rates, overlap="two_batch")), slots)
+    assert hidden.time_s == pytest.approx(max(experts, score.dispatch_s + score.combine_s), rel=1e-12)
+
+
+def test_nodes_per_token_counts_distinct_nodes() -> None:
+    problem = random_problem(1, experts=8, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=3, tokens=30)
+    slots = np.random.default_rng(2).permutation(8)
+    node_of = {int(e): s // 4 for s, e in enumerate(slots)}
+    per_set = [len({node_of[int(e)] for e in ids}) for ids in problem.sets.ids]
+    score = score_layer(problem, slots)
+    nodes = float(problem.sets.weight[0] @ per_set)
+    assert score.nodes_per_token == pytest.approx(nodes)
+    assert score.remote_nodes_per_token == pytest.approx(nodes * (1 - 1 / 2))
+    both = problem.rates.dispatch_bytes + problem.rates.combine_bytes
+    assert score.cross_node_bytes_per_token == pytest.approx(nodes * 0.5 * both)
+
+
+def test_a_slot_reads_its_weights_once_or_multiplies() -> None:
+    rates = random_problem(0).rates
+    assert slot_time(np.array([0.0]), rates)[0] == 0
+    assert slot_time(np.array([30.0]), rates)[0] == pytest.approx(rates.weight_s)
+    assert slot_time(np.array([1e5]), rates)[0] == pytest.approx(1e5 * rates.token_s)
+    assert slot_time(np.array([1.0]), rates)[0] == pytest.approx((1 - np.exp(-1)) * rates.weight_s)
+
+
+def test_planned_dispatch_checks_its_fractions() -> None:
+    problem = random_problem(0, slots_per_gpu=6, dispatch="planned")
+    slots = _random_valid(problem, 0)
+    with pytest.raises(InputError, match="needs its fractions"):
+        score_layer(problem, slots)
+    with pytest.raises(InputError, match="sums to"):
+        score_layer(problem, slots, np.full((4, problem.slots), 0.9))
+    copies = np.bincount(slots, minlength=32)
+    even = np.tile(1.0 / copies[slots], (4, 1))
+    as_even = score_layer(replace(problem, dispatch="even"), slots)
+    assert score_layer(problem, slots, even).time_s == pytest.approx(as_even.time_s, rel=1e-12)
+
+
+def test_trays_share_their_nics() -> None:
+    """A tray's two NICs carry the mean of its GPUs, so sharing never costs more."""
+    problem = random_problem(5, rule="per_rank", gpus_per_node=4)
+    slots = np.random.default_rng(0).permutation(32)
+    shared = replace(problem, topology=replace(problem.topology, gpus_per_tray=2))
+    assert score_layer(shared, slots).dispatch_s <= score_layer(problem, slots).dispatch_s
