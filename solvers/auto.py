@@ -16,6 +16,8 @@ from solvers.stop import Stop
 
 #: CP-SAT joins below this many placement binaries (experts x GPUs) and distinct token sets x bins.
 EXACT_BINARIES, EXACT_CELLS = 96, 400
+#: Share of CP-SAT's own default work that `auto` gives it.
+EXACT_SHARE = 0.25
 
 
 class AutoSolver:
@@ -71,6 +73,6 @@ class AutoSolver:
         from solvers.cpsat.solver import CpSatSolver
 
         try:
-            return CpSatSolver().solve_from(problem, start, stop, seed)
+            return CpSatSolver().solve_from(problem, start, stop.scaled(EXACT_SHARE), seed)
         except UnsupportedError:
             return None

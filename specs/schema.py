@@ -211,7 +211,7 @@ class SyntheticRouting(Spec):
     skew: Annotated[float, Field(ge=1, le=64, allow_inf_nan=False, strict=True)] = 4.5
     #: 0: experts fire independently of each other; 1: as strongly together as in the recorded traces.
     coactivation: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] = 1.0
-    tokens: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = 4096
+    tokens: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = 8192
     sequences: Annotated[int, Field(ge=2, le=100_000, strict=True)] = 64
 
     @model_validator(mode="after")

@@ -15,9 +15,13 @@ from ortools.sat.python import cp_model
 from placement.problem import FloatArray, IntArray, LayerProblem
 from solvers.exact.coefficients import Coefficients, coefficients_of, slots_from
 
-#: Integer units of the objective's scale, and of a chance.
-OBJECTIVE_UNITS = 10**14
-CHANCE_UNITS = 10**6
+#: Integer units of the objective's scale. Not more: with coefficients of 1e10 and beyond OR-Tools 9.15 was seen to
+#: call worse answers optimal (tests/solvers/test_exact.py holds 200 layers against brute force).
+OBJECTIVE_UNITS = 10**9
+#: Most units of a chance; fewer where they make every product of shares a whole number.
+CHANCE_UNITS = 10**4
+#: Units of a GPU load in the balance cap.
+LOAD_UNITS = 10**7
 
 Linear = cp_model.LinearExpr | cp_model.IntVar | int
 
@@ -29,6 +33,8 @@ class CpSatModel:
         self.problem = problem
         self.data: Coefficients = coefficients_of(problem)
         self.model = cp_model.CpModel()
+        width = 1 if problem.sets is None else problem.sets.ids.shape[1]
+        self.chance = min(CHANCE_UNITS, math.lcm(*range(1, self.data.most + 1)) ** min(width, 16))
         # No placement of a layer costs more than all its work on one GPU and all its messages on one link.
         links = max((float(row.seconds.sum()) for row in self.data.links), default=0.0)
         largest = float(self.data.work[1].sum(axis=1).max()) + links * float(problem.load.sum(axis=1).max())
@@ -108,11 +114,11 @@ class CpSatModel:
         cap = self.problem.max_load if self.problem.max_load is not None else math.inf
         for g in range(self.problem.topology.gpus):
             load: list[Linear] = [
-                math.floor(self.data.pooled[e] / (r + 1) * CHANCE_UNITS) * self.y[e][r][g]
+                math.floor(self.data.pooled[e] / (r + 1) * LOAD_UNITS) * self.y[e][r][g]
                 for e in range(self.problem.experts)
                 for r in range(self.data.most)
             ]
-            self.model.add(sum(load) <= math.ceil(cap * CHANCE_UNITS))
+            self.model.add(sum(load) <= math.ceil(cap * LOAD_UNITS))
 
     def _add_symmetry_breaking(self) -> None:
         """Nodes, and a node's GPUs where no tray tells them apart, are ordered by their lowest expert."""
@@ -175,7 +181,7 @@ class CpSatModel:
         sets = problem.sets
         if sets is None:
             return []
-        units = 1 if self.data.most == 1 else CHANCE_UNITS
+        units = 1 if self.data.most == 1 else self.chance
         return [
             math.floor(sets.weight[w, s] * price / units) * touch[level][s][b]
             for s in range(len(sets.ids))
@@ -183,7 +189,7 @@ class CpSatModel:
         ]
 
     def _touch_chances(self) -> _Touch:
-        """[level][set][bin] chance that a token of the set touches the bin, in CHANCE_UNITS (0 or 1 without replicas)."""
+        """[level][set][bin] chance that a token of the set touches the bin: in self.chance units, or 0 and 1 without replicas."""
         if self.problem.sets is None or self.data.linear:
             return {}
         levels = sorted({row.level for row in self.data.links})
@@ -204,8 +210,7 @@ class CpSatModel:
             for b, gpus in enumerate(self._members(level)):
                 touched = model.new_bool_var(f"touched_{level}_{s}_{b}")
                 for e in ids[s]:
-                    for g in gpus:
-                        model.add_implication(self.x[e][g], touched)
+                    model.add(sum(self.x[e][g] for g in gpus) <= touched)
                 row.append(touched)
             out.append(row)
         return out
@@ -218,14 +223,15 @@ class CpSatModel:
         for s in range(len(ids)):
             row: list[Linear] = []
             for b in range(len(self._members(level))):
-                before: Linear = CHANCE_UNITS
+                before: Linear = self.chance
                 for e in ids[s]:
-                    miss = model.new_int_var(0, CHANCE_UNITS, f"miss_{level}_{s}_{b}_{e}")
+                    miss = model.new_int_var(0, self.chance, f"miss_{level}_{s}_{b}_{e}")
                     model.add(miss <= before)
                     for held, (r, j) in shares[e][b]:
-                        model.add(r * miss <= (r - j) * before + (r - 1)).only_enforce_if(held)
+                        slack = j * self.chance * (1 - held) + (r - 1)
+                        model.add(r * miss <= (r - j) * before + slack)
                     before = miss
-                row.append(CHANCE_UNITS - before)
+                row.append(self.chance - before)
             out.append(row)
         return out
 

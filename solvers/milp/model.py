@@ -183,7 +183,7 @@ class MilpModel:
         return out
 
     def _touched_chain(self, level: str) -> list[list[pulp.LpAffineExpression]]:
-        """miss_i <= v * miss_(i-1) + (1 - v)(1 - literal) for every value v = 1 - j/r that expert i's share can leave."""
+        """miss_i <= v * miss_(i-1) + (1 - v)(1 - literal) for every v = 1 - j/r that expert i's share can leave."""
         shares = [self._copies_in(level, e) for e in range(self.problem.experts)]
         out = []
         for s, experts in enumerate(self._ids()):
@@ -201,7 +201,7 @@ class MilpModel:
         return out
 
     def _copies_in(self, level: str, e: int) -> list[list[tuple[pulp.LpVariable, float]]]:
-        """For each bin, literals "expert e has r copies, j >= 1 of them in the bin" with the share 1 - j/r it leaves."""
+        """For each bin, literals "expert e has r copies, j >= 1 of them in the bin" with the 1 - j/r it leaves."""
         out = []
         for b, gpus in enumerate(self._members(level)):
             found = []

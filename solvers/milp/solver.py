@@ -17,7 +17,7 @@ NODES = 20_000
 #: CBC's tolerances let a proven optimum be this much (relative) above the true one.
 SLACK = 1e-6
 
-#: PuLP's sol_status -> what is known. `status` says Optimal for a truncated run too, so it is not read.
+#: PuLP's sol_status -> what is known. `status` says Optimal for a truncated run too, so it is read for Infeasible only.
 STATUS = {
     pulp.LpSolutionOptimal: Status.OPTIMAL,
     pulp.LpSolutionIntegerFeasible: Status.FEASIBLE,
@@ -45,6 +45,8 @@ class MilpSolver:
         model = MilpModel(problem)
         model.model.solve(self._cbc(stop, seed))
         status = STATUS[model.model.sol_status]
+        if model.model.status == pulp.LpStatusInfeasible:
+            status = Status.INFEASIBLE
         bound, source = 0.0, ""
         if status is Status.OPTIMAL:
             value = float(pulp.value(model.model.objective))

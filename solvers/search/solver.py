@@ -18,7 +18,7 @@ from solvers.search.terms import Terms, terms_of
 from solvers.stop import Stop
 
 #: Annealing steps for each expert, and their limits; kicks of the load search. The default budget of work.
-STEPS_PER_EXPERT = 3000
+STEPS_PER_EXPERT = 5000
 LEAST_STEPS, MOST_STEPS = 50_000, 400_000
 REPLICA_SHARE = 0.25
 KICKS = 200

@@ -1,0 +1,157 @@
+"""CP-SAT, MILP and brute force agree on 200 random small layers, and no bound exceeds the optimum."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from placement.cost.moe_layer import objective_value, score_layer
+from placement.problem import LayerProblem
+from placement.result import Status, Termination
+from placement.verify import check_layer
+from solvers.base import UnsupportedError
+from solvers.bounds import layer_bound
+from solvers.cpsat.solver import CpSatSolver
+from solvers.exact.coefficients import coefficients_of
+from solvers.milp.solver import MilpSolver
+from solvers.registry import get_solver
+from solvers.stop import Stop
+from tests.solvers.oracle import brute_force
+from tests.solvers.problems import random_problem
+
+RULES = ("per_node", "per_rank", "per_expert")
+
+
+def loads_only(seed: int) -> LayerProblem:
+    gpus = 2 + seed % 2
+    return random_problem(
+        seed, experts=4 + seed % 3, gpus=gpus, gpus_per_node=gpus, slots_per_gpu=3, k=2, tokens=30, sets=None,
+        objective="load" if seed % 3 else "time",
+    )  # fmt: skip
+
+
+def with_traffic(seed: int) -> LayerProblem:
+    return random_problem(
+        seed, experts=(4, 8)[seed % 2], gpus=4, gpus_per_node=(1, 2)[seed % 2], slots_per_gpu=(1, 2)[seed % 2], k=2,
+        tokens=12, rule=RULES[seed % 3],
+    )  # fmt: skip
+
+
+def with_replicas(seed: int) -> LayerProblem:
+    return random_problem(seed, experts=4, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=20, sets=None)
+
+
+def with_replicas_and_traffic(seed: int) -> LayerProblem:
+    return random_problem(
+        seed, experts=4 + seed % 2, gpus=3 if seed % 3 == 0 else 2, gpus_per_node=1, slots_per_gpu=3, k=2, tokens=8,
+        rule=RULES[seed % 3],
+    )  # fmt: skip
+
+
+def with_replicas_in_nodes(seed: int) -> LayerProblem:
+    return random_problem(
+        seed, experts=4, gpus=4, gpus_per_node=2, slots_per_gpu=2 if seed % 2 else 3, k=2, tokens=5, rule="per_node"
+    )
+
+
+def with_groups(seed: int) -> LayerProblem:
+    group = np.array([0, 0, 1, 1, 2, 2])
+    return random_problem(
+        seed, experts=6, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=12, group=group,
+        sets=None if seed % 2 else random_problem(seed, experts=6, k=2, tokens=12, gpus=4, slots_per_gpu=2).sets,
+    )  # fmt: skip
+
+
+def with_moves(seed: int) -> LayerProblem:
+    current = np.random.default_rng(seed).permutation(6)
+    return random_problem(
+        seed, experts=6, gpus=3, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=12, current=current,
+        max_moves=seed % 5, rule=RULES[seed % 3],
+    )  # fmt: skip
+
+
+def with_windows(seed: int) -> LayerProblem:
+    problem = random_problem(
+        seed, experts=6, gpus=3, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=8, windows=2, rule=RULES[seed % 3],
+        window_weight=np.array([0.3, 0.7]),
+    )  # fmt: skip
+    return replace(problem, rates=replace(problem.rates, overlap="two_batch")) if seed % 2 else problem
+
+
+def with_load_cap(seed: int) -> LayerProblem:
+    problem = random_problem(seed, experts=6, gpus=3, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=12)
+    best = get_solver("greedy").solve(problem, Stop(), 0).slots
+    return replace(problem, max_load=score_layer(problem, best).pooled_imbalance * 1.02)
+
+
+FAMILIES = {
+    loads_only: 40, with_traffic: 40, with_replicas: 24, with_replicas_and_traffic: 24, with_replicas_in_nodes: 8,
+    with_groups: 20, with_moves: 20, with_windows: 12, with_load_cap: 12,
+}  # fmt: skip
+CASES = [(family, seed) for family, count in FAMILIES.items() for seed in range(count)]
+
+
+def test_there_are_200_cases() -> None:
+    assert len(CASES) == 200
+
+
+@pytest.mark.parametrize(("family", "seed"), CASES, ids=lambda v: getattr(v, "__name__", str(v)))
+def test_exact_solvers_agree_with_brute_force(family, seed: int) -> None:
+    problem = family(seed)
+    best = brute_force(problem)
+    assert best is not None
+    assert layer_bound(problem).value <= best.objective * (1 + 1e-9)
+    for solver in (CpSatSolver(), MilpSolver()):
+        found = solver.solve(problem, Stop(10.0), 1)
+        assert found.status is Status.OPTIMAL, solver.name
+        assert check_layer(problem, found.slots) == ()
+        assert objective_value(problem, found.slots) == pytest.approx(best.objective, rel=1e-6), solver.name
+        assert found.bound <= best.objective * (1 + 1e-9), solver.name
+        assert found.bound >= best.objective * (1 - 1e-4), solver.name
+
+
+@pytest.mark.parametrize("solver", [CpSatSolver(), MilpSolver()], ids=lambda s: s.name)
+def test_infeasible_is_proven(solver: CpSatSolver | MilpSolver) -> None:
+    too_wide = random_problem(0, experts=6, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=8,
+                              group=np.zeros(6, dtype=int))  # fmt: skip
+    no_moves = random_problem(0, experts=4, gpus=2, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=8,
+                              current=np.array([0, 1, 0, 1]), max_moves=1)  # fmt: skip
+    for problem in (too_wide, no_moves):
+        assert brute_force(problem) is None
+        assert solver.solve(problem, Stop(), 0).status is Status.INFEASIBLE
+
+
+def test_published_instance_is_proven_optimal() -> None:
+    """design: DeepSeek's balancer 232, the rival 205, the proven optimum 196 2/3."""
+    load = np.array([600, 560, 120, 120, 20, 10, 10, 10], dtype=float)
+    problem = random_problem(0, experts=8, gpus=8, slots_per_gpu=2, load=load[None] / load.sum(), sets=None,
+                             objective="load")  # fmt: skip
+    found = CpSatSolver().solve(problem, Stop(10.0), 0)
+    assert found.status is Status.OPTIMAL
+    assert objective_value(problem, found.slots) * load.sum() / 8 == pytest.approx(196 + 2 / 3)
+    assert found.bound * load.sum() / 8 == pytest.approx(196 + 2 / 3, rel=1e-6)
+
+
+def test_a_cut_run_keeps_a_valid_bound() -> None:
+    problem = random_problem(1, experts=8, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=40)
+    best = CpSatSolver().solve(problem, Stop(10.0), 0)
+    assert best.status is Status.OPTIMAL
+    for solver in (CpSatSolver(), MilpSolver()):
+        cut = solver.solve(problem, Stop(0.0001), 0)
+        assert cut.status is not Status.OPTIMAL
+        assert cut.termination is Termination.WORK
+        assert 0 <= cut.bound <= objective_value(problem, best.slots) * (1 + 1e-9)
+
+
+def test_exact_models_refuse_what_they_do_not_price() -> None:
+    with pytest.raises(UnsupportedError, match="even dispatch"):
+        coefficients_of(random_problem(0, slots_per_gpu=6, dispatch="nearest"))
+    with pytest.raises(UnsupportedError, match="terms"):
+        coefficients_of(random_problem(0, experts=64, gpus=64, slots_per_gpu=4, k=6, tokens=4000))
+
+
+def test_a_start_is_kept() -> None:
+    problem = random_problem(1, experts=8, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=40)
+    start = get_solver("auto").solve(problem, Stop(), 0).slots
+    found = CpSatSolver().solve_from(problem, start, Stop(10.0), 0)
+    assert objective_value(problem, found.slots) <= objective_value(problem, start) * (1 + 1e-9)
