@@ -142,6 +142,8 @@ class LayerProblem:
     def _check(self) -> None:
         if not np.isfinite(self.load).all() or (self.load < 0).any():
             raise InputError("loads", "load", "loads must be finite and not negative", "mend the counts")
+        if (self.load.sum(axis=1) <= 0).any():
+            raise InputError("loads", "load", "a window has no load at all", "leave empty windows out")
         if self.slots < self.experts:
             raise InputError(
                 "layer", "slots", f"{self.slots} slots cannot hold {self.experts} experts",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from placement.cost.moe_layer import score_layer
 from placement.problem import IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from solvers.base import Features, UnsupportedError
 from solvers.heuristics.eplb import EplbSolver, scorable
 from solvers.registry import BASELINES, get_solver
-from solvers.search.solver import merit
+from solvers.search.solver import choose
 from solvers.stop import Stop
 
 #: CP-SAT joins below this many placement binaries (experts x GPUs) and distinct token sets x bins.
@@ -48,7 +47,7 @@ class AutoSolver:
             termination, iterations = found.termination, found.iterations
             if found.slots is not None:
                 candidates.append(found.slots)
-        proof = self._exact(scored, stop, seed, min(candidates, key=lambda s: merit(scored, score_layer(scored, s))))
+        proof = self._exact(scored, stop, seed, choose(scored, candidates) if candidates else None)
         bound, source = 0.0, ""
         if proof is not None:
             bound, source = proof.bound, proof.bound_source
@@ -56,13 +55,15 @@ class AutoSolver:
                 return proof
             if proof.slots is not None:
                 candidates.append(proof.slots)
-        best = min(candidates, key=lambda s: merit(scored, score_layer(scored, s)))
+        if not candidates:
+            raise UnsupportedError("no heuristic keeps these groups, and the layer is too large for CP-SAT")
+        best = choose(scored, candidates)
         return Result(
             best, Status.FEASIBLE, termination, bound=bound, bound_source=source,
             seconds=time.perf_counter() - started, iterations=iterations,
         )  # fmt: skip
 
-    def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray) -> Result | None:
+    def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray | None) -> Result | None:
         cells = 0 if problem.sets is None else len(problem.sets.ids) * problem.topology.gpus
         if problem.experts * problem.topology.gpus > EXACT_BINARIES or cells > EXACT_CELLS or stop.expired:
             return None

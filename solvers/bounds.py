@@ -128,7 +128,8 @@ def link_bound(problem: LayerProblem) -> float:
         else:
             # A home's own copies can serve one node's worth of its experts without a message.
             slow = n * max(0, reached - 1)
-        fast = np.full(problem.windows, 0.0) if nodes > 1 and not single else n * nodes * (m - 1) * per_gpu
+        # Only with one home class does the mean over GPUs hold: elsewhere a GPU may serve itself.
+        fast = n * nodes * (m - 1) * per_gpu if single else np.zeros(problem.windows)
         links = np.maximum(slow / rates.slow_bytes_per_s, fast / rates.fast_bytes_per_s)
     elif single:
         links = np.maximum(

@@ -55,12 +55,15 @@ def balance_floor(problem: LayerProblem) -> LayerProblem:
 
     The layer's time alone would trade balance for traffic; engines then lose it again where loads drift.
     """
-    if problem.objective == "load" or problem.sets is None or problem.max_load is not None:
+    bounded = problem.max_load is not None or problem.max_moves is not None
+    if problem.objective == "load" or problem.sets is None or bounded:
         return problem
     scored = scorable(problem)
     starts = list(EplbSolver().variants(problem))
     if problem.group is None:
         starts.append(GreedySolver().place(problem, 0))
+    if not starts:
+        return problem
     best = min(score_layer(scored, slots).pooled_imbalance for slots in starts)
     return replace(problem, max_load=best * (1 + 1e-9))
 
@@ -94,7 +97,7 @@ def plan_layers(
         share = stop if stop.deadline is None else _share(stop, len(problems) - i, workers)
         target = balance_floor(problem) if floor and strategy not in BASELINES else problem
         found = solver.solve(target, share, seeds[i])
-        return _answer(i, problem, found)
+        return _answer(i, problem, found, proves=target is problem)
 
     answers: list[LayerAnswer] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -110,7 +113,7 @@ def _share(stop: Stop, layers_left: int, workers: int) -> Stop:
     return Stop.after(left * min(1.0, max(1, workers) / layers_left), stop.work)
 
 
-def _answer(index: int, problem: LayerProblem, found: Result) -> LayerAnswer:
+def _answer(index: int, problem: LayerProblem, found: Result, proves: bool) -> LayerAnswer:
     if found.status is Status.INFEASIBLE:
         raise InfeasibleError(f"layer {index}: no placement satisfies its constraints ({'; '.join(found.notes)})")
     if found.slots is None:
@@ -122,8 +125,8 @@ def _answer(index: int, problem: LayerProblem, found: Result) -> LayerAnswer:
     score = score_layer(problem, found.slots, fractions)
     bound = layer_bound(problem)
     value, source = bound.value, bound.source
-    # A bound of the problem with a balance cap, or of another dispatch policy, says nothing of this one.
-    comparable = problem.dispatch == "even" or problem.slots == problem.experts
+    # A solver's bound for the problem with the balance floor, or with another policy, says nothing of this one.
+    comparable = proves and (problem.dispatch == "even" or problem.slots == problem.experts)
     if found.bound > value and comparable:
         value, source = found.bound, found.bound_source
     optimal = score.objective <= value * (1 + TOLERANCE)

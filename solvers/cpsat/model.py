@@ -161,7 +161,7 @@ class CpSatModel:
             if problem.rates.overlap == "two_batch" and problem.objective == "time":
                 # Latency counts with the messages; `fixed` is added back in the bound.
                 wait = math.floor(data.fixed * scale)
-                part = model.new_int_var(0, 2 * top, f"part_{w}")
+                part = model.new_int_var(0, 2 * top + wait, f"part_{w}")
                 model.add(part >= work)
                 model.add(part >= link + wait)
             total.append(part)
@@ -189,7 +189,7 @@ class CpSatModel:
         ]
 
     def _touch_chances(self) -> _Touch:
-        """[level][set][bin] chance that a token of the set touches the bin: in self.chance units, or 0 and 1 without replicas."""
+        """[level][set][bin] chance that a set's token touches the bin: units of self.chance, or 0, 1 without replicas."""
         if self.problem.sets is None or self.data.linear:
             return {}
         levels = sorted({row.level for row in self.data.links})

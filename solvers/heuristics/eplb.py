@@ -10,7 +10,7 @@ import numpy as np
 
 from placement.cost.moe_layer import objective_value
 from placement.problem import FloatArray, IntArray, LayerProblem
-from solvers.base import Features
+from solvers.base import Features, UnsupportedError
 from solvers.heuristics.base import Heuristic
 from solvers.heuristics.packing import distinct_packing, pack, separate
 
@@ -63,12 +63,18 @@ class EplbSolver(Heuristic):
     features = Features(groups=True, baseline=True, note="ignores traffic and moves")
 
     def variants(self, problem: LayerProblem) -> list[IntArray]:
-        """The placements of the policies that apply: global, and hierarchical by the problem's groups or by expert."""
+        """The placements of the policies that apply: global, and hierarchical by the problem's groups or by expert.
+
+        Empty where the problem's groups are of unlike sizes or can't be shared out evenly over the nodes.
+        """
         topology, load = problem.topology, problem.mean_load
         if problem.group is None:
             choices = [(1, 1)] + ([(problem.experts, topology.nodes)] if topology.nodes > 1 else [])
         else:
-            choices = [(int(problem.group.max()) + 1, topology.nodes)]
+            sizes = np.bincount(problem.group)
+            choices = [(len(sizes), topology.nodes)]
+            if len(sizes) % topology.nodes or (sizes != sizes[0]).any():
+                return []
         found = []
         for groups, nodes in choices:
             order = np.arange(problem.experts)
@@ -90,8 +96,15 @@ class EplbSolver(Heuristic):
         return np.asarray(members[distinct_packing(problem.mean_load[members], gpus, problem.slots_per_gpu)])
 
     def place(self, problem: LayerProblem, seed: int) -> IntArray:
-        """[slots] the variant that scores best."""
-        return min(self.variants(problem), key=lambda slots: objective_value(scorable(problem), slots))
+        """[slots] the variant that scores best.
+
+        Raises:
+            UnsupportedError: the policy can't keep the problem's groups.
+        """
+        variants = self.variants(problem)
+        if not variants:
+            raise UnsupportedError("eplb needs groups of one size, as many on every node")
+        return min(variants, key=lambda slots: objective_value(scorable(problem), slots))
 
 
 def scorable(problem: LayerProblem) -> LayerProblem:

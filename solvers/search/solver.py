@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from placement.cost.moe_layer import LayerScore, score_layer
-from placement.problem import IntArray, LayerProblem
+from placement.problem import FloatArray, IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from solvers.base import Features, UnsupportedError
+from solvers.bounds import layer_bound
 from solvers.heuristics.eplb import EplbSolver, scorable
 from solvers.heuristics.greedy import GreedySolver
 from solvers.search import replicas, single
@@ -25,6 +28,10 @@ KICKS = 200
 #: First and last temperature as shares of the objective, and weight of the smooth part (docs/performance.md).
 HOT, COLD, SMOOTH = 0.005, 0.0002, 0.3
 PROBE_STEPS = 1000
+#: A load search ends when its largest load is this near the bound.
+NEAR_BOUND = 1.0005
+#: Of placements whose largest load is this near the best, the one with the least time is taken.
+LOAD_TOLERANCE = 1.004
 
 
 class SearchSolver:
@@ -45,14 +52,16 @@ class SearchSolver:
         steps = 0
         found: list[IntArray] = list(starts)
         if terms.bins.linear:
-            for variant in _load_costs(problem, terms):
-                slots, used = _balance(starts, problem, terms, variant, stop, seed)
+            target = layer_bound(problem).value * NEAR_BOUND if problem.objective == "load" else 0.0
+            for cost, weight, share in _load_costs(problem, terms):
+                kicks = max(1, int(KICKS * share * stop.work))
+                slots, used = _balance(starts[-1], problem, cost, weight, target, kicks, stop, seed)
                 found.append(slots)
                 steps += used
         else:
             slots, steps, termination = _anneal(starts, scored, terms, stop, seed)
             found.append(slots)
-        best = min(found, key=lambda s: merit(scored, score_layer(scored, s)))
+        best = choose(scored, found)
         return Result(
             best, Status.FEASIBLE, termination, seconds=time.perf_counter() - started, iterations=steps
         )  # fmt: skip
@@ -64,45 +73,54 @@ def merit(problem: LayerProblem, score: LayerScore) -> tuple[float, float]:
     return max(0.0, round(score.pooled_imbalance - cap, 9)), score.objective
 
 
-def _load_costs(problem: LayerProblem, terms: Terms) -> list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
-    """Per-copy costs whose busiest GPU stands for the objective when messages follow loads."""
-    if problem.objective == "load" or problem.topology.gpus == 1:
-        return [terms.cost]
+def choose(problem: LayerProblem, candidates: Sequence[IntArray]) -> IntArray:
+    """The best candidate by `merit`; loads within LOAD_TOLERANCE of the best are told apart by the layer's time."""
+    scored = [(slots, score_layer(problem, slots)) for slots in candidates]
+    least = min(merit(problem, score) for _, score in scored)
+    if problem.objective == "time":
+        return next(slots for slots, score in scored if merit(problem, score) == least)
+    near = [(score.time_s, i) for i, (_, score) in enumerate(scored) if score.objective <= least[1] * LOAD_TOLERANCE]
+    return scored[min(near)[1]][0]
+
+
+def _load_costs(problem: LayerProblem, terms: Terms) -> list[tuple[FloatArray, FloatArray, float]]:
+    """(cost per copy, weight of each of its windows, share of the kicks) whose busiest GPUs stand for the objective.
+
+    Messages follow loads here, so they are a part of a GPU's cost. For objective "load" the second variant asks for
+    a low time beside, as further windows: copies of cold experts cost weight reads that loads don't show.
+    """
+    weight = terms.window_weight
+    if problem.objective == "load":
+        timed = terms_of(replace(problem, objective="time")).cost
+        mean = timed[1].sum(axis=1, keepdims=True) / problem.topology.gpus
+        both = np.concatenate([terms.cost, timed / mean], axis=1)
+        return [(terms.cost, weight, 1.0), (both, np.concatenate([weight, 0.5 * weight]), 0.02)]
+    if problem.topology.gpus == 1:
+        return [(terms.cost, weight, 1.0)]
     copies = np.maximum(np.arange(len(terms.cost)), 1)[:, None, None]
     messages = terms.bins.in_s * problem.load[None] / copies
-    return [terms.cost + messages, terms.load[None] / copies]
+    return [(terms.cost + messages, weight, 1.0), (terms.load[None] / copies, weight, 0.5)]
 
 
 def _balance(
-    starts: list[IntArray],
-    problem: LayerProblem,
-    terms: Terms,
-    cost: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    stop: Stop,
-    seed: int,
-) -> tuple[IntArray, int]:
-    from solvers.bounds import layer_bound
-
-    target = layer_bound(problem).value * 1.0005 if problem.objective == "load" else 0.0
-    best: tuple[float, IntArray] | None = None
-    used = 0
-    kicks = max(1, int(KICKS * stop.work))
-    done = 0
+    start: IntArray, problem: LayerProblem, cost: FloatArray, weight: FloatArray, target: float, kicks: int,
+    stop: Stop, seed: int,
+) -> tuple[IntArray, int]:  # fmt: skip
+    """Rounds of the load search, so that a deadline is seen in between."""
+    best, value, used, done = start, np.inf, 0, 0
     while done < kicks:
-        # In rounds, so that a deadline is seen in between.
         part = min(50, kicks - done)
-        start = starts[-1] if best is None else best[1]
-        slots, value, spent = balance(
-            start, problem.slots_per_gpu, problem.topology.gpus, np.ascontiguousarray(cost), terms.window_weight,
-            target, part, seed + done,
+        slots, reached, spent = balance(
+            best, problem.slots_per_gpu, problem.topology.gpus, np.ascontiguousarray(cost), weight, target, part,
+            seed + done,
         )  # fmt: skip
-        if best is None or value < best[0]:
-            best = (value, slots)
+        if reached < value:
+            best, value = np.asarray(slots), reached
         used += spent
         done += part
         if value <= target or stop.expired:
             break
-    return (starts[-1] if best is None else best[1]), used
+    return best, used
 
 
 def _anneal(

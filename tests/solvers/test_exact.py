@@ -155,3 +155,10 @@ def test_a_start_is_kept() -> None:
     start = get_solver("auto").solve(problem, Stop(), 0).slots
     found = CpSatSolver().solve_from(problem, start, Stop(10.0), 0)
     assert objective_value(problem, found.slots) <= objective_value(problem, start) * (1 + 1e-9)
+
+
+def test_latency_larger_than_all_work_is_no_infeasibility() -> None:
+    problem = random_problem(0, experts=2, gpus=2, gpus_per_node=1, slots_per_gpu=1, k=2, tokens=4)
+    rates = replace(problem.rates, weight_s=1e-8, token_s=1e-12, tokens_per_gpu=1.0, overlap="two_batch")
+    found = CpSatSolver().solve(replace(problem, rates=rates), Stop(), 0)
+    assert found.status is Status.OPTIMAL

@@ -165,3 +165,26 @@ def test_status_is_optimal_only_at_the_bound() -> None:
     answer = plan_layers([problem], "auto", Stop(), 0)[0]
     assert answer.status is Status.OPTIMAL
     assert answer.score.objective == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("dispatch", ["even", "nearest"])
+def test_bound_holds_where_a_gpu_can_serve_itself(dispatch: str) -> None:
+    """Everything on every GPU: with `nearest` no message is sent, and the bound must know."""
+    problem = random_problem(0, experts=2, gpus=2, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=10, dispatch=dispatch)
+    assert layer_bound(problem).value <= objective_value(problem, np.array([0, 1, 0, 1])) * (1 + 1e-12)
+
+
+def test_floor_leaves_a_budget_of_moves_feasible() -> None:
+    problem = random_problem(
+        0, experts=6, gpus=3, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=12, current=np.arange(6), max_moves=0
+    )
+    answer = plan_layers([problem], "cpsat", Stop(), 0)[0]
+    assert answer.slots.reshape(3, 2).tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_a_bound_of_the_floored_problem_is_not_claimed_for_the_free_one() -> None:
+    free = random_problem(3, experts=6, gpus=3, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=12)
+    for floor in (True, False):
+        answer = plan_layers([free], "auto", Stop(), 0, floor=floor)[0]
+        best = plan_layers([free], "cpsat", Stop(10.0), 0, floor=False)[0]
+        assert answer.bound <= best.score.objective * (1 + 1e-9)
