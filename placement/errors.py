@@ -1,10 +1,17 @@
-"""Errors that commands turn into exit codes (docs: README, "Exit codes"). A bug is none of these and keeps its traceback."""
+"""Errors that commands turn into exit codes (see README). A bug is none of these and keeps its traceback."""
 
 from __future__ import annotations
 
 from specs.errors import InputError
 
-__all__ = ["CheckFailedError", "InfeasibleError", "InputError", "MissingExtraError", "NothingFoundError", "PlacementError"]
+__all__ = [
+    "CheckFailedError",
+    "InfeasibleError",
+    "InputError",
+    "MissingExtraError",
+    "NothingFoundError",
+    "PlacementError",
+]
 
 
 class PlacementError(Exception):

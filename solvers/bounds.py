@@ -60,7 +60,7 @@ def work_bound(problem: LayerProblem, terms: Terms) -> tuple[float, str]:
     return total, f"{named} bound"
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _least_total(cost: NDArray[np.float64], spare: int) -> float:
     """Least sum of copies x cost over replications with `spare` further copies, by dynamic programming."""
     most, experts = cost.shape[0] - 1, cost.shape[1]
@@ -76,10 +76,10 @@ def _least_total(cost: NDArray[np.float64], spare: int) -> float:
                 if value < new[used + extra]:
                     new[used + extra] = value
         best = new
-    return best[spare]
+    return float(best[spare])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _needed(cost: NDArray[np.float64], limit: float, slots: int) -> int:
     """Copies needed so that none costs more than `limit`; slots + 1 if it can't be."""
     most, experts = cost.shape[0] - 1, cost.shape[1]
@@ -96,7 +96,7 @@ def _needed(cost: NDArray[np.float64], limit: float, slots: int) -> int:
     return total
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _slot_bound(cost: NDArray[np.float64], slots: int) -> float:
     """Smallest cost of one copy that the slots allow every copy to stay within (rounded down by bisection)."""
     low, high = 0.0, cost[1].max()

@@ -89,13 +89,13 @@ def _planned(copies: IntArray, count: IntArray, topology: Topology, fractions: F
     if (fraction < -1e-9).any() or not np.allclose(sums, 1.0, atol=1e-6):
         worst = int(np.argmax(np.abs(sums - 1.0)))
         raise InputError(
-            "dispatch", "fractions", f"expert {worst % experts} on home node {worst // experts} sums to {sums[worst]:g}",
+            "dispatch", "fractions", f"expert {worst % experts} of node {worst // experts} sums to {sums[worst]:g}",
             "shares of an expert must sum to 1",
         )  # fmt: skip
     return Shares(topology.node_of_gpu, start, slot, np.clip(fraction, 0.0, 1.0))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _nearest(
     copies: NDArray[np.int64], count: NDArray[np.int64], slots_per_gpu: int, gpus: int, gpus_per_node: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:

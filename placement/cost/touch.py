@@ -56,7 +56,7 @@ def touch(problem: LayerProblem, shares: Shares) -> Touch:
     return Touch(load, by_gpu, by_node, slot_load)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _loads(
     load: NDArray[np.float64],
     start: NDArray[np.int64],
@@ -81,7 +81,7 @@ def _loads(
     return out, by_slot
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _touched(
     ids: NDArray[np.int32],
     weight: NDArray[np.float64],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from ortools.sat.python import cp_model
@@ -23,7 +24,7 @@ CHANCE_UNITS = 10**4
 #: Units of a GPU load in the balance cap.
 LOAD_UNITS = 10**7
 
-Linear = cp_model.LinearExpr | cp_model.IntVar | int
+Linear: TypeAlias = Any  # OR-Tools' expressions, variables and numbers mix freely
 
 
 class CpSatModel:
@@ -189,7 +190,7 @@ class CpSatModel:
         ]
 
     def _touch_chances(self) -> _Touch:
-        """[level][set][bin] chance that a set's token touches the bin: units of self.chance, or 0, 1 without replicas."""
+        """[level][set][bin] chance of touching the bin: in units of self.chance, or 0 and 1 without replicas."""
         if self.problem.sets is None or self.data.linear:
             return {}
         levels = sorted({row.level for row in self.data.links})

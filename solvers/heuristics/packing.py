@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from placement.problem import FloatArray, IntArray
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def replicate(load: NDArray[np.float64], slots: int, most: int) -> NDArray[np.int64]:
     """[experts] copies of each expert: each further slot goes to the expert with the largest load per copy.
 
@@ -25,7 +25,7 @@ def replicate(load: NDArray[np.float64], slots: int, most: int) -> NDArray[np.in
     return count
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def pack(weight: NDArray[np.float64], bins: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Longest processing time into `bins` bins of equally many items: ([items] bin, [items] rank in the bin).
 
@@ -52,7 +52,7 @@ def pack(weight: NDArray[np.float64], bins: int) -> tuple[NDArray[np.int64], NDA
     return bin_of, rank
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def separate(slots: NDArray[np.int64], slots_per_gpu: int, weight: NDArray[np.float64], span: int) -> bool:
     """Swaps second copies away from GPUs that hold an expert twice, in place; each swap moves the least load.
 
@@ -87,7 +87,7 @@ def separate(slots: NDArray[np.int64], slots_per_gpu: int, weight: NDArray[np.fl
     return clean
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _holds(slots: NDArray[np.int64], gpu: int, slots_per_gpu: int, expert: int, skip: int) -> bool:
     for j in range(gpu * slots_per_gpu, (gpu + 1) * slots_per_gpu):
         if j != skip and slots[j] == expert:
@@ -95,7 +95,7 @@ def _holds(slots: NDArray[np.int64], gpu: int, slots_per_gpu: int, expert: int, 
     return False
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def longest_first(
     load: NDArray[np.float64], count: NDArray[np.int64], gpus: int, slots_per_gpu: int
 ) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ _F = NDArray[np.float64]
 _I = NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[misc]
+@njit(cache=True, nogil=True, inline="always")
 def _power(x: float) -> float:
     """x to the 64th: near enough to the maximum, and differences still show."""
     x *= x
@@ -25,7 +25,7 @@ def _power(x: float) -> float:
     return x * x
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _rebuild(slots: _I, slots_per_gpu: int, cost: _F, copies: _I, gpu_cost: _F, holds: NDArray[np.bool_]) -> None:
     windows = gpu_cost.shape[0]
     copies[:] = 0
@@ -40,7 +40,7 @@ def _rebuild(slots: _I, slots_per_gpu: int, cost: _F, copies: _I, gpu_cost: _F, 
             gpu_cost[w, g] += cost[copies[slots[s]], w, slots[s]]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _value(gpu_cost: _F, window_weight: _F) -> float:
     total = 0.0
     for w in range(len(window_weight)):
@@ -48,7 +48,7 @@ def _value(gpu_cost: _F, window_weight: _F) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _descend(
     slots: _I, slots_per_gpu: int, cost: _F, copies: _I, gpu_cost: _F, holds: NDArray[np.bool_], window_weight: _F,
     scale: _F, rounds: int,
@@ -96,7 +96,7 @@ def _descend(
     return rounds
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _swap(
     slots: _I, slots_per_gpu: int, cost: _F, copies: _I, gpu_cost: _F, holds: NDArray[np.bool_], i: int, j: int
 ) -> None:
@@ -110,7 +110,7 @@ def _swap(
         gpu_cost[w, h] -= d
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _kick(slots: _I, slots_per_gpu: int, copies: _I, gpu_cost: _F, holds: NDArray[np.bool_], most: int) -> bool:
     """A random change of slots: a few swaps, or one copy of an expert given to another. True if copies changed."""
     total = len(slots)
@@ -142,7 +142,7 @@ def _kick(slots: _I, slots_per_gpu: int, copies: _I, gpu_cost: _F, holds: NDArra
     return False
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def balance(
     slots: _I, slots_per_gpu: int, gpus: int, cost: _F, window_weight: _F, target: float, kicks: int, seed: int
 ) -> tuple[_I, float, int]:

@@ -15,7 +15,7 @@ _I = NDArray[np.int64]
 _B = NDArray[np.bool_]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _shares(e: int, holds: _B, on_node: _I, copies: _I, node_bins: bool, m: int, q: _F) -> None:
     """Fills q[:, e, :]: the share of expert e's tokens that each home class sends to each bin."""
     classes, bins = q.shape[0], q.shape[2]
@@ -30,19 +30,19 @@ def _shares(e: int, holds: _B, on_node: _I, copies: _I, node_bins: bool, m: int,
                 q[c, e, b] = here / copies[e]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _slot_share(e: int, node: int, on_node: _I, copies: _I, classes: int) -> float:
     """Share of all of expert e's tokens that its copy on `node` serves."""
     if classes == 1:
-        return 1.0 / copies[e]
+        return 1.0 / int(copies[e])
     without = 0
     for c in range(classes):
         if on_node[c, e] == 0:
             without += 1
-    return (1.0 / on_node[node, e] + without / copies[e]) / classes
+    return (1.0 / int(on_node[node, e]) + without / int(copies[e])) / classes
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _add_work(
     e: int, sign: float, holds: _B, on_node: _I, copies: _I, classes: int, m: int, tokens: _F, mean_load: _F,
     weight_s: float, token_s: float, gpu_cost: _F, gpu_load: _F,
@@ -57,7 +57,7 @@ def _add_work(
                 gpu_cost[w, g] += sign * max((1.0 - np.exp(-x)) * weight_s if weight_s > 0.0 else 0.0, x * token_s)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _link(touch: _F, in_group: _I, out_group: _I, in_s: float, out_s: float, node_of_bin: _I, sums: _F) -> float:
     """Seconds of the busiest ingress or egress of [classes, bins] touch chances; sums: [3, bins] scratch."""
     classes, bins = touch.shape
@@ -85,7 +85,7 @@ def _link(touch: _F, in_group: _I, out_group: _I, in_s: float, out_s: float, nod
     return worst
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _miss(s: int, c: int, b: int, ids: _I, q: _F) -> float:
     miss = 1.0
     for j in range(ids.shape[1]):
@@ -93,7 +93,7 @@ def _miss(s: int, c: int, b: int, ids: _I, q: _F) -> float:
     return miss
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def anneal(
     slots: _I, slots_per_gpu: int, gpus: int, gpus_per_node: int, classes: int, node_bins: bool, tokens: _F,
     mean_load: _F, weight_s: float, token_s: float, in_group: _I, out_group: _I, in_s: float, out_s: float,
@@ -228,7 +228,7 @@ def anneal(
     return best, best_value, best_excess
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _move(
     slots: _I, slots_per_gpu: int, m: int, holds: _B, on_node: _I, copies: _I, i: int, j: int, a: int, b: int
 ) -> None:
@@ -249,7 +249,7 @@ def _move(
     on_node[h // m, a] += 1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _update_touch(
     a: int, b: int, changed: _B, classes: int, bins: int, set_start: _I, set_index: _I, ids: _I, q: _F,
     has: _B, weight: _F, miss: _F, touch: _F,
@@ -270,7 +270,7 @@ def _update_touch(
                             touch[w, c, x] += weight[s, w] * d
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _store_miss(
     a: int, b: int, changed: _B, classes: int, bins: int, set_start: _I, set_index: _I, ids: _I, q: _F, has: _B,
     miss: _F,

@@ -10,7 +10,7 @@ _F = NDArray[np.float64]
 _I = NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def largest_link(
     touch: _F, in_group: _I, out_group: _I, in_s: float, out_s: float, in_sum: _F, in_size: _F, out_sum: _F
 ) -> float:
@@ -30,7 +30,7 @@ def largest_link(
     return worst
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _over(gpu_load: _F, cap: float) -> tuple[float, float]:
     over, top = 0.0, 0.0
     for g in range(len(gpu_load)):
@@ -39,7 +39,7 @@ def _over(gpu_load: _F, cap: float) -> tuple[float, float]:
     return over, top
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def anneal(
     slots: _I,
     slots_per_gpu: int,

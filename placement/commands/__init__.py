@@ -1,0 +1,1 @@
+"""What the commands share: options, exit codes, progress, and the making of a plan."""

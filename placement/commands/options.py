@@ -1,0 +1,172 @@
+"""Options that solve, compare and evaluate share, and the record they fill. Imports nothing heavy: --help is quick."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal
+
+import click
+
+#: A cap on integers that are sizes of real systems; the specs have the precise limits.
+_MOST = 10_000_000
+
+
+def redundant_experts(value: str) -> int | str:
+    """A count of redundant experts, or `auto`."""
+    if value == "auto":
+        return value
+    try:
+        count = int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a whole number nor auto") from None
+    if not 0 <= count <= _MOST:
+        raise click.BadParameter(f"{value} is not in the range 0 to {_MOST}")
+    return count
+
+
+def positive(value: str) -> float:
+    """A positive, finite number."""
+    try:
+        number = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number") from None
+    if not (math.isfinite(number) and 0 < number <= 1e9):
+        raise click.BadParameter(f"{value} is not a positive number")
+    return number
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """What the command line asks of a solve. None takes the scenario's own."""
+
+    traces: tuple[str, ...] = ()
+    phase: Literal["prefill", "decode", "train"] | None = None
+    objective: Literal["time", "load"] | None = None
+    strategy: str = "auto"
+    redundant: int | Literal["auto"] | None = None
+    dispatch: Literal["even", "nearest", "planned"] | None = None
+    message_rule: Literal["per_expert", "per_rank", "per_node"] | None = None
+    tp: int | None = None
+    ep: int | None = None
+    pp: int | None = None
+    dp: int | None = None
+    batch: int | None = None
+    holdout: bool | None = None
+    windows: int = 1
+    balance_floor: bool = True
+    time_limit: float | None = None
+    work: float = 1.0
+    seed: int = 0
+    workers: int = 0
+
+    @property
+    def threads(self) -> int:
+        """Worker threads: as asked, or one per core of this process."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that make a SolveOptions, all but --trace."""
+    degree = click.IntRange(1, _MOST)
+    options = [
+        click.option(
+            "--phase",
+            type=click.Choice(["prefill", "decode", "train"]),
+            help="Phase that expert placement is priced for. Default: decode for serving, train for training.",
+        ),
+        click.option(
+            "--objective",
+            type=click.Choice(["time", "load"]),
+            help="Least MoE-layer time, or least largest GPU load. Default: time; load where only counts are known.",
+        ),
+        click.option(
+            "--strategy",
+            default="auto",
+            metavar="NAME",
+            show_default=True,
+            help="Solver, as 'placement strategies' lists them.",
+        ),
+        click.option(
+            "--redundant", type=redundant_experts, metavar="N|auto", help="Redundant experts per MoE layer, or auto."
+        ),
+        click.option(
+            "--dispatch",
+            type=click.Choice(["even", "nearest", "planned"]),
+            help="Which copy of an expert serves a token.",
+        ),
+        click.option(
+            "--message-rule",
+            type=click.Choice(["per_expert", "per_rank", "per_node"]),
+            help="What a token is sent once per.",
+        ),
+        click.option("--tp", type=degree, metavar="N", help="Pin the tensor-parallel degree."),
+        click.option("--ep", type=degree, metavar="N", help="Pin the expert-parallel degree."),
+        click.option("--pp", type=degree, metavar="N", help="Pin the pipeline stages."),
+        click.option("--dp", type=degree, metavar="N", help="Pin the attention data-parallel degree of an instance."),
+        click.option("--batch", type=degree, metavar="N", help="Pin the sequences per attention rank."),
+        click.option(
+            "--holdout/--no-holdout",
+            default=None,
+            help="Solve on the first half of each trace's sequences and report on the second. Default: where possible.",
+        ),
+        click.option(
+            "--windows",
+            type=click.IntRange(1, 10_000),
+            metavar="N",
+            default=1,
+            show_default=True,
+            help="Load windows per trace.",
+        ),
+        click.option(
+            "--balance-floor/--no-balance-floor",
+            default=True,
+            help="Keep the plan at least as balanced as the load balancers' placements. Default: on.",
+        ),
+        click.option(
+            "--time-limit", type=positive, metavar="SECONDS", help="Stop solving after this many seconds, too."
+        ),
+        click.option(
+            "--work",
+            type=positive,
+            metavar="NUMBER",
+            default="1",
+            show_default=True,
+            help="Search effort, relative to the default; the plan depends on it and the seed, not on the clock.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(0, 2**63 - 1),
+            metavar="N",
+            default=0,
+            show_default=True,
+            help="Of every random choice.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(0, 1024),
+            metavar="N",
+            default=0,
+            show_default=True,
+            help="Threads; 0 takes one per core. Does not change the plan.",
+        ),
+    ]
+    return reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
+
+
+def trace_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --trace (also --loads), repeatable."""
+    option = click.option(
+        "--trace",
+        "--loads",
+        "traces",
+        multiple=True,
+        metavar="FILE",
+        help="Recorded routing: a trace (.npz), or load counts (.npz, .npy, FILE::KEY). Repeatable. "
+        "Default: synthetic routing.",
+    )
+    wrapped: Callable[..., Any] = option(function)
+    return wrapped

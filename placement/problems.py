@@ -1,0 +1,53 @@
+"""The layer problems of a scenario under a split, and the split's own view of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from placement.cost.rates import layer_rates, topology_of
+from placement.problem import LayerProblem, Objective
+from placement.routing.statistics import LayerStatistics
+from placement.split import Split
+from specs.schema import Phase, Scenario
+
+
+def layer_problems(
+    scenario: Scenario,
+    split: Split,
+    phase: Phase,
+    statistics: Sequence[LayerStatistics],
+    objective: Objective = "time",
+    max_load: float | None = None,
+) -> tuple[LayerProblem, ...]:
+    """One problem per MoE layer.
+
+    Args:
+        phase: the phase whose prices count; tokens per GPU are the split's own in that phase.
+        statistics: routing of each MoE layer.
+        max_load: see LayerProblem.max_load; the planner sets its own where it is None.
+
+    Raises:
+        InputError: the split's ranks do not fill nodes, or the GPU states no rate for a data type.
+    """
+    rates = layer_rates(scenario, split, phase)
+    topology = topology_of(scenario, split)
+    return tuple(
+        LayerProblem(
+            load=layer.load,
+            topology=topology,
+            slots_per_gpu=split.slots_per_gpu,
+            rates=rates,
+            sets=layer.sets,
+            window_weight=layer.window_weight,
+            dispatch=scenario.dispatch,
+            rule=scenario.message_rule,
+            objective=objective,
+            max_load=max_load,
+        )
+        for layer in statistics
+    )
+
+
+def phases_of(scenario: Scenario) -> tuple[Phase, ...]:
+    """The phases that the scenario's workload has, the default one to plan for first."""
+    return ("decode", "prefill") if scenario.workload.kind == "serving" else ("train",)

@@ -1,0 +1,63 @@
+"""Strategies over several scenarios, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from placement.plan import Plan, StrategyRecord
+from placement.report.screen import STRATEGY_HEADER, certificate, strategy_row
+from placement.report.text import columns, fields, heading, rendered
+
+
+def comparison_text(plans: Sequence[Plan]) -> str:
+    """A table per scenario; the last column compares MoE-layer times with the plan's own."""
+    parts: list[Any] = []
+    for plan in plans:
+        split, routing = plan.split, plan.provenance.routing
+        own = next((i for i, strategy in enumerate(plan.strategies) if strategy.placements is None), None)
+        judged = "nothing held out" if routing.judged_on == "all" else "judged on held-out routing"
+        parts += [
+            heading(
+                ("\n" if parts else "") + plan.scenario.name,
+                f"  {plan.phase}, TP {split.tp} x EP {split.ep} x PP {split.pp} x DP {split.dp}, "
+                f"{split.redundant} redundant",
+            ),
+            fields([("routing", f"{routing.source}; {judged}")]),
+            columns(
+                (*STRATEGY_HEADER, "time/plan"),
+                [(*strategy_row(row), _relative(plan, row)) for row in plan.strategies],
+                own,
+            ),
+            fields([("certificate", certificate(plan))]),
+        ]
+    return rendered(parts)
+
+
+def comparison_json(plans: Sequence[Plan]) -> str:
+    """A JSON object with one entry a scenario."""
+    return json.dumps(
+        {
+            "scenarios": [
+                {
+                    "scenario": plan.scenario.name,
+                    "phase": plan.phase,
+                    "split": plan.split.model_dump(mode="json"),
+                    "routing": plan.provenance.routing.model_dump(mode="json"),
+                    "strategies": [
+                        row.model_dump(mode="json", exclude={"placements", "dispatch_fractions"})
+                        for row in plan.strategies
+                    ],
+                    "certificate": plan.certificate.model_dump(mode="json"),
+                }
+                for plan in plans
+            ]
+        },
+        indent=2,
+    )
+
+
+def _relative(plan: Plan, row: StrategyRecord) -> str:
+    own = next((strategy for strategy in plan.strategies if strategy.placements is None), None)
+    return "-" if own is None or own.moe_layer_us <= 0 else f"{row.moe_layer_us / own.moe_layer_us:.3f}"

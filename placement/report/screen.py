@@ -1,0 +1,196 @@
+"""The one screen that `placement solve` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from placement.plan import Figure, MemoryLineRecord, Plan, StrategyRecord
+from placement.report.text import columns, fields, heading, rendered
+from placement.report.units import gb, grouped, kb, or_dash, us
+
+if TYPE_CHECKING:
+    from placement.plan import TimingsRecord
+    from solvers.split.enumerate import SplitChoice
+
+STRATEGY_HEADER = (
+    "strategy", "balancedness", "nodes/token", "cross-node kB/token", "MoE layer us", "tokens/s",
+)  # fmt: skip
+
+
+def solve_screen(
+    plan: Plan, choice: SplitChoice, lowered_from: int | None, timings: TimingsRecord, out: str | None
+) -> str:
+    """The screen of a solve.
+
+    Args:
+        plan: the plan. choice: how its split was chosen. lowered_from: batch before it was lowered for the routing.
+        timings: wall-clock seconds. out: the file the plan was written to.
+    """
+    parts: list[RenderableType] = [
+        heading(plan.scenario.name, f"  {plan.scenario.spec.summary}".rstrip()),
+        fields([*_scenario(plan), *_split(plan, choice, lowered_from)]),
+        Text(),
+        heading("memory", _memory_title(plan)),
+        _memory(plan.memory.lines),
+        Text(),
+        heading("predicted", f" ({_provenance(plan)})"),
+        fields(_predicted(plan)),
+        Text(),
+        heading("expert placement", f", {plan.phase}, {_judged(plan)}"),
+        strategy_table(plan),
+        Text(),
+        fields([("certificate", certificate(plan)), ("made in", _timings(timings))]),
+    ]
+    if out is not None:
+        parts.append(fields([("plan", out)]))
+    return rendered(parts)
+
+
+def strategy_table(plan: Plan) -> RenderableType:
+    """Every strategy's figures, the plan's own in bold."""
+    own = next((i for i, strategy in enumerate(plan.strategies) if strategy.placements is None), None)
+    return columns(STRATEGY_HEADER, [strategy_row(strategy) for strategy in plan.strategies], own)
+
+
+def strategy_row(strategy: StrategyRecord) -> tuple[str, ...]:
+    """One strategy's figures under STRATEGY_HEADER."""
+    return (
+        strategy.name,
+        or_dash(strategy.balancedness, 3),
+        or_dash(strategy.nodes_per_token),
+        kb(strategy.cross_node_bytes_per_token),
+        us(strategy.moe_layer_us),
+        grouped(strategy.tokens_per_s),
+    )
+
+
+def certificate(plan: Plan) -> str:
+    """The certificate in one sentence."""
+    record = plan.certificate
+    unit = " us per MoE layer" if record.unit == "us" else " x mean GPU load"
+    gap = "no bound" if record.gap is None else f"gap {record.gap:.2%}"
+    proven = sum(layer.status == "optimal" for layer in plan.layers)
+    return (
+        f"objective {record.objective:.4g}{unit}, bound {record.bound:.4g}, {gap}; {record.status}, "
+        f"{proven} of {len(plan.layers)} layers proven optimal (on the routing solved on)"
+    )
+
+
+def _scenario(plan: Plan) -> list[tuple[str, str]]:
+    spec, routing = plan.scenario.spec, plan.provenance.routing
+    model, cluster, workload = spec.model, spec.cluster, spec.workload
+    if workload.kind == "serving":
+        work = f"serving ISL {grouped(workload.isl)}, OSL {grouped(workload.osl)}"
+        work += f", TTFT at most {workload.ttft_ms:g} ms, TPOT at most {workload.tpot_ms:g} ms"
+    else:
+        work = f"training, global batch {grouped(workload.global_batch)} x {grouped(workload.sequence)} tokens"
+    return [
+        (
+            "model",
+            f"{model.name}: {len(model.moe_layers)} MoE layers of {model.moe.experts} experts, top-{model.moe.top_k}",
+        ),
+        ("cluster", f"{cluster.name}: {cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.gpu.name}"),
+        ("workload", work),
+        (
+            "routing",
+            f"{routing.source}; solved on {_part(routing.solved_on)} ({grouped(routing.tokens_solved)} tokens)",
+        ),
+    ]
+
+
+def _part(part: str) -> str:
+    return {"all": "all of it", "first-half": "the first half", "second-half": "the second half"}[part]
+
+
+def _split(plan: Plan, choice: SplitChoice, lowered_from: int | None) -> list[tuple[str, str]]:
+    split = plan.split
+    degrees = f"TP {split.tp} x EP {split.ep} x PP {split.pp} x DP {split.dp}"
+    if split.etp > 1:
+        degrees += f" (expert TP {split.etp})"
+    gpus = split.tp * split.dp * split.pp
+    text = f"{degrees}, {split.instances} x {gpus} GPUs, batch {split.batch} per attention rank"
+    if lowered_from is not None:
+        text += f" (lowered from {lowered_from} for the routing's imbalance)"
+    dropped = "".join(f"; {entry.count} dropped: {entry.reason}" for entry in choice.dropped)
+    considered = f"{grouped(choice.considered)} splits considered{dropped}"
+    if choice.idle_gpus:
+        considered += f"; {choice.idle_gpus} GPUs idle"
+    experts = plan.scenario.spec.model.moe.experts
+    return [
+        ("split", text),
+        ("", considered),
+        (
+            "experts",
+            f"{experts} + {split.redundant} redundant in {plan.slots_per_gpu} slots per GPU; dispatch {plan.dispatch}, "
+            f"messages {plan.message_rule}",
+        ),
+    ]
+
+
+def _memory_title(plan: Plan) -> str:
+    memory = plan.memory
+    share = memory.total_bytes / memory.capacity_bytes
+    stage = f" (stage {memory.stage})" if plan.split.pp > 1 else ""
+    return f" of the fullest GPU{stage}: {gb(memory.total_bytes)} of {gb(memory.capacity_bytes)} HBM ({share:.0%})"
+
+
+def _memory(lines: Sequence[MemoryLineRecord]) -> RenderableType:
+    """The lines that take space, in two pairs of columns."""
+    cells = [(line.name, gb(line.bytes)) for line in lines if line.bytes > 0]
+    half = -(-len(cells) // 2)
+    rows = []
+    for i in range(half):
+        right = cells[half + i] if half + i < len(cells) else ("", "")
+        rows.append((f"  {cells[i][0]}", cells[i][1], f"    {right[0]:<24}", right[1]))
+    table = columns(("", "", "", ""), rows)
+    table.show_header = False
+    return table
+
+
+def _provenance(plan: Plan) -> str:
+    figure = plan.predicted.tokens_per_s
+    return f"{figure.provenance}; MoE layers: {figure.moe_layer}"
+
+
+def _predicted(plan: Plan) -> list[tuple[str, str]]:
+    predicted, workload = plan.predicted, plan.scenario.spec.workload
+    what = "output tokens/s" if workload.kind == "serving" else "trained tokens/s"
+    rows = [
+        (
+            "throughput",
+            f"{grouped(predicted.tokens_per_s.value)} {what} "
+            f"({grouped(predicted.tokens_per_s_per_gpu.value, 1)} per GPU)",
+        )
+    ]
+    if workload.kind == "serving":
+        rows.append(("TTFT", _against(predicted.ttft_ms, workload.ttft_ms)))
+        rows.append(("TPOT", _against(predicted.tpot_ms, workload.tpot_ms)))
+    if predicted.step_ms is not None:
+        rows.append(("step", f"{predicted.step_ms.value / 1e3:.3f} s"))
+    return rows
+
+
+def _against(figure: Figure | None, limit: float) -> str:
+    if figure is None:
+        return "-"
+    verdict = "met" if figure.value <= limit else f"MISSED by {figure.value - limit:.2f} ms"
+    return f"{figure.value:.2f} ms (at most {limit:g} ms: {verdict})"
+
+
+def _judged(plan: Plan) -> str:
+    routing = plan.provenance.routing
+    if routing.judged_on == "all":
+        return "judged on the routing it was solved on (nothing held out)"
+    kind = "synthetic" if routing.synthetic else "recorded"
+    return f"judged on held-out {kind} routing: the second half, {grouped(routing.tokens_judged)} tokens"
+
+
+def _timings(timings: TimingsRecord) -> str:
+    return (
+        f"{timings.total_s:.1f} s (split {timings.split_s:.1f}, routing {timings.routing_s:.1f}, "
+        f"solving {timings.solve_s:.1f})"
+    )
