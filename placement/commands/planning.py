@@ -49,8 +49,8 @@ from specs.validation import validate
 
 #: The plan's own row in tables, where a solver made it.
 SOLVED = "solved"
-#: Share of TTFT and TPOT that a batch may use up on the routing solved on; the rest is for routing not yet seen.
-HEADROOM = 0.95
+#: Share of TTFT and TPOT that the fitted batch may use up under the load balancer's placement.
+HEADROOM = 0.98
 _PACKAGES = ("numpy", "scipy", "numba", "ortools", "pulp", "pydantic")
 
 
@@ -227,10 +227,12 @@ def _within_objectives(
     options: SolveOptions,
     progress: Progress,
 ) -> Split:
-    """The split with the largest batch that meets TTFT and TPOT, less headroom, under the load balancer's placement.
+    """The split with the largest batch that meets TTFT and TPOT under the load balancer's placement.
 
     The split was chosen with balanced routing, at the batch that just meets the objectives; real routing is not
-    balanced. A layer takes no longer for fewer tokens, so the times scored at the first batch are safe below it.
+    balanced. The balancer's placement, made on the routing solved on, is priced on the routing that judges: the batch
+    is one for all strategies, and no placement is fitted to that routing. A layer takes no longer for fewer tokens, so
+    the times scored at the first batch are safe below it.
     """
     workload = scenario.workload
     if workload.kind != "serving":
@@ -239,7 +241,7 @@ def _within_objectives(
     progress.stage("fitting the batch to the routing", len(problems))
     balancer = _solve(problems, "eplb", Stop(options.work, stop.deadline), options, progress)
     placement = Placement(tuple(a.slots for a in balancer), tuple(a.fractions for a in balancer))
-    seconds = Assessor(scenario, split, phase, routing.solved_on).seconds(placement)
+    seconds = Assessor(scenario, split, phase, routing.judged_on).seconds(placement)
     model = ServingModel(scenario, workload, split, moe_times(seconds))
 
     def meets(batch: int) -> bool:

@@ -198,7 +198,7 @@ def test_an_error_in_a_named_part_names_the_part_and_where_it_stands(tmp_path: P
         ("pins.tp", 2, "pins tp x pp x dp is 32, but the cluster has 16 GPUs; lower a pin"),
         ("redundant", "many", "redundant: is the text 'many'; write a whole number or 'auto'"),
         ("redundant", 961, "redundant 961 is more than 64 experts have room for on 16 GPUs"),
-        ("routing.sequences", 5000, "routing: sequences 5000 is more than tokens 4096; lower sequences"),
+        ("routing.sequences", 9000, "routing: sequences 9000 is more than tokens 8192; lower sequences"),
         ("model", 5, "model: is 5; write the name or file of a model, or its fields"),
         ("name", "two\nlines", "name: is the text 'two\\nlines'; write text on one line"),
     ],
