@@ -23,7 +23,7 @@ from solvers.stop import Stop
 #: Annealing steps for each expert, and their limits; kicks of the load search. The default budget of work.
 STEPS_PER_EXPERT = 5000
 LEAST_STEPS, MOST_STEPS = 50_000, 400_000
-REPLICA_SHARE = 0.25
+REPLICA_SHARE, REPLICA_BINS = 0.25, 16
 KICKS = 200
 #: First and last temperature as shares of the objective, and weight of the smooth part (docs/performance.md).
 HOT, COLD, SMOOTH = 0.005, 0.0002, 0.3
@@ -51,16 +51,16 @@ class SearchSolver:
         termination = Termination.WORK
         steps = 0
         found: list[IntArray] = list(starts)
-        if terms.bins.linear:
-            target = layer_bound(problem).value * NEAR_BOUND if problem.objective == "load" else 0.0
-            for cost, weight, share in _load_costs(problem, terms):
-                kicks = max(1, int(KICKS * share * stop.work))
-                slots, used = _balance(starts[-1], problem, cost, weight, target, kicks, stop, seed)
-                found.append(slots)
-                steps += used
-        else:
-            slots, steps, termination = _anneal(starts, scored, terms, stop, seed)
+        target = layer_bound(problem).value * NEAR_BOUND if problem.objective == "load" else 0.0
+        for cost, weight, share in _load_costs(problem, terms):
+            kicks = max(1, int(KICKS * share * stop.work))
+            slots, used = _balance(starts[-1], problem, cost, weight, target, kicks, stop, seed)
             found.append(slots)
+            steps += used
+        if not terms.bins.linear:
+            slots, more, termination = _anneal(found, scored, terms, stop, seed)
+            found.append(slots)
+            steps += more
         best = choose(scored, found)
         return Result(
             best, Status.FEASIBLE, termination, seconds=time.perf_counter() - started, iterations=steps
@@ -130,7 +130,8 @@ def _anneal(
     steps = int(np.clip(STEPS_PER_EXPERT * problem.experts, LEAST_STEPS, MOST_STEPS) * stop.work)
     run = _single if problem.slots == problem.experts else _replicas
     if run is _replicas:
-        steps = int(steps * REPLICA_SHARE)
+        # A step's work grows with the bins; what is left to gain shrinks, as few messages can be saved.
+        steps = int(steps * REPLICA_SHARE * min(1.0, REPLICA_BINS / terms.bins.count))
     termination = Termination.WORK
     left = stop.seconds_left()
     if left is not None:
