@@ -64,7 +64,6 @@ class Terms:
         load: [windows, experts] load over the mean GPU load (a perfectly balanced GPU holds 1).
         set_start, set_index: sets that contain an expert, in compressed rows.
         ids: [sets, k]; weight: [sets, windows].
-        base_s: seconds that no placement changes.
     """
 
     cost: FloatArray

@@ -1,0 +1,123 @@
+"""The price of a placement by literal enumeration, in pure Python: no arrays, and no code of placement.cost.
+
+Every home GPU, every token set and every draw of copies is listed with its chance; messages are counted one by one
+on the links that they cross. The words are those of docs/cost-model.md ("One MoE layer").
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from itertools import product
+
+from placement.problem import LayerProblem
+
+
+def copies_of(problem: LayerProblem, slots: list[int], expert: int) -> list[int]:
+    """GPUs that hold a copy of `expert`."""
+    return [s // problem.slots_per_gpu for s, e in enumerate(slots) if e == expert]
+
+
+def candidates(problem: LayerProblem, slots: list[int], home: int, expert: int) -> list[int]:
+    """GPUs of which one, with equal chances, serves `expert` for the tokens of GPU `home`."""
+    held = copies_of(problem, slots, expert)
+    if problem.dispatch == "even":
+        return held
+    if problem.dispatch != "nearest":
+        raise ValueError(f"no reference for {problem.dispatch} dispatch")
+    if home in held:
+        return [home]
+    m = problem.topology.gpus_per_node
+    return [g for g in held if g // m == home // m] or held
+
+
+def slot_seconds(problem: LayerProblem, tokens: float) -> float:
+    """Seconds of one slot with `tokens` expected tokens."""
+    rates = problem.rates
+    return max((1 - math.exp(-tokens)) * rates.weight_s, tokens * rates.token_s)
+
+
+def gpu_loads(problem: LayerProblem, slots: list[int], window: int) -> tuple[list[float], list[float]]:
+    """([gpus] expected copies of a token per GPU, [gpus] seconds of its slots)."""
+    gpus = problem.topology.gpus
+    served: dict[tuple[int, int], float] = defaultdict(float)
+    for home in range(gpus):
+        for expert in range(problem.experts):
+            held = candidates(problem, slots, home, expert)
+            for g in held:
+                served[g, expert] += float(problem.load[window, expert]) / len(held) / gpus
+    loads, seconds = [0.0] * gpus, [0.0] * gpus
+    for (g, _), load in served.items():
+        loads[g] += load
+        seconds[g] += slot_seconds(problem, problem.rates.tokens_per_gpu * gpus * load)
+    return loads, seconds
+
+
+def token_messages(problem: LayerProblem, home: int, reached: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(source GPU, destination GPU) of each message of one token whose copies are served on `reached`."""
+    m = problem.topology.gpus_per_node
+    if problem.sets is None or problem.rule == "per_expert":
+        return [(home, g) for g in reached]
+    if problem.rule == "per_rank":
+        return [(home, g) for g in set(reached)]
+    out = []
+    for node in {g // m for g in reached}:
+        enters = home
+        if node != home // m:
+            # Over the slow link once, to the GPU of the same local rank, which passes it on.
+            enters = node * m + home % m
+            out.append((home, enters))
+        out += [(enters, g) for g in set(reached) if g // m == node]
+    return out
+
+
+def messages(problem: LayerProblem, slots: list[int], window: int) -> dict[tuple[int, int], float]:
+    """Expected messages from GPU to GPU in one dispatch; none from a GPU to itself."""
+    out: dict[tuple[int, int], float] = defaultdict(float)
+    if problem.sets is None:
+        tokens = [((e,), float(problem.load[window, e])) for e in range(problem.experts)]
+    else:
+        rows = zip(problem.sets.ids.tolist(), problem.sets.weight[window].tolist(), strict=True)
+        tokens = [(tuple(ids), weight) for ids, weight in rows]
+    for home in range(problem.topology.gpus):
+        for ids, weight in tokens:
+            draws = [candidates(problem, slots, home, e) for e in ids]
+            chance = problem.rates.tokens_per_gpu * weight / math.prod(len(d) for d in draws)
+            for reached in product(*draws):
+                for source, destination in token_messages(problem, home, reached):
+                    if source != destination:
+                        out[source, destination] += chance
+    return out
+
+
+def link_seconds_per_byte(problem: LayerProblem, crossing: dict[tuple[int, int], float]) -> float:
+    """The busiest fast link or NIC group, one direction at a time."""
+    topology, rates = problem.topology, problem.rates
+    m, tray = topology.gpus_per_node, topology.gpus_per_tray
+    used: dict[tuple[str, str, int], float] = defaultdict(float)
+    for (source, destination), count in crossing.items():
+        if source // m == destination // m:
+            used["fast", "out", source] += count / rates.fast_bytes_per_s
+            used["fast", "in", destination] += count / rates.fast_bytes_per_s
+        else:
+            used["slow", "out", source // tray] += count / (tray * rates.slow_bytes_per_s)
+            used["slow", "in", destination // tray] += count / (tray * rates.slow_bytes_per_s)
+    return max(used.values(), default=0.0)
+
+
+def reference_objective(problem: LayerProblem, slots: list[int]) -> float:
+    """The problem's objective for a placement of one copy per expert and GPU."""
+    topology, rates = problem.topology, problem.rates
+    latency = rates.fast_latency_s if topology.gpus_per_node > 1 else 0.0
+    latency += rates.slow_latency_s if topology.nodes > 1 else 0.0
+    total = 0.0
+    for window, weight in enumerate(problem.window_weight.tolist()):
+        loads, seconds = gpu_loads(problem, slots, window)
+        if problem.objective == "load":
+            total += weight * max(loads) * len(loads) / sum(loads)
+            continue
+        link = link_seconds_per_byte(problem, messages(problem, slots, window))
+        moved = 2 * latency + (rates.dispatch_bytes + rates.combine_bytes) * link
+        work = max(seconds)
+        total += weight * (max(moved, work) if rates.overlap == "two_batch" else moved + work)
+    return total
