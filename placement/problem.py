@@ -17,6 +17,10 @@ from specs.schema import Dispatch, MessageRule
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+#: A slot that holds no expert: one beyond its GPU's capacity.
+EMPTY = -1
 
 #: "time": expected MoE-layer seconds; "load": largest expected GPU load over the mean (needs load counts alone).
 Objective = Literal["time", "load"]
@@ -27,6 +31,23 @@ def frozen(array: Any, dtype: Any) -> Any:
     copy = np.array(array, dtype=dtype, order="C")
     copy.setflags(write=False)
     return copy
+
+
+def moves_between(before: IntArray, after: IntArray, slots_per_gpu: int) -> int:
+    """How many experts `after` puts on a GPU that did not hold them in `before`; EMPTY never counts.
+
+    Args:
+        before, after: [slots] placements of the same slots. An order within a GPU means nothing.
+
+    Raises:
+        InputError: the placements are of unlike lengths.
+    """
+    before, after = np.asarray(before, dtype=np.int64), np.asarray(after, dtype=np.int64)
+    if before.shape != after.shape or before.ndim != 1:
+        raise InputError("moves", "", f"placements of {before.shape} and {after.shape} slots", "compare the same slots")
+    width = max(int(before.max(initial=0)), int(after.max(initial=0))) + 1
+    held = np.arange(len(before), dtype=np.int64) // slots_per_gpu * width
+    return len(np.setdiff1d((held + after)[after != EMPTY], (held + before)[before != EMPTY]))
 
 
 @dataclass(frozen=True)
@@ -106,10 +127,24 @@ class LayerProblem:
         rates: prices.
         sets: tokens as k-sets; None where only load counts are known (then messages are counted per expert).
         dispatch, rule, objective: what is optimized.
+        tail: the objective is the mean of the worst `tail` share of the windows' weight (conditional value at risk,
+            Rockafellar and Uryasev 2000): 1 the mean over windows, 0 the worst window.
         group: [experts] group of each expert whose copies must all lie on one node, or None.
-        current: [slots] placement to start from, or None; max_moves bounds the slots whose expert its GPU did not hold.
+        capacity: [gpus] slots that a GPU can use, 0 (a failed GPU) to slots_per_gpu, or None for all. Those beyond it
+            hold EMPTY, behind the used ones; every usable slot holds an expert. A failed GPU carries no messages.
+        speed: [gpus] rate of expert work relative to `rates`, positive, or None for 1. Objective "load", balancedness
+            and `max_load` see GPU loads over `relative_speed`.
+        home: [gpus] share of the tokens whose home is that GPU, or None: alike over GPUs with capacity. Sums to 1,
+            0 at a failed GPU. All homes together always have tokens_per_gpu * gpus tokens.
+        current: [slots] placement to start from, or None; may hold EMPTY, and experts where no slot is usable now.
+        max_moves: bound on the moves from `current` (see `moves_between`), or None.
+        fixed: [slots] True where the expert of `current` must stay on its GPU, or None; means nothing where EMPTY.
         max_load: largest allowed GPU load as a multiple of the mean GPU load, both of the loads averaged over the
             windows (LayerScore.pooled_imbalance), or None.
+
+    Raises:
+        InputError: a field of the wrong shape or out of its range, too few usable slots, or fixed experts that do not
+            leave a slot for every expert. What is left has a placement, unless groups or max_moves forbid it.
     """
 
     load: FloatArray
@@ -125,6 +160,11 @@ class LayerProblem:
     current: IntArray | None = None
     max_moves: int | None = None
     max_load: float | None = None
+    tail: float = 1.0
+    capacity: IntArray | None = None
+    speed: FloatArray | None = None
+    home: FloatArray | None = None
+    fixed: BoolArray | None = None
 
     def __post_init__(self) -> None:
         load = frozen(np.atleast_2d(self.load), np.float64)
@@ -133,11 +173,19 @@ class LayerProblem:
         if len(weight) != len(load):
             weight = np.full(len(load), 1.0 / len(load))
         object.__setattr__(self, "window_weight", frozen(weight, np.float64))
-        for name in ("group", "current"):
+        for name, kinds, dtype in (
+            ("group", "iuf", np.int64), ("current", "iuf", np.int64), ("capacity", "iu", np.int64),
+            ("speed", "iuf", np.float64), ("home", "iuf", np.float64), ("fixed", "b", np.bool_),
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, frozen(value, np.int64))
+                if np.asarray(value).dtype.kind not in kinds:
+                    words = {"iu": "whole numbers", "b": "True and False"}.get(kinds, "numbers")
+                    raise InputError("layer", name, f"must be {words}", "mend the list")
+                object.__setattr__(self, name, frozen(value, dtype))
         self._check()
+        self._check_gpus()
+        self._check_current()
 
     def _check(self) -> None:
         if not np.isfinite(self.load).all() or (self.load < 0).any():
@@ -160,10 +208,75 @@ class LayerProblem:
             )
         if self.group is not None and len(self.group) != self.experts:
             raise InputError("layer", "group", "needs one entry an expert", "give the group of every expert")
-        if self.current is not None and len(self.current) != self.slots:
+        if not 0.0 <= self.tail <= 1.0:
+            raise InputError("layer", "tail", f"{self.tail:g} is no share", "give a number from 0 (worst) to 1 (mean)")
+
+    def _check_gpus(self) -> None:
+        """Capacities, speeds and homes."""
+        for name in ("capacity", "speed", "home"):
+            value = getattr(self, name)
+            if value is not None and value.shape != (self.topology.gpus,):
+                raise InputError(
+                    "layer", name, f"shape {value.shape} for {self.topology.gpus} GPUs", "give one entry a GPU"
+                )
+        if self.capacity is not None and (self.capacity.min() < 0 or self.capacity.max() > self.slots_per_gpu):
+            gpu = int(np.flatnonzero((self.capacity < 0) | (self.capacity > self.slots_per_gpu))[0])
+            raise InputError(
+                "layer", "capacity", f"GPU {gpu} has {self.capacity[gpu]} of {self.slots_per_gpu} slots",
+                f"give 0 to {self.slots_per_gpu}",
+            )  # fmt: skip
+        if self.usable_slots < self.experts:
+            raise InputError(
+                "layer", "capacity",
+                f"{self.usable_slots} usable slots cannot hold {self.experts} experts, "
+                f"{self.experts - self.usable_slots} too few", "give more capacity or more GPUs",
+            )  # fmt: skip
+        if self.speed is not None and not (np.isfinite(self.speed) & (self.speed > 0)).all():
+            gpu = int(np.flatnonzero(~(np.isfinite(self.speed) & (self.speed > 0)))[0])
+            raise InputError(
+                "layer", "speed", f"GPU {gpu} has speed {self.speed[gpu]:g}",
+                "speeds are positive; a failed GPU has capacity 0",
+            )  # fmt: skip
+        if self.home is None:
+            return
+        if not np.isfinite(self.home).all() or (self.home < 0).any():
+            raise InputError("layer", "home", "shares must be finite and not negative", "mend the shares")
+        if abs(float(self.home.sum()) - 1.0) > 1e-6:
+            raise InputError("layer", "home", f"shares sum to {self.home.sum():g}", "shares of the tokens sum to 1")
+        if (self.home[~self.alive] > 0).any():
+            gpu = int(np.flatnonzero((self.home > 0) & ~self.alive)[0])
+            raise InputError("layer", "home", f"GPU {gpu} has tokens but no capacity", "a failed GPU is no home")
+
+    def _check_current(self) -> None:
+        """The placement to start from, and what is fixed in it."""
+        if self.current is None:
+            for name in ("max_moves", "fixed"):
+                if getattr(self, name) is not None:
+                    raise InputError("layer", name, "needs a current placement", "give the placement to start from")
+            return
+        if self.current.shape != (self.slots,):
             raise InputError("layer", "current", "needs one entry a slot", "use a placement of the same slots")
-        if self.max_moves is not None and self.current is None:
-            raise InputError("layer", "max_moves", "needs a current placement", "give the placement to start from")
+        if self.current.min() < EMPTY or self.current.max() >= self.experts:
+            raise InputError(
+                "layer", "current", f"holds an expert beyond 0 to {self.experts - 1}", "use experts, and -1 for none"
+            )
+        if self.fixed is None:
+            return
+        if self.fixed.shape != (self.slots,):
+            raise InputError("layer", "fixed", "needs one entry a slot", "say of every slot whether it is fixed")
+        gpu, expert = self.fixed_pairs
+        over = np.bincount(gpu, minlength=self.topology.gpus) - self.capacities
+        if over.max() > 0:
+            worst = int(over.argmax())
+            raise InputError(
+                "layer", "fixed", f"GPU {worst} is to keep {over[worst]} more experts than its capacity",
+                "leave them free to move",
+            )  # fmt: skip
+        short = self.experts - len(np.unique(expert)) - (self.usable_slots - len(expert))
+        if short > 0:
+            raise InputError(
+                "layer", "fixed", f"fixed experts leave {short} slots too few for the others", "fix fewer copies"
+            )
 
     @property
     def experts(self) -> int:
@@ -175,6 +288,7 @@ class LayerProblem:
 
     @property
     def slots(self) -> int:
+        """Length of a placement: gpus * slots_per_gpu, usable or not."""
         return self.topology.gpus * self.slots_per_gpu
 
     @property
@@ -185,3 +299,82 @@ class LayerProblem:
     def mean_load(self) -> FloatArray:
         """[experts] load, averaged over the windows."""
         return np.asarray(self.window_weight @ self.load)
+
+    @property
+    def capacities(self) -> IntArray:
+        """[gpus] usable slots of each GPU."""
+        if self.capacity is not None:
+            return self.capacity
+        return np.full(self.topology.gpus, self.slots_per_gpu, dtype=np.int64)
+
+    @property
+    def usable_slots(self) -> int:
+        """Slots that hold an expert."""
+        return self.slots if self.capacity is None else int(self.capacity.sum())
+
+    @property
+    def usable(self) -> BoolArray:
+        """[slots] whether a slot holds an expert."""
+        place = np.arange(self.slots_per_gpu)
+        return np.asarray((place[None, :] < self.capacities[:, None]).reshape(-1))
+
+    @property
+    def alive(self) -> BoolArray:
+        """[gpus] whether a GPU has any capacity."""
+        return np.asarray(self.capacities > 0)
+
+    @property
+    def entry_rank(self) -> IntArray:
+        """[nodes, ranks] local rank at which tokens of each home rank enter a node (message rule `per_node`).
+
+        The same rank, or where that GPU has failed the next on the node that has not, in turn.
+        """
+        ranks = np.arange(self.topology.gpus_per_node)
+        # Distance from each home rank to each GPU of the node, failed ones last.
+        far = (ranks[None, :] - ranks[:, None]) % len(ranks) + len(ranks) * ~self.alive.reshape(-1, 1, len(ranks))
+        return np.asarray(far.argmin(axis=2), dtype=np.int64)
+
+    @property
+    def speeds(self) -> FloatArray:
+        """[gpus] rate of expert work relative to `rates`."""
+        return np.ones(self.topology.gpus) if self.speed is None else self.speed
+
+    @property
+    def relative_speed(self) -> FloatArray:
+        """[gpus] speed over the mean speed of GPUs with capacity: what GPU loads are divided by."""
+        speeds = self.speeds
+        usable = speeds[self.alive]
+        if (usable == usable[0]).all():
+            # Not speed / mean, whose rounding would tell equal GPUs from no speeds at all.
+            return np.ones(self.topology.gpus)
+        return np.asarray(speeds / usable.mean())
+
+    @property
+    def uniform_home(self) -> bool:
+        """Whether every GPU is the home of as many tokens."""
+        return bool(self.alive.all()) if self.home is None else bool((self.home == self.home[0]).all())
+
+    @property
+    def homes(self) -> FloatArray:
+        """[gpus] share of the tokens whose home is that GPU; sums to 1."""
+        if self.uniform_home:
+            return np.full(self.topology.gpus, 1.0 / self.topology.gpus)
+        return self.alive / self.alive.sum() if self.home is None else self.home
+
+    @property
+    def home_tokens(self) -> FloatArray:
+        """[gpus] tokens whose home is that GPU."""
+        n = self.rates.tokens_per_gpu
+        if self.uniform_home:
+            return np.full(self.topology.gpus, n)
+        return np.asarray(n * self.topology.gpus * self.homes)
+
+    @property
+    def fixed_pairs(self) -> tuple[IntArray, IntArray]:
+        """([pairs], [pairs]) GPU and expert of everything that must stay; distinct, ascending."""
+        none = np.zeros(0, dtype=np.int64)
+        if self.fixed is None or self.current is None:
+            return none, none
+        kept = self.fixed & (self.current != EMPTY)
+        pairs = np.unique(self.gpu_of_slot[kept] * self.experts + self.current[kept])
+        return pairs // self.experts, pairs % self.experts

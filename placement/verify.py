@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 def check_layer(problem: LayerProblem, slots: IntArray) -> tuple[str, ...]:
     """Every hard rule of `problem` that a placement breaks, one line each; empty if it is valid.
 
+    Length, ids, capacities (EMPTY in the slots beyond them only), a copy of every expert, copies on distinct GPUs,
+    groups, fixed experts, the budget of moves.
+
     Args:
-        slots: [slots] logical expert of each slot.
+        slots: [slots] logical expert of each slot, or EMPTY.
     """
     from placement.checks.layer import layer_faults
 

@@ -66,6 +66,44 @@ def test_moves_are_counted_by_gpu_not_by_slot(moves: int, faults: int) -> None:
     assert check_layer(problem(current=current, max_moves=0), np.array([2, 1, 0, 3, 2, 1])) == ()
 
 
+@pytest.mark.parametrize(
+    ("slots", "word"),
+    [
+        ([0, 1, -1, 2, 3, 0], None),
+        ([0, 1, 2, 1, 2, 3], "slot 2 holds expert 2, but GPU 0 can use 2 slots only"),
+        ([0, -1, 1, 1, 2, 3], "slot 2 holds expert 1, but GPU 0 can use 2"),
+        ([0, -1, -1, 1, 2, 3], "slot 1 holds expert -1"),
+        ([0, 1, -1, 1, 2, -1], "slot 5 holds expert -1"),
+        ([0, 1, -1, 1, 2, 0], "1 experts have no copy, the first is expert 3"),
+    ],
+)
+def test_capacities_are_filled_and_not_exceeded(slots: list[int], word: str | None) -> None:
+    faults = check_layer(problem(capacity=[2, 3]), np.array(slots))
+    assert faults == () if word is None else word in faults[0]
+
+
+def test_empty_slots_are_no_copies_of_anything() -> None:
+    empty = LayerProblem(np.ones((1, 3)), Topology(3, 1), 3, RATES, capacity=[1, 1, 1], group=np.array([0, 1, 2]))
+    assert check_layer(empty, np.array([0, -1, -1, 1, -1, -1, 2, -1, -1])) == ()
+
+
+def test_fixed_experts_stay_on_their_gpu() -> None:
+    current = np.array([0, 1, 2, 1, 2, 3])
+    kept = problem(current=current, fixed=np.array([False, True, False, False, False, True]))
+    assert check_layer(kept, np.array([1, 0, 2, 3, 2, 0])) == ()
+    assert check_layer(kept, np.array([0, 2, 3, 1, 2, 0])) == (
+        "expert 1 is fixed on GPU 0 but is not there",
+        "expert 3 is fixed on GPU 1 but is not there",
+    )
+
+
+def test_moves_from_a_failed_gpu_count_where_they_arrive() -> None:
+    current = np.array([0, 1, -1, 2, 3, -1])
+    limited = problem(current=current, capacity=[1, 3], max_moves=1)
+    assert check_layer(limited, np.array([1, -1, -1, 2, 3, 0])) == ()
+    assert check_layer(limited, np.array([3, -1, -1, 0, 1, 2])) == ("3 slots move, but the budget is 1",)
+
+
 def changed(plan: Plan, edit: Callable[[dict[str, Any]], None]) -> Plan:
     """The plan with its file's data edited."""
     data = json.loads(plan_json(plan))

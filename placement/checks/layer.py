@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from placement.problem import IntArray, LayerProblem
+from placement.problem import EMPTY, IntArray, LayerProblem
 
 
-def slot_faults(slots: IntArray, experts: int, slots_per_gpu: int, gpus: int) -> tuple[str, ...]:
-    """Broken rules of a placement's shape: its length, ids in range, every expert present, copies on distinct GPUs."""
+def slot_faults(
+    slots: IntArray, experts: int, slots_per_gpu: int, gpus: int, capacity: Sequence[int] | IntArray | None = None
+) -> tuple[str, ...]:
+    """Broken rules of a placement's shape.
+
+    Its length, ids in range, EMPTY in the slots beyond a GPU's capacity and nowhere else, every expert present, copies
+    on distinct GPUs.
+
+    Args:
+        capacity: [gpus] usable slots of each GPU, or None for all of them.
+    """
     array = np.asarray(slots)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         return (f"slots must be a list of whole numbers, not of shape {array.shape} and type {array.dtype}",)
     if len(array) != gpus * slots_per_gpu:
         return (f"{len(array)} slots, but {gpus} GPUs of {slots_per_gpu} slots have {gpus * slots_per_gpu}",)
-    if len(array) and (int(array.min()) < 0 or int(array.max()) >= experts):
-        slot = int(np.flatnonzero((array < 0) | (array >= experts))[0])
-        return (f"slot {slot} holds expert {array[slot]}, but there are experts 0 to {experts - 1}",)
+    array = array.astype(np.int64)
+    room = np.full(gpus, slots_per_gpu) if capacity is None else np.asarray(capacity)
+    usable = (np.arange(slots_per_gpu)[None, :] < room[:, None]).reshape(-1)
+    wrong = np.flatnonzero(~usable & (array != EMPTY))
+    if len(wrong):
+        gpu = wrong[0] // slots_per_gpu
+        return (f"slot {wrong[0]} holds expert {array[wrong[0]]}, but GPU {gpu} can use {room[gpu]} slots only",)
+    wrong = np.flatnonzero(usable & ((array < 0) | (array >= experts)))
+    if len(wrong):
+        return (f"slot {wrong[0]} holds expert {array[wrong[0]]}, but there are experts 0 to {experts - 1}",)
     faults = []
     missing = np.setdiff1d(np.arange(experts), array)
     if len(missing):
         faults.append(f"{len(missing)} experts have no copy, the first is expert {missing[0]}")
     by_gpu = np.sort(array.reshape(gpus, slots_per_gpu), axis=1)
-    gpu, place = np.nonzero(by_gpu[:, 1:] == by_gpu[:, :-1])
+    gpu, place = np.nonzero((by_gpu[:, 1:] == by_gpu[:, :-1]) & (by_gpu[:, 1:] != EMPTY))
     if len(gpu):
         faults.append(f"GPU {gpu[0]} holds two copies of expert {by_gpu[gpu[0], place[0]]} ({len(gpu)} such pairs)")
     return tuple(faults)
@@ -34,20 +52,30 @@ def layer_faults(problem: LayerProblem, slots: IntArray) -> tuple[str, ...]:
     `max_load` is no rule of the placement's shape but a cap on a figure, and is left to the scorer.
     """
     gpus, per_gpu = problem.topology.gpus, problem.slots_per_gpu
-    faults = list(slot_faults(slots, problem.experts, per_gpu, gpus))
+    faults = list(slot_faults(slots, problem.experts, per_gpu, gpus, problem.capacity))
     if faults:
         return tuple(faults)
     array = np.asarray(slots)
     if problem.group is not None:
-        node = np.arange(len(array)) // (per_gpu * problem.topology.gpus_per_node)
-        group_of_slot = np.asarray(problem.group)[array]
+        held = array[array != EMPTY]
+        node = np.flatnonzero(array != EMPTY) // (per_gpu * problem.topology.gpus_per_node)
+        group_of_slot = np.asarray(problem.group)[held]
         for group in np.unique(group_of_slot):
             nodes = np.unique(node[group_of_slot == group])
             if len(nodes) > 1:
                 faults.append(f"group {group} lies on {len(nodes)} nodes ({', '.join(map(str, nodes[:4]))})")
-    if problem.max_moves is not None and problem.current is not None:
-        before = np.asarray(problem.current).reshape(gpus, per_gpu)
-        moves = sum(len(set(new) - set(old)) for new, old in zip(array.reshape(gpus, per_gpu), before, strict=True))
+    if problem.current is None:
+        return tuple(faults)
+    before = [set(row) - {EMPTY} for row in problem.current.reshape(gpus, per_gpu).tolist()]
+    after = [set(row) - {EMPTY} for row in array.reshape(gpus, per_gpu).tolist()]
+    if problem.fixed is not None:
+        # From the fields themselves, not from the helpers that solvers use.
+        for slot in np.flatnonzero(problem.fixed):
+            expert, gpu = int(problem.current[slot]), int(slot) // per_gpu
+            if expert != EMPTY and expert not in after[gpu]:
+                faults.append(f"expert {expert} is fixed on GPU {gpu} but is not there")
+    if problem.max_moves is not None:
+        moves = sum(len(new - old) for new, old in zip(after, before, strict=True))
         if moves > problem.max_moves:
             faults.append(f"{moves} slots move, but the budget is {problem.max_moves}")
     return tuple(faults)

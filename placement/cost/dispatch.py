@@ -47,6 +47,9 @@ def dispatch_shares(
     `even`: every copy alike. `nearest`: the copy on the home GPU; else the copies on its node, else all copies, one of
     them drawn fairly for that home GPU and expert. `planned`: `fractions` [nodes, slots] by home node.
 
+    Args:
+        slots: [slots] experts; EMPTY slots serve nothing.
+
     Raises:
         InputError: `planned` without fractions, or fractions of an expert that don't sum to 1.
     """
@@ -59,25 +62,26 @@ def dispatch_shares(
     if policy == "planned":
         if fractions is None:
             raise InputError("dispatch", "fractions", "planned dispatch needs its fractions", "solve them first")
-        return _planned(copies, count, topology, fractions)
+        return _planned(copies, count, len(slots), topology, fractions)
     start, slot, fraction = _nearest(copies, count, slots_per_gpu, gpus, topology.gpus_per_node)
     return Shares(np.arange(gpus, dtype=np.int64), start, slot, fraction)
 
 
 def _copies(slots: IntArray, experts: int) -> tuple[IntArray, IntArray]:
     """[experts, most copies] slots of each expert (padded with 0) and [experts] their count."""
-    count = np.bincount(slots, minlength=experts).astype(np.int64)
     order = np.argsort(slots, kind="stable").astype(np.int64)
+    order = order[np.searchsorted(slots[order], 0) :]  # EMPTY comes first
+    expert = slots[order]
+    count = np.bincount(expert, minlength=experts).astype(np.int64)
     first = np.concatenate([[0], np.cumsum(count)[:-1]])
     table = np.zeros((experts, int(count.max())), dtype=np.int64)
-    expert = slots[order]
-    table[expert, np.arange(len(slots)) - first[expert]] = order
+    table[expert, np.arange(len(order)) - first[expert]] = order
     return table, count
 
 
-def _planned(copies: IntArray, count: IntArray, topology: Topology, fractions: FloatArray) -> Shares:
+def _planned(copies: IntArray, count: IntArray, slots: int, topology: Topology, fractions: FloatArray) -> Shares:
     experts, nodes = len(count), topology.nodes
-    if fractions.shape != (nodes, int(count.sum())):
+    if fractions.shape != (nodes, slots):
         raise InputError(
             "dispatch", "fractions", f"shape {fractions.shape} is not (nodes, slots)", "give one row a node"
         )

@@ -20,7 +20,7 @@ class Touch:
         load: [classes, windows, gpus] copies of a token that go to a GPU.
         gpu: [classes, windows, gpus] chance that at least one copy goes to the GPU (equals load without token sets).
         node: [classes, windows, nodes] chance that at least one goes to the node (expected copies without sets).
-        slot_load: [windows, slots] copies of a token that go to a slot, averaged over homes.
+        slot_load: [windows, slots] copies of a token that go to a slot, averaged over homes (0 for an EMPTY slot).
     """
 
     load: FloatArray
@@ -37,7 +37,9 @@ def touch(problem: LayerProblem, shares: Shares) -> Touch:
     """
     topology, classes = problem.topology, shares.classes
     gpu = shares.slot // problem.slots_per_gpu
-    homes = np.bincount(shares.class_of_gpu, minlength=classes) / topology.gpus
+    homes = np.asarray(np.bincount(shares.class_of_gpu, minlength=classes) / topology.gpus, dtype=np.float64)
+    if not problem.uniform_home:
+        homes = np.bincount(shares.class_of_gpu, weights=problem.homes, minlength=classes).astype(np.float64)
     load, slot_load = _loads(
         problem.load, shares.start, shares.slot, gpu, shares.fraction, homes, topology.gpus, problem.slots
     )

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
 from ortools.sat.python import cp_model
 
-from placement.problem import FloatArray, IntArray, LayerProblem
-from solvers.exact.coefficients import Coefficients, coefficients_of, slots_from
+from placement.problem import EMPTY, FloatArray, IntArray, LayerProblem
+from solvers.exact.coefficients import Coefficients, coefficients_of, slots_from, tail_shares
 
 #: Integer units of the objective's scale. Not more: with coefficients of 1e10 and beyond OR-Tools 9.15 was seen to
 #: call worse answers optimal (tests/solvers/test_exact.py holds 200 layers against brute force).
 OBJECTIVE_UNITS = 10**9
 #: Most units of a chance; fewer where they make every product of shares a whole number.
 CHANCE_UNITS = 10**4
+#: Most units of a window's share of the tail; fewer where they make every share a whole number.
+TAIL_UNITS = 1000
 #: Units of a GPU load in the balance cap.
 LOAD_UNITS = 10**7
 
@@ -38,14 +41,18 @@ class CpSatModel:
         self.chance = min(CHANCE_UNITS, math.lcm(*range(1, self.data.most + 1)) ** min(width, 16))
         # No placement of a layer costs more than all its work on one GPU and all its messages on one link.
         links = max((float(row.seconds.sum()) for row in self.data.links), default=0.0)
-        largest = float(self.data.work[1].sum(axis=1).max()) + links * float(problem.load.sum(axis=1).max())
-        self.unit = OBJECTIVE_UNITS / max(largest, 1e-300)
+        largest = float(self.data.work[1].sum(axis=1).max()) / float(self.data.speed[problem.alive].min())
+        largest += links * float(problem.load.sum(axis=1).max())
+        self.shares, self.whole, self.exact = _tail_units(problem)
+        # `whole` units of the objective stand for one of a window's value: both are to stay small.
+        self.unit = OBJECTIVE_UNITS / max(largest, 1e-300) / max(1.0, self.whole / 10)
         self._add_variables()
         self._add_every_expert_placed()
         self._add_every_slot_filled()
         self._add_copies_chosen()
         if problem.group is not None:
             self._add_groups_on_one_node()
+        self._add_fixed_experts()
         if problem.max_moves is not None:
             self._add_move_budget()
         if problem.max_load is not None:
@@ -82,7 +89,7 @@ class CpSatModel:
 
     def _add_every_slot_filled(self) -> None:
         for g in range(self.problem.topology.gpus):
-            self.model.add(sum(row[g] for row in self.x) == self.problem.slots_per_gpu)
+            self.model.add(sum(row[g] for row in self.x) == int(self.problem.capacities[g]))
 
     def _add_copies_chosen(self) -> None:
         if self.data.most == 1:
@@ -105,6 +112,10 @@ class CpSatModel:
                 for g, node in enumerate(problem.topology.node_of_gpu):
                     self.model.add_implication(self.x[e][g], on[node])
 
+    def _add_fixed_experts(self) -> None:
+        for g, e in zip(*self.problem.fixed_pairs, strict=True):
+            self.model.add(self.x[e][g] == 1)
+
     def _add_move_budget(self) -> None:
         held = self.data.held
         if held is not None and self.problem.max_moves is not None:
@@ -113,23 +124,24 @@ class CpSatModel:
 
     def _add_load_cap(self) -> None:
         cap = self.problem.max_load if self.problem.max_load is not None else math.inf
+        speed = self.problem.relative_speed
         for g in range(self.problem.topology.gpus):
             load: list[Linear] = [
                 math.floor(self.data.pooled[e] / (r + 1) * LOAD_UNITS) * self.y[e][r][g]
                 for e in range(self.problem.experts)
                 for r in range(self.data.most)
             ]
-            self.model.add(sum(load) <= math.ceil(cap * LOAD_UNITS))
+            self.model.add(sum(load) <= math.ceil(cap * float(speed[g]) * LOAD_UNITS))
 
     def _add_symmetry_breaking(self) -> None:
-        """Nodes, and a node's GPUs where no tray tells them apart, are ordered by their lowest expert."""
+        """Neighbours that could change places, nodes and GPUs of a node, are ordered by their lowest expert."""
         topology = self.problem.topology
         m = topology.gpus_per_node
         for e in range(self.problem.experts):
             for g in range(topology.gpus):
-                if g % m and topology.gpus_per_tray == 1:
+                if self.data.gpu_alike[g]:
                     self.model.add_bool_or([self.x[e][g].negated(), *(self.x[d][g - 1] for d in range(e + 1))])
-                if g >= m:
+                if self.data.node_alike[g // m]:
                     before = range((g // m - 1) * m, g // m * m)
                     lower = [self.x[d][h] for d in range(e + 1) for h in before]
                     self.model.add_bool_or([self.x[e][g].negated(), *lower])
@@ -139,14 +151,15 @@ class CpSatModel:
     def _add_objective(self) -> None:
         problem, data, model = self.problem, self.data, self.model
         touch = self._touch_chances()
-        total: list[Linear] = []
+        value: list[Linear] = []
         top = 4 * OBJECTIVE_UNITS
         for w in range(problem.windows):
-            scale = self.unit * float(problem.window_weight[w])
+            # For the mean a window's weight is in its prices, else in the objective.
+            scale = self.unit * float(problem.window_weight[w] if problem.tail >= 1.0 else self.shares[w] > 0)
             work = model.new_int_var(0, top, f"work_{w}")
             for g in range(problem.topology.gpus):
                 terms: list[Linear] = [
-                    math.floor(data.work[r + 1, w, e] * scale) * self.y[e][r][g]
+                    math.floor(data.work[r + 1, w, e] * (scale / float(data.speed[g]))) * self.y[e][r][g]
                     for e in range(problem.experts)
                     for r in range(data.most)
                 ]
@@ -165,8 +178,26 @@ class CpSatModel:
                 part = model.new_int_var(0, 2 * top + wait, f"part_{w}")
                 model.add(part >= work)
                 model.add(part >= link + wait)
-            total.append(part)
-        model.minimize(sum(total))
+            value.append(part)
+        if problem.tail >= 1.0:
+            model.minimize(sum(value))
+        else:
+            model.minimize(self._tail_of(value, 2 * top + math.ceil(data.fixed * self.unit)))
+
+    def _tail_of(self, value: list[Linear], top: int) -> Linear:
+        """The mean of the worst `tail` of the windows, in epigraph form, in `whole` units per unit of value."""
+        eta = self.model.new_int_var(0, top, "eta")
+        excess: list[Linear] = []
+        for w, part in enumerate(value):
+            if self.shares[w] == 0:
+                continue
+            if self.whole == 0:
+                self.model.add(part <= eta)
+                continue
+            over = self.model.new_int_var(0, top, f"over_{w}")
+            self.model.add(over >= part - eta)
+            excess.append(self.shares[w] * over)
+        return max(1, self.whole) * eta + sum(excess)
 
     def _reach(self, touch: _Touch, level: str, b: int, w: int, price: float) -> list[Linear]:
         """Terms of price * P[b] in window w, in objective units."""
@@ -260,7 +291,8 @@ class CpSatModel:
     def add_start(self, slots: IntArray) -> None:
         """Hints a placement, its copies and where they lie."""
         holds = np.zeros((self.problem.experts, self.problem.topology.gpus), dtype=np.int64)
-        holds[slots, self.problem.gpu_of_slot] = 1
+        used = slots != EMPTY
+        holds[slots[used], self.problem.gpu_of_slot[used]] = 1
         for e, row in enumerate(self.x):
             for g, x in enumerate(row):
                 self.model.add_hint(x, int(holds[e, g]))
@@ -275,7 +307,25 @@ class CpSatModel:
     def bound(self, best_bound: float) -> float:
         """The solver's bound in the scorer's unit."""
         fixed = 0.0 if self.problem.rates.overlap == "two_batch" else self.data.fixed
-        return best_bound / self.unit + fixed
+        return best_bound / (self.unit * max(1, self.whole)) + fixed
+
+
+def _tail_units(problem: LayerProblem) -> tuple[list[int], int, bool]:
+    """([windows] shares of the tail, units of a whole share, whether they are exact).
+
+    Shares are rounded down, so that the integer objective never exceeds the true one. A whole of 0 stands for the worst
+    window alone, where shares only say which windows count.
+    """
+    if problem.tail >= 1.0:
+        return [1] * problem.windows, 0, True
+    shares, worst = tail_shares(problem)
+    if worst:
+        return [int(share > 0) for share in shares], 0, True
+    near = [Fraction(float(share)).limit_denominator(TAIL_UNITS) for share in shares]
+    whole = math.lcm(*(f.denominator for f in near))
+    if whole <= TAIL_UNITS and all(abs(f - share) < 1e-12 for f, share in zip(near, shares, strict=True)):
+        return [int(f * whole) for f in near], whole, True
+    return [math.floor(share * TAIL_UNITS) for share in shares], TAIL_UNITS, False
 
 
 _Touch = dict[str, Sequence[Sequence[Linear]]]

@@ -6,6 +6,7 @@ import time
 
 from ortools.sat.python import cp_model
 
+from placement.cost.moe_layer import objective_value
 from placement.problem import IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from solvers.base import Features
@@ -14,6 +15,9 @@ from solvers.stop import Stop
 
 #: Deterministic seconds of the default budget (OR-Tools' machine-independent measure of work).
 DETERMINISTIC_SECONDS = 4.0
+
+#: Relative distance of an answer from its bound that rounding accounts for.
+ROUNDING = 1e-6
 
 #: Solver status -> (what is known, whether it ended by itself).
 STATUS = {
@@ -29,8 +33,9 @@ class CpSatSolver:
 
     name = "cpsat"
     features = Features(
-        traffic=True, groups=True, moves=True, proves=True, note="replicas with traffic under even dispatch only"
-    )
+        traffic=True, groups=True, moves=True, proves=True,
+        note="replicas under even dispatch only; unlike GPUs, homes, fixed experts and tails",
+    )  # fmt: skip
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve."""
@@ -58,10 +63,18 @@ class CpSatSolver:
         if code not in STATUS:
             raise RuntimeError(f"CP-SAT says {solver.status_name(code)}: {model.model.validate()}")
         status, finished = STATUS[code]
-        termination = Termination.FINISHED if finished else Termination.TIME if stop.expired else Termination.WORK
+        # The work budget counts in deterministic seconds; a run that stopped short of it was stopped by the clock.
+        spent = solver.response_proto.deterministic_time >= 0.99 * solver.parameters.max_deterministic_time
+        by_clock = left is not None and not spent
+        termination = Termination.FINISHED if finished else Termination.TIME if by_clock else Termination.WORK
         found = status in (Status.OPTIMAL, Status.FEASIBLE)
+        slots = model.placement(solver) if found else None
         bound = max(0.0, model.bound(solver.best_objective_bound)) if status is not Status.INFEASIBLE else 0.0
+        if status is Status.OPTIMAL and not model.exact and slots is not None:
+            # Optimal for shares of the tail that were rounded: only the bound can say whether it is for the true ones.
+            met = objective_value(problem, slots) <= bound * (1 + ROUNDING)
+            status = Status.OPTIMAL if met else Status.FEASIBLE
         return Result(
-            model.placement(solver) if found else None, status, termination, bound=bound, bound_source="CP-SAT",
+            slots, status, termination, bound=bound, bound_source="CP-SAT",
             seconds=time.perf_counter() - began, iterations=int(solver.num_branches),
         )  # fmt: skip

@@ -10,8 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from placement.cost.links import entering_tokens
 from placement.cost.moe_layer import effective_rule, latency_s, slot_time
-from placement.problem import FloatArray, IntArray, LayerProblem
+from placement.problem import EMPTY, BoolArray, FloatArray, IntArray, LayerProblem
 from solvers.base import UnsupportedError
 
 #: Largest model that is built: terms of the touch chains and of the placement.
@@ -33,20 +34,26 @@ class Coefficients:
     Attributes:
         most: largest number of copies an expert can have.
         work: [most + 1, windows, experts] what one copy adds to its GPU (row 0 unused): seconds, or load over mean.
+        speed: [gpus] what a GPU's work is divided by.
         links: the link rows; empty for objective "load".
         linear: P are loads (copies), not touch chances of sets.
         fixed: part of the objective that no placement changes (seconds).
         pooled: [experts] load over the mean GPU load, mean over windows (for `max_load`).
         held: [gpus, experts] what the current placement holds, or None.
+        gpu_alike: [gpus] GPUs that could change places with the one before on their node.
+        node_alike: [nodes] nodes that could change places with the one before.
     """
 
     most: int
     work: FloatArray
+    speed: FloatArray
     links: tuple[LinkRow, ...]
     linear: bool
     fixed: float
     pooled: FloatArray
     held: IntArray | None
+    gpu_alike: BoolArray
+    node_alike: BoolArray
 
 
 def coefficients_of(problem: LayerProblem) -> Coefficients:
@@ -56,14 +63,15 @@ def coefficients_of(problem: LayerProblem) -> Coefficients:
         UnsupportedError: replicas under a dispatch policy other than `even`, or a model beyond MOST_TERMS.
     """
     topology, rates = problem.topology, problem.rates
-    if problem.slots > problem.experts and problem.dispatch != "even":
+    spare, alive = problem.usable_slots - problem.experts, int(problem.alive.sum())
+    if spare and problem.dispatch != "even":
         raise UnsupportedError(f"exact models price replicas under even dispatch only, not {problem.dispatch}")
-    most = max(1, min(topology.gpus, problem.slots - problem.experts + 1))
+    most = max(1, min(alive, spare + 1))
     sets = 0 if problem.sets is None else problem.sets.ids.size
     terms = most * topology.gpus * (problem.experts + sets)
     if terms > MOST_TERMS:
         raise UnsupportedError(f"the exact model would have about {terms:,} terms, more than {MOST_TERMS:,}")
-    mean = problem.load.sum(axis=1, keepdims=True) / topology.gpus
+    mean = problem.load.sum(axis=1, keepdims=True) / alive
     relative = problem.load / np.where(mean > 0, mean, 1.0)
     copies = np.maximum(np.arange(most + 1), 1)[:, None, None]
     timed = problem.objective == "time"
@@ -74,49 +82,84 @@ def coefficients_of(problem: LayerProblem) -> Coefficients:
     held = None
     if problem.current is not None:
         held = np.zeros((topology.gpus, problem.experts), dtype=np.int64)
-        held[problem.gpu_of_slot, problem.current] = 1
-    pooled_mean = problem.mean_load.sum() / topology.gpus
+        kept = problem.current != EMPTY
+        held[problem.gpu_of_slot[kept], problem.current[kept]] = 1
+    pooled_mean = problem.mean_load.sum() / alive
     return Coefficients(
-        most, work, tuple(link_rows(problem)) if timed else (), effective_rule(problem) == "per_expert",
-        2 * latency_s(problem) if timed else 0.0, problem.mean_load / max(pooled_mean, 1e-300), held,
+        most, work, problem.speeds if timed else problem.relative_speed, tuple(link_rows(problem)) if timed else (),
+        effective_rule(problem) == "per_expert", 2 * latency_s(problem) if timed else 0.0,
+        problem.mean_load / max(pooled_mean, 1e-300), held, *_alike(problem),
     )  # fmt: skip
 
 
-def link_rows(problem: LayerProblem) -> list[LinkRow]:
-    """Every ingress and egress as a row over touch chances (docs/formulation.md, "Links").
+def _alike(problem: LayerProblem) -> tuple[BoolArray, BoolArray]:
+    """([gpus], [nodes]) what may change places with its neighbour before, without a change of any rule or price."""
+    topology = problem.topology
+    rows = np.stack([problem.capacities, problem.speeds, problem.homes])
+    same = np.append(False, (rows[:, 1:] == rows[:, :-1]).all(axis=0))
+    # Trays tell GPUs of a node apart; so do unlike homes, whose tokens enter a node at their own local rank.
+    inside = np.arange(topology.gpus) % topology.gpus_per_node > 0
+    gpus = same & inside & (topology.gpus_per_tray == 1) & problem.uniform_home
+    by_node = rows.reshape(len(rows), topology.nodes, -1)
+    nodes = np.append(False, (by_node[:, 1:] == by_node[:, :-1]).all(axis=(0, 2)))
+    return gpus, nodes
 
-    Homes are uniform, so GPUs of a node send alike, and a tray's ingress is the mean over its GPUs.
+
+def link_rows(problem: LayerProblem) -> list[LinkRow]:
+    """Every ingress and egress as a row over touch chances (docs/formulation.md, "Links"), for one home class.
+
+    Where rows of one node differ in a factor only, as those of its trays, the largest stands for all.
     """
     topology, rates = problem.topology, problem.rates
-    gpus, m, nodes, n = topology.gpus, topology.gpus_per_node, topology.nodes, rates.tokens_per_gpu
+    gpus, m, nodes, tray = topology.gpus, topology.gpus_per_node, topology.nodes, topology.gpus_per_tray
     both = rates.dispatch_bytes + rates.combine_bytes
-    fast, slow = both * n / rates.fast_bytes_per_s, both * n / rates.slow_bytes_per_s
-    node = topology.node_of_gpu
-    rows: list[LinkRow] = []
+    fast, slow = both / rates.fast_bytes_per_s, both / rates.slow_bytes_per_s
+    node, gpu = topology.node_of_gpu, np.arange(gpus)
+    tokens = problem.home_tokens.reshape(nodes, m)
     by_node = effective_rule(problem) == "per_node"
     # Over the fast link a token also comes from the forwarding GPU of its node, whatever its home.
-    homes = nodes if by_node else 1
-    for g in range(gpus):
-        if m > 1:
-            others = ((node == node[g]) & (np.arange(gpus) != g)).astype(np.float64)
-            rows.append(LinkRow("gpu", fast * homes * others))
-            rows.append(LinkRow("gpu", np.where(np.arange(gpus) == g, fast * homes * (m - 1), 0.0)))
+    enters = entering_tokens(problem) if by_node else np.zeros_like(tokens)
+    passed = (tokens + enters).reshape(-1)
+    rows: list[LinkRow] = []
+    if m > 1:
+        into = np.repeat(passed.reshape(nodes, m).sum(axis=1), m) - passed
+        for g in range(gpus):
+            others = ((node == node[g]) & (gpu != g)).astype(np.float64)
+            rows.append(LinkRow("gpu", fast * passed[g] * others))
+            rows.append(LinkRow("gpu", np.where(gpu == g, fast * into[g], 0.0)))
     if nodes == 1:
         return rows
+    sent = tokens.reshape(nodes, -1, tray).mean(axis=2).max(axis=1)
     if by_node:
+        into_tray = enters.reshape(nodes, -1, tray).mean(axis=2).max(axis=1)
         for j in range(nodes):
-            rows.append(LinkRow("node", np.where(np.arange(nodes) == j, slow * (nodes - 1), 0.0)))
-            rows.append(LinkRow("node", np.where(np.arange(nodes) == j, 0.0, slow)))
+            rows.append(LinkRow("node", np.where(np.arange(nodes) == j, slow * into_tray[j], 0.0)))
+            rows.append(LinkRow("node", np.where(np.arange(nodes) == j, 0.0, slow * sent[j])))
         return rows
-    size = topology.gpus_per_tray
-    for tray in range(gpus // size):
-        rows.append(LinkRow("gpu", np.where(np.arange(gpus) // size == tray, slow * (gpus - m) / size, 0.0)))
+    away = tokens.sum() - tokens.sum(axis=1)
+    for t in range(gpus // tray):
+        rows.append(LinkRow("gpu", np.where(gpu // tray == t, slow * away[t * tray // m] / tray, 0.0)))
     for h in range(nodes):
-        rows.append(LinkRow("gpu", np.where(node == h, 0.0, slow)))
+        rows.append(LinkRow("gpu", np.where(node == h, 0.0, slow * sent[h])))
     return rows
 
 
+def tail_shares(problem: LayerProblem) -> tuple[FloatArray, bool]:
+    """([windows] weight of each window over `tail`, whether the worst window alone decides).
+
+    In the epigraph form of the tail mean, eta + sum(share * max(0, value - eta)), shares are the weights of the excess.
+    """
+    weight = problem.window_weight / problem.window_weight.sum()
+    positive = weight[weight > 0]
+    if problem.tail <= positive.min():
+        return np.where(weight > 0, 1.0, 0.0), True
+    return np.asarray(weight / problem.tail), False
+
+
 def slots_from(holds: FloatArray, problem: LayerProblem) -> IntArray:
-    """[slots] placement from [experts, gpus] of 0 and 1; experts ascend on each GPU."""
-    out = [np.flatnonzero(holds[:, g] > 0.5)[: problem.slots_per_gpu] for g in range(problem.topology.gpus)]
-    return np.concatenate(out).astype(np.int64)
+    """[slots] placement from [experts, gpus] of 0 and 1; experts ascend on each GPU, EMPTY behind them."""
+    out = np.full((problem.topology.gpus, problem.slots_per_gpu), EMPTY, dtype=np.int64)
+    for g, room in enumerate(problem.capacities):
+        held = np.flatnonzero(holds[:, g] > 0.5)[:room]
+        out[g, : len(held)] = held
+    return out.reshape(-1)

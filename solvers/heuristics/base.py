@@ -12,10 +12,10 @@ from solvers.stop import Stop
 
 
 class Heuristic:
-    """A baseline: `place` maps a problem to slots. Ignores traffic, and proves nothing."""
+    """A baseline: `place` maps a problem to slots. Keeps capacities, ignores traffic and fixed experts."""
 
     name: ClassVar[str]
-    features: ClassVar[Features] = Features(baseline=True, note="ignores traffic, groups and moves")
+    features: ClassVar[Features] = Features(baseline=True, note="ignores traffic, groups, moves and fixed experts")
 
     def place(self, problem: LayerProblem, seed: int) -> IntArray:
         """[slots] logical expert of each slot."""

@@ -6,13 +6,16 @@ then replicate within each node, then pack onto the node's GPUs.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from placement.cost.moe_layer import objective_value
-from placement.problem import FloatArray, IntArray, LayerProblem
+from placement.problem import EMPTY, FloatArray, IntArray, LayerProblem
+from placement.verify import check_layer
 from solvers.base import Features, UnsupportedError
 from solvers.heuristics.base import Heuristic
-from solvers.heuristics.packing import distinct_packing, pack, separate
+from solvers.heuristics.packing import distinct_packing, pack, pack_uneven, separate
 
 
 def eplb_layer(load: FloatArray, slots: int, groups: int, nodes: int, gpus: int) -> IntArray:
@@ -52,21 +55,72 @@ def _physical(load: FloatArray, slots: int) -> IntArray:
     return physical
 
 
+def uneven_layer(load: FloatArray, capacity: IntArray, speed: FloatArray, slots_per_gpu: int) -> IntArray:
+    """[slots] the global policy on GPUs of unlike capacity or speed; copies of an expert on distinct GPUs.
+
+    Args:
+        load: [experts], at least as many as the largest capacity. capacity, speed: [gpus].
+    """
+    gpus = len(capacity)
+    if not len(load):
+        return np.full(gpus * slots_per_gpu, EMPTY, dtype=np.int64)
+    physical = _physical(load, int(capacity.sum()))
+    share = load / np.bincount(physical, minlength=len(load))
+    gpu = pack_uneven(share[physical], np.ones(len(physical), dtype=np.int64), capacity, speed)
+    order = np.argsort(gpu, kind="stable")
+    usable = (np.arange(slots_per_gpu)[None, :] < capacity[:, None]).reshape(-1)
+    slots = np.full(gpus * slots_per_gpu, EMPTY, dtype=np.int64)
+    slots[usable] = physical[order]
+    if separate(slots, slots_per_gpu, share, len(slots)):
+        return slots
+    return distinct_packing(load, gpus, slots_per_gpu, capacity, speed)
+
+
+def _nodes_of_experts(problem: LayerProblem) -> IntArray | None:
+    """[experts] node of each expert, groups (or experts) packed onto nodes of unlike room; None if they don't fit."""
+    topology = problem.topology
+    group = np.arange(problem.experts) if problem.group is None else np.unique(problem.group, return_inverse=True)[1]
+    capacity = problem.capacities.reshape(topology.nodes, -1)
+    size = np.bincount(group)
+    speed = (problem.relative_speed * problem.alive).reshape(topology.nodes, -1).sum(axis=1)
+    room = capacity.sum(axis=1)
+    if (size == size[0]).all():
+        # As many groups in proportion to slots as the balancer gives even nodes: no GPU may have more slots than its
+        # node has experts, and no node more experts than slots.
+        count, most = -(-capacity.max(axis=1) // size[0]), room // size[0]
+        wanted = len(size) * room / room.sum()
+        while count.sum() < len(size) and (count < most).any():
+            count[np.argmax(np.where(count < most, wanted - count, -np.inf))] += 1
+        if count.sum() != len(size) or (count > most).any():
+            return None
+        room = count * size[0]
+    weight = np.bincount(group, weights=problem.mean_load)
+    node = pack_uneven(weight, size, room, np.where(speed > 0, speed, 1.0))
+    return None if (node < 0).any() else np.asarray(node[group])
+
+
 class EplbSolver(Heuristic):
     """The better of the two policies, by the problem's own objective.
 
     The balancer may put two copies of an expert on one GPU; such copies are swapped apart with the least change of
-    load, as a placement must hold them apart.
+    load, as a placement must hold them apart. GPUs of unlike capacity or speed are what it does not know: there its
+    steps are taken with bins of unlike room and speed (`uneven_layer`).
     """
 
     name = "eplb"
-    features = Features(groups=True, baseline=True, note="ignores traffic and moves")
+    features = Features(groups=True, baseline=True, note="ignores traffic, moves and fixed experts")
 
     def variants(self, problem: LayerProblem) -> list[IntArray]:
         """The placements of the policies that apply: global, and hierarchical by the problem's groups or by expert.
 
-        Empty where the problem's groups are of unlike sizes or can't be shared out evenly over the nodes.
+        Empty where the problem's groups can't be shared out over the nodes.
         """
+        free = replace(problem, current=None, max_moves=None, fixed=None)
+        alike = problem.usable_slots == problem.slots and bool((problem.relative_speed == 1.0).all())
+        found = self._even(problem) if alike else self._uneven(problem)
+        return [slots for slots in found if not check_layer(free, slots)]
+
+    def _even(self, problem: LayerProblem) -> list[IntArray]:
         topology, load = problem.topology, problem.mean_load
         if problem.group is None:
             choices = [(1, 1)] + ([(problem.experts, topology.nodes)] if topology.nodes > 1 else [])
@@ -89,6 +143,25 @@ class EplbSolver(Heuristic):
             found.append(np.asarray(slots, dtype=np.int64))
         return found
 
+    def _uneven(self, problem: LayerProblem) -> list[IntArray]:
+        topology, capacity, speed = problem.topology, problem.capacities, problem.relative_speed
+        whole = uneven_layer(problem.mean_load, capacity, speed, problem.slots_per_gpu)
+        found = [whole] if problem.group is None else []
+        if topology.nodes == 1:
+            return [whole]
+        node_of_expert = _nodes_of_experts(problem)
+        if node_of_expert is None:
+            return found
+        parts = []
+        for node in range(topology.nodes):
+            gpus = slice(node * topology.gpus_per_node, (node + 1) * topology.gpus_per_node)
+            members = np.flatnonzero(node_of_expert == node)
+            if len(members) < capacity[gpus].max():
+                return found
+            part = uneven_layer(problem.mean_load[members], capacity[gpus], speed[gpus], problem.slots_per_gpu)
+            parts.append(np.append(members, EMPTY)[part])  # EMPTY is the last index
+        return [*found, np.concatenate(parts)]
+
     def _apart(self, problem: LayerProblem, part: IntArray) -> IntArray:
         """The experts of a part (a node, or all) packed again where no swap keeps their copies apart."""
         members = np.unique(part)
@@ -103,7 +176,7 @@ class EplbSolver(Heuristic):
         """
         variants = self.variants(problem)
         if not variants:
-            raise UnsupportedError("eplb needs groups of one size, as many on every node")
+            raise UnsupportedError("eplb finds no way to share these groups out over the nodes")
         return min(variants, key=lambda slots: objective_value(scorable(problem), slots))
 
 
@@ -111,6 +184,4 @@ def scorable(problem: LayerProblem) -> LayerProblem:
     """The problem with a dispatch policy that needs no solved fractions: `nearest` stands for `planned`."""
     if problem.dispatch != "planned":
         return problem
-    from dataclasses import replace
-
     return replace(problem, dispatch="nearest")

@@ -11,5 +11,7 @@ class GreedySolver(Heuristic):
     name = "greedy"
 
     def place(self, problem: LayerProblem, seed: int) -> IntArray:
-        """[slots] experts, hottest copies first onto the least loaded GPU."""
-        return distinct_packing(problem.mean_load, problem.topology.gpus, problem.slots_per_gpu)
+        """[slots] experts, hottest copies first onto the GPU that is done with them first."""
+        return distinct_packing(
+            problem.mean_load, problem.topology.gpus, problem.slots_per_gpu, problem.capacities, problem.relative_speed
+        )

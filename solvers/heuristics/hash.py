@@ -23,4 +23,4 @@ class HashSolver(Heuristic):
     def place(self, problem: LayerProblem, seed: int) -> IntArray:
         """[slots] experts in hash order, wrapped."""
         order = np.argsort(splitmix64(np.arange(problem.experts, dtype=np.int64)), kind="stable")
-        return wrapped(order.astype(np.int64), problem.slots)
+        return wrapped(order.astype(np.int64), problem.usable)

@@ -8,10 +8,10 @@ from solvers.heuristics.packing import wrapped
 
 
 class LinearSolver(Heuristic):
-    """Slot i holds expert i modulo the experts."""
+    """Usable slot i holds expert i modulo the experts."""
 
     name = "linear"
 
     def place(self, problem: LayerProblem, seed: int) -> IntArray:
         """[slots] experts in order, wrapped."""
-        return wrapped(np.arange(problem.experts, dtype=np.int64), problem.slots)
+        return wrapped(np.arange(problem.experts, dtype=np.int64), problem.usable)

@@ -1,4 +1,4 @@
-"""What the heuristics share: greedy replication, packing into equal bins, and keeping copies on distinct GPUs."""
+"""What the heuristics share: greedy replication, packing into bins, and keeping copies on distinct GPUs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from placement.problem import FloatArray, IntArray
+from placement.problem import EMPTY, BoolArray, FloatArray, IntArray
 
 
 @njit(cache=True, nogil=True)
@@ -53,11 +53,41 @@ def pack(weight: NDArray[np.float64], bins: int) -> tuple[NDArray[np.int64], NDA
 
 
 @njit(cache=True, nogil=True)
+def pack_uneven(
+    weight: NDArray[np.float64], size: NDArray[np.int64], room: NDArray[np.int64], speed: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """[items] bin of each item, or -1 where no bin has room: longest processing time on unlike machines.
+
+    Items go in descending weight (ties: lower index first) to the bin with room that would be done with it first, its
+    weight over its speed (Graham 1969; on machines of unlike speed Gonzalez, Ibarra and Sahni 1977).
+
+    Args:
+        weight, size: [items] load and places taken. room, speed: [bins] places, and load per unit of time.
+    """
+    bins = len(room)
+    bin_of = np.full(len(weight), -1, np.int64)
+    total = np.zeros(bins)
+    left = room.copy()
+    for i in np.argsort(-weight, kind="mergesort"):
+        best = -1
+        for b in range(bins):
+            if left[b] >= size[i] and (
+                best < 0 or (total[b] + weight[i]) / speed[b] < (total[best] + weight[i]) / speed[best]
+            ):
+                best = b
+        if best >= 0:
+            bin_of[i] = best
+            left[best] -= size[i]
+            total[best] += weight[i]
+    return bin_of
+
+
+@njit(cache=True, nogil=True)
 def separate(slots: NDArray[np.int64], slots_per_gpu: int, weight: NDArray[np.float64], span: int) -> bool:
     """Swaps second copies away from GPUs that hold an expert twice, in place; each swap moves the least load.
 
     Args:
-        slots: [slots] experts. weight: [experts] load of one copy.
+        slots: [slots] experts, or EMPTY, which stays. weight: [experts] load of one copy.
         span: slots within which a copy may move (a node's, or all).
 
     Returns:
@@ -67,13 +97,13 @@ def separate(slots: NDArray[np.int64], slots_per_gpu: int, weight: NDArray[np.fl
     clean = True
     for i in range(total):
         gpu = i // slots_per_gpu
-        if not _holds(slots, gpu, slots_per_gpu, slots[i], i):
+        if slots[i] < 0 or not _holds(slots, gpu, slots_per_gpu, slots[i], i):
             continue
         first = i // span * span
         best, value = -1, np.inf
         for j in range(first, min(first + span, total)):
             other = j // slots_per_gpu
-            if other == gpu or slots[j] == slots[i]:
+            if other == gpu or slots[j] < 0 or slots[j] == slots[i]:
                 continue
             if _holds(slots, other, slots_per_gpu, slots[i], -1) or _holds(slots, gpu, slots_per_gpu, slots[j], -1):
                 continue
@@ -97,47 +127,79 @@ def _holds(slots: NDArray[np.int64], gpu: int, slots_per_gpu: int, expert: int, 
 
 @njit(cache=True, nogil=True)
 def longest_first(
-    load: NDArray[np.float64], count: NDArray[np.int64], gpus: int, slots_per_gpu: int
+    load: NDArray[np.float64],
+    count: NDArray[np.int64],
+    capacity: NDArray[np.int64],
+    speed: NDArray[np.float64],
+    slots_per_gpu: int,
 ) -> NDArray[np.int64]:
-    """[slots] longest processing time over all copies; a GPU takes an expert once. Unfilled slots (-1) may remain."""
-    experts = len(load)
+    """[slots] longest processing time over all copies; a GPU takes an expert once. Slots beyond capacity stay EMPTY.
+
+    Where speeds differ a copy goes to the GPU that would be done with it first, else to the least loaded one.
+    """
+    experts, gpus = len(load), len(capacity)
     order = np.argsort(-(load / count), kind="mergesort")
-    slots = np.full(gpus * slots_per_gpu, -1, np.int64)
+    slots = np.full(gpus * slots_per_gpu, EMPTY, np.int64)
     total = np.zeros(gpus)
     used = np.zeros(gpus, np.int64)
     holds = np.zeros((gpus, experts), np.bool_)
+    unlike = speed.min() != speed.max()
     for e in order:
+        part = load[e] / count[e]
+        added = part if unlike else 0.0
         for _ in range(count[e]):
             best = -1
             for g in range(gpus):
-                if used[g] < slots_per_gpu and not holds[g, e] and (best < 0 or total[g] < total[best]):
+                if used[g] >= capacity[g] or holds[g, e]:
+                    continue
+                if best < 0 or (total[g] + added) / speed[g] < (total[best] + added) / speed[best]:
                     best = g
             if best < 0:
                 # Only GPUs that hold it have room: leave the clash to `separate`.
                 for g in range(gpus):
-                    if used[g] < slots_per_gpu:
+                    if used[g] < capacity[g]:
                         best = g
                         break
             slots[best * slots_per_gpu + used[best]] = e
             used[best] += 1
-            total[best] += load[e] / count[e]
+            total[best] += part
             holds[best, e] = True
     return slots
 
 
-def distinct_packing(load: FloatArray, gpus: int, slots_per_gpu: int) -> IntArray:
+def distinct_packing(
+    load: FloatArray,
+    gpus: int,
+    slots_per_gpu: int,
+    capacity: IntArray | None = None,
+    speed: FloatArray | None = None,
+) -> IntArray:
     """[slots] greedy replication, at most one copy a GPU, then longest processing time onto distinct GPUs.
 
     Falls back on experts in turn where the last items can't be kept apart.
+
+    Args:
+        load: [experts]. capacity, speed: [gpus] usable slots and rates of work, or None where all are alike.
     """
     slots = gpus * slots_per_gpu
-    count = replicate(load, slots, gpus)
-    packed = longest_first(load, count, gpus, slots_per_gpu)
+    room = np.full(gpus, slots_per_gpu, dtype=np.int64) if capacity is None else np.asarray(capacity)
+    rate = np.ones(gpus) if speed is None else np.asarray(speed)
+    count = replicate(load, int(room.sum()), int((room > 0).sum()))
+    packed = longest_first(load, count, room, rate, slots_per_gpu)
     if not separate(packed, slots_per_gpu, load / count, slots):
-        return wrapped(np.argsort(-load, kind="stable").astype(np.int64), slots)
+        usable = (np.arange(slots_per_gpu)[None, :] < room[:, None]).reshape(-1)
+        return wrapped(np.argsort(-load, kind="stable").astype(np.int64), usable)
     return np.asarray(packed, dtype=np.int64)
 
 
-def wrapped(order: IntArray, slots: int) -> IntArray:
-    """[slots] experts in `order`, again from its start when it ends: neighbours are always distinct experts."""
-    return np.asarray(order[np.arange(slots) % len(order)], dtype=np.int64)
+def wrapped(order: IntArray, usable: BoolArray) -> IntArray:
+    """[slots] experts in `order` in the usable slots, again from its start when it ends.
+
+    Neighbours are always distinct experts, so no GPU holds one twice.
+
+    Args:
+        usable: [slots] whether a slot can hold an expert; the others are EMPTY.
+    """
+    slots = np.full(len(usable), EMPTY, dtype=np.int64)
+    slots[usable] = order[np.arange(int(usable.sum())) % len(order)]
+    return slots

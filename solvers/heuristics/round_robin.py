@@ -2,19 +2,23 @@
 
 import numpy as np
 
-from placement.problem import IntArray, LayerProblem
+from placement.problem import EMPTY, IntArray, LayerProblem
 from solvers.heuristics.base import Heuristic
-from solvers.heuristics.packing import separate
+from solvers.heuristics.packing import separate, wrapped
 
 
 class RoundRobinSolver(Heuristic):
-    """Physical expert i (logical i modulo the experts) goes to GPU i modulo the GPUs."""
+    """Physical expert i (logical i modulo the experts) goes to GPU i modulo the GPUs; a full GPU is passed over."""
 
     name = "round_robin"
 
     def place(self, problem: LayerProblem, seed: int) -> IntArray:
         """[slots] experts dealt out; a second copy that comes to a GPU that has the first is swapped away."""
-        physical = np.arange(problem.slots, dtype=np.int64).reshape(problem.slots_per_gpu, problem.topology.gpus)
-        slots = np.ascontiguousarray(physical.T.reshape(-1) % problem.experts)
-        separate(slots, problem.slots_per_gpu, problem.mean_load, problem.slots)
+        # Slots in the order in which they are dealt: a first one on every GPU, then a second one on every GPU.
+        dealt = np.arange(problem.slots, dtype=np.int64).reshape(problem.topology.gpus, -1).T.reshape(-1)
+        dealt = dealt[problem.usable[dealt]]
+        slots = np.full(problem.slots, EMPTY, dtype=np.int64)
+        slots[dealt] = np.arange(len(dealt)) % problem.experts
+        if not separate(slots, problem.slots_per_gpu, problem.mean_load, problem.slots):
+            return wrapped(np.arange(problem.experts, dtype=np.int64), problem.usable)
         return slots

@@ -8,7 +8,7 @@ import numpy as np
 import pulp
 
 from placement.problem import FloatArray, IntArray, LayerProblem
-from solvers.exact.coefficients import Coefficients, coefficients_of, slots_from
+from solvers.exact.coefficients import Coefficients, coefficients_of, slots_from, tail_shares
 
 
 class MilpModel:
@@ -20,13 +20,15 @@ class MilpModel:
         self.model = pulp.LpProblem("layer", pulp.LpMinimize)
         mean = float((problem.window_weight @ self.data.work[1]).sum()) / problem.topology.gpus
         links = max((float(row.seconds.sum()) for row in self.data.links), default=0.0)
-        self.scale = max(mean + links / problem.topology.gpus, 1e-300)
+        speed = float(self.data.speed[problem.alive].mean())
+        self.scale = max(mean / speed + links / problem.topology.gpus, 1e-300)
         self._add_variables()
         self._add_every_expert_placed()
         self._add_every_slot_filled()
         self._add_copies_chosen()
         if problem.group is not None:
             self._add_groups_on_one_node()
+        self._add_fixed_experts()
         if problem.max_moves is not None:
             self._add_move_budget()
         if problem.max_load is not None:
@@ -60,7 +62,7 @@ class MilpModel:
 
     def _add_every_slot_filled(self) -> None:
         for g in range(self.problem.topology.gpus):
-            self.model += pulp.lpSum(row[g] for row in self.x) == self.problem.slots_per_gpu
+            self.model += pulp.lpSum(row[g] for row in self.x) == int(self.problem.capacities[g])
 
     def _add_copies_chosen(self) -> None:
         if self.data.most == 1:
@@ -83,6 +85,10 @@ class MilpModel:
                 for g, node in enumerate(problem.topology.node_of_gpu):
                     self.model += self.x[e][g] <= on[node]
 
+    def _add_fixed_experts(self) -> None:
+        for g, e in zip(*self.problem.fixed_pairs, strict=True):
+            self.model += self.x[e][g] == 1
+
     def _add_move_budget(self) -> None:
         held = self.data.held
         if held is not None and self.problem.max_moves is not None:
@@ -91,23 +97,24 @@ class MilpModel:
 
     def _add_load_cap(self) -> None:
         cap = self.problem.max_load if self.problem.max_load is not None else float("inf")
+        speed = self.problem.relative_speed
         for g in range(self.problem.topology.gpus):
             terms = [
                 float(self.data.pooled[e]) / (r + 1) * self.y[e][r][g]
                 for e in range(self.problem.experts)
                 for r in range(self.data.most)
             ]
-            self.model += pulp.lpSum(terms) <= cap
+            self.model += pulp.lpSum(terms) <= cap * float(speed[g])
 
     def _add_symmetry_breaking(self) -> None:
-        """Nodes, and a node's GPUs where no tray tells them apart, are ordered by their lowest expert."""
+        """Neighbours that could change places, nodes and GPUs of a node, are ordered by their lowest expert."""
         topology = self.problem.topology
         m = topology.gpus_per_node
         for e in range(self.problem.experts):
             for g in range(topology.gpus):
-                if g % m and topology.gpus_per_tray == 1:
+                if self.data.gpu_alike[g]:
                     self.model += self.x[e][g] <= pulp.lpSum(self.x[d][g - 1] for d in range(e + 1))
-                if g >= m:
+                if self.data.node_alike[g // m]:
                     before = range((g // m - 1) * m, g // m * m)
                     lower = [self.x[d][h] for d in range(e + 1) for h in before]
                     self.model += self.x[e][g] <= pulp.lpSum(lower)
@@ -117,13 +124,13 @@ class MilpModel:
     def _add_objective(self) -> None:
         problem, data = self.problem, self.data
         touch = self._touch_chances()
-        total = []
+        value = []
         for w in range(problem.windows):
             work = pulp.LpVariable(f"work_{w}", 0)
             link = pulp.LpVariable(f"link_{w}", 0)
             for g in range(problem.topology.gpus):
                 terms = [
-                    float(data.work[r + 1, w, e]) / self.scale * self.y[e][r][g]
+                    float(data.work[r + 1, w, e]) / (self.scale * float(data.speed[g])) * self.y[e][r][g]
                     for e in range(problem.experts)
                     for r in range(data.most)
                 ]
@@ -138,8 +145,27 @@ class MilpModel:
                 part = pulp.LpVariable(f"part_{w}", 0)
                 self.model += part >= work
                 self.model += part >= link + data.fixed / self.scale
-            total.append(float(problem.window_weight[w]) * part)
-        self.model.setObjective(pulp.lpSum(total))
+            value.append(part)
+        self.model.setObjective(self._over_windows(value))
+
+    def _over_windows(self, value: list[pulp.LpAffineExpression]) -> pulp.LpAffineExpression:
+        """The mean of the worst `tail` of the windows, in epigraph form."""
+        problem = self.problem
+        if problem.tail >= 1.0:
+            return pulp.lpSum(float(weight) * part for weight, part in zip(problem.window_weight, value, strict=True))
+        shares, worst = tail_shares(problem)
+        eta = pulp.LpVariable("eta", 0)
+        excess = []
+        for w, part in enumerate(value):
+            if shares[w] <= 0:
+                continue
+            if worst:
+                self.model += part <= eta
+                continue
+            over = pulp.LpVariable(f"over_{w}", 0)
+            self.model += over >= part - eta
+            excess.append(float(shares[w]) * over)
+        return eta + pulp.lpSum(excess)
 
     def _reach(self, touch: _Touch, level: str, b: int, w: int, price: float) -> list[pulp.LpAffineExpression]:
         """Terms of price * P[b] in window w."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 import time
+from pathlib import Path
 
 import pulp
 
@@ -16,6 +19,8 @@ from solvers.stop import Stop
 NODES = 20_000
 #: CBC's tolerances let a proven optimum be this much (relative) above the true one.
 SLACK = 1e-6
+#: CBC writes 1e+50 for a bound that it does not have.
+UNBOUNDED = 1e40
 
 #: PuLP's sol_status -> what is known. `status` says Optimal for a truncated run too, so it is read for Infeasible only.
 STATUS = {
@@ -32,8 +37,9 @@ class MilpSolver:
 
     name = "milp"
     features = Features(
-        traffic=True, groups=True, moves=True, proves=True, note="replicas with traffic under even dispatch only"
-    )
+        traffic=True, groups=True, moves=True, proves=True,
+        note="replicas under even dispatch only; unlike GPUs, homes, fixed experts and tails",
+    )  # fmt: skip
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve.
@@ -43,42 +49,60 @@ class MilpSolver:
         """
         began = time.perf_counter()
         model = MilpModel(problem)
-        model.model.solve(self._cbc(stop, seed))
+        log = self._run(model, stop, seed)
         status = STATUS[model.model.sol_status]
         if model.model.status == pulp.LpStatusInfeasible:
             status = Status.INFEASIBLE
-        bound, source = 0.0, ""
-        if status is Status.OPTIMAL:
-            value = float(pulp.value(model.model.objective))
-            bound, source = model.bound(value - SLACK * max(1.0, abs(value))), "CBC"
-        elif status is not Status.INFEASIBLE:
-            bound, source = self._relaxed(problem, stop), "LP relaxation"
         found = status in (Status.OPTIMAL, Status.FEASIBLE)
         slots = model.placement() if found else None
+        bound, source = 0.0, ""
+        if status is Status.OPTIMAL:
+            bound, source = model.bound(_less_slack(float(pulp.value(model.model.objective)))), "CBC"
+        elif status is not Status.INFEASIBLE:
+            bound, source = self._cut_bound(model, log, stop)
         finished = status in (Status.OPTIMAL, Status.INFEASIBLE)
-        termination = Termination.FINISHED if finished else Termination.TIME if stop.expired else Termination.WORK
+        termination = Termination.FINISHED if finished else _reason(log)
         return Result(
             slots, status, termination, bound=max(0.0, bound), bound_source=source, seconds=time.perf_counter() - began
         )
 
-    def _cbc(self, stop: Stop, seed: int) -> pulp.PULP_CBC_CMD:
+    def _run(self, model: MilpModel, stop: Stop, seed: int) -> str:
+        """Solves the model; CBC's log, which alone says why a run stopped and what it had proven by then."""
         options = [
             "ratioGap 0", "allowableGap 0", "integerTolerance 1e-8", "primalTolerance 1e-9", "dualTolerance 1e-9",
             f"randomSeed {seed % 2**31}", f"randomCbcSeed {seed % 2**31}",
         ]  # fmt: skip
         left = stop.seconds_left()
-        return pulp.PULP_CBC_CMD(
-            msg=False, threads=1, maxNodes=max(1, int(NODES * stop.work)),
-            timeLimit=None if left is None else max(left, 0.01), options=options,
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "cbc.log"
+            model.model.solve(
+                pulp.PULP_CBC_CMD(
+                    msg=False, threads=1, maxNodes=max(1, int(NODES * stop.work)), logPath=str(path),
+                    timeLimit=None if left is None else max(left, 0.01), options=options,
+                )
+            )  # fmt: skip
+            return path.read_text(errors="replace") if path.exists() else ""
 
-    def _relaxed(self, problem: LayerProblem, stop: Stop) -> float:
-        """The bound of the linear relaxation, for runs that were cut: PuLP hands on no bound of CBC's."""
-        model = MilpModel(problem)
+    def _cut_bound(self, model: MilpModel, log: str, stop: Stop) -> tuple[float, str]:
+        """The bound of a run that was cut, from CBC's log; else, while there is time, that of the linear relaxation."""
+        stated = re.findall(r"best possible ([-+.\de]+)", log)
+        if stated and abs(float(stated[-1])) < UNBOUNDED:
+            return model.bound(_less_slack(float(stated[-1]))), "CBC"
+        if stop.expired:
+            return 0.0, ""
         for variable in model.model.variables():
             variable.cat = pulp.LpContinuous
-        model.model.solve(pulp.PULP_CBC_CMD(msg=False, threads=1))
+        model.model.solve(pulp.PULP_CBC_CMD(msg=False, threads=1, timeLimit=stop.seconds_left()))
         if model.model.sol_status != pulp.LpSolutionOptimal:
-            return 0.0
-        value = float(pulp.value(model.model.objective))
-        return model.bound(value - SLACK * max(1.0, abs(value)))
+            return 0.0, ""
+        return model.bound(_less_slack(float(pulp.value(model.model.objective)))), "LP relaxation"
+
+
+def _less_slack(value: float) -> float:
+    return value - SLACK * max(1.0, abs(value))
+
+
+def _reason(log: str) -> Termination:
+    """Why CBC stopped before its end."""
+    by_clock = "Stopped on time limit" in log or "Exiting on maximum time" in log
+    return Termination.TIME if by_clock else Termination.WORK

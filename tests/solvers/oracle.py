@@ -5,14 +5,22 @@ from itertools import combinations, product
 import numpy as np
 
 from placement.cost.moe_layer import LayerScore, score_layer
-from placement.problem import LayerProblem
+from placement.problem import EMPTY, LayerProblem
 
 
 def placements(problem: LayerProblem):
     """Every valid [slots] placement (experts ascend on each GPU), by the words of LayerProblem alone."""
-    gpus, m = problem.topology.gpus, problem.topology.gpus_per_node
-    choices = list(combinations(range(problem.experts), problem.slots_per_gpu))
-    for held in product(choices, repeat=gpus):
+    gpus, m, per_gpu = problem.topology.gpus, problem.topology.gpus_per_node, problem.slots_per_gpu
+    room = [per_gpu] * gpus if problem.capacity is None else problem.capacity.tolist()
+    stay: list[set[int]] = [set() for _ in range(gpus)]
+    if problem.fixed is not None:
+        for slot, expert in enumerate(problem.current.tolist()):
+            if problem.fixed[slot] and expert != EMPTY:
+                stay[slot // per_gpu].add(expert)
+    choices = [
+        [c for c in combinations(range(problem.experts), r) if s <= set(c)] for r, s in zip(room, stay, strict=True)
+    ]
+    for held in product(*choices):
         if len(set().union(*held)) < problem.experts:
             continue
         if problem.group is not None:
@@ -26,7 +34,7 @@ def placements(problem: LayerProblem):
             before = problem.current.reshape(gpus, -1)
             if sum(len(set(h) - set(b.tolist())) for h, b in zip(held, before, strict=True)) > problem.max_moves:
                 continue
-        yield np.array(held, dtype=np.int64).reshape(-1)
+        yield np.array([e for h in held for e in (*h, *[EMPTY] * (per_gpu - len(h)))], dtype=np.int64)
 
 
 def brute_force(problem: LayerProblem) -> LayerScore | None:

@@ -1,8 +1,10 @@
 """Layer problems for tests of solvers: random but seeded, small or of a real shape."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from placement.problem import LayerProblem, LayerRates, TokenSets, Topology
+from placement.problem import EMPTY, LayerProblem, LayerRates, TokenSets, Topology
 
 RATES = LayerRates(
     tokens_per_gpu=512.0, weight_s=6e-6, token_s=3e-8, dispatch_bytes=4096.0, combine_bytes=4096.0,
@@ -50,3 +52,37 @@ def real_shape_loads(seed: int, layers: int, experts: int, top_k: int, sigma: fl
     """[layers, experts] log-normal loads that sum to top_k in each layer."""
     loads = np.exp(np.random.default_rng(seed).normal(0, sigma, (layers, experts)))
     return loads / loads.sum(axis=1, keepdims=True) * top_k
+
+
+def running_problem(seed: int, **arguments: object) -> LayerProblem:
+    """A layer of a running system: GPUs of unlike capacity (one of them may have failed), speed and share of tokens.
+
+    Arguments are those of `random_problem`; those of the fields named here win.
+    """
+    plain = random_problem(seed, **(arguments | {"capacity": None, "speed": None, "home": None, "tail": 1.0}))  # type: ignore[arg-type]
+    rng = np.random.default_rng([seed, 1])
+    gpus, spare = plain.topology.gpus, plain.slots - plain.experts
+    capacity = np.full(gpus, plain.slots_per_gpu)
+    if seed % 3 == 0 and spare >= plain.slots_per_gpu:
+        capacity[rng.integers(gpus)] = 0
+    while capacity.sum() > plain.experts and rng.random() < 0.6:
+        capacity[rng.choice(np.flatnonzero(capacity))] -= 1
+    if "capacity" in arguments:
+        given = arguments["capacity"]
+        capacity = np.full(gpus, plain.slots_per_gpu) if given is None else np.asarray(given)
+    home = rng.dirichlet(np.ones(gpus)) * (capacity > 0)
+    fields: dict[str, object] = {
+        "capacity": capacity,
+        "speed": rng.choice([0.5, 1.0, 1.5], gpus) if seed % 2 else None,
+        "home": home / home.sum() if seed % 4 < 2 else None,
+        "tail": float(rng.choice([0.0, 0.3, 0.5, 1.0])),
+    }
+    return replace(plain, **(fields | {name: arguments[name] for name in fields if name in arguments}))  # type: ignore[arg-type]
+
+
+def random_placement(problem: LayerProblem, seed: int) -> np.ndarray:
+    """[slots] a valid placement: experts in random order, wrapped over the usable slots."""
+    order = np.random.default_rng([seed, 2]).permutation(problem.experts)
+    slots = np.full(problem.slots, EMPTY)
+    slots[problem.usable] = order[np.arange(problem.usable_slots) % problem.experts]
+    return slots

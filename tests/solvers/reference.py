@@ -37,15 +37,40 @@ def slot_seconds(problem: LayerProblem, tokens: float) -> float:
     return max((1 - math.exp(-tokens)) * rates.weight_s, tokens * rates.token_s)
 
 
+def home_shares(problem: LayerProblem) -> list[float]:
+    """Share of the tokens of each home GPU."""
+    if problem.home is not None:
+        return problem.home.tolist()
+    room = [1] * problem.topology.gpus if problem.capacity is None else problem.capacity.tolist()
+    return [(r > 0) / sum(r > 0 for r in room) for r in room]
+
+
+def gpu_speeds(problem: LayerProblem) -> list[float]:
+    """Rate of work of each GPU; of their mean over GPUs with capacity for objective "load"."""
+    gpus = problem.topology.gpus
+    speeds = [1.0] * gpus if problem.speed is None else problem.speed.tolist()
+    room = [1] * gpus if problem.capacity is None else problem.capacity.tolist()
+    usable = [s for s, r in zip(speeds, room, strict=True) if r]
+    return [s * len(usable) / sum(usable) for s in speeds] if problem.objective == "load" else speeds
+
+
+def worst_mean(values: list[float], weights: list[float], tail: float) -> float:
+    """Least eta + E[max(0, value - eta)] / tail over all eta: Rockafellar and Uryasev's form of the tail mean."""
+    if tail == 0:
+        return max(values)
+    excess = [sum(w * max(0.0, v - eta) for v, w in zip(values, weights, strict=True)) for eta in values]
+    return min(eta + over / tail for eta, over in zip(values, excess, strict=True))
+
+
 def gpu_loads(problem: LayerProblem, slots: list[int], window: int) -> tuple[list[float], list[float]]:
     """([gpus] expected copies of a token per GPU, [gpus] seconds of its slots)."""
     gpus = problem.topology.gpus
     served: dict[tuple[int, int], float] = defaultdict(float)
-    for home in range(gpus):
+    for home, share in enumerate(home_shares(problem)):
         for expert in range(problem.experts):
             held = candidates(problem, slots, home, expert)
             for g in held:
-                served[g, expert] += float(problem.load[window, expert]) / len(held) / gpus
+                served[g, expert] += float(problem.load[window, expert]) / len(held) * share
     loads, seconds = [0.0] * gpus, [0.0] * gpus
     for (g, _), load in served.items():
         loads[g] += load
@@ -64,8 +89,9 @@ def token_messages(problem: LayerProblem, home: int, reached: tuple[int, ...]) -
     for node in {g // m for g in reached}:
         enters = home
         if node != home // m:
-            # Over the slow link once, to the GPU of the same local rank, which passes it on.
-            enters = node * m + home % m
+            # Over the slow link once, to the GPU of the same local rank, which passes it on; past failed GPUs.
+            ring = [node * m + (home + step) % m for step in range(m)]
+            enters = next(g for g in ring if problem.capacity is None or problem.capacity[g] > 0)
             out.append((home, enters))
         out += [(enters, g) for g in set(reached) if g // m == node]
     return out
@@ -79,10 +105,12 @@ def messages(problem: LayerProblem, slots: list[int], window: int) -> dict[tuple
     else:
         rows = zip(problem.sets.ids.tolist(), problem.sets.weight[window].tolist(), strict=True)
         tokens = [(tuple(ids), weight) for ids, weight in rows]
-    for home in range(problem.topology.gpus):
+    for home, share in enumerate(home_shares(problem)):
         for ids, weight in tokens:
             draws = [candidates(problem, slots, home, e) for e in ids]
-            chance = problem.rates.tokens_per_gpu * weight / math.prod(len(d) for d in draws)
+            chance = (
+                problem.rates.tokens_per_gpu * problem.topology.gpus * share * weight / math.prod(len(d) for d in draws)
+            )
             for reached in product(*draws):
                 for source, destination in token_messages(problem, home, reached):
                     if source != destination:
@@ -110,14 +138,16 @@ def reference_objective(problem: LayerProblem, slots: list[int]) -> float:
     topology, rates = problem.topology, problem.rates
     latency = rates.fast_latency_s if topology.gpus_per_node > 1 else 0.0
     latency += rates.slow_latency_s if topology.nodes > 1 else 0.0
-    total = 0.0
-    for window, weight in enumerate(problem.window_weight.tolist()):
+    speeds, room = gpu_speeds(problem), problem.capacities.tolist()
+    values = []
+    for window in range(problem.windows):
         loads, seconds = gpu_loads(problem, slots, window)
         if problem.objective == "load":
-            total += weight * max(loads) * len(loads) / sum(loads)
+            largest = max(load / speed for load, speed in zip(loads, speeds, strict=True))
+            values.append(largest * sum(r > 0 for r in room) / sum(loads))
             continue
         link = link_seconds_per_byte(problem, messages(problem, slots, window))
         moved = 2 * latency + (rates.dispatch_bytes + rates.combine_bytes) * link
-        work = max(seconds)
-        total += weight * (max(moved, work) if rates.overlap == "two_batch" else moved + work)
-    return total
+        work = max(second / speed for second, speed in zip(seconds, speeds, strict=True))
+        values.append(max(moved, work) if rates.overlap == "two_batch" else moved + work)
+    return worst_mean(values, problem.window_weight.tolist(), problem.tail)

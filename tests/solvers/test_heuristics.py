@@ -1,12 +1,20 @@
+"""The heuristics: published examples, valid on every kind of GPUs, and no worse for knowing that GPUs differ."""
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from placement.cost.moe_layer import score_layer
+from placement.problem import LayerProblem
 from placement.verify import check_layer
 from solvers.base import UnsupportedError
 from solvers.heuristics.eplb import EplbSolver, eplb_layer
 from solvers.registry import BASELINES, get_solver
 from solvers.stop import Stop
-from tests.solvers.problems import random_problem
+from tests.solvers.problems import random_problem, running_problem
 
 PUBLISHED = [
     ("90 132 40 61 104 165 39 4 73 56 183 86", "5 6 5 7 8 4 3 4 10 9 10 2 0 1 11 1"),
@@ -55,3 +63,69 @@ def test_a_heuristic_refuses_what_it_would_ignore() -> None:
     problem = random_problem(3, group=np.repeat(np.arange(8), 4))
     with pytest.raises(UnsupportedError):
         get_solver("greedy").solve(problem, Stop(), 0)
+
+
+@st.composite
+def running(draw: st.DrawFn) -> LayerProblem:
+    """Layers on GPUs of unlike capacity and speed, of every size from tiny."""
+    gpus, slots_per_gpu = draw(st.sampled_from([2, 4, 6, 8])), draw(st.integers(1, 4))
+    experts = draw(st.integers(slots_per_gpu, min(gpus * slots_per_gpu, 20)))
+    shape = {"gpus": gpus, "gpus_per_node": draw(st.sampled_from([1, 2])), "slots_per_gpu": slots_per_gpu, "k": 1}
+    return running_problem(draw(st.integers(0, 10_000)), experts=experts, tokens=20, with_sets=False, **shape)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@settings(max_examples=60, deadline=None)
+@given(problem=running())
+def test_baselines_exist_on_every_problem(name: str, problem: LayerProblem) -> None:
+    found = get_solver(name).solve(problem, Stop(), 0)
+    assert check_layer(problem, found.slots) == ()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("slots_per_gpu", [4, 6])
+def test_gpus_that_are_alike_are_placed_as_ever(name: str, slots_per_gpu: int) -> None:
+    plain = random_problem(2, slots_per_gpu=slots_per_gpu)
+    alike = replace(plain, capacity=np.full(8, slots_per_gpu), speed=np.full(8, 0.7), home=np.full(8, 0.125))
+    expected = get_solver(name).solve(plain, Stop(), 0).slots
+    assert np.array_equal(get_solver(name).solve(alike, Stop(), 0).slots, expected)
+
+
+@pytest.mark.parametrize("name", ["greedy", "eplb"])
+@pytest.mark.parametrize("seed", range(5))
+def test_balancers_mind_speeds(name: str, seed: int) -> None:
+    speed = np.random.default_rng(seed).choice([0.5, 1.0], 8)
+    problem = random_problem(seed, slots_per_gpu=6, objective="load", with_sets=False, speed=speed)
+    blind = get_solver(name).solve(replace(problem, speed=None), Stop(), 0).slots
+    minded = get_solver(name).solve(problem, Stop(), 0).slots
+    assert score_layer(problem, minded).imbalance < score_layer(problem, blind).imbalance * 0.95
+
+
+def test_greedy_on_unlike_gpus_by_hand() -> None:
+    """Loads 8, 4, 3, 1 in this order end at 8/4 on GPU 1, 4/2 on GPU 2 (now full), 11/4 on GPU 1, and GPU 0 is left."""
+    load = np.array([[8.0, 4.0, 3.0, 1.0]])
+    problem = random_problem(0, experts=4, gpus=3, gpus_per_node=1, slots_per_gpu=2, k=1, with_sets=False,
+                             load=load / 16, capacity=[1, 2, 1], speed=[1.0, 4.0, 2.0])  # fmt: skip
+    assert get_solver("greedy").solve(problem, Stop(), 0).slots.tolist() == [3, -1, 0, 2, 1, -1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_eplb_keeps_groups_on_nodes_of_unlike_room(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    capacity = np.concatenate([rng.integers(4, 7, 6), [6, 0]])
+    problem = random_problem(
+        seed, experts=24, gpus=8, gpus_per_node=2, slots_per_gpu=6, k=2, with_sets=False,
+        group=np.arange(24) % 8 * 10, capacity=capacity,
+    )  # fmt: skip
+    assert check_layer(problem, EplbSolver().solve(problem, Stop(), 0).slots) == ()
+    with pytest.raises(UnsupportedError, match="no way to share"):
+        EplbSolver().solve(replace(problem, group=np.zeros(24)), Stop(), 0)
+
+
+def test_heuristics_ignore_what_is_fixed_and_say_so() -> None:
+    problem = random_problem(0, current=np.arange(32)[::-1], fixed=np.ones(32, dtype=bool))
+    for name in BASELINES:
+        solver = get_solver(name)
+        free = replace(problem, fixed=None)
+        assert np.array_equal(solver.solve(problem, Stop(), 0).slots, solver.solve(free, Stop(), 0).slots)
+        assert "fixed" in solver.features.note

@@ -1,0 +1,37 @@
+"""The busiest links are those of the whole message matrix, whichever way they are found."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from placement.cost.dispatch import dispatch_shares
+from placement.cost.links import link_loads, matrix_loads, message_matrix
+from placement.cost.touch import touch
+from tests.solvers.problems import random_placement, running_problem
+
+RULES = ("per_node", "per_rank", "per_expert")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dispatch", ["even", "nearest", "planned"])
+@pytest.mark.parametrize(("gpus_per_node", "tray"), [(1, 1), (2, 1), (4, 2), (8, 1), (8, 4)])
+@pytest.mark.parametrize("seed", range(4))
+def test_link_loads_are_those_of_the_matrix(rule: str, dispatch: str, gpus_per_node: int, tray: int, seed: int) -> None:
+    problem = running_problem(
+        seed, experts=9, gpus=8, gpus_per_node=gpus_per_node, slots_per_gpu=2, k=3, tokens=15, windows=1 + seed % 2,
+        rule=rule, dispatch=dispatch, with_sets=seed != 3,
+    )  # fmt: skip
+    problem = replace(problem, topology=replace(problem.topology, gpus_per_tray=tray))
+    slots, nodes = random_placement(problem, seed), problem.topology.nodes
+    weight = np.random.default_rng(seed).random((nodes, problem.slots)) + 0.01
+    sums = np.zeros((nodes, problem.experts))
+    used = slots >= 0
+    for node in range(nodes):
+        np.add.at(sums[node], slots[used], weight[node, used])
+    fractions = weight / sums[:, np.maximum(slots, 0)]
+    shares = dispatch_shares(slots, problem.experts, 2, problem.topology, problem.dispatch, fractions)
+    reach = touch(problem, shares)
+    fast, whole = link_loads(problem, reach, shares), matrix_loads(problem, message_matrix(problem, reach, shares))
+    for name in ("fast", "slow", "across"):
+        np.testing.assert_allclose(getattr(fast, name), getattr(whole, name), rtol=1e-12, atol=1e-9, err_msg=name)
