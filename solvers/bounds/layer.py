@@ -1,0 +1,103 @@
+"""The bound of a whole layer from the bounds of its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from placement.cost.moe_layer import latency_s
+from placement.cost.risk import tail_mean
+from placement.problem import FloatArray, LayerProblem
+from solvers.bounds.links import colocation_reach, counted_reach, link_seconds
+from solvers.bounds.work import CLOSE, work_bounds
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A proven lower bound on the objective of a problem, in its unit, and what proves it."""
+
+    value: float
+    source: str
+
+
+def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool = False) -> Bound:
+    """A lower bound on the objective of every placement and dispatch that the problem allows.
+
+    Work and links are bounded apart (solvers.bounds.work, solvers.bounds.links) in every window, and add up as the
+    parts do; the mean of the worst windows is at least that of their bounds. The co-location bound is of the mean
+    over the windows, which the objective is never below. Groups, moves and caps only shrink the set of placements.
+
+    Args:
+        known: the objective of an answer at hand; work stops once the bound is within CLOSE of it, relatively.
+        quick: only what is counted in closed form: mean and slot bounds of the work, slots that a token needs.
+    """
+    if problem.objective == "load":
+        work = work_bounds(problem, known, packing=not quick)
+        return Bound(tail_mean(work.values, problem.window_weight, problem.tail), work.source)
+    reach = counted_reach(problem)
+    moved = moved_seconds(problem, link_seconds(problem, problem.load, reach))
+    work = work_bounds(problem, packing=False)
+    best = Bound(_joined(problem, moved, work.values), _source(problem, work.source, "messages"))
+    if quick or _near(best, known):
+        return best
+    together = colocation_reach(problem, reach)
+    mean = problem.mean_load[None, :]
+    mean_moved = moved_seconds(problem, link_seconds(problem, mean, together))
+    least = float(moved.min()) if together == reach else float(max(moved.min(), mean_moved[0]))
+    for packing in (False, True):
+        if packing:
+            work = work_bounds(problem, None if known is None or problem.windows > 1 else _left(problem, known, least))
+        for value, link in (
+            (_joined(problem, moved, work.values), "messages"),
+            (_joined_means(problem, float(mean_moved[0]), work.values), "co-location"),
+        ):
+            if value > best.value:
+                best = Bound(value, _source(problem, work.source, link))
+        if _near(best, known):
+            break
+    return best
+
+
+def moved_seconds(problem: LayerProblem, link_s: FloatArray) -> FloatArray:
+    """Seconds of dispatch and combine together from the busiest link's seconds per byte (any shape)."""
+    rates = problem.rates
+    return np.asarray(2 * latency_s(problem) + (rates.dispatch_bytes + rates.combine_bytes) * link_s)
+
+
+def _near(bound: Bound, known: float | None) -> bool:
+    return known is not None and known <= bound.value * (1 + CLOSE)
+
+
+def _left(problem: LayerProblem, known: float, moved: float) -> float:
+    """What the work of an answer may be at most, given its objective."""
+    return known if problem.rates.overlap == "two_batch" else known - moved
+
+
+def _joined(problem: LayerProblem, moved: FloatArray, work: FloatArray) -> float:
+    value = np.maximum(moved, work) if problem.rates.overlap == "two_batch" else moved + work
+    return tail_mean(np.asarray(value), problem.window_weight, problem.tail)
+
+
+def _joined_means(problem: LayerProblem, moved: float, work: FloatArray) -> float:
+    """The worst windows are never better than the mean, nor a mean of maxima than the maximum of means."""
+    mean = float(problem.window_weight @ work)
+    return max(moved, mean) if problem.rates.overlap == "two_batch" else moved + mean
+
+
+def _source(problem: LayerProblem, work: str, link: str) -> str:
+    return f"max({work}, {link})" if problem.rates.overlap == "two_batch" else f"{work} + {link}"
+
+
+def work_bound(problem: LayerProblem) -> tuple[float, str]:
+    """(least objective value of the busiest GPU's work over the windows, what proves it), by the strongest argument."""
+    work = work_bounds(problem)
+    return tail_mean(work.values, problem.window_weight, problem.tail), work.source
+
+
+def link_bound(problem: LayerProblem) -> float:
+    """Least window mean of the busiest link's seconds per byte of a message (scorer's link_s)."""
+    reach = counted_reach(problem)
+    counted = float(problem.window_weight @ link_seconds(problem, problem.load, reach))
+    together = colocation_reach(problem, reach)
+    return max(counted, float(link_seconds(problem, problem.mean_load[None, :], together)[0]))

@@ -1,0 +1,116 @@
+"""Lower bounds on the busiest link of a layer, in seconds per byte of a message (the scorer's link_s)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from placement.cost.links import effective_rule
+from placement.problem import FloatArray, LayerProblem
+from solvers.bounds.work import even_split
+
+#: The co-location bound is sought up to so many experts, and so many experts of sets in all.
+MOST_EXPERTS, MOST_IDS = 320, 400_000
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Least means per token, over all placements and dispatches that the problem allows.
+
+    Attributes:
+        nodes, gpus: distinct nodes and GPUs reached. remote_nodes, remote_gpus: of these, other than the token's home.
+    """
+
+    nodes: float
+    gpus: float
+    remote_nodes: float
+    remote_gpus: float
+
+
+def counted_reach(problem: LayerProblem) -> Reach:
+    """By counting slots: distinct experts take distinct slots, so k experts need ceil(k / slots) bins."""
+    k = 1 if problem.sets is None else problem.sets.ids.shape[1]
+    nodes = -(-k // _most_on(problem, problem.topology.gpus_per_node))
+    gpus = -(-k // _most_on(problem, 1))
+    return Reach(nodes, gpus, nodes - 1, gpus - 1)
+
+
+def colocation_reach(problem: LayerProblem, reach: Reach) -> Reach:
+    """`reach` with the co-location bound of the window mean where messages are counted that way, else as it is.
+
+    Where homes dispatch apart (`nearest`, `planned` with copies), each home's choice of copies is a placement of its
+    own, and its home is one more expert of every token, whose bin is the home's: what the token reaches beside that
+    bin is remote.
+    """
+    rule, topology = effective_rule(problem), problem.topology
+    if problem.sets is None or rule == "per_expert" or topology.gpus == 1:
+        return reach
+    if problem.experts > MOST_EXPERTS or problem.sets.ids.size > MOST_IDS:
+        return reach
+    from solvers.bounds.colocation import distinct_bins
+
+    ids = problem.sets.ids.astype(np.int64)
+    weight = np.asarray(problem.window_weight @ problem.sets.weight)
+    single = even_split(problem)
+    by_node = topology.nodes > 1 and (rule == "per_node" or not single)
+    bins = topology.nodes if by_node else topology.gpus
+    most = _most_on(problem, topology.gpus_per_node if by_node else 1)
+    if single:
+        found = distinct_bins(ids, weight, problem.experts, bins, most)
+    else:
+        home = np.full((len(ids), 1), problem.experts, dtype=np.int64)
+        wide = np.concatenate([ids, home], axis=1)
+        found = distinct_bins(wide, weight, problem.experts + 1, bins, most + 1)
+    nodes, gpus, remote_nodes, remote_gpus = reach.nodes, reach.gpus, reach.remote_nodes, reach.remote_gpus
+    if by_node and single:
+        nodes = max(nodes, found)
+    elif single:
+        gpus = max(gpus, found)
+    elif by_node:
+        remote_nodes = max(remote_nodes, found - 1)
+    else:
+        remote_gpus = max(remote_gpus, found - 1)
+    return Reach(nodes, gpus, remote_nodes, remote_gpus)
+
+
+def _most_on(problem: LayerProblem, gpus: int) -> int:
+    """Most distinct experts that so many neighbouring GPUs (one, or a node) can hold."""
+    return max(1, min(problem.experts, int(problem.capacities.reshape(-1, gpus).sum(axis=1).max())))
+
+
+def link_seconds(problem: LayerProblem, load: FloatArray, reach: Reach) -> FloatArray:
+    """[windows] least seconds per byte of the busiest link.
+
+    The busiest link of a kind carries at least the mean over the GPUs. With one home class (`even`, or one copy each)
+    a bin's messages come from every home outside it alike; else a home's own copies can serve it, and only what must
+    be remote counts.
+
+    Args:
+        load: [windows, experts] loads. reach: means per token that hold in each of these windows.
+    """
+    topology, rates, rule = problem.topology, problem.rates, effective_rule(problem)
+    gpus, m = topology.gpus, topology.gpus_per_node
+    tokens = problem.home_tokens.reshape(topology.nodes, m)
+    total = float(tokens.sum())
+    k = load.sum(axis=1)
+    none = np.zeros(len(load))
+    if even_split(problem):
+        across = total - float(tokens.sum(axis=1).max())
+        if rule == "per_node":
+            slow, fast = none + across * reach.nodes, none + (total - float(tokens.sum(axis=0).max())) * reach.gpus
+        else:
+            copies = k if rule == "per_expert" else none + reach.gpus
+            slow = across * copies
+            fast = float((tokens.sum(axis=1, keepdims=True) - tokens).min()) * copies
+    else:
+        held = -np.sort(-load, axis=1)
+        away = k - held[:, : _most_on(problem, m)].sum(axis=1)
+        slow = total * np.maximum(away, 0.0) if rule == "per_expert" else none + total * reach.remote_nodes
+        fast = none
+        if topology.nodes == 1:
+            away = k - held[:, : _most_on(problem, 1)].sum(axis=1)
+            fast = total * np.maximum(away, 0.0) if rule == "per_expert" else none + total * reach.remote_gpus
+    if topology.nodes == 1:
+        slow = none
+    return np.asarray(np.maximum(slow / rates.slow_bytes_per_s, fast / rates.fast_bytes_per_s) / gpus * (1 - 1e-12))

@@ -1,0 +1,231 @@
+"""Kernels: when GPUs of few slots cannot hold every expert's copies within a limit, by the dual of the packing LP.
+
+The configuration LP of bin packing (Gilmore and Gomory 1961) with the number of copies as a further choice: every
+expert e takes copies r (fractions of choices allowed), a copy then costs c[r, e], a GPU holds a configuration of
+exactly `width` copies that cost at most the limit T together. Its dual is a non-decreasing value phi of a copy's cost
+(a dual feasible function, Fekete and Schepers 2001): if
+
+    min over replications of sum of phi(copies)  >  GPUs * max over configurations of sum of phi,
+
+no placement stays within T. Both sides are computed exactly for a given phi, the left by dynamic programming over
+whole copies, so a claim never rests on an approximately solved LP: a poor phi proves less, not wrongly. phi is a
+mixture of steps [cost >= t]; solvers.bounds.game finds it.
+
+Relaxed are only: two copies of one expert may share a GPU, and an expert with OPTIONS - 1 copies more than it needs,
+or further ones, has copies of the least value that any has.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: Copies of an expert that are told apart, from the fewest that keep to the limit; further ones count as free ones.
+OPTIONS = 16
+#: Relative allowance for the rounding of a GPU's summed cost: configurations that exceed the limit by less still count.
+ROUNDING = 1e-12
+
+
+@njit(cache=True, nogil=True)
+def options(cost: Floats, slots: int, limit: float) -> tuple[Ints, int]:
+    """([experts] fewest copies that keep each copy within `limit`, slots left over); -1 left where there are none."""
+    most, experts = cost.shape[0] - 1, cost.shape[1]
+    first = np.empty(experts, np.int64)
+    left = slots
+    for e in range(experts):
+        r = 1
+        while r <= most and cost[r, e] > limit:
+            r += 1
+        first[e] = r
+        left -= r
+        if r > most or left < 0:
+            return first, -1
+    return first, left
+
+
+@njit(cache=True, nogil=True)
+def _cheapest(cost: Floats, first: Ints, left: int) -> float:
+    """Least cost that any copy can have: of the expert that takes all slots left over."""
+    least = np.inf
+    for e in range(cost.shape[1]):
+        least = min(least, cost[min(cost.shape[0] - 1, first[e] + left), e])
+    return least
+
+
+@njit(cache=True, nogil=True)
+def admitted(cost: Floats, gpus: int, width: int, limit: float) -> tuple[Ints, int]:
+    """As `options`, for copies that fit on a GPU beside width - 1 of the cheapest."""
+    first, left = options(cost, gpus * width, limit)
+    while left >= 0:
+        again, least = options(cost, gpus * width, limit - (width - 1) * _cheapest(cost, first, left))
+        if least == left:
+            break
+        first, left = again, least
+    return first, left
+
+
+@njit(cache=True, nogil=True)
+def levels(cost: Floats, first: Ints, left: int, width: int, limit: float, grain: float) -> Floats:
+    """Ascending costs that steps stand at. Two slots: those above half the limit; else all, merged within `grain`.
+
+    Merged costs round down, so that more configurations fit. The cheapest stands for copies beyond the options.
+    """
+    most, experts = cost.shape[0] - 1, cost.shape[1]
+    values = np.empty(experts * OPTIONS + 1)
+    n = 0
+    if width > 2 and left >= OPTIONS:
+        values[n] = _cheapest(cost, first, left)
+        n += 1
+    for e in range(experts):
+        for i in range(OPTIONS):
+            r = first[e] + i
+            if r > most or i > left or (width == 2 and 2 * cost[r, e] <= limit):
+                break
+            values[n] = cost[r, e]
+            n += 1
+    ordered = np.unique(values[:n])
+    if width == 2:
+        return ordered
+    kept = np.empty(len(ordered))
+    m = 0
+    for value in ordered:
+        if m == 0 or value > kept[m - 1] + grain:
+            kept[m] = value
+            m += 1
+    return kept[:m].copy()
+
+
+@njit(cache=True, nogil=True)
+def codes(cost: Floats, first: Ints, left: int, width: int, limit: float, stands: Floats) -> tuple[Ints, Ints]:
+    """([experts, OPTIONS] steps at or below the copy's cost, -1 beyond the options; its sign).
+
+    With two slots phi is odd around half the limit, which makes every pair within it worth at most 0: a small copy of
+    cost c counts -(steps up to limit - c). The last option stands for all that have more copies too: its copies have
+    the least value of all.
+    """
+    most, experts = cost.shape[0] - 1, cost.shape[1]
+    code = np.full((experts, OPTIONS), -1, np.int64)
+    sign = np.ones((experts, OPTIONS), np.int64)
+    for e in range(experts):
+        for i in range(OPTIONS):
+            r = first[e] + i
+            if r > most or i > left:
+                break
+            c = cost[r, e]
+            if i == OPTIONS - 1 and i < left and r < most:
+                code[e, i] = len(stands) if width == 2 else 1
+                sign[e, i] = -1 if width == 2 else 1
+            elif width == 2 and 2 * c <= limit:
+                code[e, i] = np.searchsorted(stands, limit - c, side="right")
+                sign[e, i] = -1
+            else:
+                code[e, i] = np.searchsorted(stands, c, side="right")
+    return code, sign
+
+
+@njit(cache=True, nogil=True)
+def best_copies(
+    phi: Floats,
+    lowest: float,
+    code: Ints,
+    sign: Ints,
+    first: Ints,
+    least_option: Ints,
+    most_option: Ints,
+    best: Floats,
+    new: Floats,
+    choice: NDArray[np.int8],
+) -> tuple[float, int]:
+    """Least sum of phi over replications that fill all slots, by dynamic programming over the slots left over.
+
+    Expert e takes option least_option[e] to most_option[e]; the sum is infinite where they cannot fill the slots.
+
+    Returns the sum and the left-over slots that named options take; others are copies worth `lowest` (where the
+    options cover every number of copies there are none).
+    """
+    experts, width = code.shape
+    left = len(best) - 1
+    best[:] = np.inf
+    best[0] = 0.0
+    reach = 0
+    for e in range(experts):
+        new[:] = np.inf
+        for i in range(least_option[e], most_option[e] + 1):
+            value = (first[e] + i) * sign[e, i] * phi[code[e, i]]
+            for j in range(min(reach, left - i) + 1):
+                x = best[j] + value
+                if x < new[j + i]:
+                    new[j + i] = x
+                    choice[e, j + i] = i
+        reach = min(left, reach + most_option[e])
+        best[:] = new
+    least, used = np.inf, 0
+    for j in range(0 if left >= width else left, left + 1):
+        x = best[j] + (left - j) * lowest
+        if x < least:
+            least, used = x, j
+    return least, used
+
+
+@njit(cache=True, nogil=True)
+def configurations(stands: Floats, width: int, limit: float) -> tuple[Ints, Ints, Ints, Ints]:
+    """What a GPU of three or four slots can hold, for `best_gpu`.
+
+    Pairs (a, b) of levels, a >= b, in ascending order of their cost, and for each the largest partner that fits: a
+    level (three slots) or a position in the list of pairs (four); -1 where none does.
+    """
+    m = len(stands)
+    count = m * (m + 1) // 2 if width > 2 else 0
+    high, low, total = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count)
+    n = 0
+    for a in range(m if width > 2 else 0):
+        for b in range(a + 1):
+            if stands[a] + stands[b] > limit:
+                break
+            high[n], low[n], total[n] = a, b, stands[a] + stands[b]
+            n += 1
+    order = np.argsort(total[:n])
+    high, low, total = high[:n][order], low[:n][order], total[:n][order]
+    partner = np.full(n, -1, np.int64)
+    others = stands if width == 3 else total
+    for i in range(n):
+        partner[i] = np.searchsorted(others, limit - total[i], side="right") - 1
+    return high, low, partner, np.empty(n, np.int64)
+
+
+@njit(cache=True, nogil=True)
+def best_gpu(phi: Floats, width: int, high: Ints, low: Ints, partner: Ints, top: Ints, held: Ints) -> float:
+    """Largest sum of phi over one GPU's configurations; `held` [width] takes its levels."""
+    n = len(high)
+    best, at = -np.inf, -1
+    if width == 4:
+        peak, where = -np.inf, -1
+        for i in range(n):
+            value = phi[high[i] + 1] + phi[low[i] + 1]
+            if value > peak:
+                peak, where = value, i
+            top[i] = where
+    for i in range(n):
+        if partner[i] < 0:
+            break
+        value = phi[high[i] + 1] + phi[low[i] + 1]
+        if width == 3:
+            value += phi[partner[i] + 1]
+        else:
+            j = top[partner[i]]
+            value += phi[high[j] + 1] + phi[low[j] + 1]
+        if value > best:
+            best, at = value, i
+    if at < 0:
+        return best
+    held[0], held[1] = high[at], low[at]
+    if width == 3:
+        held[2] = partner[at]
+    else:
+        j = top[partner[at]]
+        held[2], held[3] = high[j], low[j]
+    return best

@@ -1,0 +1,160 @@
+"""Lower bounds on the busiest GPU's work: mean, slot and packing bounds, window by window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from placement.cost.moe_layer import slot_time
+from placement.problem import FloatArray, LayerProblem
+from solvers.bounds.game import IMPOSSIBLE, impossible
+from solvers.bounds.packing import OPTIONS, options
+
+#: A bound this near an answer at hand, relatively, is near enough; the step and the accuracy of the search for one.
+CLOSE = 1e-3
+#: An answer is proven optimal where nothing is better than it by more than this, relatively.
+PROOF = 1e-7
+#: Rounds of one packing game (of two slots; of more), and elementary steps of one and of all its splits.
+ROUNDS, WIDE_ROUNDS, STEPS = 400, 100, 20_000_000
+#: Most splits of an expert's copies into two ranges, where a limit near an answer at hand is to be excluded (two
+#: slots; more).
+SPLITS, WIDE_SPLITS = 40, 2
+#: Costs this near, relative to the limit, are merged in packings of three and more slots.
+GRAIN = 0.005
+#: Most slots of a GPU that the packing bound takes.
+MOST_WIDTH = 4
+#: Elementary steps that the exact least total work may take.
+TOTAL_STEPS = 20_000_000
+
+
+@dataclass(frozen=True)
+class WorkBound:
+    """[windows] lower bounds of the busiest GPU's work over its speed (seconds, or load over the mean), and the name
+    of the argument that proved most in any window."""
+
+    values: FloatArray
+    source: str
+
+
+def copy_costs(problem: LayerProblem) -> FloatArray:
+    """[most copies + 1, windows, experts] cost of one copy by the number of copies, split evenly (row 0 as row 1).
+
+    Seconds of its slot for objective "time"; for "load" its load over the mean load of the GPUs with capacity.
+    """
+    alive = int(problem.alive.sum())
+    most = max(1, min(alive, problem.usable_slots - problem.experts + 1))
+    copies = np.maximum(np.arange(most + 1), 1)[:, None, None]
+    if problem.objective == "time":
+        return slot_time(
+            problem.rates.tokens_per_gpu * problem.topology.gpus * problem.load[None] / copies, problem.rates
+        )
+    return np.asarray(problem.load / problem.load.sum(axis=1, keepdims=True) * alive / copies)
+
+
+def even_split(problem: LayerProblem) -> bool:
+    """Whether copies of an expert carry equal shares in every placement."""
+    return problem.dispatch == "even" or problem.usable_slots == problem.experts
+
+
+def work_bounds(problem: LayerProblem, known: float | None = None, packing: bool = True) -> WorkBound:
+    """Per window the largest of three bounds.
+
+    Mean: all copies' least total work, over all GPUs' speeds. Slot: the smallest T that allows every copy to cost at
+    most T on the fastest GPU with the copies that the slots allow; a copy's share is at least 1 / copies for some copy
+    of an expert, whatever the dispatch. Packing (`even`, or one copy each; equal GPUs of two to four slots): see
+    solvers.bounds.packing.
+
+    Args:
+        known: the least value of the busiest GPU's work that is of use, where there is one window: an answer's.
+        packing: whether to try the packing bound.
+    """
+    costs = copy_costs(problem)
+    alive = problem.alive
+    speeds = (problem.speeds if problem.objective == "time" else problem.relative_speed)[alive]
+    widths = problem.capacities[alive]
+    spare, even = problem.usable_slots - problem.experts, even_split(problem)
+    width = int(widths[0])
+    alike = bool((widths == width).all()) and bool((speeds == speeds[0]).all())
+    values, names = np.empty(problem.windows), {"mean": 0.0}
+    for w in range(problem.windows):
+        cost = np.ascontiguousarray(costs[:, w, :])
+        exact = even and problem.objective == "time" and problem.experts * spare * len(cost) <= TOTAL_STEPS
+        total = _least_total(cost, spare) if exact else float(cost[1].sum())
+        value, name = total / float(speeds.sum()) * (1 - 1e-12), "mean"
+        slot = _slot_bound(cost, problem.usable_slots) / float(speeds.max()) * (1 - 1e-12)
+        if slot > value:
+            value, name = slot, "slot"
+        if packing and even and alike and 2 <= width <= MOST_WIDTH:
+            rate = float(speeds[0])
+            target = None if known is None or problem.windows > 1 else known * rate
+            packed = _packing_bound(cost, len(widths), width, value * rate, target) / rate
+            if packed > value:
+                value, name = packed, "packing"
+        values[w] = value
+        names[name] = names.get(name, 0.0) + float(problem.window_weight[w])
+    return WorkBound(values, f"{max(names, key=lambda n: names[n])} bound")
+
+
+def _packing_bound(cost: FloatArray, gpus: int, width: int, low: float, known: float | None) -> float:
+    """The largest limit found that no packing keeps, at least `low`, rounded down. See `impossible`."""
+
+    def excluded(limit: float, splits: int) -> bool:
+        left = max(0, options(cost, gpus * width, limit)[1])
+        played = cost.shape[1] * (left + 1) * OPTIONS
+        rounds = min(ROUNDS if width == 2 else WIDE_ROUNDS, STEPS // played)
+        if rounds < 4:
+            return False
+        splits = min(splits, STEPS // (played * max(4, rounds // 4)))
+        return bool(impossible(cost, gpus, width, limit, rounds, splits, GRAIN * limit)[0] == IMPOSSIBLE)
+
+    high = np.inf
+    if known is not None:
+        for target in (known * (1 - PROOF), known / (1 + CLOSE)):
+            if target <= low:
+                return low
+            if excluded(target, SPLITS if width == 2 else WIDE_SPLITS):
+                return target * (1 - 1e-12)
+        high = known / (1 + CLOSE)
+    step, start = CLOSE, low
+    while high > low * (1 + CLOSE):
+        limit = low * (1 + step) if np.isinf(high) else 0.5 * (low + high)
+        if excluded(limit, 0):
+            low, step = limit, 2 * step
+        else:
+            high = limit
+    return low if low == start else low * (1 - 1e-12)
+
+
+@njit(cache=True, nogil=True)
+def _least_total(cost: NDArray[np.float64], spare: int) -> float:
+    """Least sum of copies x cost over replications with `spare` further copies, by dynamic programming."""
+    most, experts = cost.shape[0] - 1, cost.shape[1]
+    best = np.full(spare + 1, np.inf)
+    best[0] = 0.0
+    for e in range(experts):
+        new = np.full(spare + 1, np.inf)
+        for used in range(spare + 1):
+            if best[used] == np.inf:
+                continue
+            for extra in range(min(most - 1, spare - used) + 1):
+                value = best[used] + (extra + 1) * cost[extra + 1, e]
+                if value < new[used + extra]:
+                    new[used + extra] = value
+        best = new
+    return float(best[spare])
+
+
+@njit(cache=True, nogil=True)
+def _slot_bound(cost: NDArray[np.float64], slots: int) -> float:
+    """Smallest cost of one copy that the slots allow every copy to stay within (rounded down by bisection)."""
+    low, high = 0.0, cost[1].max()
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        if options(cost, slots, middle)[1] >= 0:
+            high = middle
+        else:
+            low = middle
+    return low
