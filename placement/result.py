@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from placement.problem import IntArray
+from placement.problem import FloatArray, IntArray
 
 
 class Status(StrEnum):
@@ -31,6 +31,7 @@ class Result:
         bound: a proven lower bound on the problem's objective, in its unit (0 where the solver proves none). Solvers
             report it in the scorer's own unit; the objective itself is never a solver's word: placement.cost scores it.
         bound_source: what proves the bound.
+        fractions: [nodes, slots] the solver's dispatch plan for `planned`, or None for one made afterwards.
     """
 
     slots: IntArray | None
@@ -41,3 +42,4 @@ class Result:
     seconds: float = 0.0
     iterations: int = 0
     notes: tuple[str, ...] = field(default_factory=tuple)
+    fractions: FloatArray | None = None

@@ -121,12 +121,12 @@ def _answer(index: int, problem: LayerProblem, found: Result, proves: bool) -> L
     faults = check_layer(problem, found.slots)
     if faults:
         raise RuntimeError(f"layer {index}: the solver returned an invalid placement: {'; '.join(faults)}")
-    fractions = fractions_for(problem, found.slots)
+    fractions = fractions_for(problem, found.slots, found.fractions)
     score = score_layer(problem, found.slots, fractions)
-    bound = layer_bound(problem)
+    bound = layer_bound(problem, score.objective)
     value, source = bound.value, bound.source
     # A solver's bound for the problem with the balance floor, or with another policy, says nothing of this one.
-    comparable = proves and (problem.dispatch == "even" or problem.slots == problem.experts)
+    comparable = proves and (problem.dispatch == "even" or problem.usable_slots == problem.experts)
     if found.bound > value and comparable:
         value, source = found.bound, found.bound_source
     optimal = score.objective <= value * (1 + TOLERANCE)

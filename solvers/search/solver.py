@@ -1,86 +1,88 @@
-"""The compiled local search as a layer solver: picks the kernel that fits the problem."""
+"""The compiled local search as a layer solver: loads first, then placement and dispatch together."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from placement.cost.moe_layer import LayerScore, score_layer
 from placement.problem import FloatArray, IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from solvers.base import Features, UnsupportedError
 from solvers.bounds import layer_bound
-from solvers.heuristics.eplb import EplbSolver, scorable
+from solvers.candidates import candidate, choose
+from solvers.dispatch import needs_fractions, target_fractions
 from solvers.heuristics.greedy import GreedySolver
-from solvers.search import replicas, single
+from solvers.search.arrays import SetRows
 from solvers.search.balance import balance
+from solvers.search.multilevel import copy_loads, has_levels, node_level, onto_gpus
+from solvers.search.run import Annealed, Schedule, run_annealing
+from solvers.search.start import starts
 from solvers.search.terms import Terms, terms_of
 from solvers.stop import Stop
 
-#: Annealing steps for each expert, and their limits; kicks of the load search. The default budget of work.
-STEPS_PER_EXPERT = 5000
-LEAST_STEPS, MOST_STEPS = 50_000, 400_000
-REPLICA_SHARE, REPLICA_BINS = 0.25, 16
+#: Default budgets and temperatures (docs/performance.md): experts onto nodes; then onto their GPUs, with replicas and
+#: without; and all at once where the node level does not decide the traffic.
+ON_NODES = Schedule(250_000, 0.02, 0.0005, 10.0, 1.0)
+ON_GPUS = Schedule(100_000, 0.001, 0.0002, 1.0, 1.0)
+ON_GPUS_SINGLE = Schedule(300_000, 0.01, 0.0003, 1.0, 1.0)
+AT_ONCE = Schedule(300_000, 0.01, 0.0003, 3.0, 0.5)
+#: A layer has the default steps at this many experts; with fewer or more in proportion, within limits.
+EXPERTS, LEAST, MOST = 64, 0.4, 1.6
+#: More bins than these make a step dearer, so that it has fewer.
+BINS = 16
+#: The node level keeps this share of the imbalance that the cap allows: packing onto GPUs adds its own.
+NODE_SHARE = 0.5
 KICKS = 200
-#: First and last temperature as shares of the objective, and weight of the smooth part (docs/performance.md).
-HOT, COLD, SMOOTH = 0.005, 0.0002, 0.3
-PROBE_STEPS = 1000
 #: A load search ends when its largest load is this near the bound.
 NEAR_BOUND = 1.0005
-#: Of placements whose largest load is this near the best, the one with the least time is taken.
-LOAD_TOLERANCE = 1.004
 
 
 class SearchSolver:
-    """Local search over swap, replicate and drop moves with incremental deltas."""
+    """Local search over swap, replicate, drop and redirect moves with exact increments."""
 
     name = "search"
-    features = Features(traffic=True, dispatch=("even", "nearest", "planned"), note="keeps neither groups nor moves")
+    features = Features(
+        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True,
+        note="keeps each group on the node that eplb gives it",
+    )  # fmt: skip
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve."""
         started = time.perf_counter()
-        if problem.group is not None or problem.max_moves is not None:
-            raise UnsupportedError("search keeps neither groups nor a budget of moves")
-        scored = scorable(problem)
-        starts = [*EplbSolver().variants(problem), GreedySolver().place(problem, seed)]
-        terms = terms_of(scored)
-        termination = Termination.WORK
-        steps = 0
-        found: list[IntArray] = list(starts)
-        target = layer_bound(problem).value * NEAR_BOUND if problem.objective == "load" else 0.0
-        for cost, weight, share in _load_costs(problem, terms):
-            kicks = max(1, int(KICKS * share * stop.work))
-            slots, used = _balance(starts[-1], problem, cost, weight, target, kicks, stop, seed)
-            found.append(slots)
-            steps += used
-        if not terms.bins.linear:
-            slots, more, termination = _anneal(found, scored, terms, stop, seed)
-            found.append(slots)
-            steps += more
-        best = choose(scored, found)
+        found = [candidate(problem, slots) for slots in starts(problem, seed)]
+        if not found:
+            raise UnsupportedError("no placement to start from keeps the groups, the fixed slots and the moves")
+        terms = terms_of(problem)
+        termination, steps = Termination.WORK, 0
+        free = all(part is None for part in (problem.group, problem.max_moves, problem.fixed, problem.capacity))
+        if free and problem.speed is None:
+            target = _target(problem) if problem.objective == "load" else 0.0
+            for cost, weight, share in _load_costs(problem, terms):
+                kicks = max(1, int(KICKS * share * stop.work))
+                slots, used = _balance(found[-1].slots, problem, cost, weight, target, kicks, stop, seed)
+                found.append(candidate(problem, slots))
+                steps += used
+        homes_matter = problem.dispatch != "even" and problem.usable_slots > problem.experts
+        if not terms.bins.linear or homes_matter or not free or problem.speed is not None:
+            for annealed in _anneal(problem, choose(problem, found).slots, terms, stop, seed):
+                fractions = None
+                if needs_fractions(problem) and annealed.target is not None:
+                    fractions = target_fractions(problem, annealed.slots, annealed.target)
+                found.append(candidate(problem, annealed.slots, fractions))
+                steps += annealed.steps
+                termination = annealed.termination
+        best = choose(problem, found)
         return Result(
-            best, Status.FEASIBLE, termination, seconds=time.perf_counter() - started, iterations=steps
+            best.slots, Status.FEASIBLE, termination, seconds=time.perf_counter() - started, iterations=steps,
+            fractions=best.fractions,
         )  # fmt: skip
 
 
-def merit(problem: LayerProblem, score: LayerScore) -> tuple[float, float]:
-    """What answers are ordered by: excess over the balance cap first, then the objective. Less is better."""
-    cap = np.inf if problem.max_load is None else problem.max_load
-    return max(0.0, round(score.pooled_imbalance - cap, 9)), score.objective
-
-
-def choose(problem: LayerProblem, candidates: Sequence[IntArray]) -> IntArray:
-    """The best candidate by `merit`; loads within LOAD_TOLERANCE of the best are told apart by the layer's time."""
-    scored = [(slots, score_layer(problem, slots)) for slots in candidates]
-    least = min(merit(problem, score) for _, score in scored)
-    if problem.objective == "time":
-        return next(slots for slots, score in scored if merit(problem, score) == least)
-    near = [(score.time_s, i) for i, (_, score) in enumerate(scored) if score.objective <= least[1] * LOAD_TOLERANCE]
-    return scored[min(near)[1]][0]
+def _target(problem: LayerProblem) -> float:
+    """The largest load at which a load search has nothing left to gain."""
+    return layer_bound(problem, quick=problem.slots_per_gpu > 2).value * NEAR_BOUND
 
 
 def _load_costs(problem: LayerProblem, terms: Terms) -> list[tuple[FloatArray, FloatArray, float]]:
@@ -123,55 +125,26 @@ def _balance(
     return best, used
 
 
-def _anneal(
-    starts: list[IntArray], problem: LayerProblem, terms: Terms, stop: Stop, seed: int
-) -> tuple[IntArray, int, Termination]:
-    start = min(starts, key=lambda s: merit(problem, score_layer(problem, s)))
-    steps = int(np.clip(STEPS_PER_EXPERT * problem.experts, LEAST_STEPS, MOST_STEPS) * stop.work)
-    run = _single if problem.slots == problem.experts else _replicas
-    if run is _replicas:
-        # A step's work grows with the bins; what is left to gain shrinks, as few messages can be saved.
-        steps = int(steps * REPLICA_SHARE * min(1.0, REPLICA_BINS / terms.bins.count))
-    termination = Termination.WORK
+def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, seed: int) -> list[Annealed]:
+    """The search's placements: by node and then by GPU where that pays, else all at once."""
+    size = float(np.clip(problem.experts / EXPERTS, LEAST, MOST)) * stop.work
+    rows = None
+    if not terms.bins.linear and problem.objective == "time":
+        rows = SetRows.of(problem.sets, problem.experts, problem.windows)
+    if not has_levels(problem):
+        schedule = AT_ONCE.scaled(size * min(1.0, BINS / terms.bins.count))
+        return [run_annealing(problem, start, None, schedule, stop, seed, rows)]
+    coarse = node_level(problem)
+    if problem.max_load is not None:
+        coarse = replace(coarse, max_load=1.0 + (problem.max_load - 1.0) * NODE_SHARE)
+    schedule = ON_NODES.scaled(size)
+    nodes = run_annealing(coarse, GreedySolver().place(coarse, seed), None, schedule, _half(stop), seed, rows)
+    packed = onto_gpus(problem, nodes.slots, copy_loads(problem, nodes.slots, nodes.target))
+    fine = (ON_GPUS if problem.usable_slots > problem.experts else ON_GPUS_SINGLE).scaled(size)
+    return [run_annealing(problem, packed, nodes.target, fine, stop, seed, rows)]
+
+
+def _half(stop: Stop) -> Stop:
+    """A stop after half of what is left."""
     left = stop.seconds_left()
-    if left is not None:
-        began = time.perf_counter()
-        run(start, problem, terms, PROBE_STEPS, seed)
-        rate = PROBE_STEPS / max(time.perf_counter() - began, 1e-6)
-        affordable = int(0.8 * rate * max(0.0, left - (time.perf_counter() - began)))
-        if affordable < steps:
-            steps, termination = affordable, Termination.TIME
-    if steps < PROBE_STEPS:
-        return start, 0, Termination.TIME
-    return run(start, problem, terms, steps, seed), steps, termination
-
-
-def _single(start: IntArray, problem: LayerProblem, terms: Terms, steps: int, seed: int) -> IntArray:
-    bins = terms.bins
-    cap = np.inf if problem.max_load is None else problem.max_load
-    slots, _, _ = single.anneal(
-        start.copy(), problem.slots_per_gpu, problem.topology.gpus, np.ascontiguousarray(terms.cost[1]), terms.load,
-        bins.of_gpu, bins.in_group, bins.out_group, bins.in_s, bins.out_s, terms.set_start,
-        terms.set_index, terms.ids, terms.weight, terms.window_weight, problem.rates.overlap == "two_batch", cap,
-        SMOOTH, HOT, COLD, steps, seed,
-    )  # fmt: skip
-    return np.asarray(slots)
-
-
-def _replicas(start: IntArray, problem: LayerProblem, terms: Terms, steps: int, seed: int) -> IntArray:
-    bins, topology, rates = terms.bins, problem.topology, problem.rates
-    cap = np.inf if problem.max_load is None else problem.max_load
-    classes = 1 if problem.dispatch == "even" or topology.nodes == 1 else topology.nodes
-    tokens = rates.tokens_per_gpu * topology.gpus * problem.load
-    weight_s, token_s = rates.weight_s, rates.token_s
-    if problem.objective == "load":
-        tokens, weight_s, token_s = terms.load, 0.0, 1.0
-    slots, _, _ = replicas.anneal(
-        start.copy(), problem.slots_per_gpu, topology.gpus, topology.gpus_per_node, classes,
-        bins.count == topology.nodes and topology.nodes > 1, np.ascontiguousarray(tokens),
-        np.ascontiguousarray(terms.window_weight @ terms.load), weight_s, token_s, bins.in_group, bins.out_group,
-        bins.in_s, bins.out_s, terms.set_start, terms.set_index,
-        terms.ids, terms.weight, terms.window_weight, rates.overlap == "two_batch", cap, SMOOTH, HOT, COLD, steps,
-        seed,
-    )  # fmt: skip
-    return np.asarray(slots)
+    return stop if left is None else Stop.after(0.5 * left, stop.work)

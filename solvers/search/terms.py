@@ -62,25 +62,20 @@ class Terms:
         cost: [most copies + 1, windows, experts] seconds of one copy's slot when an expert has that many copies
             (`even` split), for objective "time"; for "load", the copy's load over the mean GPU load.
         load: [windows, experts] load over the mean GPU load (a perfectly balanced GPU holds 1).
-        set_start, set_index: sets that contain an expert, in compressed rows.
-        ids: [sets, k]; weight: [sets, windows].
     """
 
     cost: FloatArray
     load: FloatArray
     bins: Bins
-    set_start: IntArray
-    set_index: IntArray
-    ids: IntArray
-    weight: FloatArray
     window_weight: FloatArray
 
 
 def terms_of(problem: LayerProblem) -> Terms:
     """The flat arrays of `problem`."""
     rates, topology = problem.rates, problem.topology
-    most = max(1, min(topology.gpus, problem.slots - problem.experts + 1))
-    mean = problem.load.sum(axis=1, keepdims=True) / topology.gpus
+    alive = max(1, int(problem.alive.sum()))
+    most = max(1, min(alive, problem.usable_slots - problem.experts + 1))
+    mean = problem.load.sum(axis=1, keepdims=True) / alive
     load = problem.load / np.where(mean > 0, mean, 1.0)
     copies = np.maximum(np.arange(most + 1), 1)[:, None, None]
     if problem.objective == "time":
@@ -90,17 +85,4 @@ def terms_of(problem: LayerProblem) -> Terms:
     bins = bins_of(problem)
     if problem.objective == "load":
         bins = Bins(bins.of_gpu, bins.in_group, bins.out_group, 0.0, 0.0, True)
-    if problem.sets is None or bins.linear:
-        none = np.zeros(0, dtype=np.int64)
-        start = np.zeros(problem.experts + 1, dtype=np.int64)
-        return Terms(
-            cost, load, bins, start, none, np.zeros((0, 1), np.int64), np.zeros((0, problem.windows)),
-            problem.window_weight,
-        )  # fmt: skip
-    ids = problem.sets.ids.astype(np.int64)
-    order = np.argsort(ids.reshape(-1), kind="stable")
-    start = np.concatenate([[0], np.cumsum(np.bincount(ids.reshape(-1), minlength=problem.experts))])
-    return Terms(
-        cost, load, bins, start.astype(np.int64), (order // ids.shape[1]).astype(np.int64), ids,
-        np.ascontiguousarray(problem.sets.weight.T), problem.window_weight,
-    )  # fmt: skip
+    return Terms(cost, load, bins, problem.window_weight)

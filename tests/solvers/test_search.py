@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from placement.cost.moe_layer import objective_value, score_layer
-from placement.problem import LayerProblem
 from placement.result import Status
 from placement.verify import check_layer
 from solvers.bounds import layer_bound
@@ -12,8 +11,6 @@ from solvers.dispatch import fractions_for
 from solvers.heuristics.eplb import EplbSolver
 from solvers.planner import balance_floor, plan_layers
 from solvers.registry import BASELINES, get_solver
-from solvers.search import replicas, single
-from solvers.search.terms import terms_of
 from solvers.stop import Stop
 from tests.solvers.problems import random_problem, real_shape_loads
 
@@ -30,74 +27,6 @@ def test_auto_is_valid_and_never_worse_than_any_baseline(rule: str, dispatch: st
     for name in BASELINES:
         slots = get_solver(name).solve(problem, Stop(), 0).slots
         assert objective_value(problem, found.slots) <= objective_value(problem, slots) * (1 + 1e-12)
-
-
-def _guide(problem: LayerProblem, slots: np.ndarray, kernel: str) -> float:
-    """The kernel's own objective for `slots`: it reports the start when it takes no step."""
-    terms, topology, rates = terms_of(problem), problem.topology, problem.rates
-    bins = terms.bins
-    tail = (terms.set_start, terms.set_index, terms.ids, terms.weight, terms.window_weight, False, np.inf, 0.3, 0.01,
-            0.001, 0, 1)  # fmt: skip
-    if kernel == "single":
-        return single.anneal(
-            slots.copy(), problem.slots_per_gpu, topology.gpus, np.ascontiguousarray(terms.cost[1]), terms.load,
-            bins.of_gpu, bins.in_group, bins.out_group, bins.in_s, bins.out_s, *tail,
-        )[1]  # fmt: skip
-    classes = 1 if problem.dispatch == "even" else topology.nodes
-    return replicas.anneal(
-        slots.copy(), problem.slots_per_gpu, topology.gpus, topology.gpus_per_node, classes,
-        bins.count == topology.nodes, rates.tokens_per_gpu * topology.gpus * problem.load,
-        np.ascontiguousarray(terms.window_weight @ terms.load), rates.weight_s, rates.token_s, bins.in_group,
-        bins.out_group, bins.in_s, bins.out_s, *tail,
-    )[1]  # fmt: skip
-
-
-@pytest.mark.parametrize("rule", ["per_node", "per_rank"])
-@pytest.mark.parametrize("windows", [1, 3])
-def test_kernels_price_a_placement_as_the_scorer_does(rule: str, windows: int) -> None:
-    """The compiled objective is the scorer's less the constant latency (slow links decide in these problems)."""
-    fixed = 2 * (3e-6 + 8e-6)
-    problem = random_problem(5, rule=rule, windows=windows)
-    slots = np.random.default_rng(0).permutation(32)
-    expected = score_layer(problem, slots).time_s - fixed
-    assert _guide(problem, slots, "single") == pytest.approx(expected, rel=1e-9)
-    assert _guide(problem, slots, "replicas") == pytest.approx(expected, rel=1e-9)
-    larger = random_problem(5, rule=rule, windows=windows, slots_per_gpu=6)
-    slots = get_solver("hash").solve(larger, Stop(), 0).slots
-    expected = score_layer(larger, slots).time_s - fixed
-    assert _guide(larger, slots, "replicas") == pytest.approx(expected, rel=1e-9)
-
-
-def test_replicas_kernel_prices_nearest_dispatch_across_nodes() -> None:
-    """With one GPU a node, `nearest` has no choice inside a node, so kernel and scorer agree exactly."""
-    problem = random_problem(9, gpus=4, gpus_per_node=1, slots_per_gpu=12, dispatch="nearest")
-    slots = get_solver("round_robin").solve(problem, Stop(), 0).slots
-    assert _guide(problem, slots, "replicas") == pytest.approx(score_layer(problem, slots).time_s - 2 * 8e-6, rel=1e-9)
-
-
-def test_increments_stay_exact_over_a_whole_anneal() -> None:
-    """What the kernel says of its best answer is what a fresh evaluation says."""
-    for slots_per_gpu, kernel in ((4, "single"), (6, "replicas")):
-        problem = random_problem(11, slots_per_gpu=slots_per_gpu, windows=2)
-        start = get_solver("linear").solve(problem, Stop(), 0).slots
-        terms = terms_of(problem)
-        bins, topology, rates = terms.bins, problem.topology, problem.rates
-        tail = (terms.set_start, terms.set_index, terms.ids, terms.weight, terms.window_weight, False, 1.2, 0.3, 0.01,
-                0.001, 20_000, 3)  # fmt: skip
-        if kernel == "single":
-            slots, value, _ = single.anneal(
-                start.copy(), slots_per_gpu, topology.gpus, np.ascontiguousarray(terms.cost[1]), terms.load,
-                bins.of_gpu, bins.in_group, bins.out_group, bins.in_s, bins.out_s, *tail,
-            )  # fmt: skip
-        else:
-            slots, value, _ = replicas.anneal(
-                start.copy(), slots_per_gpu, topology.gpus, topology.gpus_per_node, 1, True,
-                rates.tokens_per_gpu * topology.gpus * problem.load,
-                np.ascontiguousarray(terms.window_weight @ terms.load), rates.weight_s, rates.token_s, bins.in_group,
-                bins.out_group, bins.in_s, bins.out_s, *tail,
-            )  # fmt: skip
-        assert check_layer(problem, slots) == ()
-        assert value == pytest.approx(score_layer(problem, slots).time_s - 2 * 11e-6, rel=1e-7)
 
 
 def test_search_finds_placements_that_touch_fewer_nodes() -> None:

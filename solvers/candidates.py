@@ -1,0 +1,57 @@
+"""Answers of one layer side by side: a placement with its dispatch, scored by placement.cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from placement.cost.moe_layer import LayerScore, score_layer
+from placement.problem import FloatArray, IntArray, LayerProblem
+from solvers.dispatch import near_fractions, needs_fractions, plan_fractions
+
+#: Of placements whose largest load is this near the best, the one with the least time is taken.
+LOAD_TOLERANCE = 1.004
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A placement [slots], its fractions [nodes, slots] for `planned` dispatch, and their score."""
+
+    slots: IntArray
+    fractions: FloatArray | None
+    score: LayerScore
+
+
+def candidate(
+    problem: LayerProblem, slots: IntArray, fractions: FloatArray | None = None, thorough: bool = False
+) -> Candidate:
+    """A scored placement.
+
+    Args:
+        fractions: a dispatch plan at hand. thorough: for `planned`, solve the dispatch too, and keep the better plan.
+    """
+    if needs_fractions(problem):
+        if thorough:
+            fractions = plan_fractions(problem, slots, fractions)
+        elif fractions is None:
+            fractions = near_fractions(problem, slots)
+    else:
+        fractions = None
+    return Candidate(slots, fractions, score_layer(problem, slots, fractions))
+
+
+def merit(problem: LayerProblem, score: LayerScore) -> tuple[float, float]:
+    """What answers are ordered by: excess over the balance cap first, then the objective. Less is better."""
+    cap = np.inf if problem.max_load is None else problem.max_load
+    return max(0.0, round(score.pooled_imbalance - cap, 9)), score.objective
+
+
+def choose(problem: LayerProblem, found: Sequence[Candidate]) -> Candidate:
+    """The best by `merit`; largest loads within LOAD_TOLERANCE of the best are told apart by the layer's time."""
+    least = min(merit(problem, each.score) for each in found)
+    if problem.objective == "time":
+        return next(each for each in found if merit(problem, each.score) == least)
+    near = [each for each in found if each.score.objective <= least[1] * LOAD_TOLERANCE]
+    return min(near, key=lambda each: each.score.time_s)

@@ -1,0 +1,81 @@
+"""Two levels: first which experts lie on which node, then on which of its GPUs.
+
+Messages across nodes depend on the nodes alone, so a layer whose nodes stand for GPUs has the same traffic, a fraction
+of the moves, and cheaper ones. Its answer is packed onto the nodes' GPUs and refined there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from placement.problem import FloatArray, IntArray, LayerProblem, Topology
+from solvers.heuristics.packing import pack
+
+
+def has_levels(problem: LayerProblem) -> bool:
+    """Whether the node level alone decides the traffic that counts, and is smaller than the GPUs' level."""
+    topology = problem.topology
+    small = topology.gpus_per_node * problem.slots_per_gpu <= problem.experts
+    plain = all(
+        part is None for part in (problem.capacity, problem.speed, problem.group, problem.fixed, problem.max_moves)
+    )
+    return topology.nodes > 1 and topology.gpus_per_node > 1 and problem.rule != "per_rank" and small and plain
+
+
+def node_level(problem: LayerProblem) -> LayerProblem:
+    """The layer with one GPU a node, as strong as the node's GPUs together."""
+    topology, rates = problem.topology, problem.rates
+    m = topology.gpus_per_node
+    return replace(
+        problem,
+        topology=Topology(topology.nodes, 1),
+        slots_per_gpu=problem.slots_per_gpu * m,
+        rates=replace(
+            rates,
+            tokens_per_gpu=rates.tokens_per_gpu * m,
+            weight_s=rates.weight_s / m,
+            token_s=rates.token_s / m,
+            slow_bytes_per_s=rates.slow_bytes_per_s * m,
+        ),
+        home=None if problem.home is None else problem.home.reshape(topology.nodes, m).sum(axis=1),
+        current=None,
+    )
+
+
+def onto_gpus(problem: LayerProblem, by_node: IntArray, node_load: FloatArray) -> IntArray:
+    """[slots] the experts of each node packed onto its GPUs, longest processing time first.
+
+    Args:
+        by_node: [slots] experts, node by node, distinct in each. node_load: [nodes, experts] load of a copy there.
+    """
+    m, per_gpu = problem.topology.gpus_per_node, problem.slots_per_gpu
+    out = np.empty(problem.slots, dtype=np.int64)
+    for node, members in enumerate(by_node.reshape(problem.topology.nodes, m * per_gpu)):
+        gpu, rank = pack(node_load[node, members], m)
+        out[node * m * per_gpu + gpu * per_gpu + rank] = members
+    return out
+
+
+def copy_loads(problem: LayerProblem, by_node: IntArray, target: IntArray | None) -> FloatArray:
+    """[nodes, experts] load of the one copy of an expert on a node (0 where it has none).
+
+    Args:
+        target: [nodes, experts] node that serves a home's tokens, for `planned` with replicas.
+    """
+    nodes, experts = problem.topology.nodes, problem.experts
+    holds = np.zeros((nodes, experts), dtype=bool)
+    holds[np.repeat(np.arange(nodes), len(by_node) // nodes), by_node] = True
+    copies = holds.sum(axis=0)
+    share = problem.homes.reshape(nodes, -1).sum(axis=1)
+    if problem.dispatch == "planned" and target is not None:
+        served = np.zeros((nodes, experts))
+        for home in range(nodes):
+            np.add.at(served, (target[home], np.arange(experts)), share[home])
+    elif problem.dispatch == "nearest":
+        away = (~holds * share[:, None]).sum(axis=0)
+        served = holds * (share[:, None] + (away / copies)[None, :])
+    else:
+        served = holds / copies[None, :]
+    return np.asarray(served * problem.mean_load[None, :])

@@ -1,0 +1,108 @@
+"""Runs the compiled annealing on a layer problem."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from placement.problem import EMPTY, IntArray, LayerProblem
+from placement.result import Termination
+from solvers.search.anneal import anneal
+from solvers.search.arrays import SetRows, by_home, search_data
+from solvers.search.state import empty_state
+from solvers.search.traffic import empty_change
+from solvers.stop import Stop
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Temperatures as shares of the starting objective, weights of the guide's smooth part, first and last."""
+
+    steps: int
+    hot: float
+    cold: float
+    first_smooth: float
+    last_smooth: float
+
+    def scaled(self, work: float) -> Schedule:
+        """The same with `work` times the steps."""
+        return Schedule(max(1, int(self.steps * work)), self.hot, self.cold, self.first_smooth, self.last_smooth)
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """A placement [slots], the node [nodes, experts] that serves each home's tokens (None where homes don't differ),
+    and how the run ended."""
+
+    slots: IntArray
+    target: IntArray | None
+    steps: int
+    termination: Termination
+
+
+#: Steps that tell how fast a step is, where a deadline must be kept.
+PROBE_STEPS = 2000
+
+
+def run_annealing(
+    problem: LayerProblem,
+    start: IntArray,
+    target: IntArray | None,
+    schedule: Schedule,
+    stop: Stop,
+    seed: int,
+    rows: SetRows | None = None,
+) -> Annealed:
+    """Anneals `start` [slots]; the steps are cut to what a deadline leaves.
+
+    Args:
+        target: [nodes, experts] the start's dispatch targets, or None.
+        rows: see search_data.
+    """
+    data = search_data(problem, start, rows)
+    state = empty_state(data, start[problem.usable])
+    if target is not None and target.shape == state.target.shape:
+        state.target[:] = target
+    targets = target is not None and target.shape == state.target.shape
+    change = empty_change(state)
+    steps, termination = schedule.steps, Termination.WORK
+    left = stop.seconds_left()
+    if left is not None:
+        if left <= 0.0:
+            return Annealed(start, target, 0, Termination.TIME)
+        probe = empty_state(data, start[problem.usable])
+        probe.target[:] = state.target
+        began = time.perf_counter()
+        anneal(data, probe, change, targets, 1.0, 1.0, schedule.hot, schedule.cold, PROBE_STEPS, False, seed)
+        spent = time.perf_counter() - began
+        affordable = int(0.7 * PROBE_STEPS * max(0.0, left - spent) / max(spent, 1e-6))
+        if affordable < steps:
+            steps, termination = affordable, Termination.TIME
+    if steps < 1:
+        return Annealed(start, target, 0, termination)
+    best, best_target, _, _ = anneal(
+        data, state, change, targets, schedule.first_smooth, schedule.last_smooth, schedule.hot, schedule.cold, steps,
+        False, seed,
+    )  # fmt: skip
+    slots = np.full(problem.slots, EMPTY, dtype=np.int64)
+    slots[problem.usable] = best
+    return Annealed(slots, np.asarray(best_target) if by_home(problem) else None, steps, termination)
+
+
+#: Proposals of `redirect` for each expert and home, and its temperatures.
+REDIRECTS = 40
+COOL = Schedule(0, 1e-3, 1e-5, 0.1, 0.01)
+
+
+def redirect(problem: LayerProblem, slots: IntArray) -> IntArray:
+    """[nodes, experts] the node that serves each home's tokens, by local search; copies stay where they are."""
+    data = search_data(problem, slots)
+    state = empty_state(data, slots[problem.usable])
+    steps = REDIRECTS * problem.experts * problem.topology.nodes
+    _, target, _, _ = anneal(
+        data, state, empty_change(state), False, COOL.first_smooth, COOL.last_smooth, COOL.hot, COOL.cold, steps, True,
+        1,
+    )  # fmt: skip
+    return np.asarray(target)

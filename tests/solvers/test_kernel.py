@@ -1,0 +1,214 @@
+"""The compiled search prices placements and moves as placement.cost does."""
+
+from dataclasses import replace
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement.cost.moe_layer import score_layer
+from placement.cost.risk import tail_mean
+from placement.problem import LayerProblem
+from placement.verify import check_layer
+from solvers.dispatch import near_fractions, plan_fractions, rounded_fractions, target_fractions
+from solvers.registry import get_solver
+from solvers.search.anneal import anneal, price_state, worst_mean
+from solvers.search.arrays import search_data
+from solvers.search.multilevel import copy_loads, has_levels, node_level, onto_gpus
+from solvers.search.run import Schedule, redirect, run_annealing
+from solvers.search.start import mend, starts
+from solvers.search.state import empty_state
+from solvers.search.traffic import empty_change
+from solvers.stop import Stop
+from tests.solvers.problems import random_problem
+
+RULES = ("per_node", "per_rank", "per_expert")
+POLICIES = ("even", "nearest", "planned")
+#: Constant part of the layer's time: one hop of each kind, twice.
+LATENCY = 2 * (3e-6 + 8e-6)
+SHORT = Schedule(4000, 0.01, 0.0005, 3.0, 0.3)
+
+
+def _slow(**changes: object) -> LayerProblem:
+    """A layer whose slow links decide, so that the kernel's objective is the scorer's."""
+    problem = random_problem(5, **({"slots_per_gpu": 6} | changes))  # type: ignore[arg-type]
+    return replace(problem, rates=replace(problem.rates, fast_bytes_per_s=1e15))
+
+
+def _scored(problem: LayerProblem, slots: np.ndarray, target: np.ndarray | None) -> float:
+    fractions = None
+    if problem.dispatch == "planned" and target is not None and len(target) == problem.topology.nodes:
+        fractions = target_fractions(problem, slots, target)
+    score = score_layer(problem, slots, fractions)
+    return score.objective - (LATENCY if problem.objective == "time" else 0.0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dispatch", POLICIES)
+@pytest.mark.parametrize("windows", [1, 3])
+def test_prices_placements_as_the_scorer_does(rule: str, dispatch: str, windows: int) -> None:
+    for objective, tail in product(("time", "load"), (1.0, 0.5)):
+        problem = _slow(rule=rule, dispatch=dispatch, windows=windows, objective=objective, tail=tail)
+        slots = get_solver("hash").solve(replace(problem, dispatch="even"), Stop(), 0).slots
+        data = search_data(problem, slots)
+        state = empty_state(data, slots)
+        value, _ = price_state(data, state, False)
+        assert value == pytest.approx(_scored(problem, slots, state.target), rel=2e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dispatch", POLICIES)
+def test_increments_stay_exact_over_a_whole_anneal(rule: str, dispatch: str) -> None:
+    """What the kernel says of its best answer is what the scorer says of it."""
+    for slots_per_gpu, windows in ((4, 1), (6, 2)):
+        problem = _slow(rule=rule, dispatch=dispatch, windows=windows, slots_per_gpu=slots_per_gpu, max_load=1.2)
+        slots = get_solver("linear").solve(replace(problem, dispatch="even"), Stop(), 0).slots
+        data = search_data(problem, slots)
+        state = empty_state(data, slots)
+        before, _ = price_state(data, state, False)
+        best, target, value, excess = anneal(
+            data, state, empty_change(state), False, 3.0, 0.3, 0.01, 0.0005, 20_000, False, 3
+        )
+        assert check_layer(problem, best) == ()
+        assert value == pytest.approx(_scored(problem, best, target), rel=5e-6)
+        fractions = target_fractions(problem, best, target) if dispatch == "planned" and slots_per_gpu == 6 else None
+        score = score_layer(problem, best, fractions)
+        assert excess == pytest.approx(max(0.0, score.pooled_imbalance - 1.2), abs=1e-9)
+        assert value < before
+
+
+def test_prices_unequal_gpus_as_the_scorer_does() -> None:
+    rng = np.random.default_rng(0)
+    capacity = np.array([6, 5, 6, 6, 4, 6, 6, 5])
+    home = rng.dirichlet(np.ones(4)).repeat(2) / 2
+    for dispatch, objective in product(POLICIES, ("time", "load")):
+        problem = _slow(
+            dispatch=dispatch, objective=objective, capacity=capacity, speed=rng.uniform(0.5, 2, 8), home=home
+        )
+        slots = get_solver("greedy").solve(replace(problem, dispatch="even"), Stop(), 0).slots
+        found = run_annealing(problem, slots, None, SHORT, Stop(), 1)
+        assert check_layer(problem, found.slots) == ()
+        data = search_data(problem, found.slots)
+        state = empty_state(data, found.slots[problem.usable])
+        if found.target is not None:
+            state.target[:] = found.target
+        value, _ = price_state(data, state, found.target is not None)
+        assert value == pytest.approx(_scored(problem, found.slots, found.target), rel=5e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.floats(0.1, 9.0), min_size=1, max_size=6),
+    st.floats(0.0, 1.0),
+    st.integers(0, 2**31),
+)
+def test_worst_mean_is_the_tail_mean(values: list[float], tail: float, seed: int) -> None:
+    weight = np.random.default_rng(seed).dirichlet(np.ones(len(values)))
+    parts = np.zeros((2, len(values)))
+    parts[0] = values
+    assert worst_mean(parts, weight, tail) == pytest.approx(tail_mean(np.array(values), weight, tail), rel=1e-9)
+
+
+def _current(seed: int = 3) -> tuple[LayerProblem, np.ndarray]:
+    problem = _slow()
+    return problem, get_solver("greedy").solve(problem, Stop(), seed).slots
+
+
+def test_a_budget_of_moves_is_kept_and_used() -> None:
+    problem, current = _current()
+    objective = []
+    for most in (0, 2, 8, 48):
+        bounded = replace(problem, current=current, max_moves=most)
+        found = get_solver("search").solve(bounded, Stop(0.2), 1)
+        assert check_layer(bounded, found.slots) == ()
+        objective.append(score_layer(bounded, found.slots).objective)
+    assert objective[0] == pytest.approx(score_layer(problem, current).objective)
+    assert all(b <= a for a, b in pairwise(objective))
+    assert objective[1] < objective[0]
+
+
+def test_fixed_experts_stay() -> None:
+    problem, current = _current()
+    fixed = np.arange(problem.slots) % 2 == 0
+    bounded = replace(problem, current=current, fixed=fixed)
+    found = get_solver("search").solve(bounded, Stop(0.2), 1)
+    assert check_layer(bounded, found.slots) == ()
+    assert score_layer(problem, found.slots).objective < score_layer(problem, current).objective
+
+
+@pytest.mark.parametrize("lost", [(0,), (2, 5)])
+def test_what_failed_gpus_held_is_placed_again_with_the_fewest_moves(lost: tuple[int, ...]) -> None:
+    problem, current = _current()
+    capacity = np.full(8, 6)
+    capacity[list(lost)] = 0
+    failed = replace(problem, current=current, capacity=capacity)
+    mended = mend(failed)
+    assert check_layer(failed, mended) == ()
+    alive = ~np.isin(np.arange(48) // 6, lost)
+    gone = np.setdiff1d(np.arange(32), current[alive])
+    assert (mended[alive] != current[alive]).sum() == len(gone)
+    # One move fewer is impossible: every expert that is gone needs one.
+    if len(gone):
+        assert check_layer(replace(failed, max_moves=len(gone) - 1), mended) != ()
+    found = get_solver("search").solve(replace(failed, max_moves=len(gone)), Stop(0.2), 1)
+    assert check_layer(replace(failed, max_moves=len(gone)), found.slots) == ()
+
+
+def test_groups_stay_on_one_node() -> None:
+    group = np.arange(32) // 4
+    problem = _slow(group=group)
+    found = get_solver("search").solve(problem, Stop(0.2), 1)
+    assert check_layer(problem, found.slots) == ()
+    rival = min(score_layer(problem, s).objective for s in starts(problem, 0))
+    assert score_layer(problem, found.slots).objective <= rival
+
+
+@pytest.mark.parametrize("dispatch", POLICIES)
+def test_the_node_level_has_the_same_traffic(dispatch: str) -> None:
+    problem = _slow(dispatch=dispatch)
+    assert has_levels(problem)
+    coarse = node_level(problem)
+    by_node = get_solver("greedy").solve(replace(coarse, dispatch="even"), Stop(), 0).slots
+    data = search_data(coarse, by_node)
+    state = empty_state(data, by_node)
+    price_state(data, state, False)
+    target = state.target if dispatch == "planned" else None
+    loads = copy_loads(problem, by_node, target)
+    assert loads.sum() == pytest.approx(problem.mean_load.sum())
+    slots = onto_gpus(problem, by_node, loads)
+    assert check_layer(problem, slots) == ()
+    wide = None if target is None else target_fractions(coarse, by_node, target)
+    narrow = None if target is None else target_fractions(problem, slots, target)
+    a, b = score_layer(coarse, by_node, wide), score_layer(problem, slots, narrow)
+    assert a.cross_node_bytes_per_token == pytest.approx(b.cross_node_bytes_per_token)
+    assert a.remote_nodes_per_token == pytest.approx(b.remote_nodes_per_token)
+
+
+def test_redirected_dispatch_beats_fair_shares() -> None:
+    problem = _slow(dispatch="planned", tokens=1500)
+    slots = get_solver("eplb").solve(replace(problem, dispatch="nearest"), Stop(), 0).slots
+    fair = score_layer(problem, slots, near_fractions(problem, slots))
+    directed = score_layer(problem, slots, target_fractions(problem, slots, redirect(problem, slots)))
+    assert directed.cross_node_bytes_per_token < fair.cross_node_bytes_per_token
+    best = score_layer(problem, slots, plan_fractions(problem, slots))
+    assert best.objective <= min(fair.objective, directed.objective)
+
+
+@pytest.mark.parametrize("levels", [1, 4, 16])
+def test_rounded_fractions_are_whole_weights_that_sum_to_one(levels: int) -> None:
+    problem = _slow(dispatch="planned")
+    slots = get_solver("eplb").solve(replace(problem, dispatch="nearest"), Stop(), 0).slots
+    rounded = rounded_fractions(plan_fractions(problem, slots), slots, levels)
+    assert np.allclose(rounded * levels, np.round(rounded * levels))
+    for home in rounded:
+        assert np.allclose(np.bincount(slots, home), 1.0)
+    assert score_layer(problem, slots, rounded).objective > 0
+
+
+def test_a_deadline_in_the_past_returns_the_start() -> None:
+    problem, current = _current()
+    found = run_annealing(problem, current, None, SHORT, Stop.after(0.0), 1)
+    assert found.steps == 0
+    assert np.array_equal(found.slots, current)
