@@ -15,7 +15,7 @@ from placement.problem import EMPTY, FloatArray, IntArray, LayerProblem
 from placement.verify import check_layer
 from solvers.base import Features, UnsupportedError
 from solvers.heuristics.base import Heuristic
-from solvers.heuristics.packing import distinct_packing, pack, pack_uneven, separate
+from solvers.heuristics.packing import distinct_packing, pack, pack_uneven, physical_experts, separate
 
 
 def eplb_layer(load: FloatArray, slots: int, groups: int, nodes: int, gpus: int) -> IntArray:
@@ -38,21 +38,11 @@ def eplb_layer(load: FloatArray, slots: int, groups: int, nodes: int, gpus: int)
     out = np.empty(slots, dtype=np.int64)
     for node in range(nodes):
         members = by_node[node * per_node : (node + 1) * per_node]
-        physical = _physical(load[members], node_slots)
+        physical = physical_experts(np.ascontiguousarray(load[members]), node_slots, node_slots)
         count = np.bincount(physical, minlength=per_node)
         gpu, place = pack((load[members] / count)[physical], node_gpus)
         out[node * node_slots + gpu * (node_slots // node_gpus) + place] = members[physical]
     return out
-
-
-def _physical(load: FloatArray, slots: int) -> IntArray:
-    """[slots] experts in the order in which copies are made: one of each, then the hottest per copy."""
-    physical = np.concatenate([np.arange(len(load)), np.zeros(slots - len(load), dtype=np.int64)])
-    count = np.ones(len(load))
-    for i in range(len(load), slots):
-        physical[i] = int(np.argmax(load / count))
-        count[physical[i]] += 1
-    return physical
 
 
 def uneven_layer(load: FloatArray, capacity: IntArray, speed: FloatArray, slots_per_gpu: int) -> IntArray:
@@ -64,7 +54,7 @@ def uneven_layer(load: FloatArray, capacity: IntArray, speed: FloatArray, slots_
     gpus = len(capacity)
     if not len(load):
         return np.full(gpus * slots_per_gpu, EMPTY, dtype=np.int64)
-    physical = _physical(load, int(capacity.sum()))
+    physical = physical_experts(np.ascontiguousarray(load), int(capacity.sum()), int(capacity.sum()))
     share = load / np.bincount(physical, minlength=len(load))
     gpu = pack_uneven(share[physical], np.ones(len(physical), dtype=np.int64), capacity, speed)
     order = np.argsort(gpu, kind="stable")

@@ -26,6 +26,30 @@ def replicate(load: NDArray[np.float64], slots: int, most: int) -> NDArray[np.in
 
 
 @njit(cache=True, nogil=True)
+def physical_experts(load: NDArray[np.float64], slots: int, most: int) -> NDArray[np.int64]:
+    """[slots] experts in the order in which copies are made: one of each, then the hottest per copy.
+
+    No expert gets more than `most` copies. Ties go to the lower index.
+    """
+    experts = len(load)
+    made = np.empty(slots, np.int64)
+    count = np.ones(experts, np.int64)
+    share = load.copy()
+    for i in range(slots):
+        if i < experts:
+            made[i] = i
+            continue
+        best = -1
+        for e in range(experts):
+            if count[e] < most and (best < 0 or share[e] > share[best]):
+                best = e
+        made[i] = best
+        count[best] += 1
+        share[best] = load[best] / count[best]
+    return made
+
+
+@njit(cache=True, nogil=True)
 def pack(weight: NDArray[np.float64], bins: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Longest processing time into `bins` bins of equally many items: ([items] bin, [items] rank in the bin).
 

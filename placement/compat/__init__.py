@@ -1,0 +1,1 @@
+"""Functions with the signatures of other projects, so that they can be swapped in without a change."""

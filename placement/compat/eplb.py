@@ -1,0 +1,214 @@
+"""`rebalance_experts` with the arguments and results of DeepSeek's balancer (github.com/deepseek-ai/EPLB).
+
+    from placement.compat.eplb import rebalance_experts
+    physical_to_logical, logical_to_physical, counts = rebalance_experts(weight, 288, 8, 4, 32)
+
+Loads alone count here: the busiest GPU's load is made small, copies of an expert share its load alike.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from placement.errors import InputError
+from placement.problem import FloatArray, IntArray
+
+Effort = Literal["fast", "best"]
+
+SOURCE = "rebalance_experts"
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """Kicks of the search a layer, and the factor of the lower bound at which it stops."""
+
+    kicks: int
+    near: float
+
+
+BUDGETS: dict[str, _Budget] = {"fast": _Budget(10, 1.0005), "best": _Budget(1000, 1.0002)}
+
+
+def rebalance_experts(
+    weight: Any,
+    num_replicas: int,
+    num_groups: int,
+    num_nodes: int,
+    num_gpus: int,
+    old_map: Any = None,
+    *,
+    effort: Effort = "fast",
+    workers: int | None = None,
+    seed: int = 0,
+) -> tuple[Any, Any, Any]:
+    """Replicates and places the experts of every layer so that the busiest GPU of each has little to do.
+
+    Where `num_groups` is a multiple of `num_nodes` the placement is hierarchical: experts come in groups of as many
+    in turn, and every group has all its copies on one node. Else it is global. Copies of an expert are on distinct
+    GPUs, save where a GPU has more slots than there are experts for it. In every layer the busiest GPU has at most the
+    load that DeepSeek's placement gives its own, once copies that share a GPU there are held apart.
+
+    Args:
+        weight: [layers, experts] load of each expert, a numpy array (or nested lists) or a torch tensor of any type
+            and device; in any unit, not negative.
+        num_replicas: slots (physical experts) of a layer, a multiple of num_gpus and at least the experts.
+        num_groups, num_nodes, num_gpus: expert groups, nodes, GPUs of all nodes.
+        old_map: [layers, num_replicas] a physical_to_logical in use, or None. A layer is then placed anew and, if that
+            changes fewer slots, the one in use is changed only until it is as balanced. GPUs take names (within a
+            node, and nodes as wholes, in a hierarchical placement; any names in a global one) and experts slots of
+            their GPU such that the fewest slots change. No layer is less balanced than without it.
+        effort: "fast" (milliseconds for a model) or "best" (up to a second or two).
+        workers: threads; by default as many as there are cores for this process, at most one for 8 layers. No
+            influence on the result.
+        seed: of the search.
+
+    Returns:
+        (physical_to_logical [layers, num_replicas], logical_to_physical [layers, experts, most copies] padded with -1,
+        logical_count [layers, experts]), int64; tensors on the device of `weight` if that is a tensor, else arrays.
+
+    Raises:
+        InputError: loads or counts that are out of range or do not divide as they must.
+    """
+    loads = _numbers(weight, "weight")
+    sizes = _checked(loads, num_replicas, num_groups, num_nodes, num_gpus)
+    before = None if old_map is None else _checked_map(_numbers(old_map, "old_map"), loads, num_replicas)
+    if effort not in BUDGETS:
+        raise InputError(SOURCE, "effort", f"no effort is called {effort!r}", f"choose one of {', '.join(BUDGETS)}")
+    if workers is not None and workers < 1:
+        raise InputError(SOURCE, "workers", f"{workers} threads", "give at least 1")
+    slots = _placed(loads, before, num_replicas, sizes, num_gpus, BUDGETS[effort], workers, seed)
+    from solvers.loads.layer import count_copies, reverse_map
+
+    counts = count_copies(slots, loads.shape[1])
+    table = reverse_map(slots, counts)
+    if not _is_tensor(weight):
+        return slots, table, counts
+    whole = weight.detach()[:0].long()
+    return whole.new_tensor(slots), whole.new_tensor(table), whole.new_tensor(counts)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Groups and nodes that the placement minds: 1 and 1 where it is global."""
+
+    groups: int
+    nodes: int
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether it is a torch tensor; torch itself is never imported here, a tensor brings what is needed."""
+    return type(value).__module__.split(".")[0] == "torch"
+
+
+def _numbers(value: Any, name: str) -> np.ndarray[Any, Any]:
+    """A tensor or array-like as a matrix of real numbers."""
+    if _is_tensor(value):
+        value = value.detach().cpu()
+        # As numpy has no bfloat16.
+        value = (value.double() if value.is_floating_point() else value.long()).numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of unlike lengths
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "iuf" or array.ndim != 2:
+        raise InputError(SOURCE, name, f"must be a matrix of numbers, not {_kind(array)}", "give one row a layer")
+    return array
+
+
+def _kind(array: np.ndarray[Any, Any]) -> str:
+    return f"of shape {array.shape}" if array.dtype.kind in "iuf" else f"of type {array.dtype}"
+
+
+def _checked(
+    loads: np.ndarray[Any, Any], replicas: int, groups: int, nodes: int, gpus: int
+) -> _Sizes:  # fmt: skip
+    """Raises InputError unless loads and counts are in range and divide as the balancer needs it."""
+    layers, experts = loads.shape
+    if layers == 0 or experts == 0:
+        raise InputError(SOURCE, "weight", f"has shape {loads.shape}", "give at least one layer and one expert")
+    finite = np.isfinite(loads)
+    if not finite.all() or (loads < 0).any():
+        layer, expert = np.argwhere(~finite | (loads < 0))[0]
+        raise InputError(
+            SOURCE, "weight", f"layer {layer}, expert {expert} has load {loads[layer, expert]}",
+            "loads are finite and not negative",
+        )  # fmt: skip
+    for name, value in (
+        ("num_replicas", replicas), ("num_groups", groups), ("num_nodes", nodes), ("num_gpus", gpus),
+    ):  # fmt: skip
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise InputError(SOURCE, name, f"{value!r} is no positive whole number", "give at least 1")
+    if replicas < experts:
+        raise InputError(
+            SOURCE, "num_replicas", f"{replicas} slots cannot hold {experts} experts", "give a slot to every expert"
+        )
+    if replicas % gpus:
+        raise InputError(
+            SOURCE, "num_replicas", f"{replicas} slots are not shared out evenly over {gpus} GPUs",
+            f"use {replicas // gpus * gpus or gpus} or {(replicas // gpus + 1) * gpus}",
+        )  # fmt: skip
+    if gpus % nodes:
+        raise InputError(SOURCE, "num_gpus", f"{gpus} GPUs do not fill {nodes} nodes", "use whole nodes")
+    if groups % nodes:
+        return _Sizes(1, 1)
+    if experts % groups:
+        raise InputError(
+            SOURCE, "num_groups", f"{experts} experts are not {groups} groups of one size", "use a divisor, or 1"
+        )
+    return _Sizes(groups, nodes)
+
+
+def _checked_map(old: np.ndarray[Any, Any], loads: np.ndarray[Any, Any], replicas: int) -> IntArray:
+    if old.shape != (len(loads), replicas) or old.dtype.kind not in "iu":
+        raise InputError(
+            SOURCE, "old_map", f"has shape {old.shape} and type {old.dtype}",
+            f"give whole numbers of shape {(len(loads), replicas)}",
+        )  # fmt: skip
+    return np.ascontiguousarray(old, dtype=np.int64)
+
+
+def _placed(
+    loads: np.ndarray[Any, Any], old: IntArray | None, slots: int, sizes: _Sizes, gpus: int, budget: _Budget,
+    workers: int | None, seed: int,
+) -> IntArray:  # fmt: skip
+    """[layers, slots] placements. Layers go in blocks over threads: the search releases the interpreter lock."""
+    weight: FloatArray = np.ascontiguousarray(loads, dtype=np.float64)
+    layers = len(weight)
+    out = np.empty((layers, slots), dtype=np.int64)
+    threads = min(len(os.sched_getaffinity(0)), -(-layers // 8)) if workers is None else min(workers, layers)
+
+    # A future a layer would cost about as much as a layer.
+    parts = 1 if threads == 1 else 4 * threads
+
+    def part(first: int) -> None:
+        for i in range(first, layers, parts):
+            out[i] = _layer(weight[i], None if old is None else old[i], slots, sizes, gpus, budget, seed + i)
+
+    if threads == 1:
+        part(0)
+        return out
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(part, range(parts)))
+    return out
+
+
+def _layer(
+    load: FloatArray, old: IntArray | None, slots: int, sizes: _Sizes, gpus: int, budget: _Budget, seed: int
+) -> IntArray:
+    """[slots] one layer, placed anew or mended, whichever changes fewer slots of `old`."""
+    from solvers.loads.layer import mend_layer, place_layer
+
+    groups, nodes = sizes.groups, sizes.nodes
+    placed, busiest = place_layer(load, slots, groups, nodes, gpus, budget.near, budget.kicks, seed)
+    if old is None:
+        return placed
+    from solvers.loads.relabel import relabel
+
+    choices = [placed, mend_layer(load, old, groups, nodes, gpus, busiest, budget.kicks, seed)]
+    named = [relabel(found, old, len(load), nodes, gpus) for found in choices if found is not None]
+    return min(named, key=lambda found: int((found != old).sum()))

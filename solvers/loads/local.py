@@ -1,0 +1,250 @@
+"""Kernels: local search that lowers the busiest GPU, for one window of loads and copies that share alike.
+
+Iterated local search (Lourenco, Martin and Stuetzle 2003). Descent looks at a busiest GPU only: first the swap with
+any other GPU that leaves the larger of the two lowest, then a slot that changes its expert, one of its own or one
+elsewhere that takes a further copy of its experts. A kick changes a few slots; what made things worse is undone from a
+log, so that a kick costs what it changes and not the layer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+#: A worse answer within this is still the start of the next kick.
+SLACK = 1e-4
+#: A change must lower a GPU by more than this share of it: less is rounding.
+LEAST = 1e-12
+#: Kicks after which sums are made anew, so that rounding can't add up; steps of one descent after a kick.
+REFRESH, STEPS = 64, 60
+
+
+@njit(cache=True, nogil=True)
+def fill(slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools) -> None:
+    """Fills copies [experts], share [experts] (cost of a copy now), total [gpus] and holds [gpus, experts]."""
+    copies[:] = 0
+    total[:] = 0.0
+    holds[:] = False
+    for e in slots:
+        if e >= 0:
+            copies[e] += 1
+    for e in range(len(copies)):
+        share[e] = cost[copies[e], e]
+    for s in range(len(slots)):
+        if slots[s] >= 0:
+            total[s // width] += share[slots[s]]
+            holds[s // width, slots[s]] = True
+
+
+@njit(cache=True, nogil=True)
+def _swap(slots: Ints, width: int, share: Floats, total: Floats, holds: Bools, i: int, j: int) -> None:
+    g, h, a, b = i // width, j // width, slots[i], slots[j]
+    slots[i], slots[j] = b, a
+    holds[g, a], holds[g, b] = False, True
+    holds[h, b], holds[h, a] = False, True
+    change = share[b] - share[a]
+    total[g] += change
+    total[h] -= change
+
+
+@njit(cache=True, nogil=True)
+def _assign(
+    slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, j: int, new: int
+) -> None:
+    """Slot j takes a copy of `new` in place of its own; shares of both change on every GPU that holds them."""
+    old, h = slots[j], j // width
+    total[h] -= share[old]
+    holds[h, old] = False
+    copies[old] -= 1
+    copies[new] += 1
+    less, more = cost[copies[new], new] - share[new], cost[copies[old], old] - share[old]
+    for g in range(len(total)):
+        if holds[g, old]:
+            total[g] += more
+        if holds[g, new]:
+            total[g] += less
+    share[old] += more
+    share[new] += less
+    holds[h, new] = True
+    total[h] += share[new]
+    slots[j] = new
+
+
+@njit(cache=True, nogil=True)
+def _best_swap(slots: Ints, width: int, share: Floats, total: Floats, holds: Bools, g: int) -> tuple[int, int]:
+    """The swap that leaves the larger of g and the other GPU lowest; (-1, -1) if none lowers it."""
+    here = total[g]
+    best, bi, bj = here * (1 - LEAST), -1, -1
+    for h in range(len(total)):
+        there = total[h]
+        # At best both meet in the middle.
+        if 0.5 * (here + there) >= best or h == g:
+            continue
+        for i in range(g * width, (g + 1) * width):
+            a = slots[i]
+            if a < 0 or holds[h, a]:
+                continue
+            x = share[a]
+            for j in range(h * width, (h + 1) * width):
+                if slots[j] < 0:
+                    continue
+                d = x - share[slots[j]]
+                larger = max(here - d, there + d)
+                if larger < best and not holds[g, slots[j]]:
+                    best, bi, bj = larger, i, j
+    return bi, bj
+
+
+@njit(cache=True, nogil=True)
+def _best_copy(
+    slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, g: int
+) -> tuple[int, int]:
+    """(slot, expert): the slot of a replicated expert that best takes another one, to lower g; -1 if there is none."""
+    most = len(cost) - 1
+    here = total[g]
+    best, bj, be = here * (1 - LEAST), -1, -1
+    for j in range(len(slots)):
+        b, h = slots[j], j // width
+        if b < 0 or copies[b] < 2:
+            continue
+        rise = cost[copies[b] - 1, b] - share[b]
+        checked, around = False, 0.0
+        # On g itself any other expert may take the slot, elsewhere one of g's.
+        for i in range(len(copies) if h == g else width):
+            a = i if h == g else slots[g * width + i]
+            if a < 0 or a == b or holds[h, a] or copies[a] >= most:
+                continue
+            after = cost[copies[a] + 1, a]
+            larger = here - share[b] + after
+            if h != g:
+                larger = max(here - share[a] + after + (rise if holds[g, b] else 0.0), total[h] - share[b] + after)
+            if larger >= best:
+                continue
+            if not checked:
+                checked = True
+                for k in range(len(total)):
+                    if holds[k, b] and k != h and k != g:
+                        around = max(around, total[k] + rise)
+            larger = max(larger, around)
+            if larger < best:
+                best, bj, be = larger, j, a
+    return bj, be
+
+
+@njit(cache=True, nogil=True)
+def _descend(
+    slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, steps: int,
+    target: float, log: Ints, logged: int,
+) -> int:  # fmt: skip
+    """Takes improving changes until there is none, all GPUs are within `target`, `steps` are done or the log is full.
+
+    Returns:
+        entries logged.
+    """
+    spare = copies.max() > 1
+    for _ in range(steps):
+        if logged >= len(log):
+            break
+        g = int(total.argmax())
+        if total[g] <= target:
+            break
+        i, j = _best_swap(slots, width, share, total, holds, g)
+        if i >= 0:
+            _swap(slots, width, share, total, holds, i, j)
+            log[logged, 0], log[logged, 1] = i, j
+            logged += 1
+            continue
+        if not spare:
+            break
+        j, e = _best_copy(slots, width, cost, copies, share, total, holds, g)
+        if j < 0:
+            break
+        log[logged, 0], log[logged, 1] = j, -1 - slots[j]
+        logged += 1
+        _assign(slots, width, cost, copies, share, total, holds, j, e)
+    return logged
+
+
+@njit(cache=True, nogil=True)
+def _kick(
+    slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, log: Ints
+) -> int:
+    """A random change near a busiest GPU: one to four slots to other experts, or two to four swaps; entries logged."""
+    n, experts = len(slots), len(copies)
+    g, logged = int(total.argmax()), 0
+    if copies.max() > 1 and np.random.random() < 0.4:
+        # Several now and then: where GPUs hold nearly all experts, no swap is left and one copy leads back at once.
+        wanted = 2 + np.random.randint(3) if np.random.random() < 0.25 else 1
+        for _ in range(20):
+            j = np.random.randint(n)
+            b = slots[j]
+            e = slots[g * width + np.random.randint(width)] if np.random.random() < 0.6 else np.random.randint(experts)
+            if b < 0 or e < 0 or copies[b] < 2 or holds[j // width, e] or copies[e] >= len(cost) - 1:
+                continue
+            log[logged, 0], log[logged, 1] = j, -1 - b
+            logged += 1
+            _assign(slots, width, cost, copies, share, total, holds, j, e)
+            if logged == wanted:
+                break
+        if logged > 0:
+            return logged
+    for turn in range(2 + np.random.randint(3)):
+        i = g * width + np.random.randint(width) if turn == 0 else np.random.randint(n)
+        j = np.random.randint(n)
+        g1, g2 = i // width, j // width
+        if g1 == g2 or slots[i] < 0 or slots[j] < 0 or holds[g1, slots[j]] or holds[g2, slots[i]]:
+            continue
+        log[logged, 0], log[logged, 1] = i, j
+        logged += 1
+        _swap(slots, width, share, total, holds, i, j)
+    return logged
+
+
+@njit(cache=True, nogil=True)
+def improve(start: Ints, width: int, cost: Floats, target: float, kicks: int, seed: int) -> tuple[Ints, float, int]:
+    """Lowers the busiest GPU of a placement.
+
+    Args:
+        start: [slots] experts, copies on distinct GPUs; EMPTY slots (-1) stay empty. width: slots per GPU.
+        cost: [most copies + 1, experts] cost of one copy by the number of copies, not rising in it.
+        target: stops when the busiest GPU is at most this. kicks: budget of work.
+
+    Returns:
+        ([slots] best placement, never worse than the start; its busiest GPU's cost; kicks used).
+    """
+    np.random.seed(seed)
+    slots, gpus, experts = start.copy(), len(start) // width, cost.shape[1]
+    copies, share, total = np.empty(experts, np.int64), np.empty(experts), np.empty(gpus)
+    holds = np.empty((gpus, experts), np.bool_)
+    fill(slots, width, cost, copies, share, total, holds)
+    log = np.empty((max(4 * len(slots), STEPS + 8), 2), np.int64)
+    _descend(slots, width, cost, copies, share, total, holds, 4 * len(slots), target, log, 0)
+    fill(slots, width, cost, copies, share, total, holds)
+    best, value = slots.copy(), total.max()
+    current = value
+    for kick in range(kicks):
+        if value <= target:
+            return best, value, kick
+        if kick % REFRESH == REFRESH - 1:
+            fill(slots, width, cost, copies, share, total, holds)
+        logged = _kick(slots, width, cost, copies, share, total, holds, log)
+        logged = _descend(slots, width, cost, copies, share, total, holds, STEPS, target, log, logged)
+        reached = total.max()
+        if reached <= current * (1.0 + SLACK):
+            current = reached
+            if reached < value * (1 - LEAST):
+                best[:] = slots
+                value = reached
+            continue
+        for k in range(logged - 1, -1, -1):
+            j, other = log[k, 0], log[k, 1]
+            if other >= 0:
+                _swap(slots, width, share, total, holds, j, other)
+            else:
+                _assign(slots, width, cost, copies, share, total, holds, j, -1 - other)
+    return best, value, kicks

@@ -1,0 +1,255 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement.compat.eplb import rebalance_experts
+from placement.errors import InputError
+from placement.problem import LayerProblem, Topology
+from placement.verify import check_layer
+from solvers.bounds import layer_bound
+from solvers.heuristics.eplb import eplb_layer
+from tests.solvers.problems import RATES, real_shape_loads
+
+#: The balancer's published example: loads and its placement (github.com/deepseek-ai/EPLB).
+PUBLISHED = np.array(
+    [[90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27]]
+)
+ANSWER = np.array(
+    [[5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1], [7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1]]
+)
+
+
+def gpu_loads(weight: np.ndarray, slots: np.ndarray, gpus: int) -> np.ndarray:
+    """[layers, gpus] loads, counted copy by copy."""
+    out = np.zeros((len(weight), gpus))
+    for layer, row in enumerate(slots.tolist()):
+        for s, e in enumerate(row):
+            out[layer, s // (len(row) // gpus)] += weight[layer, e] / row.count(e)
+    return out
+
+
+def copies_apart(slots: np.ndarray, gpus: int) -> bool:
+    rows = np.sort(slots.reshape(len(slots) * gpus, -1), axis=1)
+    return not (rows[:, 1:] == rows[:, :-1]).any()
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[np.ndarray, int, int, int, int]:
+    """(weight, replicas, groups, nodes, gpus) that the balancer takes."""
+    nodes = draw(st.integers(1, 3))
+    gpus = nodes * draw(st.integers(1, 4))
+    groups = draw(st.sampled_from([1, nodes, 2 * nodes]))
+    by_node = groups % nodes == 0
+    experts = groups * draw(st.integers(1, 5))
+    least = -(-experts // gpus)
+    width = draw(st.integers(least, least + 3))
+    most = experts // nodes if by_node else experts
+    width = max(least, min(width, max(most, least)))
+    layers = draw(st.integers(1, 3))
+    kind = draw(st.sampled_from(["lognormal", "counts", "zeros"]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    weight = np.exp(rng.normal(0, 1.0, (layers, experts)))
+    if kind == "counts":
+        weight = rng.integers(0, 20, (layers, experts)).astype(float)
+    elif kind == "zeros":
+        weight *= rng.random((layers, experts)) < 0.5
+    return weight, width * gpus, groups, nodes, gpus
+
+
+@given(cases(), st.sampled_from(["fast", "best"]))
+@settings(max_examples=120, deadline=None)
+def test_results_have_the_balancers_shape_and_are_never_worse(case: tuple, effort: str) -> None:
+    weight, replicas, groups, nodes, gpus = case
+    slots, table, counts = rebalance_experts(weight, replicas, groups, nodes, gpus, effort=effort)
+    layers, experts = weight.shape
+    assert slots.shape == (layers, replicas)
+    assert counts.shape == (layers, experts)
+    assert {a.dtype for a in (slots, table, counts)} == {np.dtype(np.int64)}
+    assert table.shape == (layers, experts, counts.max())
+    assert counts.min() >= 1
+    for layer in range(layers):
+        for e in range(experts):
+            held = np.flatnonzero(slots[layer] == e)
+            assert table[layer, e].tolist() == held.tolist() + [-1] * (table.shape[2] - len(held))
+            assert counts[layer, e] == len(held)
+    hierarchical = groups % nodes == 0
+    if hierarchical:
+        node = np.arange(replicas) // (replicas // nodes)
+        for row in slots:
+            for group in range(groups):
+                assert len(set(node[row // (experts // groups) == group])) == 1
+    parts = nodes if hierarchical else 1
+    if replicas // gpus <= experts // parts:
+        assert copies_apart(slots, gpus)
+    theirs = np.stack([eplb_layer(row, replicas, groups, nodes, gpus) for row in weight])
+    ours, rival = gpu_loads(weight, slots, gpus).max(axis=1), gpu_loads(weight, theirs, gpus).max(axis=1)
+    for layer in range(layers):
+        if copies_apart(theirs[layer : layer + 1], gpus):
+            assert ours[layer] <= rival[layer] * (1 + 1e-9)
+
+
+@given(cases(), st.integers(0, 2**16), st.floats(0, 0.5))
+@settings(max_examples=80, deadline=None)
+def test_an_old_map_costs_no_balance_and_saves_moves(case: tuple, seed: int, drift: float) -> None:
+    weight, replicas, groups, nodes, gpus = case
+    old, _, _ = rebalance_experts(weight, replicas, groups, nodes, gpus)
+    now = weight * np.exp(np.random.default_rng(seed).normal(0, drift, weight.shape))
+    plain, _, _ = rebalance_experts(now, replicas, groups, nodes, gpus)
+    kept, _, counts = rebalance_experts(now, replicas, groups, nodes, gpus, old)
+    assert ((kept != old).sum(axis=1) <= (plain != old).sum(axis=1)).all()
+    before, after = gpu_loads(now, plain, gpus).max(axis=1), gpu_loads(now, kept, gpus).max(axis=1)
+    assert (after <= before * (1 + 1e-9)).all()
+    assert counts.min() >= 1
+    if groups % nodes == 0:
+        node = np.arange(replicas) // (replicas // nodes)
+        size = weight.shape[1] // groups
+        for row in kept:
+            assert all(len(set(node[row // size == group])) == 1 for group in range(groups))
+
+
+def test_unchanged_loads_change_no_slot() -> None:
+    weight = real_shape_loads(4, 6, 64, 8)
+    old, _, _ = rebalance_experts(weight, 72, 8, 4, 8)
+    again, _, _ = rebalance_experts(weight, 72, 8, 4, 8, old)
+    assert np.array_equal(old, again)
+
+
+def test_gpus_and_nodes_are_renamed_back() -> None:
+    """The same placement under other names is found to be the same."""
+    weight = real_shape_loads(4, 1, 64, 8)
+    old, _, _ = rebalance_experts(weight, 80, 8, 4, 16)
+    rng = np.random.default_rng(0)
+    nodes = old.reshape(4, 4, 5)[rng.permutation(4)]
+    shuffled = np.stack([node[rng.permutation(4)][:, rng.permutation(5)] for node in nodes]).reshape(1, 80)
+    assert not np.array_equal(old, shuffled)
+    again, _, _ = rebalance_experts(weight, 80, 8, 4, 16, shuffled)
+    assert np.array_equal(again, shuffled)
+
+
+@pytest.mark.parametrize("effort", ["fast", "best"])
+def test_published_example_is_at_least_as_balanced(effort: str) -> None:
+    slots, _, _ = rebalance_experts(PUBLISHED, 16, 4, 2, 8, effort=effort)
+    ours, theirs = gpu_loads(PUBLISHED, slots, 8).max(axis=1), gpu_loads(PUBLISHED, ANSWER, 8).max(axis=1)
+    assert (ours <= theirs).all()
+
+
+def test_rivals_instance_is_solved_to_its_optimum() -> None:
+    """The proven optimum is 196 2/3 (CP-SAT), the balancer's answer 232."""
+    weight = np.array([[600, 560, 120, 120, 20, 10, 10, 10]])
+    slots, _, _ = rebalance_experts(weight, 16, 1, 1, 8, effort="best")
+    assert gpu_loads(weight, slots, 8).max() == pytest.approx(590 / 3)
+
+
+@pytest.mark.parametrize("groups", [8, 1])
+def test_deepseek_r1_is_better_than_the_balancer_on_every_layer(groups: int) -> None:
+    weight = real_shape_loads(1, 58, 256, 8)
+    theirs = np.stack([eplb_layer(row, 288, groups, 4, 32) for row in weight])
+    rival = gpu_loads(weight, theirs, 32).max(axis=1)
+    for effort, gap in (("fast", 0.001), ("best", 0.0005)):
+        slots, _, _ = rebalance_experts(weight, 288, groups, 4, 32, effort=effort)
+        ours = gpu_loads(weight, slots, 32)
+        assert (ours.max(axis=1) <= rival * (1 + 1e-12)).all()
+        if groups == 1:
+            bounds = [
+                layer_bound(LayerProblem(row, Topology(32, 8), 9, RATES, objective="load"), quick=True).value
+                for row in weight
+            ]
+            assert np.mean(ours.max(axis=1) / ours.mean(axis=1) / bounds) <= 1 + gap
+
+
+def test_a_whole_model_takes_far_less_than_a_second() -> None:
+    """Ten times the time it takes on two idle cores, so that only a change of kind fails."""
+    weight = real_shape_loads(1, 58, 256, 8)
+    rebalance_experts(weight[:2], 288, 1, 4, 32)
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        rebalance_experts(weight, 288, 1, 4, 32)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.25
+
+
+def test_answers_keep_the_rules_of_a_layer_problem() -> None:
+    weight = real_shape_loads(3, 3, 64, 8)
+    groups = np.arange(64) // 8
+    slots, _, _ = rebalance_experts(weight, 96, 8, 4, 16)
+    for row, placed in zip(weight, slots, strict=True):
+        problem = LayerProblem(row, Topology(16, 4), 6, RATES, objective="load", group=groups)
+        assert check_layer(problem, placed) == ()
+
+
+def test_workers_and_repeats_do_not_change_the_result() -> None:
+    weight = real_shape_loads(2, 20, 96, 8)
+    first = rebalance_experts(weight, 128, 1, 1, 64, workers=1)
+    for workers in (1, 2, 3):
+        for a, b in zip(first, rebalance_experts(weight, 128, 1, 1, 64, workers=workers), strict=True):
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.float32, np.float64])
+def test_any_number_type_and_layout(dtype: type) -> None:
+    weight = np.asfortranarray(np.random.default_rng(0).integers(1, 200, (3, 16)).astype(dtype))
+    expected = rebalance_experts(weight.astype(float).tolist(), 24, 1, 1, 8)
+    for a, b in zip(rebalance_experts(weight, 24, 1, 1, 8), expected, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_torch_tensors_in_and_out() -> None:
+    torch = pytest.importorskip("torch")
+    weight = real_shape_loads(2, 3, 32, 4)
+    expected = rebalance_experts(weight.astype(np.float32), 48, 4, 2, 8)
+    for dtype in (torch.float32, torch.float64):
+        tensor = torch.tensor(weight.astype(np.float32), dtype=dtype)
+        found = rebalance_experts(tensor, 48, 4, 2, 8, torch.from_numpy(expected[0]))
+        assert all(isinstance(a, torch.Tensor) and a.dtype == torch.int64 and a.device == tensor.device for a in found)
+        assert np.array_equal(found[0].numpy(), expected[0])
+    bf16 = torch.tensor(weight, dtype=torch.bfloat16, requires_grad=True)
+    assert rebalance_experts(bf16, 48, 4, 2, 8)[2].sum() == 3 * 48
+    assert rebalance_experts(torch.ones(2, 8, dtype=torch.int32), 8, 1, 1, 4)[0].shape == (2, 8)
+
+
+GOOD: dict[str, object] = {
+    "weight": np.ones((2, 8)), "num_replicas": 12, "num_groups": 4, "num_nodes": 2, "num_gpus": 4
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weight": np.ones(8)}, "weight: must be a matrix"),
+        ({"weight": np.ones((0, 8))}, "at least one layer"),
+        ({"weight": np.ones((2, 0))}, "at least one layer"),
+        ({"weight": [["a"]]}, "must be a matrix of numbers"),
+        ({"weight": [[1], [1, 2]]}, "must be a matrix of numbers"),
+        ({"weight": np.full((2, 8), np.nan)}, "layer 0, expert 0 has load nan"),
+        ({"weight": np.full((2, 8), -1.0)}, "has load -1"),
+        ({"weight": np.full((2, 8), np.inf)}, "has load inf"),
+        ({"num_replicas": 4}, "4 slots cannot hold 8 experts"),
+        ({"num_replicas": 13}, "13 slots are not shared out evenly over 4 GPUs; use 12 or 16"),
+        ({"num_replicas": 12.0}, "num_replicas: 12.0 is no positive whole number"),
+        ({"num_gpus": 0}, "num_gpus: 0 is no positive"),
+        ({"num_gpus": 3, "num_groups": 4}, "3 GPUs do not fill 2 nodes"),
+        ({"num_groups": 6}, "8 experts are not 6 groups"),
+        ({"old_map": np.zeros((2, 8), int)}, "old_map: has shape (2, 8)"),
+        ({"old_map": np.zeros((2, 12))}, "old_map: has shape (2, 12) and type float64"),
+        ({"effort": "most"}, "no effort is called 'most'"),
+        ({"workers": 0}, "workers: 0 threads"),
+    ],
+)
+def test_bad_input_is_one_line(change: dict, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        rebalance_experts(**(GOOD | change))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_old_map_of_anything_is_taken() -> None:
+    """A map with gaps or unknown experts matches what it can."""
+    old = np.full((2, 12), -1)
+    plain, _, _ = rebalance_experts(**GOOD)
+    kept, _, _ = rebalance_experts(**GOOD, old_map=old)
+    assert np.array_equal(np.sort(plain), np.sort(kept))
+    rebalance_experts(**GOOD, old_map=old + 1000)
