@@ -43,6 +43,7 @@ class Assessor:
         phase: Phase,
         statistics: Sequence[LayerStatistics],
         objective: Objective = "time",
+        tail: float = 1.0,
     ) -> None:
         """Builds the layer problems of `phase` and of the workload's other phases.
 
@@ -51,7 +52,7 @@ class Assessor:
         """
         self.scenario, self.split, self.phase = scenario, split, phase
         self.problems: dict[Phase, tuple[LayerProblem, ...]] = {
-            each: layer_problems(scenario, split, each, statistics, objective)
+            each: layer_problems(scenario, split, each, statistics, objective, tail=tail)
             for each in dict.fromkeys((phase, *phases_of(scenario)))
         }
 

@@ -200,6 +200,8 @@ class RoutingRecord(Record):
     solved_on: Literal["all", "first-half"]
     judged_on: Literal["all", "second-half"]
     windows_per_trace: Count
+    judged_windows_per_trace: Count
+    mixture: bool
     tokens_solved: Whole
     tokens_judged: Whole
 
@@ -234,6 +236,7 @@ class Plan(Record):
     scenario: ScenarioRecord
     phase: Phase
     objective: Literal["time", "load"]
+    tail: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
     dispatch: Dispatch
     message_rule: MessageRule
     split: SplitRecord

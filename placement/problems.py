@@ -18,13 +18,14 @@ def layer_problems(
     statistics: Sequence[LayerStatistics],
     objective: Objective = "time",
     max_load: float | None = None,
+    tail: float = 1.0,
 ) -> tuple[LayerProblem, ...]:
     """One problem per MoE layer.
 
     Args:
         phase: the phase whose prices count; tokens per GPU are the split's own in that phase.
         statistics: routing of each MoE layer.
-        max_load: see LayerProblem.max_load; the planner sets its own where it is None.
+        max_load: see LayerProblem.max_load; the planner sets its own where it is None. tail: see LayerProblem.tail.
 
     Raises:
         InputError: the split's ranks do not fill nodes, or the GPU states no rate for a data type.
@@ -43,6 +44,7 @@ def layer_problems(
             rule=scenario.message_rule,
             objective=objective,
             max_load=max_load,
+            tail=tail,
         )
         for layer in statistics
     )

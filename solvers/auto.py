@@ -14,6 +14,7 @@ from solvers.candidates import Candidate, candidate, choose, merit
 from solvers.dispatch import needs_fractions
 from solvers.heuristics.eplb import scorable
 from solvers.registry import BASELINES, get_solver
+from solvers.search.solver import SearchSolver
 from solvers.stop import Stop
 
 #: CP-SAT joins below this many placement binaries (experts x GPUs) and distinct token sets x bins.
@@ -43,7 +44,7 @@ class AutoSolver:
         found = list(rivals)
         termination, iterations, unsupported = Termination.FINISHED, 0, ""
         try:
-            answer = get_solver("search").solve(problem, stop, seed)
+            answer = SearchSolver().improve(problem, rivals, stop, seed)
             termination, iterations = answer.termination, answer.iterations
             if answer.slots is not None:
                 found.append(candidate(problem, answer.slots, answer.fractions))
@@ -64,7 +65,7 @@ class AutoSolver:
             near = best.score.objective * (1 + DISPATCH_GAIN)
             solved = [candidate(problem, r.slots, r.fractions, True) for r in rivals if r.score.objective < near]
             rivals = [*solved, *(r for r in rivals if r.score.objective >= near)]
-            best = choose(problem, [best, *rivals])
+            best = choose(problem, [candidate(problem, best.slots, best.fractions, True), *rivals])
         if proof is None and rivals and problem.sets is not None and problem.objective == "time":
             rival = choose(problem, rivals)
             kept = merit(problem, rival.score)[0] <= merit(problem, best.score)[0]

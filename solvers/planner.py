@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from placement.cost.moe_layer import LayerScore, score_layer
 from placement.errors import InfeasibleError, NothingFoundError
@@ -14,7 +15,7 @@ from placement.problem import FloatArray, IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from placement.verify import check_layer
 from solvers.bounds import layer_bound
-from solvers.dispatch import fractions_for
+from solvers.dispatch import fractions_for, needs_fractions
 from solvers.heuristics.eplb import EplbSolver, scorable
 from solvers.heuristics.greedy import GreedySolver
 from solvers.registry import BASELINES, get_solver
@@ -58,7 +59,8 @@ def balance_floor(problem: LayerProblem) -> LayerProblem:
     bounded = problem.max_load is not None or problem.max_moves is not None
     if problem.objective == "load" or problem.sets is None or bounded:
         return problem
-    scored = scorable(problem)
+    # Loads are all that counts here, and without token sets they are quick to score.
+    scored = replace(scorable(problem), sets=None)
     starts = list(EplbSolver().variants(problem))
     if problem.group is None:
         starts.append(GreedySolver().place(problem, 0))
@@ -100,7 +102,8 @@ def plan_layers(
         return _answer(i, problem, found, proves=target is problem)
 
     answers: list[LayerAnswer] = []
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    # The matrices of a layer are small: threads inside linear algebra would only wait for each other.
+    with threadpool_limits(1), ThreadPoolExecutor(max(1, workers)) as pool:
         for i, answer in enumerate(pool.map(one, range(len(problems)))):
             answers.append(answer)
             if on_layer is not None:
@@ -121,7 +124,9 @@ def _answer(index: int, problem: LayerProblem, found: Result, proves: bool) -> L
     faults = check_layer(problem, found.slots)
     if faults:
         raise RuntimeError(f"layer {index}: the solver returned an invalid placement: {'; '.join(faults)}")
-    fractions = fractions_for(problem, found.slots, found.fractions)
+    fractions = found.fractions if needs_fractions(problem) else None
+    if fractions is None:
+        fractions = fractions_for(problem, found.slots)
     score = score_layer(problem, found.slots, fractions)
     bound = layer_bound(problem, score.objective)
     value, source = bound.value, bound.source

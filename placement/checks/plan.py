@@ -227,12 +227,17 @@ def _routing(plan: Plan, traces: Sequence[str]) -> tuple[Routing | None, str]:
             f"give in this order: {', '.join(i.name for i in inputs)}",
         )  # fmt: skip
     held_out = record.solved_on != "all"
-    return routing_of(sources, scenario.model.moe.top_k, "yes" if held_out else "no", record.windows_per_trace), ""
+    routing = routing_of(
+        sources, scenario.model.moe.top_k, "yes" if held_out else "no", record.windows_per_trace,
+        record.judged_windows_per_trace, record.mixture,
+    )  # fmt: skip
+    return routing, ""
 
 
 def _check_objectives(plan: Plan, routing: Routing) -> str:
     """Each layer's objective on the routing it was solved on."""
-    problems = Assessor(plan.scenario.spec, _split(plan), plan.phase, routing.solved_on, plan.objective).problems
+    assessor = Assessor(plan.scenario.spec, _split(plan), plan.phase, routing.solved_on, plan.objective, plan.tail)
+    problems = assessor.problems
     placement = own_placement(plan)
     for i, layer in enumerate(plan.layers):
         score = score_layer(problems[plan.phase][i], placement.slots[i], placement.fractions[i])

@@ -56,7 +56,8 @@ class SolveOptions:
     dp: int | None = None
     batch: int | None = None
     holdout: bool | None = None
-    windows: int = 1
+    windows: int | None = None
+    tail: float = 1.0
     balance_floor: bool = True
     time_limit: float | None = None
     work: float = 1.0
@@ -117,9 +118,15 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--windows",
             type=click.IntRange(1, 10_000),
             metavar="N",
-            default=1,
+            help="Load windows per trace. Default: three in all to solve on, one per trace to judge on.",
+        ),
+        click.option(
+            "--tail",
+            type=click.FloatRange(0.0, 1.0),
+            metavar="SHARE",
+            default=1.0,
             show_default=True,
-            help="Load windows per trace.",
+            help="Look at the worst share of the windows only: 1 their mean, 0 the worst window.",
         ),
         click.option(
             "--balance-floor/--no-balance-floor",

@@ -85,14 +85,16 @@ def make_plan(scenario: Scenario, options: SolveOptions, progress: Progress, wit
     choice = enumerate_splits(scenario)
     split_done = time.perf_counter()
     progress.stage("reading the routing" if options.traces else "making synthetic routing")
-    routing = load_routing(scenario, options.traces, options.seed, _holdout(options), options.windows)
+    # A tail is one of the windows themselves: their mixture would stand for most of the weight.
+    mixture = options.tail >= 1.0
+    routing = load_routing(scenario, options.traces, options.seed, _holdout(options), options.windows, mixture)
     objective: Objective = options.objective or ("load" if routing.counts_only else "time")
     routing_done = time.perf_counter()
 
     split = choice.best
     if scenario.pins.batch is None and scenario.workload.kind == "serving":
         split = _within_objectives(scenario, split, phase, routing, stop_at, options, progress)
-    problems = layer_problems(scenario, split, phase, routing.solved_on, objective)
+    problems = layer_problems(scenario, split, phase, routing.solved_on, objective, tail=options.tail)
     answers = _solve_all(problems, stop_at, options, progress)
     solved_done = time.perf_counter()
 
@@ -122,6 +124,7 @@ def make_plan(scenario: Scenario, options: SolveOptions, progress: Progress, wit
         scenario=ScenarioRecord(name=scenario.name, spec=scenario),
         phase=phase,
         objective=objective,
+        tail=options.tail,
         dispatch=scenario.dispatch,
         message_rule=scenario.message_rule,
         split=SplitRecord.of(split),

@@ -31,8 +31,9 @@ from placement.problem import FloatArray
 
 Floats = NDArray[np.float64]
 
-#: Steps of the method, and how often a proven value is taken.
-STEPS, EVERY = 160, 10
+#: Steps of the method, how often a proven value is taken, the gain per round below which it ends, and the steps that
+#: it takes at least.
+STEPS, EVERY, ENOUGH, LEAST_STEPS = 160, 10, 5e-3, 30
 #: Penalty as a multiple of the largest tangent entry.
 PENALTY = 0.8
 #: Relative allowance for rounding in eigenvalues and sums, of the sizes that enter them.
@@ -133,7 +134,7 @@ def distinct_bins(ids: NDArray[np.int64], weight: FloatArray, experts: int, bins
         if step % EVERY == 1:
             # <W, X> counts every pair twice.
             proven = constant + _extremes(rho * u, 0.5 * out, bins, most, exact)
-            if step > 60 and proven <= best + 2e-4:
+            if step > LEAST_STEPS and proven <= best + ENOUGH:
                 best = max(best, proven)
                 break
             best = max(best, proven)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from placement.problem import FloatArray, IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from solvers.base import Features, UnsupportedError
 from solvers.bounds import layer_bound
-from solvers.candidates import candidate, choose
+from solvers.candidates import Candidate, candidate, choose
 from solvers.dispatch import needs_fractions, target_fractions
 from solvers.heuristics.greedy import GreedySolver
 from solvers.search.arrays import SetRows
@@ -23,11 +24,12 @@ from solvers.search.terms import Terms, terms_of
 from solvers.stop import Stop
 
 #: Default budgets and temperatures (docs/performance.md): experts onto nodes; then onto their GPUs, with replicas and
-#: without; and all at once where the node level does not decide the traffic.
+#: without; all at once where the node level does not decide the traffic; and inside one node, where little is at stake.
 ON_NODES = Schedule(250_000, 0.02, 0.0005, 10.0, 1.0)
 ON_GPUS = Schedule(100_000, 0.001, 0.0002, 1.0, 1.0)
 ON_GPUS_SINGLE = Schedule(300_000, 0.01, 0.0003, 1.0, 1.0)
 AT_ONCE = Schedule(300_000, 0.01, 0.0003, 3.0, 0.5)
+IN_ONE_NODE = Schedule(60_000, 0.005, 0.0002, 1.0, 0.3)
 #: A layer has the default steps at this many experts; with fewer or more in proportion, within limits.
 EXPERTS, LEAST, MOST = 64, 0.4, 1.6
 #: More bins than these make a step dearer, so that it has fewer.
@@ -50,8 +52,21 @@ class SearchSolver:
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve."""
+        return self.improve(problem, [], stop, seed)
+
+    def improve(self, problem: LayerProblem, known: Sequence[Candidate], stop: Stop, seed: int) -> Result:
+        """The best answer from the given ones and the solver's own starts.
+
+        Args:
+            known: answers at hand, scored; they are not scored again.
+
+        Raises:
+            UnsupportedError: see LayerSolver.solve.
+        """
         started = time.perf_counter()
-        found = [candidate(problem, slots) for slots in starts(problem, seed)]
+        seen = {each.slots.tobytes() for each in known}
+        fresh = [slots for slots in starts(problem, seed) if slots.tobytes() not in seen]
+        found = [*known, *(candidate(problem, slots) for slots in fresh)]
         if not found:
             raise UnsupportedError("no placement to start from keeps the groups, the fixed slots and the moves")
         terms = terms_of(problem)
@@ -59,9 +74,10 @@ class SearchSolver:
         free = all(part is None for part in (problem.group, problem.max_moves, problem.fixed, problem.capacity))
         if free and problem.speed is None:
             target = _target(problem) if problem.objective == "load" else 0.0
+            packed = GreedySolver().place(problem, seed)
             for cost, weight, share in _load_costs(problem, terms):
                 kicks = max(1, int(KICKS * share * stop.work))
-                slots, used = _balance(found[-1].slots, problem, cost, weight, target, kicks, stop, seed)
+                slots, used = _balance(packed, problem, cost, weight, target, kicks, stop, seed)
                 found.append(candidate(problem, slots))
                 steps += used
         homes_matter = problem.dispatch != "even" and problem.usable_slots > problem.experts
@@ -92,6 +108,8 @@ def _load_costs(problem: LayerProblem, terms: Terms) -> list[tuple[FloatArray, F
     a low time beside, as further windows: copies of cold experts cost weight reads that loads don't show.
     """
     weight = terms.window_weight
+    if problem.objective == "load" and problem.slots_per_gpu == 1:
+        return [(terms.cost, weight, 1.0)]
     if problem.objective == "load":
         timed = terms_of(replace(problem, objective="time")).cost
         mean = timed[1].sum(axis=1, keepdims=True) / problem.topology.gpus
@@ -132,7 +150,8 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
     if not terms.bins.linear and problem.objective == "time":
         rows = SetRows.of(problem.sets, problem.experts, problem.windows)
     if not has_levels(problem):
-        schedule = AT_ONCE.scaled(size * min(1.0, BINS / terms.bins.count))
+        plan = AT_ONCE if problem.topology.nodes > 1 else IN_ONE_NODE
+        schedule = plan.scaled(size * min(1.0, BINS / terms.bins.count))
         return [run_annealing(problem, start, None, schedule, stop, seed, rows)]
     coarse = node_level(problem)
     if problem.max_load is not None:
