@@ -48,13 +48,18 @@ def touch(problem: LayerProblem, shares: Shares) -> Touch:
         return Touch(load, load, node, slot_load)
     node_of = topology.node_of_gpu
     by_gpu = _touched(
-        problem.sets.ids, problem.sets.weight, problem.experts, shares.start, gpu, shares.fraction, classes,
-        topology.gpus,
+        problem.sets.ids, problem.sets.weight, problem.experts, shares.start, gpu, shares.fraction,
+        np.arange(classes), topology.gpus,
     )  # fmt: skip
+    # Where every GPU is a class (`nearest`), those of one node still share out alike over nodes: one of each is enough.
+    each = classes == topology.gpus and topology.nodes > 1
+    some = np.arange(0, classes, topology.gpus_per_node if each else 1)
     by_node = _touched(
-        problem.sets.ids, problem.sets.weight, problem.experts, shares.start, node_of[gpu], shares.fraction, classes,
+        problem.sets.ids, problem.sets.weight, problem.experts, shares.start, node_of[gpu], shares.fraction, some,
         topology.nodes,
     )  # fmt: skip
+    if each:
+        by_node = by_node[node_of]
     return Touch(load, by_gpu, by_node, slot_load)
 
 
@@ -91,23 +96,23 @@ def _touched(
     start: NDArray[np.int64],
     place: NDArray[np.int64],
     fraction: NDArray[np.float64],
-    classes: int,
+    classes: NDArray[np.int64],
     places: int,
 ) -> NDArray[np.float64]:
     """[classes, windows, places] chance of touching each place; several copies of an expert in one place add up."""
     sets, k = ids.shape
     windows = weight.shape[0]
-    out = np.zeros((classes, windows, places))
+    out = np.zeros((len(classes), windows, places))
     miss = np.ones(places)
     share = np.zeros(places)
     seen = np.empty(places, np.int64)
     here = np.empty(places, np.int64)
     is_seen = np.zeros(places, np.bool_)
-    for c in range(classes):
+    for c in range(len(classes)):
         for s in range(sets):
             n_seen = 0
             for j in range(k):
-                row = c * experts + ids[s, j]
+                row = classes[c] * experts + ids[s, j]
                 n_here = 0
                 for i in range(start[row], start[row + 1]):
                     p = place[i]

@@ -25,9 +25,9 @@ from solvers.stop import Stop
 
 #: Default budgets and temperatures (docs/performance.md): experts onto nodes; then onto their GPUs, with replicas and
 #: without; all at once where the node level does not decide the traffic; and inside one node, where little is at stake.
-ON_NODES = Schedule(250_000, 0.02, 0.0005, 10.0, 1.0)
-ON_GPUS = Schedule(100_000, 0.001, 0.0002, 1.0, 1.0)
-ON_GPUS_SINGLE = Schedule(300_000, 0.01, 0.0003, 1.0, 1.0)
+ON_NODES = Schedule(150_000, 0.02, 0.0005, 10.0, 1.0)
+ON_GPUS = Schedule(60_000, 0.001, 0.0002, 1.0, 1.0)
+ON_GPUS_SINGLE = Schedule(200_000, 0.01, 0.0003, 1.0, 1.0)
 AT_ONCE = Schedule(300_000, 0.01, 0.0003, 3.0, 0.5)
 IN_ONE_NODE = Schedule(60_000, 0.005, 0.0002, 1.0, 0.3)
 #: A layer has the default steps at this many experts; with fewer or more in proportion, within limits.
@@ -71,8 +71,10 @@ class SearchSolver:
             raise UnsupportedError("no placement to start from keeps the groups, the fixed slots and the moves")
         terms = terms_of(problem)
         termination, steps = Termination.WORK, 0
-        free = all(part is None for part in (problem.group, problem.max_moves, problem.fixed, problem.capacity))
-        if free and problem.speed is None:
+        bound_by = (problem.group, problem.max_moves, problem.fixed, problem.capacity, problem.speed)
+        free = all(part is None for part in bound_by)
+        # Where messages between nodes decide, a placement made for loads alone does not win.
+        if free and (problem.objective == "load" or problem.sets is None or not has_levels(problem)):
             target = _target(problem) if problem.objective == "load" else 0.0
             packed = GreedySolver().place(problem, seed)
             for cost, weight, share in _load_costs(problem, terms):
@@ -81,7 +83,7 @@ class SearchSolver:
                 found.append(candidate(problem, slots))
                 steps += used
         homes_matter = problem.dispatch != "even" and problem.usable_slots > problem.experts
-        if not terms.bins.linear or homes_matter or not free or problem.speed is not None:
+        if not terms.bins.linear or homes_matter or not free:
             for annealed in _anneal(problem, choose(problem, found).slots, terms, stop, seed):
                 fractions = None
                 if needs_fractions(problem) and annealed.target is not None:

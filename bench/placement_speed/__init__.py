@@ -1,0 +1,1 @@
+"""Seconds, memory and gaps of expert placement by size."""
