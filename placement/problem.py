@@ -50,6 +50,19 @@ def moves_between(before: IntArray, after: IntArray, slots_per_gpu: int) -> int:
     return len(np.setdiff1d((held + after)[after != EMPTY], (held + before)[before != EMPTY]))
 
 
+class FrozenArrays:
+    """Base of records whose arrays can't be written to, also after a trip through another process.
+
+    Compiled kernels are made for read-only arrays or for writable ones; an unpickled record must not ask for new ones.
+    """
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for value in state.values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+        self.__dict__.update(state)
+
+
 @dataclass(frozen=True)
 class Topology:
     """GPUs of one expert-parallel group on their links."""
@@ -100,7 +113,7 @@ class LayerRates:
 
 
 @dataclass(frozen=True)
-class TokenSets:
+class TokenSets(FrozenArrays):
     """The distinct k-sets of experts that tokens of a layer use.
 
     Attributes:
@@ -117,7 +130,7 @@ class TokenSets:
 
 
 @dataclass(frozen=True)
-class LayerProblem:
+class LayerProblem(FrozenArrays):
     """One layer's placement problem.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from solvers.bounds import layer_bound
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.heuristics.eplb import EplbSolver, scorable
 from solvers.heuristics.greedy import GreedySolver
+from solvers.parallel import Backend, Carried, carry, map_layers
 from solvers.registry import BASELINES, get_solver
 from solvers.stop import Stop
 
@@ -78,42 +78,59 @@ def plan_layers(
     workers: int = 1,
     on_layer: Callable[[int], None] | None = None,
     floor: bool = True,
+    backend: Backend | None = None,
 ) -> tuple[LayerAnswer, ...]:
-    """Places every layer; the same answer for any number of workers.
+    """Places every layer; the same answer for any number of workers and on every backend.
 
     Args:
         problems: one a layer. strategy: a solver's name. seed: layer i uses a stream of its own of it.
-        workers: threads (compiled search and CP-SAT release the interpreter lock).
+        workers: processes or threads.
         on_layer: called with a layer's position when it is done, from the calling thread.
         floor: whether solved layers keep the balance floor (see `balance_floor`); baselines never do.
+        backend: what workers are (solvers.parallel); None: processes, but threads where little is to do.
 
     Raises:
         InfeasibleError: a layer is proven to have no answer. NothingFoundError: none was found.
         RuntimeError: a solver returned an invalid placement (a bug).
     """
-    solver = get_solver(strategy)
+    get_solver(strategy)
     seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0] >> 1) for i in range(len(problems))]
 
-    def one(i: int) -> LayerAnswer:
-        problem = problems[i]
-        share = stop if stop.deadline is None else _share(stop, len(problems) - i, workers)
-        target = balance_floor(problem) if floor and strategy not in BASELINES else problem
-        found = solver.solve(target, share, seeds[i])
-        return _answer(i, problem, found, proves=target is problem)
-
-    answers: list[LayerAnswer] = []
+    workers = max(1, workers)
+    floor = floor and strategy not in BASELINES
+    tasks = [
+        _Task(i, problem, strategy, carry(stop), seeds[i], floor, -(-(len(problems) - i) // workers))
+        for i, problem in enumerate(problems)
+    ]
+    if backend is None:
+        # Starting processes takes longer than heuristics do, or kernels that need no interpreter.
+        heavy = strategy not in BASELINES and any(problem.sets is not None for problem in problems)
+        backend = "processes" if heavy else "threads"
     # The matrices of a layer are small: threads inside linear algebra would only wait for each other.
-    with threadpool_limits(1), ThreadPoolExecutor(max(1, workers)) as pool:
-        for i, answer in enumerate(pool.map(one, range(len(problems)))):
-            answers.append(answer)
-            if on_layer is not None:
-                on_layer(i)
-    return tuple(answers)
+    with threadpool_limits(1):
+        return map_layers(_plan_layer, tasks, workers, backend, on_layer)
 
 
-def _share(stop: Stop, layers_left: int, workers: int) -> Stop:
-    left = stop.seconds_left() or 0.0
-    return Stop.after(left * min(1.0, max(1, workers) / layers_left), stop.work)
+@dataclass(frozen=True)
+class _Task:
+    """One layer to plan, fit to be sent to another process; `rounds`: layers that its worker has still to do."""
+
+    index: int
+    problem: LayerProblem
+    strategy: str
+    stop: Carried
+    seed: int
+    floor: bool
+    rounds: int
+
+
+def _plan_layer(task: _Task) -> LayerAnswer:
+    stop = task.stop.here()
+    if stop.deadline is not None:
+        stop = Stop.after((stop.seconds_left() or 0.0) / task.rounds, stop.work)
+    target = balance_floor(task.problem) if task.floor else task.problem
+    found = get_solver(task.strategy).solve(target, stop, task.seed)
+    return _answer(task.index, task.problem, found, proves=target is task.problem)
 
 
 def _answer(index: int, problem: LayerProblem, found: Result, proves: bool) -> LayerAnswer:

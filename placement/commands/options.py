@@ -58,6 +58,7 @@ class SolveOptions:
     holdout: bool | None = None
     windows: int | None = None
     tail: float = 1.0
+    backend: Literal["processes", "threads", "sequential", "ray"] | None = None
     balance_floor: bool = True
     time_limit: float | None = None
     work: float = 1.0
@@ -158,7 +159,12 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="N",
             default=0,
             show_default=True,
-            help="Threads; 0 takes one per core. Does not change the plan.",
+            help="Processes or threads; 0 takes one per core. Does not change the plan.",
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(["processes", "threads", "sequential", "ray"]),
+            help="What solves layers in parallel. Default: processes, but threads where there is little to do.",
         ),
     ]
     return reduce(lambda wrapped, option: option(wrapped), reversed(options), function)

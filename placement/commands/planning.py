@@ -215,7 +215,14 @@ def _solve(
 ) -> tuple[LayerAnswer, ...]:
     try:
         return plan_layers(
-            problems, strategy, stop, options.seed, options.threads, progress.advance, options.balance_floor
+            problems,
+            strategy,
+            stop,
+            options.seed,
+            options.threads,
+            progress.advance,
+            options.balance_floor,
+            options.backend,
         )
     except UnsupportedError as error:
         raise InputError("--strategy", strategy, str(error), "choose another strategy, such as auto") from None

@@ -53,8 +53,8 @@ def test_recorded_routing_is_named_with_its_hash_and_held_out(folder: Path) -> N
 
 def test_no_holdout_uses_everything_for_both(call: Callable[..., Done], folder: Path) -> None:
     done = call(
-        "solve", "--spec", str(folder / "tiny.yaml"), "--trace", str(folder / "a.npz"), "--no-holdout", "--windows", "1",
-        *QUICK, "--json",
+        "solve", "--spec", str(folder / "tiny.yaml"), "--trace", str(folder / "a.npz"), "--no-holdout",
+        "--windows", "1", *QUICK, "--json",
     )  # fmt: skip
     plan = json.loads(done.out)
     assert plan["provenance"]["routing"]["tokens_solved"] == plan["provenance"]["routing"]["tokens_judged"] == 120

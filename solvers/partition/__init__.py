@@ -1,0 +1,1 @@
+"""Hypergraph partitioning of co-activated experts (Mt-KaHyPar)."""
