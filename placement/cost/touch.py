@@ -88,6 +88,28 @@ def _loads(
     return out, by_slot
 
 
+#: With up to so many places a set's chances are worked out for all of them, as vectors; else for those it may reach.
+DENSE = 64
+
+
+@njit(cache=True, nogil=True)
+def _keep_rows(
+    experts: int,
+    start: NDArray[np.int64],
+    place: NDArray[np.int64],
+    fraction: NDArray[np.float64],
+    row: int,
+    keep: NDArray[np.float64],
+) -> None:
+    """Fills keep [experts, places] with the chance that a class's token does not send an expert's copy to a place."""
+    keep[:] = 1.0
+    for e in range(experts):
+        for i in range(start[row + e], start[row + e + 1]):
+            keep[e, place[i]] -= fraction[i]
+        for i in range(start[row + e], start[row + e + 1]):
+            keep[e, place[i]] = max(0.0, keep[e, place[i]])
+
+
 @njit(cache=True, nogil=True)
 def _touched(
     ids: NDArray[np.int32],
@@ -103,35 +125,44 @@ def _touched(
     sets, k = ids.shape
     windows = weight.shape[0]
     out = np.zeros((len(classes), windows, places))
+    keep = np.empty((experts, places))
     miss = np.ones(places)
-    share = np.zeros(places)
     seen = np.empty(places, np.int64)
-    here = np.empty(places, np.int64)
     is_seen = np.zeros(places, np.bool_)
     for c in range(len(classes)):
+        row = classes[c] * experts
+        _keep_rows(experts, start, place, fraction, row, keep)
+        if places <= DENSE:
+            for s in range(sets):
+                first = keep[ids[s, 0]]
+                for p in range(places):
+                    miss[p] = first[p]
+                for j in range(1, k):
+                    factor = keep[ids[s, j]]
+                    for p in range(places):
+                        miss[p] *= factor[p]
+                for w in range(windows):
+                    if weight[w, s] == 0.0:
+                        continue
+                    for p in range(places):
+                        out[c, w, p] += weight[w, s] * (1.0 - miss[p])
+            continue
         for s in range(sets):
             n_seen = 0
             for j in range(k):
-                row = classes[c] * experts + ids[s, j]
-                n_here = 0
-                for i in range(start[row], start[row + 1]):
+                e = ids[s, j]
+                for i in range(start[row + e], start[row + e + 1]):
                     p = place[i]
-                    if share[p] == 0.0:
-                        here[n_here] = p
-                        n_here += 1
-                    share[p] += fraction[i]
-                for i in range(n_here):
-                    p = here[i]
-                    miss[p] *= max(0.0, 1.0 - share[p])
-                    share[p] = 0.0
                     if not is_seen[p]:
                         is_seen[p] = True
                         seen[n_seen] = p
                         n_seen += 1
             for i in range(n_seen):
                 p = seen[i]
-                for w in range(windows):
-                    out[c, w, p] += weight[w, s] * (1.0 - miss[p])
-                miss[p] = 1.0
+                here = 1.0
+                for j in range(k):
+                    here *= keep[ids[s, j], p]
                 is_seen[p] = False
+                for w in range(windows):
+                    out[c, w, p] += weight[w, s] * (1.0 - here)
     return out

@@ -76,22 +76,29 @@ def _tangent(
     sets, k = ids.shape
     out[:] = 0.0
     constant, mean = 0.0, 0.0
-    slope = np.empty(k)
+    # The line rise[b] - step[b] * s goes through 1 / (1 + s) at the whole numbers b and b + 1.
+    rise, step = np.empty(k), np.empty(k)
+    for b in range(k):
+        step[b] = 1.0 / ((1 + b) * (2 + b))
+        rise[b] = 1.0 / (1 + b) + step[b] * b
+    sums, slope = np.empty(k), np.empty(k)
     for t in range(sets):
         v = weight[t]
         if v == 0.0:
             continue
         at_zero, here, pairs = 0.0, 0.0, 0.0
         for i in range(k):
-            s = 0.0
-            for j in range(k):
-                if j != i:
-                    s += x[ids[t, i], ids[t, j]]
-            b = int(min(max(np.floor(s), 0.0), k - 2.0))
-            slope[i] = 1.0 / ((1 + b) * (2 + b))
-            at_zero += 1.0 / (1 + b) + slope[i] * b
-            here += 1.0 / (1 + b) + slope[i] * (b - s)
-            pairs += 0.5 * s
+            sums[i] = 0.0
+            for j in range(i):
+                part = x[ids[t, i], ids[t, j]]
+                sums[i] += part
+                sums[j] += part
+        for i in range(k):
+            b = int(min(max(sums[i], 0.0), k - 2.0))
+            slope[i] = step[b]
+            at_zero += rise[b]
+            here += rise[b] - step[b] * sums[i]
+            pairs += 0.5 * sums[i]
         line = -1
         for c in range(len(value)):
             if value[c] - fall[c] * pairs > here:
@@ -100,8 +107,8 @@ def _tangent(
         constant += v * (at_zero if line < 0 else value[line])
         for i in range(k):
             for j in range(i):
-                a, b = ids[t, i], ids[t, j]
-                out[max(a, b), min(a, b)] += v * (slope[i] + slope[j] if line < 0 else fall[line])
+                # Ids of a set ascend, so this is the lower triangle.
+                out[ids[t, i], ids[t, j]] += v * (slope[i] + slope[j] if line < 0 else fall[line])
     for a in range(len(out)):
         for b in range(a):
             out[b, a] = out[a, b]

@@ -14,6 +14,8 @@ from solvers.search.traffic import Change, book_change, price_both, price_change
 REPLICATE, REDIRECT = 0.35, 0.25
 #: Accepted moves after which sums are made anew, so that rounding can't add up.
 REFRESH = 20_000
+#: Weight of an excess over the cap, as a share of the objective: it grows while a placement is over, and falls again.
+LEAST_PRICE, RISE, FALL = 0.3, 1.2, 0.95
 
 
 @njit(cache=True, nogil=True, _nrt=False, forceinline=True)
@@ -32,7 +34,7 @@ def worst_mean(parts: FloatArray, weight: FloatArray, tail: float) -> float:
         for w in range(1, windows):
             if parts[1, w] > 0.0 and (parts[1, worst] <= 0.0 or parts[0, w] > parts[0, worst]):
                 worst = w
-        if tail <= 0.0:
+        if tail <= 1e-12:
             return float(parts[0, worst])
         part = min(left, parts[1, worst])
         total += part * parts[0, worst]
@@ -44,7 +46,14 @@ def worst_mean(parts: FloatArray, weight: FloatArray, tail: float) -> float:
 
 @njit(cache=True, nogil=True, _nrt=False, forceinline=True)
 def evaluate(
-    d: Data, s: State, in_sum: FloatArray, out_sum: FloatArray, total: FloatArray, parts: FloatArray, share: float
+    d: Data,
+    s: State,
+    in_sum: FloatArray,
+    out_sum: FloatArray,
+    total: FloatArray,
+    parts: FloatArray,
+    share: float,
+    price: float,
 ) -> tuple[float, float, float]:
     """(guide, objective without its constants, excess of the largest load over the cap).
 
@@ -54,6 +63,7 @@ def evaluate(
 
     Args:
         in_sum, out_sum, total: traffic. parts: [2, windows] scratch. share: weight of the smooth part.
+        price: of an excess over the cap.
     """
     gpu_load, gpu_cost, weight, out_rate = s.gpu_load, s.gpu_cost, d.window_weight, d.out_rate
     gpus, cap, overlap, one_class = len(gpu_load), d.cap, d.overlap, len(d.home) == 1
@@ -81,7 +91,7 @@ def evaluate(
         parts[0, w] = max(top, link) if overlap else top + link
         smooth += weight[w] * (d.reach_scale * total[w] + top * np.sqrt(np.sqrt(np.sqrt(np.sqrt(norm / gpus)))))
     value = worst_mean(parts, weight, d.tail)
-    return value * (1.0 + 0.3 * over) + share * smooth, value, max(0.0, top_load - cap)
+    return value * (1.0 + price * over) + share * smooth, value, max(0.0, top_load - cap)
 
 
 @njit(cache=True, nogil=True, _nrt=False, forceinline=True)
@@ -138,6 +148,7 @@ def anneal(
     last_smooth: float,
     hot: float,
     cold: float,
+    most_price: float,
     steps: int,
     redirect_only: bool,
     seed: int,
@@ -148,7 +159,8 @@ def anneal(
         d, s, t: constants, the starting placement, scratch. targets: s.target is part of the start.
         first_smooth, last_smooth: weight of the smooth part in the guide, at the start and at the end.
         hot, cold: first and last temperature as shares of the starting objective.
-        steps: proposals. redirect_only: copies stay where they are, only `planned` targets change.
+        most_price: largest weight of an excess over the cap. steps: proposals.
+        redirect_only: copies stay where they are, only `planned` targets change.
 
     Returns:
         (best slots, its targets, its objective without constants, its excess over the cap).
@@ -157,7 +169,7 @@ def anneal(
     load_state(d, s, targets)
     windows, slots, experts = len(d.window_weight), len(s.slots), len(s.copies)
     parts = np.zeros((2, windows))
-    guide, value, excess = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, first_smooth)
+    guide, value, excess = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, first_smooth, LEAST_PRICE)
     best, best_target = s.slots.copy(), s.target.copy()
     best_value, best_excess, start_value = value, excess, value
     classes = len(d.home)
@@ -167,12 +179,14 @@ def anneal(
     for i in range(slots):
         if not d.was[d.gpu_of_slot[i], s.slots[i]]:
             moved += 1
-    temperature, accepted, smooth = 0.0, 0, first_smooth
+    temperature, accepted, smooth, price = 0.0, 0, first_smooth, LEAST_PRICE
     for step in range(steps):
         if step % 256 == 0:
             temperature = start_value * hot * (cold / hot) ** (step / steps)
             smooth = first_smooth * (last_smooth / first_smooth) ** (step / steps)
-            guide, _, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth)
+            _, _, excess = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
+            price = min(most_price, price * RISE) if excess > 0.0 else max(LEAST_PRICE, price * FALL)
+            guide, _, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
         draw = np.random.random()
         i = np.random.randint(slots)
         a = s.slots[i]
@@ -219,10 +233,10 @@ def anneal(
             add_work(d, s, b, 1.0)
         limit = guide - temperature * np.log(1.0 - np.random.random())
         price_change(d, s, t, a, b)
-        new_guide, value, excess = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth)
+        new_guide, value, excess = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth, price)
         if new_guide <= limit:
             price_both(d, s, t, a, b)
-            new_guide, value, excess = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth)
+            new_guide, value, excess = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth, price)
         if new_guide <= limit:
             guide = new_guide
             moved += moves
@@ -247,5 +261,5 @@ def anneal(
 def price_state(d: Data, s: State, targets: bool) -> tuple[float, float]:
     """(objective without constants, excess over the cap) of a state's slots, made anew."""
     load_state(d, s, targets)
-    _, value, excess = evaluate(d, s, s.in_sum, s.out_sum, s.total, np.zeros((2, len(d.window_weight))), 0.0)
+    _, value, excess = evaluate(d, s, s.in_sum, s.out_sum, s.total, np.zeros((2, len(d.window_weight))), 0.0, 0.0)
     return value, excess

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,17 +18,21 @@ from solvers.stop import Stop
 
 @dataclass(frozen=True)
 class Schedule:
-    """Temperatures as shares of the starting objective, weights of the guide's smooth part, first and last."""
+    """Temperatures as shares of the starting objective, weights of the guide's smooth part, first and last.
+
+    `most_price` is the largest weight of an excess over the balance cap: where it is small, the cap is a wish.
+    """
 
     steps: int
     hot: float
     cold: float
     first_smooth: float
     last_smooth: float
+    most_price: float = 300.0
 
     def scaled(self, work: float) -> Schedule:
         """The same with `work` times the steps."""
-        return Schedule(max(1, int(self.steps * work)), self.hot, self.cold, self.first_smooth, self.last_smooth)
+        return replace(self, steps=max(1, int(self.steps * work)))
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def run_annealing(
         probe = empty_state(data, start[problem.usable])
         probe.target[:] = state.target
         began = time.perf_counter()
-        anneal(data, probe, change, targets, 1.0, 1.0, schedule.hot, schedule.cold, PROBE_STEPS, False, seed)
+        anneal(data, probe, change, targets, 1.0, 1.0, schedule.hot, schedule.cold, 1.0, PROBE_STEPS, False, seed)
         spent = time.perf_counter() - began
         affordable = int(0.7 * PROBE_STEPS * max(0.0, left - spent) / max(spent, 1e-6))
         if affordable < steps:
@@ -83,7 +87,8 @@ def run_annealing(
     if steps < 1:
         return Annealed(start, target, 0, termination)
     best, best_target, _, _ = anneal(
-        data, state, change, targets, schedule.first_smooth, schedule.last_smooth, schedule.hot, schedule.cold, steps,
+        data, state, change, targets, schedule.first_smooth, schedule.last_smooth, schedule.hot, schedule.cold,
+        schedule.most_price, steps,
         False, seed,
     )  # fmt: skip
     slots = np.full(problem.slots, EMPTY, dtype=np.int64)
@@ -102,7 +107,7 @@ def redirect(problem: LayerProblem, slots: IntArray) -> IntArray:
     state = empty_state(data, slots[problem.usable])
     steps = REDIRECTS * problem.experts * problem.topology.nodes
     _, target, _, _ = anneal(
-        data, state, empty_change(state), False, COOL.first_smooth, COOL.last_smooth, COOL.hot, COOL.cold, steps, True,
-        1,
+        data, state, empty_change(state), False, COOL.first_smooth, COOL.last_smooth, COOL.hot, COOL.cold,
+        COOL.most_price, steps, True, 1,
     )  # fmt: skip
     return np.asarray(target)

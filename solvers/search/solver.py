@@ -25,7 +25,7 @@ from solvers.stop import Stop
 
 #: Default budgets and temperatures (docs/performance.md): experts onto nodes; then onto their GPUs, with replicas and
 #: without; all at once where the node level does not decide the traffic; and inside one node, where little is at stake.
-ON_NODES = Schedule(150_000, 0.02, 0.0005, 10.0, 1.0)
+ON_NODES = Schedule(150_000, 0.02, 0.0005, 10.0, 1.0, most_price=0.3)
 ON_GPUS = Schedule(60_000, 0.001, 0.0002, 1.0, 1.0)
 ON_GPUS_SINGLE = Schedule(200_000, 0.01, 0.0003, 1.0, 1.0)
 AT_ONCE = Schedule(300_000, 0.01, 0.0003, 3.0, 0.5)

@@ -20,11 +20,11 @@ from placement.routing.statistics import layer_statistics
 from placement.verify import check_layer
 from solvers.base import UnsupportedError
 from solvers.dispatch import target_fractions
+from solvers.floor import balance_floor
 from solvers.heuristics.eplb import EplbSolver
 from solvers.partition.hypergraph import Copies, Hypergraph, by_home, by_set, first_homes, local_homes, merged
 from solvers.partition.repair import Blocks, repaired
 from solvers.partition.solver import PartitionSolver
-from solvers.planner import balance_floor
 from solvers.stop import Stop
 from tests.solvers.problems import RATES, random_problem, running_problem
 

@@ -8,8 +8,9 @@ from placement.result import Status
 from placement.verify import check_layer
 from solvers.bounds import layer_bound
 from solvers.dispatch import fractions_for
+from solvers.floor import balance_floor
 from solvers.heuristics.eplb import EplbSolver
-from solvers.planner import balance_floor, plan_layers
+from solvers.planner import plan_layers
 from solvers.registry import BASELINES, get_solver
 from solvers.stop import Stop
 from tests.solvers.problems import random_problem, real_shape_loads
