@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "solve": ("placement.solve", "command", "Plan a scenario: split, expert placement, certificate."),
     "compare": ("placement.compare", "command", "Compare strategies over several scenarios."),
     "evaluate": ("placement.evaluate", "command", "Score a plan on other routing."),
+    "migrate": ("placement.migrate", "command", "Move a running plan to new routing with few moves."),
     "verify": ("placement.verify", "command", "Re-check a plan file from outside."),
     "specs": (
         "placement.specs_command",

@@ -71,6 +71,67 @@ class SolveOptions:
         return self.workers or len(os.sched_getaffinity(0))
 
 
+@dataclass(frozen=True)
+class MigrateOptions:
+    """What the command line asks of a migration. At most one budget is set."""
+
+    traces: tuple[str, ...]
+    max_moves: int | None = None
+    max_moves_percent: float | None = None
+    max_transfer_ms: float | None = None
+    failed_gpus: tuple[int, ...] = ()
+    fixed_gpus: tuple[int, ...] = ()
+    backend: Literal["processes", "threads", "sequential", "ray"] | None = None
+    time_limit: float | None = None
+    work: float = 1.0
+    seed: int = 0
+    workers: int = 0
+
+    @property
+    def threads(self) -> int:
+        """Workers: as asked, or one per core of this process."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+def effort_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say how long and with what to search; they don't change what is asked."""
+    options = [
+        click.option(
+            "--time-limit", type=positive, metavar="SECONDS", help="Stop solving after this many seconds, too."
+        ),
+        click.option(
+            "--work",
+            type=positive,
+            metavar="NUMBER",
+            default="1",
+            show_default=True,
+            help="Search effort, relative to the default; the plan depends on it and the seed, not on the clock.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(0, 2**63 - 1),
+            metavar="N",
+            default=0,
+            show_default=True,
+            help="Of every random choice.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(0, 1024),
+            metavar="N",
+            default=0,
+            show_default=True,
+            help="Processes or threads; 0 takes one per core. Does not change the plan.",
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(["processes", "threads", "sequential", "ray"]),
+            help="What solves layers in parallel. Default: processes, but threads where there is little to do.",
+        ),
+    ]
+    return reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
+
+
 def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that make a SolveOptions, all but --trace."""
     degree = click.IntRange(1, _MOST)
@@ -134,40 +195,8 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default=True,
             help="Keep the plan at least as balanced as the load balancers' placements. Default: on.",
         ),
-        click.option(
-            "--time-limit", type=positive, metavar="SECONDS", help="Stop solving after this many seconds, too."
-        ),
-        click.option(
-            "--work",
-            type=positive,
-            metavar="NUMBER",
-            default="1",
-            show_default=True,
-            help="Search effort, relative to the default; the plan depends on it and the seed, not on the clock.",
-        ),
-        click.option(
-            "--seed",
-            type=click.IntRange(0, 2**63 - 1),
-            metavar="N",
-            default=0,
-            show_default=True,
-            help="Of every random choice.",
-        ),
-        click.option(
-            "--workers",
-            type=click.IntRange(0, 1024),
-            metavar="N",
-            default=0,
-            show_default=True,
-            help="Processes or threads; 0 takes one per core. Does not change the plan.",
-        ),
-        click.option(
-            "--backend",
-            type=click.Choice(["processes", "threads", "sequential", "ray"]),
-            help="What solves layers in parallel. Default: processes, but threads where there is little to do.",
-        ),
     ]
-    return reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
+    return reduce(lambda wrapped, option: option(wrapped), reversed(options), effort_options(function))
 
 
 def trace_option(function: Callable[..., Any]) -> Callable[..., Any]:

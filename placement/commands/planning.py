@@ -135,12 +135,12 @@ def make_plan(scenario: Scenario, options: SolveOptions, progress: Progress, wit
         slots_per_gpu=split.slots_per_gpu,
         tokens_per_gpu=layer_rates(scenario, split, phase).tokens_per_gpu,
         layers=tuple(
-            _layer_record(index, answer) for index, answer in zip(scenario.model.moe_layers, answers[own], strict=True)
+            layer_record(index, answer) for index, answer in zip(scenario.model.moe_layers, answers[own], strict=True)
         ),
         memory=_memory_record(memory_of(scenario, split)),
         predicted=predicted,
         strategies=tuple(strategies),
-        certificate=_certificate(answers[own], objective),
+        certificate=certificate_of(answers[own], objective),
         provenance=ProvenanceRecord(
             strategy=options.strategy,
             seed=options.seed,
@@ -148,7 +148,7 @@ def make_plan(scenario: Scenario, options: SolveOptions, progress: Progress, wit
             balance_floor=options.balance_floor,
             routing=routing.record,
             inputs=routing.inputs,
-            versions=_versions(),
+            versions=versions(),
         ),
         timings=timings if with_timings else None,
     )
@@ -195,14 +195,22 @@ def _own_name(options: SolveOptions) -> str:
     return options.strategy if options.strategy in BASELINES else SOLVED
 
 
-def _solve_all(
-    problems: tuple[LayerProblem, ...], stop: Stop, options: SolveOptions, progress: Progress
+def solve_baselines(
+    problems: tuple[LayerProblem, ...], options: SolveOptions, progress: Progress
 ) -> dict[str, tuple[LayerAnswer, ...]]:
-    """Each baseline's answers and the plan's own, by the name of their row. The baselines come first, and are quick."""
+    """Each baseline's answers, by its name."""
     answers = {}
     for name in BASELINES:
         progress.stage(f"placing experts: {name}", len(problems))
         answers[name] = _solve(problems, name, Stop(options.work), options, progress)
+    return answers
+
+
+def _solve_all(
+    problems: tuple[LayerProblem, ...], stop: Stop, options: SolveOptions, progress: Progress
+) -> dict[str, tuple[LayerAnswer, ...]]:
+    """Each baseline's answers and the plan's own, by the name of their row. The baselines come first, and are quick."""
+    answers = solve_baselines(problems, options, progress)
     own = _own_name(options)
     if own not in answers:
         progress.stage(f"placing experts: {options.strategy}", len(problems))
@@ -277,7 +285,8 @@ def _stages(scenario: Scenario, split: Split) -> tuple[StageRecord, ...]:
     )
 
 
-def _layer_record(index: int, answer: LayerAnswer) -> LayerRecord:
+def layer_record(index: int, answer: LayerAnswer) -> LayerRecord:
+    """An answer as the plan file holds it; `index` is the model's own layer index."""
     objective = answer.score.objective
     bound = _bound(answer)
     return LayerRecord(
@@ -301,7 +310,8 @@ def _bound(answer: LayerAnswer) -> float:
     return min(answer.bound, objective)
 
 
-def _certificate(answers: tuple[LayerAnswer, ...], objective: Objective) -> CertificateRecord:
+def certificate_of(answers: tuple[LayerAnswer, ...], objective: Objective) -> CertificateRecord:
+    """The certificate of all layers' answers."""
     scale = 1e6 if objective == "time" else 1.0
     value = float(np.mean([answer.score.objective for answer in answers])) * scale
     bound = float(np.mean([_bound(answer) for answer in answers])) * scale
@@ -324,7 +334,8 @@ def _memory_record(report: MemoryReport) -> MemoryRecord:
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python, and of what solves."""
     found = {"placement": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:

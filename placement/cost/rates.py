@@ -23,6 +23,11 @@ def message_bytes(model: Model, data_type: DataType, efficiency: Efficiency) -> 
     return size
 
 
+def expert_bytes(model: Model) -> float:
+    """Bytes of one expert's weights in one layer, over all GPUs that share it."""
+    return expert_parameters(model) * bytes_of(model.types.experts)
+
+
 def default_tokens_per_rank(scenario: Scenario, split: Split, phase: Phase) -> float:
     """Tokens of an expert-parallel rank in one pass of `phase`.
 

@@ -45,11 +45,11 @@ def _settle(new: NDArray[np.int64], old: NDArray[np.int64]) -> None:
                     break
 
 
-def relabel(slots: IntArray, old: IntArray, experts: int, nodes: int, gpus: int) -> IntArray:
-    """[slots] the placement with GPUs renamed, and slots within GPUs reordered, so that the fewest slots change.
+def renaming(slots: IntArray, old: IntArray, experts: int, nodes: int, gpus: int) -> IntArray:
+    """[gpus] new name of each GPU, so that GPUs share as many experts as possible with those of `old` of their name.
 
     Args:
-        slots, old: [slots] logical expert of each slot; entries of `old` that are no expert match nothing.
+        slots, old: [slots] logical expert of each slot; entries of either that are no expert match nothing.
         nodes: within a node GPUs may change names, and nodes as wholes; 1 where any GPU may take any name.
         gpus: in all; a multiple of nodes.
     """
@@ -68,8 +68,19 @@ def relabel(slots: IntArray, old: IntArray, experts: int, nodes: int, gpus: int)
             rows, columns = linear_sum_assignment(block, maximize=True)
             kept[n, m] = block[rows, columns].sum()
             names[n, m] = columns
-    out = np.empty_like(new)
+    out = np.empty(gpus, dtype=np.int64)
     for n, m in zip(*linear_sum_assignment(kept, maximize=True), strict=True):
-        out[m * span + names[n, m]] = new[n * span : (n + 1) * span]
+        out[n * span : (n + 1) * span] = m * span + names[n, m]
+    return out
+
+
+def relabel(slots: IntArray, old: IntArray, experts: int, nodes: int, gpus: int) -> IntArray:
+    """[slots] the placement with GPUs renamed, and slots within GPUs reordered, so that the fewest slots change.
+
+    Args: those of `renaming`.
+    """
+    new, before = slots.reshape(gpus, -1), np.ascontiguousarray(old).reshape(gpus, -1)
+    out = np.empty_like(new)
+    out[renaming(slots, old, experts, nodes, gpus)] = new
     _settle(out, before)
     return out.reshape(-1)

@@ -1,0 +1,300 @@
+"""From a plan that runs to a better one on new routing: fronts of all layers, and what a budget buys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from placement.assess import Assessor, own_placement, strategy_record
+from placement.commands.options import MigrateOptions, SolveOptions
+from placement.commands.planning import SOLVED, certificate_of, layer_record, solve_baselines, versions
+from placement.commands.progress import Progress
+from placement.cost.moe_layer import LayerScore, score_layer
+from placement.cost.rates import expert_bytes
+from placement.cost.transfer import Transfer, transfer
+from placement.errors import InfeasibleError, InputError
+from placement.figures import Placement, predicted_record
+from placement.plan import Plan, ProvenanceRecord, StrategyRecord
+from placement.problem import LayerProblem, Objective
+from placement.problems import layer_problems
+from placement.report.migration import FrontRow, Migration
+from placement.result import Status, Termination
+from placement.routing.statistics import LayerStatistics
+from placement.sources import Routing, load_routing
+from solvers.migration.allocate import Allocation, allocate, transfer_seconds, within_seconds
+from solvers.migration.run import Fronts, layer_fronts
+from solvers.planner import TOLERANCE, LayerAnswer
+from solvers.stop import Stop
+
+#: Shares of all slots that the front's table shows.
+SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+#: The running placement's row in a migrated plan.
+RUNNING = "running"
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is migrated, and the fronts of it.
+
+    Attributes:
+        problems, judged: one a layer, on the routing solved on and on the one that judges.
+        stages: stage of each layer. transfers: of each layer's points.
+    """
+
+    plan: Plan
+    routing: Routing
+    objective: Objective
+    problems: tuple[LayerProblem, ...]
+    judged: tuple[LayerProblem, ...]
+    running: Placement
+    stages: tuple[int, ...]
+    fronts: Fronts
+    transfers: tuple[tuple[Transfer, ...], ...]
+    allocation: Allocation
+
+
+def make_migration(plan: Plan, path: str, options: MigrateOptions, progress: Progress) -> tuple[Migration, Plan | None]:
+    """The front of a plan on new routing, and the migrated plan that the budget buys.
+
+    Returns:
+        what the report tells, and the plan; None without a budget, or if GPUs have failed: a plan file has an expert in
+        every slot.
+
+    Raises:
+        InputError: an option or trace that does not fit the plan. InfeasibleError: the GPUs left have too few slots.
+        NothingFoundError: the running placement can't be mended, or the forced moves exceed the budget.
+    """
+    case = _case(plan, options, progress)
+    slots = plan.topology.gpus * plan.slots_per_gpu * len(plan.layers)
+    points = _chosen(case, options, slots)
+    most = case.allocation.least + len(case.allocation.value) - 1
+    totals = sorted({case.allocation.least, *(int(share * slots) for share in SHOWN), most})
+    progress.stage("scoring on held-out routing", len(totals) + 1)
+    rows: list[FrontRow] = []
+    before = _before(case)
+    last = [len(front.points) - 1 for front in case.fronts.layers]
+    after = _judge(case, last)
+    for total in totals:
+        shown = case.allocation.points(total)
+        if shown is not None and (not rows or sum(_moves(case, shown)) > rows[-1].moves):
+            rows.append(_row(case, shown, slots, before, after))
+        progress.advance()
+    chosen = None if points is None else _row(case, points, slots, before, after)
+    progress.advance()
+    migrated = None
+    if points is not None and not options.failed_gpus:
+        migrated = _migrated(case, points, options, progress)
+    layers = ()
+    if points is not None:
+        layers = tuple(front.points[i].slots.tolist() for front, i in zip(case.fronts.layers, points, strict=True))
+    told = Migration(
+        plan=path, scenario=plan.scenario.name, phase=plan.phase, objective=case.objective,
+        routing=case.routing.record, slots=slots, failed_gpus=options.failed_gpus, forced_moves=case.allocation.least,
+        before=before[1] if before is not None else None, rows=tuple(rows), chosen=chosen,
+        model_layers=tuple(layer.layer for layer in plan.layers), layers=layers,
+    )  # fmt: skip
+    return told, migrated
+
+
+def _case(plan: Plan, options: MigrateOptions, progress: Progress) -> _Case:
+    scenario, split = plan.scenario.spec, plan.split.split()
+    gpus = plan.topology.gpus
+    for name, named in (("--failed-gpu", options.failed_gpus), ("--fixed-gpu", options.fixed_gpus)):
+        wrong = [gpu for gpu in named if gpu >= gpus]
+        if wrong:
+            raise InputError(name, "", f"GPU {wrong[0]} of {gpus}", f"give GPUs from 0 to {gpus - 1}")
+    if set(options.failed_gpus) & set(options.fixed_gpus):
+        raise InputError("--fixed-gpu", "", "a failed GPU can't keep its experts", "name it once")
+    progress.stage("reading the routing")
+    routing = load_routing(scenario, options.traces, options.seed, "auto", None, plan.tail >= 1.0)
+    objective: Objective = "load" if routing.counts_only else plan.objective
+    running = own_placement(plan)
+    alive = np.ones(gpus, dtype=bool)
+    alive[list(options.failed_gpus)] = False
+    experts, left = scenario.model.moe.experts, int(alive.sum()) * plan.slots_per_gpu
+    if left < experts:
+        raise InfeasibleError(
+            f"the {int(alive.sum())} GPUs left have {left} slots for {experts} experts, {experts - left} too few"
+        )
+    held = np.isin(np.arange(gpus), options.fixed_gpus).repeat(plan.slots_per_gpu)
+
+    def posed(statistics: Sequence[LayerStatistics], judged: bool) -> tuple[LayerProblem, ...]:
+        made = layer_problems(scenario, split, plan.phase, statistics, objective, tail=plan.tail)
+        if options.failed_gpus:
+            made = tuple(
+                replace(one, capacity=np.where(alive, plan.slots_per_gpu, 0), home=alive / alive.sum()) for one in made
+            )
+        if judged:
+            return made
+        return tuple(
+            replace(one, current=slots, fixed=held if held.any() else None)
+            for one, slots in zip(made, running.slots, strict=True)
+        )
+
+    problems = posed(routing.solved_on, False)
+    progress.stage("solving anew, and with few moves", 2 * len(problems))
+    stop = Stop.after(options.time_limit, options.work)
+    fronts = layer_fronts(
+        problems, running.fractions, stop, options.seed, options.threads, options.backend, progress.advance,
+        progress.advance,
+    )  # fmt: skip
+    size = expert_bytes(scenario.model)
+    transfers = tuple(
+        tuple(
+            transfer(
+                problem.topology, running.slots[i], point.slots, plan.slots_per_gpu, size, problem.rates,
+                alive if options.failed_gpus else None,
+            )
+            for point in front.points
+        )
+        for i, (problem, front) in enumerate(zip(problems, fronts.layers, strict=True))
+    )  # fmt: skip
+    stages = tuple(
+        next(
+            stage.stage for stage in plan.stages if stage.first_layer <= layer.layer < stage.first_layer + stage.layers
+        )
+        for layer in plan.layers
+    )
+    return _Case(
+        plan, routing, objective, problems, posed(routing.judged_on, True), running, stages, fronts, transfers,
+        allocate(fronts.layers),
+    )  # fmt: skip
+
+
+def _chosen(case: _Case, options: MigrateOptions, slots: int) -> tuple[int, ...] | None:
+    """Each layer's point within the budget; None without one.
+
+    Raises:
+        InfeasibleError: the moves that failed GPUs force exceed the budget.
+    """
+    allocation, layers = case.allocation, case.fronts.layers
+    if options.max_transfer_ms is not None:
+        points = within_seconds(layers, allocation, case.transfers, case.stages, options.max_transfer_ms * 1e-3)
+        if points is None:
+            forced = transfer_seconds(case.transfers, case.stages, [0] * len(layers))
+            raise InfeasibleError(
+                f"the {allocation.least} moves that failed GPUs force take {forced * 1e3:.3g} ms, "
+                f"{forced * 1e3 - options.max_transfer_ms:.3g} ms over --max-transfer-ms"
+            )
+        return points
+    most = options.max_moves
+    if options.max_moves_percent is not None:
+        most = int(slots * options.max_moves_percent / 100)
+    if most is None:
+        return None
+    found = allocation.points(most)
+    if found is None:
+        raise InfeasibleError(
+            f"failed GPUs force {allocation.least} moves, {allocation.least - most} more than the budget of {most}"
+        )
+    return found
+
+
+def _moves(case: _Case, points: Sequence[int]) -> list[int]:
+    return [front.points[i].moves for front, i in zip(case.fronts.layers, points, strict=True)]
+
+
+def _judge(case: _Case, points: Sequence[int]) -> list[LayerScore]:
+    """Scores on the routing that judges."""
+    return [
+        score_layer(problem, front.points[i].slots, front.points[i].fractions)
+        for problem, front, i in zip(case.judged, case.fronts.layers, points, strict=True)
+    ]
+
+
+def _mean(scores: Sequence[LayerScore], name: str) -> float:
+    return float(np.mean([getattr(score, name) for score in scores]))
+
+
+def _before(case: _Case) -> tuple[list[LayerScore], FrontRow] | None:
+    """The running placement's scores on the routing that judges, and its row; None where failed GPUs hold a part."""
+    solved = [front.before for front in case.fronts.layers if front.before is not None]
+    if len(solved) < len(case.fronts.layers):
+        return None
+    judged = [
+        score_layer(problem, slots, fractions)
+        for problem, slots, fractions in zip(case.judged, case.running.slots, case.running.fractions, strict=True)
+    ]
+    row = FrontRow(
+        0, 0.0, 0.0, 0.0, _mean(solved, "objective"), 0.0, 0.0, _mean(judged, "time_s") * 1e6,
+        _mean(judged, "balancedness"), _mean(judged, "remote_nodes_per_token"),
+    )  # fmt: skip
+    return judged, row
+
+
+def _row(
+    case: _Case, points: Sequence[int], slots: int, before: tuple[list[LayerScore], FrontRow] | None,
+    after: Sequence[LayerScore],
+) -> FrontRow:  # fmt: skip
+    layers = case.fronts.layers
+    chosen = [front.points[i].score for front, i in zip(layers, points, strict=True)]
+    first = [front.before or front.points[0].score for front in layers]
+    last = [front.points[-1].score for front in layers]
+    judged = _judge(case, points)
+    start = _judge(case, [0] * len(layers)) if before is None else before[0]
+    parts = [case.transfers[i][point] for i, point in enumerate(points)]
+    moves = sum(_moves(case, points))
+    return FrontRow(
+        moves=moves, share=moves / slots, transfer_ms=transfer_seconds(case.transfers, case.stages, points) * 1e3,
+        transfer_gb=sum(part.bytes for part in parts) / 1e9, objective=_mean(chosen, "objective"),
+        gain=_gain(first, chosen, last), held_out_gain=_gain(start, judged, after),
+        moe_layer_us=_mean(judged, "time_s") * 1e6, balancedness=_mean(judged, "balancedness"),
+        remote_nodes_per_token=_mean(judged, "remote_nodes_per_token"),
+    )  # fmt: skip
+
+
+def _gain(before: Sequence[LayerScore], now: Sequence[LayerScore], after: Sequence[LayerScore]) -> float | None:
+    """Share of the full re-solve's gain; None where that gains nothing."""
+    whole = _mean(before, "objective") - _mean(after, "objective")
+    return (_mean(before, "objective") - _mean(now, "objective")) / whole if whole > 0 else None
+
+
+def _migrated(case: _Case, points: Sequence[int], options: MigrateOptions, progress: Progress) -> Plan:
+    """The plan file of the chosen points, with baselines solved anew on this routing and the running placement."""
+    plan = case.plan
+    scenario, split = plan.scenario.spec, plan.split.split()
+    answers = []
+    for front, i, full in zip(case.fronts.layers, points, case.fronts.full, strict=True):
+        point = front.points[i]
+        optimal = point.score.objective <= full.bound * (1 + TOLERANCE)
+        answers.append(
+            LayerAnswer(
+                point.slots, point.fractions, point.score, Status.OPTIMAL if optimal else Status.FEASIBLE,
+                Termination.WORK, min(full.bound, point.score.objective), full.bound_source, 0.0,
+            )
+        )  # fmt: skip
+    free = tuple(replace(problem, current=None, fixed=None) for problem in case.problems)
+    solve = SolveOptions(work=options.work, seed=options.seed, workers=options.workers, backend=options.backend)
+    placements = {
+        name: Placement(tuple(a.slots for a in layers), tuple(a.fractions for a in layers))
+        for name, layers in solve_baselines(free, solve, progress).items()
+    }
+    placements[RUNNING] = case.running
+    own = Placement(tuple(a.slots for a in answers), tuple(a.fractions for a in answers))
+    assessor = Assessor(scenario, split, plan.phase, case.routing.judged_on, case.objective)
+    strategies: list[StrategyRecord] = [
+        strategy_record(name, assessor.assess(placement), placement) for name, placement in placements.items()
+    ]
+    assessed = assessor.assess(own)
+    strategies.append(strategy_record(SOLVED, assessed, None))
+    return plan.model_copy(
+        update={
+            "objective": case.objective,
+            "layers": tuple(layer_record(old.layer, new) for old, new in zip(plan.layers, answers, strict=True)),
+            "predicted": predicted_record(assessed.prediction),
+            "strategies": tuple(strategies),
+            "certificate": certificate_of(tuple(answers), case.objective),
+            "provenance": ProvenanceRecord(
+                strategy="migrate",
+                seed=options.seed,
+                work=options.work,
+                balance_floor=False,
+                routing=case.routing.record,
+                inputs=case.routing.inputs,
+                versions=versions(),
+            ),
+            "timings": None,
+        }
+    )

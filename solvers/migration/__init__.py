@@ -1,0 +1,1 @@
+"""From a placement that runs to a better one, with few moves."""

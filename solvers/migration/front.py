@@ -1,0 +1,162 @@
+"""One layer's front: the least objective that each number of moves away from the running placement allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from placement.cost.moe_layer import LayerScore, score_layer
+from placement.errors import NothingFoundError
+from placement.problem import FloatArray, IntArray, LayerProblem, moves_between
+from placement.verify import check_layer
+from solvers.candidates import candidate
+from solvers.dispatch import needs_fractions, target_fractions
+from solvers.loads.relabel import renaming
+from solvers.search.arrays import SetRows
+from solvers.search.run import Schedule, run_annealing
+from solvers.search.start import mend
+from solvers.stop import Stop
+
+#: Budgets of moves, beyond what is forced, that a front is sought at.
+BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+#: Under a small budget most proposals end before they are priced, so that it gets more of them for its time.
+STEPS, FROM = 600_000, 8
+#: From the running placement anew, and on from the answer of the next smaller budget.
+ANEW = Schedule(STEPS, 0.01, 0.0003, 3.0, 0.3)
+ONWARD = Schedule(60_000, 0.003, 0.0002, 1.0, 0.3)
+#: With fewer experts each weighs more, and so does every move: temperatures rise in proportion.
+EXPERTS, MOST_HEAT = 64, 10.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """A placement [slots] and its fractions [nodes, slots], `moves` away from the running one, with its score."""
+
+    moves: int
+    slots: IntArray
+    fractions: FloatArray | None
+    score: LayerScore
+
+
+@dataclass(frozen=True)
+class LayerFront:
+    """Points of one layer.
+
+    Attributes:
+        before: the running placement's score with the dispatch it runs with; None where GPUs that failed hold it.
+        points: more moves and a lower objective from each to the next. The first has only the moves that failed GPUs
+            force, and a dispatch planned anew; the last is the full re-solve, if that is the best.
+    """
+
+    before: LayerScore | None
+    points: tuple[Point, ...]
+
+
+def layer_front(
+    problem: LayerProblem, running: FloatArray | None, full: Point | None, stop: Stop, seed: int
+) -> LayerFront:
+    """The front of a layer.
+
+    Args:
+        problem: with `current`, the running placement, and without `max_moves`; failed GPUs have capacity 0.
+        running: [nodes, slots] the fractions that run now, for `planned` dispatch.
+        full: the full re-solve, or None; its moves are counted here, once its GPUs have the names that save most.
+        stop: `work` scales the search.
+
+    Raises:
+        NothingFoundError: the running placement can't be mended.
+    """
+    if problem.current is None:
+        raise ValueError("the problem has no running placement")
+    current = problem.current
+    start = current if not check_layer(problem, current) else mend(problem)
+    if start is None or check_layer(problem, start):
+        raise NothingFoundError("the running placement could not be made valid with few moves")
+    before = None
+    if start is current:
+        before = score_layer(problem, current, running if needs_fractions(problem) else None)
+    forced = moves_between(current, start, problem.slots_per_gpu)
+    given = running if start is current else None
+    base = candidate(problem, start, given, thorough=True)
+    points = [Point(forced, base.slots, base.fractions, base.score)]
+    if full is not None:
+        full = _renamed(problem, full)
+    most = problem.usable_slots if full is None else full.moves
+    rows = None
+    if problem.sets is not None and problem.objective == "time":
+        rows = SetRows.of(problem.sets, problem.experts, problem.windows)
+    heat = float(np.clip(EXPERTS / problem.experts, 1.0, MOST_HEAT))
+    first, then = (replace(each, hot=each.hot * heat) for each in (ANEW, ONWARD))
+    slots, target = start, None
+    for extra in BUDGETS:
+        budget = forced + extra
+        if budget >= most or stop.expired:
+            break
+        limited = replace(problem, max_moves=budget)
+        anew = run_annealing(limited, start, None, first.scaled(stop.work * FROM / max(FROM, extra)), stop, seed, rows)
+        onward = run_annealing(limited, slots, target, then.scaled(stop.work), stop, seed, rows)
+        found = []
+        for run in (anew, onward):
+            fractions = None
+            if needs_fractions(problem) and run.target is not None:
+                fractions = target_fractions(problem, run.slots, run.target)
+            found.append(candidate(problem, run.slots, fractions))
+        chosen = min(range(2), key=lambda i: found[i].score.objective)
+        best, (slots, target) = found[chosen], ((anew.slots, anew.target), (onward.slots, onward.target))[chosen]
+        moves = moves_between(current, best.slots, problem.slots_per_gpu)
+        points.append(Point(moves, best.slots, best.fractions, best.score))
+    if full is not None:
+        points.append(full)
+    return LayerFront(before, _best(points))
+
+
+def _best(points: list[Point]) -> tuple[Point, ...]:
+    """Those that no point with as few moves is as good as."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.moves, point.score.objective)):
+        if not kept or point.score.objective < kept[-1].score.objective:
+            kept.append(point)
+    return tuple(kept)
+
+
+def _renamed(problem: LayerProblem, full: Point) -> Point:
+    """The full re-solve under the GPU names that need the fewest moves, where GPUs are alike."""
+    current, per_gpu = np.asarray(problem.current), problem.slots_per_gpu
+    counted = replace(full, moves=moves_between(current, full.slots, per_gpu))
+    alike = all(part is None for part in (problem.capacity, problem.speed, problem.home, problem.fixed))
+    if not alike:
+        return counted
+    topology = problem.topology
+    names = renaming(full.slots, current, problem.experts, topology.nodes, topology.gpus)
+    old = np.arange(problem.slots).reshape(topology.gpus, per_gpu)
+    # source[new slot] is the old slot that comes there; experts that stay keep their slot.
+    source = np.empty_like(old)
+    source[names] = old
+    for g in range(topology.gpus):
+        source[g] = _settled(source[g], full.slots, current[g * per_gpu : (g + 1) * per_gpu])
+    order = source.reshape(-1)
+    slots, fractions = full.slots[order], None
+    if full.fractions is not None:
+        nodes = np.empty(topology.nodes, dtype=np.int64)
+        nodes[names[:: topology.gpus_per_node] // topology.gpus_per_node] = np.arange(topology.nodes)
+        fractions = full.fractions[nodes][:, order]
+    score = score_layer(problem, slots, fractions)
+    # Where GPUs of a node share NICs in trays, another order can cost time.
+    if score.objective > full.score.objective * (1 + 1e-9):
+        return counted
+    return Point(moves_between(current, slots, per_gpu), slots, fractions, score)
+
+
+def _settled(source: IntArray, experts: IntArray, current: IntArray) -> IntArray:
+    """The slots of `source` in an order in which experts that `current` [slots of one GPU] holds keep their place."""
+    mine, out = experts[source], np.full(len(source), -1, dtype=np.int64)
+    left = []
+    for slot, expert in zip(source, mine, strict=True):
+        place = np.flatnonzero(current == expert)
+        if len(place):
+            out[place[0]] = slot
+        else:
+            left.append(slot)
+    out[out < 0] = left
+    return out

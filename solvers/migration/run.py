@@ -1,0 +1,70 @@
+"""The fronts of all layers, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from placement.problem import FloatArray, LayerProblem
+from solvers.migration.front import LayerFront, Point, layer_front
+from solvers.parallel import Backend, Carried, carry, map_layers
+from solvers.planner import LayerAnswer, plan_layers
+from solvers.stop import Stop
+
+
+@dataclass(frozen=True)
+class Fronts:
+    """The fronts of all layers, and the full re-solves' answers that they end in (with their bounds)."""
+
+    layers: tuple[LayerFront, ...]
+    full: tuple[LayerAnswer, ...]
+
+
+def layer_fronts(
+    problems: Sequence[LayerProblem],
+    running: Sequence[FloatArray | None],
+    stop: Stop,
+    seed: int = 0,
+    workers: int = 1,
+    backend: Backend | None = None,
+    on_solved: Callable[[int], None] | None = None,
+    on_front: Callable[[int], None] | None = None,
+) -> Fronts:
+    """Each layer solved anew by `auto`, and its front from the running placement to that; the same for any workers.
+
+    Args:
+        problems: with `current`. running: the fractions that run now, for `planned` dispatch.
+        on_solved, on_front: called with a layer's position when that part of it is done.
+
+    Raises:
+        InfeasibleError, NothingFoundError: see layer_front and solvers.planner.plan_layers.
+    """
+    # Only fixed experts bind the full re-solve to the running placement.
+    free = [problem if problem.fixed is not None else replace(problem, current=None) for problem in problems]
+    full = plan_layers(free, "auto", stop, seed, workers, on_solved, backend=backend)
+    seeds = [int(np.random.SeedSequence([seed, i, 1]).generate_state(1)[0] >> 1) for i in range(len(problems))]
+    tasks = [
+        _Task(problem, part, Point(0, answer.slots, answer.fractions, answer.score), carry(stop), one)
+        for problem, part, answer, one in zip(problems, running, full, seeds, strict=True)
+    ]
+    with threadpool_limits(1):
+        layers = map_layers(_front, tasks, max(1, workers), backend or "processes", on_front)
+    return Fronts(layers, full)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One layer, fit to be sent to another process."""
+
+    problem: LayerProblem
+    running: FloatArray | None
+    full: Point
+    stop: Carried
+    seed: int
+
+
+def _front(task: _Task) -> LayerFront:
+    return layer_front(task.problem, task.running, task.full, task.stop.here(), task.seed)

@@ -1,0 +1,109 @@
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from placement.plan import read_plan
+from tests.commands.conftest import Done, finish, process
+
+QUICK = ("--work", "0.05", "--workers", "1")
+
+
+def _args(folder: Path, *more: str) -> list[str]:
+    return ["migrate", "--plan", str(folder / "recorded.json"), "--trace", str(folder / "b.npz"), *QUICK, *more]
+
+
+def test_the_front_runs_from_the_running_plan_to_the_full_solve(call: Callable[..., Done], folder: Path) -> None:
+    done = call(*_args(folder, "--json"))
+    assert done.code == 0
+    told = json.loads(done.out)
+    front = told["front"]
+    assert told["running"]["moves"] == 0
+    assert told["chosen"] is None
+    assert told["layers"] == []
+    assert front[0]["moves"] == 0
+    assert front[-1]["gain"] == pytest.approx(1.0)
+    for less, more in pairwise(front):
+        assert less["moves"] < more["moves"]
+        assert less["objective"] > more["objective"]
+
+
+def test_a_migrated_plan_verifies_and_keeps_the_budget(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new.json"
+    done = call(*_args(folder, "--max-moves", "2", "--out", str(out)))
+    assert done.code == 0, done.err
+    assert "held-out gain" in done.out
+    old, new = read_plan(folder / "recorded.json"), read_plan(out)
+    moves = sum(
+        len(set(after[g : g + 3]) - set(before[g : g + 3]))
+        for before, after in (
+            (a.physical_to_logical, b.physical_to_logical) for a, b in zip(old.layers, new.layers, strict=True)
+        )
+        for g in range(0, 12, 3)
+    )
+    assert moves <= 2
+    assert new.strategy("running").placements == tuple(layer.physical_to_logical for layer in old.layers)
+    verified = call("verify", str(out), "--trace", str(folder / "b.npz"))
+    assert verified.code == 0, verified.out
+    assert "could not" not in verified.out
+    assert call("evaluate", "--plan", str(out), "--trace", str(folder / "b.npz")).code == 0
+
+
+def test_a_transfer_limit_is_kept(call: Callable[..., Done], folder: Path) -> None:
+    free = json.loads(call(*_args(folder, "--json")).out)["front"][-1]["transfer_ms"]
+    told = json.loads(call(*_args(folder, "--json", "--max-transfer-ms", f"{free / 2:.9f}")).out)
+    assert 0 < told["chosen"]["transfer_ms"] <= free / 2 + 1e-9
+
+
+def test_failed_gpus_are_left_empty(folder: Path) -> None:
+    done = finish(
+        process(
+            ["-m", "placement.migrate", *_args(folder, "--failed-gpu", "1", "--max-moves", "9", "--json")[1:]], folder
+        )
+    )
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert told["running"] is None
+    assert told["forced_moves"] <= told["chosen"]["moves"] <= 9
+    for layer in told["layers"]:
+        assert layer["physical_to_logical"][3:6] == [-1, -1, -1]
+        assert set(range(8)) <= set(layer["physical_to_logical"])
+
+
+def test_too_few_gpus_left_is_infeasible_by_so_many_slots(call: Callable[..., Done], folder: Path) -> None:
+    done = call(*_args(folder, "--failed-gpu", "0", "--failed-gpu", "1"))
+    assert done.code == 3
+    assert "6 slots for 8 experts, 2 too few" in done.err
+
+
+def test_a_budget_below_the_forced_moves_is_infeasible(call: Callable[..., Done], folder: Path) -> None:
+    done = call(*_args(folder, "--failed-gpu", "1", "--max-moves", "0"))
+    assert done.code == 3
+    assert "more than the budget of 0" in done.err
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--failed-gpu", "4"), "GPU 4 of 4"),
+        (("--failed-gpu", "1", "--fixed-gpu", "1"), "can't keep its experts"),
+        (("--max-moves", "1", "--max-transfer-ms", "1"), "more than one budget"),
+        (("--max-moves", "-1"), "is not in the range"),
+        (("--max-moves-percent", "101"), "is not in the range"),
+        (("--out", "x.json"), "no budget"),
+        (("--out", "x.json", "--max-moves", "1", "--failed-gpu", "0"), "empty"),
+    ],
+)
+def test_bad_input_is_one_line(call: Callable[..., Done], folder: Path, more: tuple[str, ...], told: str) -> None:
+    done = call(*_args(folder, *more))
+    assert done.code == 2
+    assert told in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_trace_is_needed(call: Callable[..., Done], folder: Path) -> None:
+    done = call("migrate", "--plan", str(folder / "recorded.json"))
+    assert done.code == 2
+    assert "no new routing" in done.err
