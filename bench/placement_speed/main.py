@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +15,9 @@ from placement.commands.running import emit, note
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from bench.targets import Target
+
 PARTS = ("drop-in", "two-slots", "largest", "recorded", "sizes")
-
-
-@dataclass(frozen=True)
-class Target:
-    """A measured figure that has to stay at or below a limit."""
-
-    name: str
-    measured: float
-    limit: float
-    unit: str
-
-    @property
-    def met(self) -> bool:
-        return self.measured <= self.limit
 
 
 @click.command("placement_speed")
@@ -42,7 +30,8 @@ class Target:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(parts: str, traces: str, workers: int, seed: int, out: str | None, check: bool, as_json: bool) -> None:
     """Seconds, gaps and memory of expert placement by size. Figures of a busy machine are upper figures."""
-    from placement.errors import CheckFailedError, InputError
+    from bench.targets import check_targets, target_records, target_table
+    from placement.errors import InputError
     from placement.files import write_text
     from placement.report.text import rendered
 
@@ -51,22 +40,22 @@ def command(parts: str, traces: str, workers: int, seed: int, out: str | None, c
         if part not in PARTS:
             raise InputError("--parts", part, "is no part", f"choose of {', '.join(PARTS)}")
     tables, targets, records = _run(chosen, traces, workers, seed)
-    text = json.dumps({"targets": [asdict(t) | {"met": t.met} for t in targets], "records": records}, indent=1)
+    text = json.dumps({"targets": target_records(targets), "records": records}, indent=1)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
         write_text(Path(out) / "results.json", text + "\n", "--out")
         if "sizes" in records:
             _plot(records["sizes"], Path(out) / "cost_by_size.svg")
-    emit(text if as_json else rendered([*tables, _target_table(targets)]))
-    missed = [target.name for target in targets if not target.met]
-    if check and missed:
-        raise CheckFailedError(f"missed: {'; '.join(missed)}")
+    emit(text if as_json else rendered([*tables, target_table(targets)]))
+    if check:
+        check_targets(targets)
 
 
 def _run(
     parts: list[str], traces: str, workers: int, seed: int
 ) -> tuple[list[RenderableType], list[Target], dict[str, list[dict[str, object]]]]:
     from bench.placement_speed import loads, tokens
+    from bench.targets import Target
     from placement.report.text import columns, heading
 
     tables: list[RenderableType] = []
@@ -137,15 +126,6 @@ def _run(
             ], runs,
         )  # fmt: skip
     return tables, targets, records
-
-
-def _target_table(targets: list[Target]) -> RenderableType:
-    from placement.report.text import columns
-
-    return columns(
-        ["target", "measured", "at most", "met"],
-        [[t.name, f"{t.measured:.3g} {t.unit}", f"{t.limit:g} {t.unit}", "yes" if t.met else "no"] for t in targets],
-    )
 
 
 def _plot(rows: list[dict[str, object]], path: Path) -> None:

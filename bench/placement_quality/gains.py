@@ -1,0 +1,180 @@
+"""Solved against the balancer: bytes by extra slots, layer times by phase, nodes, and one phase's plan in the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bench.placement_quality.measure import SOLVED, Comparison, Solves
+from bench.placement_quality.protocol import Phase, Protocol, Setting
+from bench.placement_quality.result import Part
+from bench.targets import Target
+from placement.cost.moe_layer import LayerScore
+from placement.problem import moves_between
+from solvers.loads.relabel import relabel
+from specs.schema import Dispatch
+
+EXTRA = (0.0, 0.25, 0.5, 1.0)
+#: Change of cross-node bytes against the balancer that is asked for, by dispatch and extra slots.
+BYTES: dict[Dispatch, tuple[float, ...]] = {
+    "planned": (-0.25, -0.36, -0.44, -0.56),
+    "nearest": (-0.25, -0.31, -0.35, -0.45),
+}
+#: Balancedness may be this much lower than the balancer's.
+BALANCE = 0.01
+#: Ratio of layer times that is asked for: phase, extra slots, ratio.
+TIMES: tuple[tuple[Phase, float, float], ...] = (
+    ("prefill", 0.0, 1.2), ("prefill", 0.5, 1.4), ("decode", 0.0, 1.1), ("decode", 0.5, 1.25),
+)  # fmt: skip
+NODES = (2, 4, 8)
+PHASES: tuple[tuple[Phase, Phase], ...] = (("prefill", "decode"), ("decode", "prefill"))
+HEADER = ("setting", "bytes", "remote nodes", "eplb's", "balance", "eplb's", "layer us", "eplb's", "faster")
+
+Tell = Callable[[str], None]
+
+
+def bytes_part(solves: Solves, tell: Tell) -> Part:
+    """Cross-node bytes at 0 to 100% extra slots, in-domain, on a domain left out, and jointly (prefill)."""
+    found: list[Comparison] = []
+    targets: list[Target] = []
+    for dispatch, limits in BYTES.items():
+        for extra, limit in zip(EXTRA, limits, strict=True):
+            setting = Setting(dispatch=dispatch, extra=extra)
+            by: dict[Protocol, Comparison] = {}
+            for protocol in ("in-domain", "held-out", "joint"):
+                tell(f"bytes: {dispatch}, {extra:.0%} extra, {protocol}")
+                by[protocol] = solves.compare(protocol, setting)
+            found += by.values()
+            name = f"{dispatch}, {extra:.0%} extra slots"
+            inside = by["in-domain"]
+            targets += [
+                Target(f"{name}: bytes, in-domain", 100 * inside.bytes_change, 100 * limit, "%"),
+                Target(f"{name}: balancedness over eplb's", inside.balancedness_change, -BALANCE, "", True),
+                Target(
+                    f"{name}: bytes, held-out domain, half of the in-domain gain",
+                    100 * by["held-out"].bytes_change, 50 * inside.bytes_change, "%",
+                ),
+            ]  # fmt: skip
+    title = "Cross-node bytes per token against eplb, 4 nodes x 4 GPUs, prefill at 4,096 tokens per GPU"
+    rows = tuple(_row(one, f"{one.setting.dispatch}, +{one.setting.extra:.0%}, {one.protocol}") for one in found)
+    return Part("bytes", title, HEADER, rows, found, tuple(targets))
+
+
+def time_part(solves: Solves, tell: Tell) -> Part:
+    """MoE-layer time, each phase solved as such, `planned` dispatch."""
+    found, targets = [], []
+    for phase, extra, ratio in TIMES:
+        tell(f"time: {phase}, {extra:.0%} extra")
+        one = solves.compare("in-domain", Setting(phase=phase, extra=extra))
+        found.append(one)
+        targets.append(Target(f"{phase}, {extra:.0%} extra slots: times faster", one.speedup, ratio, "x", True))
+    title = "MoE-layer time, H100 with 400 Gb/s InfiniBand, in-domain, planned dispatch"
+    rows = tuple(_row(one, f"{one.setting.phase}, +{one.setting.extra:.0%}") for one in found)
+    return Part("time", title, HEADER, rows, found, tuple(targets))
+
+
+def nodes_part(solves: Solves, tell: Tell) -> Part:
+    """The gain by number of nodes, at the extra slots that divide."""
+    found = []
+    for nodes in NODES:
+        for extra in EXTRA:
+            if round(solves.recorded.experts * (1 + extra)) % (nodes * 4):
+                continue
+            tell(f"nodes: {nodes}, {extra:.0%} extra")
+            found.append(solves.compare("in-domain", Setting(extra=extra, nodes=nodes)))
+    title = "The same by nodes of 4 GPUs, in-domain, planned dispatch, prefill"
+    rows = tuple(_row(one, f"{one.setting.nodes} nodes, +{one.setting.extra:.0%}") for one in found)
+    return Part("nodes", title, HEADER, rows, found)
+
+
+def _row(one: Comparison, label: str) -> tuple[str, ...]:
+    return (
+        label, f"{one.bytes_change:+.1%}",
+        f"{one.solved.remote_nodes:.3f}", f"{one.rival.remote_nodes:.3f}", f"{one.solved.balancedness:.3f}",
+        f"{one.rival.balancedness:.3f}", f"{one.solved.layer_us:.1f}", f"{one.rival.layer_us:.1f}",
+        f"{one.speedup:.3f}x",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """Placements solved for each phase, judged in one phase, in-domain.
+
+    Attributes:
+        own_us, other_us, balancer_us: layer time of the placement solved for this phase, for the other one, and eplb's.
+        own_balancedness, other_balancedness, own_remote, other_remote: their figures in this phase.
+        shared: share of the slots that the two placements have in common, under the best names of GPUs.
+    """
+
+    phase: Phase
+    extra: float
+    own_us: float
+    other_us: float
+    balancer_us: float
+    own_balancedness: float
+    other_balancedness: float
+    own_remote: float
+    other_remote: float
+    shared: float
+
+
+def phases_part(solves: Solves, tell: Tell) -> Part:
+    """Where a placement for decode and one for prefill differ, and what it costs to run one in the other's phase."""
+    found = []
+    for extra in (0.0, 0.5):
+        for phase, other in PHASES:
+            tell(f"phases: {phase}, {extra:.0%} extra")
+            found.append(_crossed(solves, phase, other, extra))
+    header = (
+        "judged in",
+        "own, us",
+        "other, us",
+        "eplb, us",
+        "balance",
+        "other's",
+        "remote nodes",
+        "other's",
+        "shared slots",
+    )
+    rows = tuple(
+        (
+            f"{c.phase}, +{c.extra:.0%}", f"{c.own_us:.1f}", f"{c.other_us:.1f}", f"{c.balancer_us:.1f}",
+            f"{c.own_balancedness:.3f}", f"{c.other_balancedness:.3f}", f"{c.own_remote:.3f}", f"{c.other_remote:.3f}",
+            f"{c.shared:.0%}",
+        )
+        for c in found
+    )  # fmt: skip
+    return Part(
+        "phases",
+        "A phase's own placement and the other phase's, judged in it (in-domain, planned)",
+        header,
+        rows,
+        found,
+    )
+
+
+def _crossed(solves: Solves, phase: Phase, other: Phase, extra: float) -> Crossed:
+    setting, gpus = Setting(phase=phase, extra=extra), 16
+    own: list[LayerScore] = []
+    crossed: list[LayerScore] = []
+    shared: list[float] = []
+    for case in solves.recorded.cases("in-domain"):
+        mine = solves.answers("in-domain", case, setting, SOLVED)
+        its = solves.answers("in-domain", case, replace(setting, phase=other), SOLVED)
+        own += solves.judge(case, setting, [(a.slots, a.fractions) for a in mine])
+        crossed += solves.judge(case, setting, [(a.slots, a.fractions) for a in its])
+        for a, b in zip(mine, its, strict=True):
+            named = relabel(b.slots, a.slots, solves.recorded.experts, setting.nodes, gpus)
+            shared.append(1 - moves_between(a.slots, named, len(a.slots) // gpus) / len(a.slots))
+    rival = solves.figures("in-domain", setting, "eplb")
+
+    def mean(scores: Sequence[LayerScore], name: str) -> float:
+        return float(np.mean([getattr(score, name) for score in scores]))
+
+    return Crossed(
+        phase, extra, mean(own, "time_s") * 1e6, mean(crossed, "time_s") * 1e6, rival.layer_us,
+        mean(own, "balancedness"), mean(crossed, "balancedness"), mean(own, "remote_nodes_per_token"),
+        mean(crossed, "remote_nodes_per_token"), float(np.mean(shared)),
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+"""`python -m bench run placement_quality`: solved placements against the load balancers', on held-out routing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from placement.commands.running import emit, note
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from bench.placement_quality.result import Part
+    from bench.targets import Target
+
+PARTS = ("bytes", "time", "nodes", "phases", "rivals", "sweep", "robust", "rounding", "migration")
+#: MoE layers of the recorded model.
+LAYERS = 26
+
+
+@click.command("placement_quality")
+@click.option("--parts", default=",".join(PARTS), show_default=True, help="What to run, separated by commas.")
+@click.option("--traces", default="../shared/traces", show_default=True, help="Folder of dsv2lite_*.npz.")
+@click.option(
+    "--layers", type=click.IntRange(1, LAYERS), default=LAYERS, show_default=True,
+    help="MoE layers to solve, spread evenly over the model's.",
+)  # fmt: skip
+@click.option("--work", type=click.FloatRange(1e-3, 1e3), default=1.0, show_default=True, help="Search effort.")
+@click.option("--workers", type=click.IntRange(1, 1024), default=2, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
+@click.option("--out", type=click.Path(file_okay=False), help="Folder for results.json, table.txt and plots.")
+@click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    parts: str, traces: str, layers: int, work: float, workers: int, seed: int, out: str | None, check: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Bytes, layer time and balance of solved placements against eplb's, at the same slots, dispatch and scorer.
+
+    Recorded routing of three domains; what judges was not solved on. All layers take some 20 minutes on two cores;
+    --layers 5 gives a first picture in four.
+    """
+    from bench.targets import check_targets, target_records
+    from placement.errors import InputError
+    from placement.files import write_text
+
+    chosen = [part.strip() for part in parts.split(",") if part.strip()]
+    for part in chosen:
+        if part not in PARTS:
+            raise InputError("--parts", part, "is no part", f"choose of {', '.join(PARTS)}")
+    from bench.placement_quality import gains, risks, rivals
+    from bench.placement_quality.measure import Solves
+    from bench.placement_quality.protocol import Recorded, spaced
+
+    makers = {
+        "bytes": gains.bytes_part, "time": gains.time_part, "nodes": gains.nodes_part, "phases": gains.phases_part,
+        "rivals": rivals.rivals_part, "sweep": rivals.sweep_part, "robust": risks.robust_part,
+        "rounding": risks.rounding_part, "migration": risks.migration_part,
+    }  # fmt: skip
+    solves = Solves(Recorded(traces, spaced(layers, LAYERS)), work, seed, workers)
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    done: list[Part] = []
+    targets: list[Target] = []
+    text = table = ""
+    for name in PARTS:
+        if name not in chosen:
+            continue
+        done.append(makers[name](solves, note))
+        targets = [target for part in done for target in part.targets]
+        text = json.dumps(
+            {
+                "layers": layers, "work": work, "seed": seed, "targets": target_records(targets),
+                "parts": {part.name: [asdict(record) for record in part.records] for part in done},
+            },
+            indent=1,
+        )  # fmt: skip
+        table = _table(done, layers)
+        if out is not None:
+            # After each part, so that a run that is cut short leaves what it has.
+            write_text(Path(out) / "results.json", text + "\n", "--out")
+            write_text(Path(out) / "table.txt", table, "--out")
+    if out is not None:
+        from bench.placement_quality.plot import write_plots
+
+        if not write_plots(done, Path(out)):
+            note("no plots: matplotlib is not installed; pip install 'placement[bench]'")
+    emit(text if as_json else table)
+    if check:
+        check_targets(targets)
+
+
+def _table(parts: Sequence[Part], layers: int) -> str:
+    from bench.targets import target_table
+    from placement.report.text import columns, heading, rendered
+
+    shown: list[RenderableType] = []
+    for part in parts:
+        shown += [heading(part.title), columns(part.header, part.rows), ""]
+    targets = [target for part in parts for target in part.targets]
+    if targets:
+        shown += [heading("Targets", f" ({layers} of {LAYERS} layers)"), target_table(targets)]
+    return rendered(shown)

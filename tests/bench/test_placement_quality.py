@@ -1,0 +1,96 @@
+"""The quality benchmark on a recorded layer, as a process of its own, and what it compares."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.cli import cli
+from bench.placement_quality.measure import Comparison, Figures, Solves
+from bench.placement_quality.protocol import Recorded, Setting, problems, spaced
+from bench.targets import Target, check_targets
+from placement.commands.running import outcome
+from placement.errors import CheckFailedError, InputError
+from placement.figures import Placement, figures_of, score_placement
+
+
+def _figures(size: float, balancedness: float, us: float) -> Figures:
+    return Figures(1.0, size, balancedness, us, 1.0, 1.0, 1.0)
+
+
+def test_comparisons_are_relative_to_the_balancer() -> None:
+    one = Comparison("in-domain", Setting(), _figures(60, 0.9, 50), _figures(80, 0.88, 75))
+    assert one.bytes_change == pytest.approx(-0.25)
+    assert one.balancedness_change == pytest.approx(0.02)
+    assert one.speedup == pytest.approx(1.5)
+
+
+def test_targets_are_met_on_their_side() -> None:
+    low, high = Target("low", 2.0, 3.0, "s"), Target("high", 2.0, 3.0, "x", at_least=True)
+    assert low.met
+    assert not high.met
+    check_targets([low])
+    with pytest.raises(CheckFailedError, match="missed 1 of 2: high"):
+        check_targets([low, high])
+
+
+def test_layers_are_spread_evenly() -> None:
+    assert spaced(26, 26) == tuple(range(26))
+    assert spaced(3, 26) == (0, 12, 25)
+    assert spaced(1, 26) == (0,)
+
+
+def test_protocols_solve_on_one_part_and_judge_on_another(shared_dir: Path) -> None:
+    recorded = Recorded(str(shared_dir / "traces"), (3,))
+    inside, outside = recorded.cases("in-domain"), recorded.cases("held-out")
+    assert [case.name for case in inside] == [case.name for case in outside] == ["intent", "law", "summary"]
+    assert len(recorded.cases("joint")) == 1
+    for case in inside:
+        assert case.train[0].load.shape[0] == 4
+        assert case.test[0].load.shape[0] == 1
+        assert not (case.train[0].load[0] == case.test[0].load[0]).all()
+    assert len(recorded.cases("joint", mixture=False)[0].train[0].load) == 3
+
+
+def test_figures_are_the_scorers(shared_dir: Path) -> None:
+    recorded = Recorded(str(shared_dir / "traces"), (5,))
+    solves = Solves(recorded, 0.02, 0, 1)
+    setting = Setting(extra=0.5)
+    expected = []
+    for case in recorded.cases("in-domain"):
+        answers = solves.answers("in-domain", case, setting, "eplb")
+        placement = Placement(tuple(a.slots for a in answers), tuple(a.fractions for a in answers))
+        expected += score_placement(problems(case.test, setting, 64), placement)
+    told, derived = solves.figures("in-domain", setting, "eplb"), figures_of(expected)
+    assert told.bytes_per_token == pytest.approx(derived.cross_node_bytes_per_token)
+    assert told.balancedness == pytest.approx(derived.balancedness)
+    assert told.layer_us == pytest.approx(derived.moe_layer_us)
+
+
+def test_a_run_as_users_start_it(shared_dir: Path, tmp_path: Path) -> None:
+    args = [
+        sys.executable, "-m", "bench", "run", "placement_quality", "--layers", "1", "--work", "0.02", "--workers", "1",
+        "--parts", "time,migration", "--traces", str(shared_dir / "traces"), "--out", str(tmp_path), "--json",
+    ]  # fmt: skip
+    done = subprocess.run(args, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told == json.loads((tmp_path / "results.json").read_text())
+    assert set(told["parts"]) == {"time", "migration"}
+    assert len(told["parts"]["time"]) == 4
+    assert all({"name", "measured", "limit", "met"} <= set(target) for target in told["targets"])
+    assert "faster" in (tmp_path / "table.txt").read_text()
+    assert told["parts"]["migration"][-1]["gain"] == pytest.approx(1.0)
+    assert (tmp_path / "migration.png").stat().st_size > 1000
+
+
+def test_bad_input_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ("run", "placement_quality", "--traces", str(tmp_path))
+    assert outcome(cli, "python -m bench", [*args, "--parts", "bites"]) == 2
+    assert "bites is no part" in capsys.readouterr().err.replace(":", "")
+    assert outcome(cli, "python -m bench", args) == 2
+    assert "dsv2lite_intent.npz" in capsys.readouterr().err
+    with pytest.raises(InputError, match="on 32 GPUs"):
+        problems([], Setting(extra=0.25, nodes=8), 64)
