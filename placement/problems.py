@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from placement.cost.rates import layer_rates, topology_of
+from placement.errors import InputError
 from placement.problem import LayerProblem, Objective
 from placement.routing.statistics import LayerStatistics
 from placement.split import Split
@@ -28,10 +31,20 @@ def layer_problems(
         max_load: see LayerProblem.max_load; the planner sets its own where it is None. tail: see LayerProblem.tail.
 
     Raises:
-        InputError: the split's ranks do not fill nodes, or the GPU states no rate for a data type.
+        InputError: the split's ranks do not fill nodes, the GPU states no rate for a data type, or groups that have to
+            be kept do not divide over the nodes.
     """
     rates = layer_rates(scenario, split, phase)
     topology = topology_of(scenario, split)
+    group = None
+    if scenario.keep_groups:
+        moe = scenario.model.moe
+        if moe.groups % topology.nodes:
+            raise InputError(
+                scenario.name, "keep_groups", f"{moe.groups} expert groups do not divide over {topology.nodes} nodes",
+                "pin an ep that spans fewer nodes, or unset keep_groups",
+            )  # fmt: skip
+        group = np.arange(moe.experts) * moe.groups // moe.experts
     return tuple(
         LayerProblem(
             load=layer.load,
@@ -43,6 +56,7 @@ def layer_problems(
             dispatch=scenario.dispatch,
             rule=scenario.message_rule,
             objective=objective,
+            group=group,
             max_load=max_load,
             tail=tail,
         )

@@ -73,7 +73,9 @@ def plan_layers(
         InfeasibleError: a layer is proven to have no answer. NothingFoundError: none was found.
         RuntimeError: a solver returned an invalid placement (a bug).
     """
-    get_solver(strategy)
+    if not get_solver(strategy).features.groups and strategy in BASELINES:
+        # A baseline that knows no groups is shown as what it is.
+        problems = [replace(problem, group=None) for problem in problems]
     seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0] >> 1) for i in range(len(problems))]
 
     workers = max(1, workers)

@@ -234,6 +234,8 @@ class Scenario(Spec):
     redundant: Annotated[int, Field(ge=0, le=MAX_EXPERTS, strict=True)] | Literal["auto"] = "auto"
     dispatch: Dispatch = "even"
     message_rule: MessageRule = "per_node"
+    #: All copies of a group's experts lie on one node (models with group-limited routing).
+    keep_groups: Annotated[bool, Field(strict=True)] = False
     #: "none": dispatch, experts and combine one after the other; "two_batch": two half-batches hide each other.
     overlap: Literal["none", "two_batch"] = "none"
     routing: SyntheticRouting = SyntheticRouting()
@@ -253,6 +255,8 @@ class Scenario(Spec):
         if (pins.pp or 1) > self.model.layers:
             raise ValueError(f"pins.pp {pins.pp} is more than the model's {self.model.layers} layers; lower pins.pp")
         moe = self.model.moe
+        if self.keep_groups and moe.groups < 2:
+            raise ValueError(f"keep_groups is set, but model {self.model.name} has no expert groups; unset keep_groups")
         if self.redundant != "auto" and self.redundant > moe.experts * (gpus - 1):
             raise ValueError(
                 f"redundant {self.redundant} is more than {moe.experts} experts have room for on {gpus} GPUs (one copy "

@@ -144,8 +144,23 @@ def _check_placements(plan: Plan) -> str:
         faults = slot_faults(np.array(row, dtype=np.int64), experts, plan.slots_per_gpu, plan.topology.gpus)
         _require(not faults, f"{where}: {'; '.join(faults)}")
         count += 1
+    if plan.scenario.spec.keep_groups:
+        _check_groups(plan)
     _require(experts + split.redundant == split.slots, f"{experts} experts + {split.redundant} are not {split.slots}")
     return f"{count} placements: every expert is held, no GPU holds one twice"
+
+
+def _check_groups(plan: Plan) -> None:
+    """All copies of a group's experts lie on one node, in the plan's own layers."""
+    moe, span = plan.scenario.spec.model.moe, plan.slots_per_gpu * plan.topology.gpus_per_node
+    for layer in plan.layers:
+        home: dict[int, int] = {}
+        for slot, expert in enumerate(layer.physical_to_logical):
+            group, node = expert * moe.groups // moe.experts, slot // span
+            _require(
+                home.setdefault(group, node) == node,
+                f"layer {layer.layer}: group {group} lies on nodes {home[group]} and {node}",
+            )
 
 
 def _check_baselines(plan: Plan) -> str:

@@ -50,6 +50,7 @@ class SolveOptions:
     redundant: int | Literal["auto"] | None = None
     dispatch: Literal["even", "nearest", "planned"] | None = None
     message_rule: Literal["per_expert", "per_rank", "per_node"] | None = None
+    keep_groups: bool | None = None
     tp: int | None = None
     ep: int | None = None
     pp: int | None = None
@@ -165,6 +166,11 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--message-rule",
             type=click.Choice(["per_expert", "per_rank", "per_node"]),
             help="What a token is sent once per.",
+        ),
+        click.option(
+            "--keep-groups/--no-keep-groups",
+            default=None,
+            help="Keep all copies of an expert group on one node (group-limited routing). Default: the scenario's.",
         ),
         click.option("--tp", type=degree, metavar="N", help="Pin the tensor-parallel degree."),
         click.option("--ep", type=degree, metavar="N", help="Pin the expert-parallel degree."),

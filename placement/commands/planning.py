@@ -163,7 +163,7 @@ def with_options(scenario: Scenario, options: SolveOptions) -> Scenario:
         InputError: an override that the scenario can't have.
     """
     data = scenario.model_dump()
-    for name in ("redundant", "dispatch", "message_rule"):
+    for name in ("redundant", "dispatch", "message_rule", "keep_groups"):
         if getattr(options, name) is not None:
             data[name] = getattr(options, name)
     for name in ("tp", "ep", "pp", "dp", "batch"):

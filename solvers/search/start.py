@@ -9,6 +9,7 @@ from placement.verify import check_layer
 from solvers.base import UnsupportedError
 from solvers.heuristics.eplb import EplbSolver
 from solvers.heuristics.greedy import GreedySolver
+from solvers.search.groups import group_starts
 
 
 def starts(problem: LayerProblem, seed: int) -> list[IntArray]:
@@ -19,7 +20,7 @@ def starts(problem: LayerProblem, seed: int) -> list[IntArray]:
         if mended is not None:
             found.append(mended)
     if problem.max_moves is None:
-        found += EplbSolver().variants(problem)
+        found += [*group_starts(problem), *EplbSolver().variants(problem)]
         if problem.group is None:
             found.append(GreedySolver().place(problem, seed))
     return [slots for slots in found if not check_layer(problem, slots)]

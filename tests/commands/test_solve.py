@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from placement.plan import plan_json, read_plan
 from tests.commands.conftest import Done, finish, process
@@ -167,3 +170,40 @@ def test_reader_that_leaves_early_ends_it_quietly(folder: Path) -> None:
     running.stdout.close()
     assert b"Traceback" not in running.stderr.read()
     running.wait(60)
+
+
+def test_groups_are_kept_on_nodes(call: Callable[..., Done], tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny = copy.deepcopy(tiny)
+    tiny["model"]["moe"] |= {"experts": 16, "groups": 4, "top_groups": 2}
+    tiny["redundant"] = 8
+    spec, out = tmp_path / "grouped.yaml", tmp_path / "plan.json"
+    spec.write_text(yaml.safe_dump(tiny))
+    assert call("solve", "--spec", str(spec), "--keep-groups", *QUICK, "--out", str(out)).code == 0
+    plan = read_plan(out)
+    for layer in plan.layers:
+        homes = [{e // 4 for e in layer.physical_to_logical[n * 12 : n * 12 + 12]} for n in (0, 1)]
+        assert not homes[0] & homes[1]
+    assert call("verify", str(out)).code == 0
+    broken = json.loads(out.read_text())
+    row = broken["layers"][0]["physical_to_logical"]
+    other = next(i for i in range(12, 24) if row[i] not in row[0:6] and row[0] not in row[i // 6 * 6 : i // 6 * 6 + 6])
+    row[0], row[other] = row[other], row[0]
+    out.write_text(json.dumps(broken))
+    done = call("verify", str(out))
+    assert done.code == 6
+    assert "lies on nodes" in done.out
+
+
+def test_groups_that_do_not_exist_or_divide_are_told(
+    call: Callable[..., Done], folder: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    done = call("solve", "--spec", str(folder / "tiny.yaml"), "--keep-groups", *QUICK)
+    assert done.code == 2
+    assert "no expert groups" in done.err
+    tiny = copy.deepcopy(tiny)
+    tiny["model"]["moe"] |= {"experts": 12, "groups": 3, "top_groups": 1}
+    spec = tmp_path / "grouped.yaml"
+    spec.write_text(yaml.safe_dump(tiny))
+    done = call("solve", "--spec", str(spec), "--keep-groups", *QUICK)
+    assert done.code == 2
+    assert "3 expert groups do not divide over 2 nodes" in done.err
