@@ -9,6 +9,7 @@ import click
 from placement.commands.running import emit, run
 
 if TYPE_CHECKING:
+    from placement.figures import Placement
     from placement.plan import Plan
     from placement.report.evaluation import Evaluation
 
@@ -16,7 +17,11 @@ PARTS = ("all", "first-half", "second-half")
 
 
 def evaluate_plan(
-    plan: Plan, trace: str, part: Literal["all", "first-half", "second-half"] = "all", windows: int = 1
+    plan: Plan,
+    trace: str,
+    part: Literal["all", "first-half", "second-half"] = "all",
+    windows: int = 1,
+    weight_levels: int | None = None,
 ) -> Evaluation:
     """The figures of a plan and of its baselines on one file of recorded routing.
 
@@ -25,6 +30,7 @@ def evaluate_plan(
 
     Args:
         trace: a trace, or load counts. part: which sequences count. windows: load windows.
+        weight_levels: score dispatch fractions rounded to whole multiples of 1 / weight_levels; None: as they are.
 
     Raises:
         InputError: routing that can't be read, is of another model, or has no such part.
@@ -50,10 +56,27 @@ def evaluate_plan(
     assessor = Assessor(scenario, plan.split.split(), plan.phase, statistics, plan.objective)
     rows = []
     for strategy in plan.strategies:
-        assessment = assessor.assess(placement_of(plan, strategy))
+        placed = placement_of(plan, strategy)
+        if weight_levels is not None:
+            placed = _with_whole_weights(placed, weight_levels)
+        assessment = assessor.assess(placed)
         own = strategy.placements is None
         rows.append(Row(strategy.name, own, assessment.figures, assessment.prediction.tokens_per_s))
     return Evaluation(routing.name, trace, part, tokens, routing.synthetic, tuple(rows))
+
+
+def _with_whole_weights(placed: Placement, levels: int) -> Placement:
+    from dataclasses import replace
+
+    from solvers.dispatch import rounded_fractions
+
+    return replace(
+        placed,
+        fractions=tuple(
+            None if fractions is None else rounded_fractions(fractions, slots, levels)
+            for slots, fractions in zip(placed.slots, placed.fractions, strict=True)
+        ),
+    )
 
 
 @click.command("evaluate", short_help="Score a plan on other routing.")
@@ -71,12 +94,19 @@ def evaluate_plan(
 @click.option(
     "--windows", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Load windows of each trace."
 )
+@click.option(
+    "--weight-levels",
+    type=click.IntRange(1, 2**20),
+    metavar="N",
+    help="Round dispatch fractions to whole multiples of 1/N first, as engines with integer weights do.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     plan_path: str,
     traces: tuple[str, ...],
     part: Literal["all", "first-half", "second-half"],
     windows: int,
+    weight_levels: int | None,
     as_json: bool,
 ) -> None:
     """Score a plan, and the baselines solved beside it, on each trace.
@@ -93,7 +123,7 @@ def command(
     with Progress() as progress:
         progress.stage("scoring", len(traces))
         for trace in traces:
-            results.append(evaluate_plan(plan, trace, part, windows))
+            results.append(evaluate_plan(plan, trace, part, windows, weight_levels))
             progress.advance()
     render = evaluation_json if as_json else evaluation_text
     emit(render(plan_path, plan, results))

@@ -75,6 +75,18 @@ def test_plan_of_planned_dispatch_is_scored_with_its_own_fractions(call: Callabl
     assert call("solve", *args, "--strategy", "greedy", "--out", str(out)).code == 0
     done = call("evaluate", "--plan", str(out), "--trace", str(folder / "b.npz"), "--json")
     assert done.code == 0, done.err
+    whole = call(
+        "evaluate", "--plan", str(out), "--trace", str(folder / "b.npz"), "--json", "--weight-levels", "1"
+    )  # fmt: skip
+    exact, rounded = (json.loads(each.out)["traces"][0] for each in (done, whole))
+    times = [{name: row["moe_layer_us"] for name, row in each["baselines"].items()} for each in (exact, rounded)]
+    assert times[0] != times[1]
+    fine = call(
+        "evaluate", "--plan", str(out), "--trace", str(folder / "b.npz"), "--json", "--weight-levels", "1000000"
+    )  # fmt: skip
+    near = {name: row["moe_layer_us"] for name, row in json.loads(fine.out)["traces"][0]["baselines"].items()}
+    assert near == pytest.approx(times[0], rel=1e-4)
+    assert call("evaluate", "--plan", str(out), "--trace", str(folder / "b.npz"), "--weight-levels", "0").code == 2
 
 
 def test_compare_has_a_table_per_scenario(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
