@@ -18,6 +18,7 @@ SOLVERS: dict[str, tuple[str, str]] = {
     "search": ("solvers.search.solver", "SearchSolver"),
     "cpsat": ("solvers.cpsat.solver", "CpSatSolver"),
     "milp": ("solvers.milp.solver", "MilpSolver"),
+    "lns": ("solvers.lns.solver", "LnsSolver"),
     "partition": ("solvers.partition.solver", "PartitionSolver"),
     "auto": ("solvers.auto", "AutoSolver"),
 }

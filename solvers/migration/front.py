@@ -10,7 +10,7 @@ from placement.cost.moe_layer import LayerScore, score_layer
 from placement.errors import NothingFoundError
 from placement.problem import FloatArray, IntArray, LayerProblem, moves_between
 from placement.verify import check_layer
-from solvers.candidates import candidate
+from solvers.candidates import candidate, merit
 from solvers.dispatch import needs_fractions, target_fractions
 from solvers.loads.relabel import renaming
 from solvers.search.arrays import SetRows
@@ -25,6 +25,9 @@ STEPS, FROM = 600_000, 8
 #: From the running placement anew, and on from the answer of the next smaller budget.
 ANEW = Schedule(STEPS, 0.01, 0.0003, 3.0, 0.3)
 ONWARD = Schedule(60_000, 0.003, 0.0002, 1.0, 0.3)
+#: Few moves make a rugged landscape, where to change a move is to take it back first: the steps of a budget of n moves
+#: are cut into RESTARTS // n runs, MOST_RESTARTS at most, their first temperatures in turn that of ANEW times these.
+RESTARTS, MOST_RESTARTS, HEATS = 24, 12, (1.0, 3.0, 10.0)
 #: With fewer experts each weighs more, and so does every move: temperatures rise in proportion.
 EXPERTS, MOST_HEAT = 64, 10.0
 
@@ -67,12 +70,7 @@ def layer_front(
     Raises:
         NothingFoundError: the running placement can't be mended.
     """
-    if problem.current is None:
-        raise ValueError("the problem has no running placement")
-    current = problem.current
-    start = current if not check_layer(problem, current) else mend(problem)
-    if start is None or check_layer(problem, start):
-        raise NothingFoundError("the running placement could not be made valid with few moves")
+    current, start = problem.current, standing(problem)
     before = None
     if start is current:
         before = score_layer(problem, current, running if needs_fractions(problem) else None)
@@ -82,33 +80,83 @@ def layer_front(
     points = [Point(forced, base.slots, base.fractions, base.score)]
     if full is not None:
         full = _renamed(problem, full)
+        scores = [score for score in (before, base.score, full.score) if score is not None]
+        problem = _no_less_balanced(problem, scores)
     most = problem.usable_slots if full is None else full.moves
-    rows = None
-    if problem.sets is not None and problem.objective == "time":
-        rows = SetRows.of(problem.sets, problem.experts, problem.windows)
-    heat = float(np.clip(EXPERTS / problem.experts, 1.0, MOST_HEAT))
-    first, then = (replace(each, hot=each.hot * heat) for each in (ANEW, ONWARD))
-    slots, target = start, None
-    for extra in BUDGETS:
-        budget = forced + extra
-        if budget >= most or stop.expired:
-            break
-        limited = replace(problem, max_moves=budget)
-        anew = run_annealing(limited, start, None, first.scaled(stop.work * FROM / max(FROM, extra)), stop, seed, rows)
-        onward = run_annealing(limited, slots, target, then.scaled(stop.work), stop, seed, rows)
-        found = []
-        for run in (anew, onward):
-            fractions = None
-            if needs_fractions(problem) and run.target is not None:
-                fractions = target_fractions(problem, run.slots, run.target)
-            found.append(candidate(problem, run.slots, fractions))
-        chosen = min(range(2), key=lambda i: found[i].score.objective)
-        best, (slots, target) = found[chosen], ((anew.slots, anew.target), (onward.slots, onward.target))[chosen]
-        moves = moves_between(current, best.slots, problem.slots_per_gpu)
-        points.append(Point(moves, best.slots, best.fractions, best.score))
+    points += _limited(problem, start, forced, most, stop, seed)
     if full is not None:
         points.append(full)
     return LayerFront(before, _best(points))
+
+
+def standing(problem: LayerProblem) -> IntArray:
+    """The running placement [slots], mended with the fewest moves where it is not valid.
+
+    Raises:
+        NothingFoundError: it can't be mended.
+    """
+    if problem.current is None:
+        raise ValueError("the problem has no running placement")
+    if not check_layer(problem, problem.current):
+        return problem.current
+    start = mend(problem)
+    if start is None or check_layer(problem, start):
+        raise NothingFoundError("the running placement could not be made valid with few moves")
+    return start
+
+
+def share_of_time(stop: Stop, parts: int) -> Stop:
+    """The same work, and a deadline after one of `parts` equal parts of the time left."""
+    left = stop.seconds_left()
+    return stop if left is None else Stop.after(left / parts, stop.work)
+
+
+def _no_less_balanced(problem: LayerProblem, scores: list[LayerScore]) -> LayerProblem:
+    """The problem with a cap on the load: no point is less balanced than the ends of the front.
+
+    Time alone would trade balance for traffic on the way (see solvers.floor).
+    """
+    if problem.objective == "load" or problem.sets is None or problem.max_load is not None:
+        return problem
+    return replace(problem, max_load=max(score.pooled_imbalance for score in scores) * (1 + 1e-9))
+
+
+def _limited(problem: LayerProblem, start: IntArray, forced: int, most: int, stop: Stop, seed: int) -> list[Point]:
+    """The best points found under budgets below `most` moves; `start` is `forced` moves away."""
+    rows = None
+    if problem.sets is not None and problem.objective == "time":
+        rows = SetRows.of(problem.sets, problem.experts, problem.windows)
+    scale = float(np.clip(EXPERTS / problem.experts, 1.0, MOST_HEAT))
+    onward = replace(ONWARD, hot=ONWARD.hot * scale).scaled(stop.work)
+    extras = [extra for extra in BUDGETS if forced + extra < most]
+    points: list[Point] = []
+    slots, target = start, None
+    for i, extra in enumerate(extras):
+        if stop.expired:
+            break
+        limited = replace(problem, max_moves=forced + extra)
+        restarts = int(np.clip(RESTARTS // extra, 1, MOST_RESTARTS))
+        work = stop.work * FROM / max(FROM, extra) / restarts
+        plans: list[tuple[IntArray, IntArray | None, Schedule]] = [
+            (start, None, replace(ANEW, hot=ANEW.hot * scale * HEATS[r % len(HEATS)]).scaled(work))
+            for r in range(restarts)
+        ]
+        plans.append((slots, target, onward))
+        share = share_of_time(stop, len(extras) - i)
+        best, least = None, np.inf
+        for r, (origin, aim, schedule) in enumerate(plans):
+            run = run_annealing(limited, origin, aim, schedule, share_of_time(share, len(plans) - r), seed + r, rows)
+            fractions = None
+            if needs_fractions(problem) and run.target is not None:
+                fractions = target_fractions(problem, run.slots, run.target)
+            found = candidate(problem, run.slots, fractions)
+            excess, objective = merit(problem, found.score)
+            if excess == 0.0 and objective < least:
+                best, least, slots, target = found, objective, run.slots, run.target
+        if best is not None:
+            moves = moves_between(np.asarray(problem.current), best.slots, problem.slots_per_gpu)
+            points.append(Point(moves, best.slots, best.fractions, best.score))
+    return points
 
 
 def _best(points: list[Point]) -> tuple[Point, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from placement.problem import FloatArray, LayerProblem
-from solvers.migration.front import LayerFront, Point, layer_front
+from solvers.migration.front import LayerFront, Point, layer_front, share_of_time
 from solvers.parallel import Backend, Carried, carry, map_layers
 from solvers.planner import LayerAnswer, plan_layers
 from solvers.stop import Stop
@@ -37,6 +37,7 @@ def layer_fronts(
 
     Args:
         problems: with `current`. running: the fractions that run now, for `planned` dispatch.
+        stop: half of the time of a deadline is for solving anew.
         on_solved, on_front: called with a layer's position when that part of it is done.
 
     Raises:
@@ -44,11 +45,11 @@ def layer_fronts(
     """
     # Only fixed experts bind the full re-solve to the running placement.
     free = [problem if problem.fixed is not None else replace(problem, current=None) for problem in problems]
-    full = plan_layers(free, "auto", stop, seed, workers, on_solved, backend=backend)
+    full = plan_layers(free, "auto", share_of_time(stop, 2), seed, workers, on_solved, backend=backend)
     seeds = [int(np.random.SeedSequence([seed, i, 1]).generate_state(1)[0] >> 1) for i in range(len(problems))]
     tasks = [
-        _Task(problem, part, Point(0, answer.slots, answer.fractions, answer.score), carry(stop), one)
-        for problem, part, answer, one in zip(problems, running, full, seeds, strict=True)
+        _Task(problem, part, Point(0, answer.slots, answer.fractions, answer.score), carry(stop), one, -(-(len(problems) - i) // max(1, workers)))
+        for i, (problem, part, answer, one) in enumerate(zip(problems, running, full, seeds, strict=True))
     ]
     with threadpool_limits(1):
         layers = map_layers(_front, tasks, max(1, workers), backend or "processes", on_front)
@@ -57,14 +58,16 @@ def layer_fronts(
 
 @dataclass(frozen=True)
 class _Task:
-    """One layer, fit to be sent to another process."""
+    """One layer, fit to be sent to another process; `rounds`: layers that its worker has still to do."""
 
     problem: LayerProblem
     running: FloatArray | None
     full: Point
     stop: Carried
     seed: int
+    rounds: int
 
 
 def _front(task: _Task) -> LayerFront:
-    return layer_front(task.problem, task.running, task.full, task.stop.here(), task.seed)
+    stop = share_of_time(task.stop.here(), task.rounds)
+    return layer_front(task.problem, task.running, task.full, stop, task.seed)

@@ -47,7 +47,7 @@ class SearchSolver:
     name = "search"
     features = Features(
         traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True,
-        note="keeps each group on the node that eplb gives it",
+        note="keeps each group on the node that its start gives it",
     )  # fmt: skip
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:

@@ -1,0 +1,299 @@
+"""Sequential linear programming of a dispatch plan: messages, work and windows as the scorer prices them.
+
+Near a plan the chance that a token reaches a node is linear in each expert's shares, and so is a slot's time. One LP
+finds the best shares within a box around the plan by these slopes; placement.cost decides whether they are better, and
+the box grows or shrinks with what it says (a trust region; the method of approximation programming of Griffith and
+Stewart 1961).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linprog
+from scipy.sparse import csr_matrix
+
+from placement.cost.moe_layer import LayerScore, effective_rule, latency_s, score_layer, slot_time
+from placement.problem import EMPTY, FloatArray, IntArray, LayerProblem
+from solvers.dispatch.marginals import marginals
+
+#: First half-width of the box, and the least at which another round is tried.
+FIRST_BOX, LEAST_BOX = 1.0, 0.02
+#: A round counts as a gain from this relative change on.
+GAIN = 1e-6
+
+
+def plan_merit(problem: LayerProblem, score: LayerScore) -> tuple[float, float]:
+    """What plans are ordered by: excess over the balance cap first, then the objective. Less is better."""
+    cap = np.inf if problem.max_load is None else problem.max_load
+    return max(0.0, round(score.pooled_imbalance - cap, 9)), score.objective
+
+
+def refine(
+    problem: LayerProblem, slots: IntArray, fractions: FloatArray, rounds: int, value: tuple[float, float]
+) -> tuple[FloatArray, tuple[float, float]]:
+    """([nodes, slots] a plan at least as good as `fractions` by `plan_merit`, its merit), after up to so many LPs.
+
+    Args:
+        fractions: [nodes, slots] a plan. value: its merit.
+    """
+    shape = _Shape.of(problem, slots)
+    best, box, model = fractions, FIRST_BOX, None
+    for _ in range(rounds if len(shape.slot) else 0):
+        if model is None:
+            model = _Linear.near(problem, shape, slots, best)
+        tried = model.solve(box)
+        if tried is None:
+            break
+        found = plan_merit(problem, score_layer(problem, slots, tried))
+        if found[0] <= value[0] and found[1] < value[1] * (1 - GAIN):
+            best, value, model = tried, found, None
+        else:
+            box /= 3
+            if box < LEAST_BOX:
+                break
+    return best, value
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What does not change from round to round.
+
+    Attributes:
+        slot: [columns] slots whose expert has several copies; a variable for each home and column, home by home.
+        expert, gpu: [columns] what they hold and where.
+        bin: [gpus] where messages are counted: nodes (`per_node`) or GPUs. bins: how many there are.
+        amount: [windows, homes, columns] tokens of a home for the expert of a slot.
+        into, out: [homes, bins] seconds that a link spends for a token's chance to reach a bin; ingress of the bin's
+            link group, egress of the home (or, in one node, of every GPU: the whole node's mean).
+        group: [bins] link group.
+    """
+
+    slot: IntArray
+    expert: IntArray
+    gpu: IntArray
+    bin: IntArray
+    bins: int
+    amount: FloatArray
+    into: FloatArray
+    out: FloatArray
+    group: IntArray
+
+    @staticmethod
+    def of(problem: LayerProblem, slots: IntArray) -> _Shape:
+        topology, rates = problem.topology, problem.rates
+        nodes, gpus, m = topology.nodes, topology.gpus, topology.gpus_per_node
+        copies = np.bincount(slots[slots != EMPTY], minlength=problem.experts)
+        slot = np.flatnonzero((slots != EMPTY) & (copies[slots] > 1))
+        by_node = effective_rule(problem) == "per_node" and nodes > 1
+        tokens = problem.home_tokens.reshape(nodes, m).sum(axis=1)
+        bin_of = topology.node_of_gpu if by_node else np.arange(gpus, dtype=np.int64)
+        bins = int(bin_of.max()) + 1
+        node_of_bin = np.arange(bins) if by_node else topology.node_of_gpu
+        group = np.arange(bins) if by_node or nodes == 1 else np.arange(gpus) // topology.gpus_per_tray
+        both = rates.dispatch_bytes + rates.combine_bytes
+        if nodes == 1:
+            # A GPU's own tokens for itself cross no link, and each GPU sends what the others get.
+            into = np.full((1, bins), both / rates.fast_bytes_per_s * tokens[0] * (m - 1) / m)
+            out = np.full((1, bins), both / rates.fast_bytes_per_s * tokens[0] * (m - 1) / m / m)
+        else:
+            away = node_of_bin[None, :] != np.arange(nodes)[:, None]
+            width = m if by_node else topology.gpus_per_tray
+            into = both / rates.slow_bytes_per_s * tokens[:, None] * away / width
+            out = both / rates.slow_bytes_per_s * tokens[:, None] * away / m
+        share = problem.homes.reshape(nodes, m).sum(axis=1)
+        amount = share[None, :, None] * problem.load[:, None, slots[slot]] * rates.tokens_per_gpu * gpus
+        return _Shape(slot, slots[slot], slot // problem.slots_per_gpu, bin_of, bins, amount, into, out, group)
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """The layer's prices near a plan, as an LP over [homes * columns] shares and a few values of each window.
+
+    Attributes:
+        start: [variables] the plan's shares. upper, limit: rows upper @ x <= limit. equal, sums: upper's like for =.
+        price: [columns of upper] what is minimized.
+    """
+
+    problem: LayerProblem
+    shape: _Shape
+    fractions: FloatArray
+    start: FloatArray
+    upper: csr_matrix
+    limit: FloatArray
+    equal: csr_matrix
+    price: FloatArray
+
+    @staticmethod
+    def near(problem: LayerProblem, shape: _Shape, slots: IntArray, fractions: FloatArray) -> _Linear:
+        """The prices near `fractions` [nodes, slots]."""
+        homes, columns = problem.topology.nodes, len(shape.slot)
+        start = fractions[:, shape.slot].reshape(-1)
+        rows = _Rows(homes * columns, problem)
+        _add_work(rows, problem, shape, slots, fractions, start)
+        if problem.objective == "time":
+            _add_links(rows, problem, shape, slots, fractions, start)
+        _add_cap(rows, problem, shape, slots, fractions, start)
+        of, place = np.unique(shape.expert, return_inverse=True)
+        row = (np.arange(homes)[:, None] * len(of) + place[None, :]).reshape(-1)
+        width = rows.width
+        equal = csr_matrix((np.ones(len(row)), (row, np.arange(len(row)))), shape=(homes * len(of), width))
+        upper, limit = rows.built()
+        return _Linear(problem, shape, fractions, start, upper, limit, equal, rows.price)
+
+    def solve(self, box: float) -> FloatArray | None:
+        """[nodes, slots] the LP's plan with every share within `box` of the plan's, or None where HiGHS finds none."""
+        free = self.upper.shape[1] - len(self.start)
+        low = np.concatenate([np.maximum(self.start - box, 0.0), np.zeros(free)])
+        high = np.concatenate([np.minimum(self.start + box, 1.0), np.full(free, np.inf)])
+        sums = self.equal @ np.concatenate([self.start, np.zeros(free)])
+        answer = linprog(
+            self.price, A_ub=self.upper, b_ub=self.limit, A_eq=self.equal, b_eq=sums,
+            bounds=np.stack([low, high], axis=1), method="highs",
+        )  # fmt: skip
+        if answer.status != 0:
+            return None
+        shares = np.clip(np.asarray(answer.x)[: len(self.start)].reshape(-1, len(self.shape.slot)), 0.0, 1.0)
+        out = self.fractions.copy()
+        for home, row in enumerate(shares):
+            total = np.bincount(self.shape.expert, row, minlength=self.problem.experts)
+            out[home, self.shape.slot] = row / total[self.shape.expert]
+        return out
+
+
+class _Rows:
+    """Rows of an LP as triplets, and its price: after the shares come, for each window, its work, its messages, and
+    the larger of both (`two_batch`); then the tail's threshold and each window's excess over it."""
+
+    def __init__(self, shares: int, problem: LayerProblem) -> None:
+        windows = problem.windows
+        self.work, self.link, part = shares, shares + windows, shares + 2 * windows
+        tail = shares + 3 * windows
+        self.width = shares + 4 * windows + 1
+        self.row: list[IntArray] = []
+        self.column: list[IntArray] = []
+        self.value: list[FloatArray] = []
+        self.limit: list[FloatArray] = []
+        self.count = 0
+        self.price = np.zeros(self.width)
+        wait = 2 * latency_s(problem) if problem.objective == "time" else 0.0
+        weight = problem.window_weight / problem.window_weight.sum()
+        for w in range(windows):
+            if problem.objective == "time" and problem.rates.overlap == "two_batch":
+                self.add([self.work + w, part + w], [1.0, -1.0], 0.0)
+                self.add([self.link + w, part + w], [1.0, -1.0], -wait)
+            else:
+                self.add([self.work + w, self.link + w, part + w], [1.0, 1.0, -1.0], -wait)
+            if problem.tail < 1.0:
+                self.add([part + w, tail, tail + 1 + w], [1.0, -1.0, -1.0], 0.0)
+        if problem.tail >= 1.0:
+            self.price[part : part + windows] = weight
+        else:
+            # A tail thinner than any window's weight is the worst window: no excess pays.
+            self.price[tail] = 1.0
+            self.price[tail + 1 :] = weight / max(problem.tail, float(weight[weight > 0].min()) * 0.5)
+
+    def add(self, columns: list[int], values: list[float], limit: float) -> None:
+        """One row."""
+        self.extend(np.zeros(len(columns), np.int64), np.array(columns), np.array(values), np.array([limit]))
+
+    def extend(self, row: IntArray, column: IntArray, value: FloatArray, limit: FloatArray) -> None:
+        """Rows numbered from 0 on."""
+        self.row.append(row + self.count)
+        self.column.append(column)
+        self.value.append(value)
+        self.limit.append(limit)
+        self.count += len(limit)
+
+    def under(self, group: IntArray, value: FloatArray, now: FloatArray, start: FloatArray, target: int) -> None:
+        """now[row] + sum(value * (share - start) over the shares of a row) <= the column `target`.
+
+        Args:
+            group: [shares] row of each share. value: [shares] slopes. now: [rows] what the plan has.
+        """
+        rows, shares = len(now), np.flatnonzero(value)
+        at = np.bincount(group[shares], value[shares] * start[shares], minlength=rows)
+        self.extend(
+            np.concatenate([group[shares], np.arange(rows)]), np.concatenate([shares, np.full(rows, target)]),
+            np.concatenate([value[shares], np.full(rows, -1.0)]), at - now,
+        )  # fmt: skip
+
+    def built(self) -> tuple[csr_matrix, FloatArray]:
+        """(matrix, right sides)."""
+        index = (np.concatenate(self.row), np.concatenate(self.column))
+        shape = (self.count, self.width)
+        return csr_matrix((np.concatenate(self.value), index), shape=shape), np.concatenate(self.limit)
+
+
+def _slot_tokens(problem: LayerProblem, slots: IntArray, fractions: FloatArray) -> FloatArray:
+    """[windows, slots] expected tokens of each slot."""
+    share = problem.homes.reshape(problem.topology.nodes, -1).sum(axis=1) @ fractions
+    load = np.where(slots != EMPTY, problem.load[:, slots], 0.0)
+    return np.asarray(load * share * problem.rates.tokens_per_gpu * problem.topology.gpus)
+
+
+def _add_work(
+    rows: _Rows, problem: LayerProblem, shape: _Shape, slots: IntArray, fractions: FloatArray, start: FloatArray
+) -> None:
+    """Every GPU's work, at the slopes of its slots' times."""
+    rates, homes = problem.rates, problem.topology.nodes
+    tokens = _slot_tokens(problem, slots, fractions)
+    timed = problem.objective == "time"
+    time, x = (slot_time(tokens, rates), tokens[:, shape.slot]) if timed else (tokens, tokens[:, shape.slot])
+    slope = np.ones_like(x)
+    if timed:
+        reading = -np.expm1(-x) * rates.weight_s > x * rates.token_s
+        slope = np.where(reading, np.exp(-x) * rates.weight_s, rates.token_s)
+    speed = problem.speeds if timed else problem.relative_speed
+    scale = np.ones(problem.windows)
+    if not timed:
+        scale = problem.alive.sum() / (problem.load.sum(axis=1) * rates.tokens_per_gpu * problem.topology.gpus)
+    gpu = np.tile(shape.gpu, homes)
+    by_gpu = time.reshape(problem.windows, problem.topology.gpus, -1).sum(axis=2)
+    for w in range(problem.windows):
+        value = (shape.amount[w] * slope[w][None, :] / speed[shape.gpu][None, :]).reshape(-1) * scale[w]
+        rows.under(gpu, value, by_gpu[w] / speed * scale[w], start, rows.work + w)
+
+
+def _add_links(
+    rows: _Rows, problem: LayerProblem, shape: _Shape, slots: IntArray, fractions: FloatArray, start: FloatArray
+) -> None:
+    """Every ingress and egress, at the slopes of the touch chances."""
+    homes, columns = problem.topology.nodes, len(shape.slot)
+    goes = np.zeros((homes, problem.experts, shape.bins))
+    used = np.flatnonzero(slots != EMPTY)
+    bin_of_slot = shape.bin[problem.gpu_of_slot]
+    for h in range(homes):
+        np.add.at(goes[h], (slots[used], bin_of_slot[used]), fractions[h, used])
+    if problem.sets is None or effective_rule(problem) == "per_expert":
+        touched = np.einsum("we,heb->hwb", problem.load, goes)
+        slope = np.broadcast_to(problem.load[None, :, :, None], (homes, *problem.load.shape, shape.bins))
+    else:
+        touched, slope = marginals(problem.sets.ids, problem.sets.weight, np.maximum(1.0 - goes, 0.0))
+    bins = shape.bin[shape.gpu]
+    home = np.repeat(np.arange(homes), columns)
+    for w in range(problem.windows):
+        reach = slope[:, w, shape.expert, bins].reshape(-1)
+        into, out = shape.into[home, np.tile(bins, homes)], shape.out[home, np.tile(bins, homes)]
+        groups = int(shape.group.max()) + 1
+        by_bin = (shape.into * touched[:, w]).sum(axis=0)
+        entering = np.bincount(shape.group, by_bin, minlength=groups).astype(np.float64)
+        rows.under(np.tile(shape.group[bins], homes), reach * into, entering, start, rows.link + w)
+        rows.under(home, reach * out, (shape.out * touched[:, w]).sum(axis=1), start, rows.link + w)
+
+
+def _add_cap(
+    rows: _Rows, problem: LayerProblem, shape: _Shape, slots: IntArray, fractions: FloatArray, start: FloatArray
+) -> None:
+    """GPU loads averaged over the windows keep `max_load`, or what the plan has where that is more."""
+    if problem.max_load is None:
+        return
+    speed = problem.relative_speed
+    tokens = problem.window_weight @ _slot_tokens(problem, slots, fractions)
+    now = tokens.reshape(problem.topology.gpus, -1).sum(axis=1) / speed
+    most = max(problem.max_load * float((now * speed).sum()) / float(problem.alive.sum()), float(now.max()))
+    value = np.einsum("w,whc->hc", problem.window_weight, shape.amount) / speed[shape.gpu][None, :]
+    gpu, value = np.tile(shape.gpu, problem.topology.nodes), value.reshape(-1)
+    at = np.bincount(gpu, value * start, minlength=len(now))
+    rows.extend(gpu, np.arange(len(gpu)), value, most - now + at)
