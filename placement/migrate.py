@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import click
@@ -56,6 +57,9 @@ def command(plan_path: str, out: str | None, as_json: bool, **options: Any) -> N
     from placement.report.migration import migration_json, migration_text
 
     asked = MigrateOptions(**options)
+    for name, value in (("--max-moves-percent", asked.max_moves_percent), ("--max-transfer-ms", asked.max_transfer_ms)):
+        if value is not None and not math.isfinite(value):
+            raise InputError(name, "", f"{value:g} is no budget", "give a number")
     budgets = [asked.max_moves, asked.max_moves_percent, asked.max_transfer_ms]
     if sum(budget is not None for budget in budgets) > 1:
         raise InputError("--max-moves", "", "more than one budget is given", "give one of the three --max options")

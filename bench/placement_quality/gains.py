@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.placement_quality.measure import SOLVED, Comparison, Solves
-from bench.placement_quality.protocol import Phase, Protocol, Setting
+from bench.placement_quality.protocol import GPUS_PER_NODE, Phase, Protocol, Setting
 from bench.placement_quality.result import Part
 from bench.targets import Target
 from placement.cost.moe_layer import LayerScore
@@ -36,27 +36,27 @@ Tell = Callable[[str], None]
 
 
 def bytes_part(solves: Solves, tell: Tell) -> Part:
-    """Cross-node bytes at 0 to 100% extra slots, in-domain, on a domain left out, and jointly (prefill)."""
+    """Cross-node bytes at 0 to 100% extra slots by the chosen protocols: in-domain, a domain left out, all jointly."""
     found: list[Comparison] = []
     targets: list[Target] = []
     for dispatch, limits in BYTES.items():
         for extra, limit in zip(EXTRA, limits, strict=True):
             setting = Setting(dispatch=dispatch, extra=extra)
             by: dict[Protocol, Comparison] = {}
-            for protocol in ("in-domain", "held-out", "joint"):
+            for protocol in solves.protocols:
                 tell(f"bytes: {dispatch}, {extra:.0%} extra, {protocol}")
                 by[protocol] = solves.compare(protocol, setting)
             found += by.values()
             name = f"{dispatch}, {extra:.0%} extra slots"
-            inside = by["in-domain"]
-            targets += [
-                Target(f"{name}: bytes, in-domain", 100 * inside.bytes_change, 100 * limit, "%"),
-                Target(f"{name}: balancedness over eplb's", inside.balancedness_change, -BALANCE, "", True),
-                Target(
-                    f"{name}: bytes, held-out domain, half of the in-domain gain",
-                    100 * by["held-out"].bytes_change, 50 * inside.bytes_change, "%",
-                ),
-            ]  # fmt: skip
+            inside, outside = by.get("in-domain"), by.get("held-out")
+            if inside is not None:
+                change = inside.balancedness_change
+                targets.append(Target(f"{name}: bytes, in-domain", 100 * inside.bytes_change, 100 * limit, "%"))
+                targets.append(Target(f"{name}: balancedness over eplb's", change, -BALANCE, "", True))
+            if inside is not None and outside is not None:
+                half = f"{name}: bytes, held-out domain, half of the in-domain gain"
+                least = 50 * min(inside.bytes_change, limit)
+                targets.append(Target(half, 100 * outside.bytes_change, least, "%"))
     title = "Cross-node bytes per token against eplb, 4 nodes x 4 GPUs, prefill at 4,096 tokens per GPU"
     rows = tuple(_row(one, f"{one.setting.dispatch}, +{one.setting.extra:.0%}, {one.protocol}") for one in found)
     return Part("bytes", title, HEADER, rows, found, tuple(targets))
@@ -77,14 +77,19 @@ def time_part(solves: Solves, tell: Tell) -> Part:
 
 def nodes_part(solves: Solves, tell: Tell) -> Part:
     """The gain by number of nodes, at the extra slots that divide."""
-    found = []
+    found: list[Comparison] = []
+    left_out = []
     for nodes in NODES:
         for extra in EXTRA:
-            if round(solves.recorded.experts * (1 + extra)) % (nodes * 4):
+            slots = round(solves.recorded.experts * (1 + extra))
+            if slots % (nodes * GPUS_PER_NODE):
+                left_out.append(f"{slots} slots on {nodes} nodes")
                 continue
             tell(f"nodes: {nodes}, {extra:.0%} extra")
             found.append(solves.compare("in-domain", Setting(extra=extra, nodes=nodes)))
     title = "The same by nodes of 4 GPUs, in-domain, planned dispatch, prefill"
+    if left_out:
+        title += f" (left out: {', '.join(left_out)}, which do not divide)"
     rows = tuple(_row(one, f"{one.setting.nodes} nodes, +{one.setting.extra:.0%}") for one in found)
     return Part("nodes", title, HEADER, rows, found)
 
@@ -156,7 +161,8 @@ def phases_part(solves: Solves, tell: Tell) -> Part:
 
 
 def _crossed(solves: Solves, phase: Phase, other: Phase, extra: float) -> Crossed:
-    setting, gpus = Setting(phase=phase, extra=extra), 16
+    setting = Setting(phase=phase, extra=extra)
+    gpus = setting.nodes * GPUS_PER_NODE
     own: list[LayerScore] = []
     crossed: list[LayerScore] = []
     shared: list[float] = []

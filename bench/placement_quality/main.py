@@ -15,6 +15,7 @@ from placement.commands.running import emit, note
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from bench.placement_quality.protocol import Protocol
     from bench.placement_quality.result import Part
     from bench.targets import Target
 
@@ -25,7 +26,14 @@ LAYERS = 26
 
 @click.command("placement_quality")
 @click.option("--parts", default=",".join(PARTS), show_default=True, help="What to run, separated by commas.")
-@click.option("--traces", default="../shared/traces", show_default=True, help="Folder of dsv2lite_*.npz.")
+@click.option(
+    "--protocol", "protocols", type=click.Choice(["in-domain", "held-out", "joint"]), multiple=True,
+    help="What part `bytes` solves on and judges on. Repeatable. Default: all three.",
+)  # fmt: skip
+@click.option(
+    "--traces", default="../shared/traces", envvar="PLACEMENT_TRACES", show_default=True, show_envvar=True,
+    help="Folder of dsv2lite_*.npz.",
+)  # fmt: skip
 @click.option(
     "--layers", type=click.IntRange(1, LAYERS), default=LAYERS, show_default=True,
     help="MoE layers to solve, spread evenly over the model's.",
@@ -37,9 +45,17 @@ LAYERS = 26
 @click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    parts: str, traces: str, layers: int, work: float, workers: int, seed: int, out: str | None, check: bool,
+    parts: str,
+    protocols: tuple[Protocol, ...],
+    traces: str,
+    layers: int,
+    work: float,
+    workers: int,
+    seed: int,
+    out: str | None,
+    check: bool,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Bytes, layer time and balance of solved placements against eplb's, at the same slots, dispatch and scorer.
 
     Recorded routing of three domains; what judges was not solved on. All layers take some 20 minutes on two cores;
@@ -55,19 +71,21 @@ def command(
             raise InputError("--parts", part, "is no part", f"choose of {', '.join(PARTS)}")
     from bench.placement_quality import gains, risks, rivals
     from bench.placement_quality.measure import Solves
-    from bench.placement_quality.protocol import Recorded, spaced
+    from bench.placement_quality.plot import write_plots
+    from bench.placement_quality.protocol import PROTOCOLS, Recorded, spaced
 
     makers = {
         "bytes": gains.bytes_part, "time": gains.time_part, "nodes": gains.nodes_part, "phases": gains.phases_part,
         "rivals": rivals.rivals_part, "sweep": rivals.sweep_part, "robust": risks.robust_part,
         "rounding": risks.rounding_part, "migration": risks.migration_part,
     }  # fmt: skip
-    solves = Solves(Recorded(traces, spaced(layers, LAYERS)), work, seed, workers)
+    recorded = Recorded(traces, spaced(layers, LAYERS))
+    solves = Solves(recorded, work, seed, workers, protocols or PROTOCOLS)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
     done: list[Part] = []
     targets: list[Target] = []
-    text = table = ""
+    text, table, plotted = "", "", True
     for name in PARTS:
         if name not in chosen:
             continue
@@ -80,29 +98,27 @@ def command(
             },
             indent=1,
         )  # fmt: skip
-        table = _table(done, layers)
+        table = _table(done, f"{len(solves.recorded.layers)} of {LAYERS} layers, work {work:g}, seed {seed}")
         if out is not None:
             # After each part, so that a run that is cut short leaves what it has.
             write_text(Path(out) / "results.json", text + "\n", "--out")
             write_text(Path(out) / "table.txt", table, "--out")
-    if out is not None:
-        from bench.placement_quality.plot import write_plots
-
-        if not write_plots(done, Path(out)):
-            note("no plots: matplotlib is not installed; pip install 'placement[bench]'")
+            plotted = write_plots(done[-1:], Path(out))
+    if not plotted:
+        note("no plots: matplotlib is not installed; pip install 'placement[bench]'")
     emit(text if as_json else table)
     if check:
         check_targets(targets)
 
 
-def _table(parts: Sequence[Part], layers: int) -> str:
+def _table(parts: Sequence[Part], run: str) -> str:
     from bench.targets import target_table
     from placement.report.text import columns, heading, rendered
 
-    shown: list[RenderableType] = []
+    shown: list[RenderableType] = [run, ""]
     for part in parts:
         shown += [heading(part.title), columns(part.header, part.rows), ""]
     targets = [target for part in parts for target in part.targets]
     if targets:
-        shown += [heading("Targets", f" ({layers} of {LAYERS} layers)"), target_table(targets)]
+        shown += [heading("Targets", f" ({run})"), target_table(targets)]
     return rendered(shown)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.placement_quality.protocol import Case, Protocol, Recorded, Setting, judged, problems
+from bench.placement_quality.protocol import PROTOCOLS, Case, Protocol, Recorded, Setting, judged, problems
 from placement.cost.moe_layer import LayerScore, score_layer
 from placement.problem import FloatArray, IntArray
 from solvers.planner import LayerAnswer, plan_layers
@@ -58,8 +58,10 @@ class Comparison:
 class Solves:
     """Solves layers, each setting and case once."""
 
-    def __init__(self, recorded: Recorded, work: float, seed: int, workers: int) -> None:
-        self.recorded = recorded
+    def __init__(
+        self, recorded: Recorded, work: float, seed: int, workers: int, protocols: Sequence[Protocol] = PROTOCOLS
+    ) -> None:
+        self.recorded, self.protocols = recorded, tuple(protocols)
         self.work, self.seed, self.workers = work, seed, workers
         self._known: dict[tuple[Protocol, bool, str, Setting, str], tuple[LayerAnswer, ...]] = {}
 

@@ -50,7 +50,7 @@ def _bytes(records: Sequence[Any]) -> Figure:
         axes.plot([100 * x for x in EXTRA], [100 * x for x in limits], "_", color=colour, ms=18, mew=2)
     axes.set(
         xlabel="extra slots, % of the experts", ylabel="cross-node bytes per token against eplb, %",
-        title="Routing nobody solved on, 4 nodes x 4 GPUs (bars: targets in-domain)",
+        title="Routing nobody solved on, 4 nodes x 4 GPUs\n(bars: in-domain targets)",
     )  # fmt: skip
     axes.legend(fontsize=8)
     return figure

@@ -30,6 +30,7 @@ Phase = Literal["prefill", "decode"]
 #: in-domain: first half of a domain's sequences, judged on the second. held-out: the two other domains, judged on the
 #: third. joint: first halves of all three, judged on the second halves.
 Protocol = Literal["in-domain", "held-out", "joint"]
+PROTOCOLS: tuple[Protocol, ...] = ("in-domain", "held-out", "joint")
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
 from bench.placement_quality.gains import Tell
 from bench.placement_quality.measure import SOLVED, Solves
-from bench.placement_quality.protocol import Setting, judged, problems
+from bench.placement_quality.protocol import Phase, Setting, judged, problems
 from bench.placement_quality.result import Part
 from bench.targets import Target
-from placement.cost.moe_layer import score_layer
+from placement.cost.moe_layer import LayerScore, score_layer
 from placement.cost.risk import tail_mean
+from placement.problem import EMPTY, FloatArray, IntArray
 from solvers.dispatch import rounded_fractions
 from solvers.migration.allocate import allocate
 from solvers.migration.run import layer_fronts
@@ -21,6 +23,9 @@ from solvers.stop import Stop
 #: Share of the worst windows that the objective looks at: their mean, the worse half, the worst window.
 TAILS = (1.0, 0.5, 0.0)
 LEVELS = (4, 8, 16)
+PHASES: tuple[Phase, ...] = ("prefill", "decode")
+#: A smaller share of an expert's tokens is a solver's rounding.
+SHARE = 1e-9
 #: Budgets of moves, as shares of the slots, and the share of the full re-solve's gain that MOVED has to bring.
 BUDGETS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 1.0)
 MOVED, GAIN = 0.05, 0.7
@@ -79,42 +84,70 @@ def robust_part(solves: Solves, tell: Tell) -> Part:
 
 @dataclass(frozen=True)
 class Rounded:
-    """Fractions as whole multiples of 1 / levels: ratios of layer time and bytes to the unrounded, held out."""
+    """Fractions as whole multiples of 1 / levels: ratios of layer time and bytes to the unrounded, held out.
 
+    Attributes:
+        split: share of (home node, expert) pairs whose tokens go to more than one copy; rounding leaves the others as
+            they are.
+    """
+
+    phase: str
     source: str
     levels: int
+    split: float
     time_ratio: float
     bytes_ratio: float
 
 
 def rounding_part(solves: Solves, tell: Tell) -> Part:
     """What integer dispatch weights cost, for the solved placement and for the balancer's with its solved dispatch."""
-    found = []
-    setting = Setting(extra=0.5)
-    for strategy in (SOLVED, "eplb"):
-        tell(f"rounding: {strategy}")
-        for levels in LEVELS:
-            time, size = [], []
-            for case in solves.recorded.cases("in-domain"):
-                answers = solves.answers("in-domain", case, setting, strategy)
-                exact = solves.judge(case, setting, [(a.slots, a.fractions) for a in answers])
-                whole = solves.judge(
-                    case, setting,
-                    [
-                        (a.slots, None if a.fractions is None else rounded_fractions(a.fractions, a.slots, levels))
-                        for a in answers
-                    ],
-                )  # fmt: skip
-                time += [b.time_s / a.time_s for a, b in zip(exact, whole, strict=True)]
-                size += [
-                    b.cross_node_bytes_per_token / a.cross_node_bytes_per_token
-                    for a, b in zip(exact, whole, strict=True)
-                ]
-            name = "solved" if strategy == SOLVED else strategy
-            found.append(Rounded(name, levels, float(np.mean(time)), float(np.mean(size))))
-    rows = tuple((r.source, f"1/{r.levels}", f"{r.time_ratio:.4f}", f"{r.bytes_ratio:.4f}") for r in found)
-    header = ("placement", "weights in", "time over unrounded", "bytes over unrounded")
+    found: list[Rounded] = []
+    for phase, strategy in product(PHASES, (SOLVED, "eplb")):
+        tell(f"rounding: {phase}, {strategy}")
+        found += _rounded(solves, Setting(phase=phase, extra=0.5), strategy)
+    rows = tuple(
+        (
+            f"{r.phase}, {r.source}", f"{r.split:.0%}", f"1/{r.levels}", f"{r.time_ratio:.4f}", f"{r.bytes_ratio:.4f}",
+        )
+        for r in found
+    )  # fmt: skip
+    header = ("placement", "experts split", "weights in", "time over unrounded", "bytes over unrounded")
     return Part("rounding", "Dispatch fractions as whole weights, 50% extra slots, held out", header, rows, found)
+
+
+def _rounded(solves: Solves, setting: Setting, strategy: str) -> list[Rounded]:
+    exact: list[LayerScore] = []
+    whole: dict[int, list[LayerScore]] = {levels: [] for levels in LEVELS}
+    split: list[float] = []
+    for case in solves.recorded.cases("in-domain"):
+        answers = solves.answers("in-domain", case, setting, strategy)
+        exact += solves.judge(case, setting, [(a.slots, a.fractions) for a in answers])
+        split += [_split(a.slots, a.fractions) for a in answers if a.fractions is not None]
+        for levels, scores in whole.items():
+            plans = [
+                (a.slots, None if a.fractions is None else rounded_fractions(a.fractions, a.slots, levels))
+                for a in answers
+            ]
+            scores += solves.judge(case, setting, plans)
+
+    def ratio(scores: list[LayerScore], name: str) -> float:
+        return float(np.mean([getattr(b, name) / getattr(a, name) for a, b in zip(exact, scores, strict=True)]))
+
+    source = "solved" if strategy == SOLVED else strategy
+    return [
+        Rounded(
+            setting.phase, source, levels, float(np.mean(split)), ratio(scores, "time_s"),
+            ratio(scores, "cross_node_bytes_per_token"),
+        )
+        for levels, scores in whole.items()
+    ]  # fmt: skip
+
+
+def _split(slots: IntArray, fractions: FloatArray) -> float:
+    """Share of (home node, expert) pairs that `fractions` [nodes, slots] sends to more than one slot."""
+    used = slots != EMPTY
+    copies = [np.bincount(slots[used], row[used] > SHARE) for row in fractions]
+    return float(np.mean(np.array(copies) > 1))
 
 
 @dataclass(frozen=True)
@@ -183,13 +216,18 @@ def _moved(solves: Solves, setting: Setting) -> list[Moved]:
         points = [front.points[i] for front, i in zip(fronts, picks, strict=True)]
         judgement = solves.judge(summary, setting, [(p.slots, p.fractions) for p in points])
         first = sum(front.before.objective for front in fronts if front.before is not None)
-        gain = (first - sum(p.score.objective for p in points)) / (first - sum(p.score.objective for p in last))
+        gain = _share(first - sum(p.score.objective for p in points), first - sum(p.score.objective for p in last))
         held = sum(s.time_s for s in before) - sum(s.time_s for s in judgement)
         whole = sum(s.time_s for s in before) - sum(s.time_s for s in after)
         out.append(
             Moved(
                 setting.phase, setting.dispatch, setting.extra, budget, sum(p.moves for p in points) / slots,
-                float(gain), float(held / whole), float(np.mean([s.balancedness for s in judgement])),
+                gain, _share(held, whole), float(np.mean([s.balancedness for s in judgement])),
             )
         )  # fmt: skip
     return out
+
+
+def _share(part: float, whole: float) -> float:
+    """`part` of a gain; none of it where there is nothing to gain."""
+    return float(part / whole) if whole > 0 else 0.0

@@ -17,13 +17,14 @@ from placement.cost.transfer import Transfer, transfer
 from placement.errors import InfeasibleError, InputError
 from placement.figures import Placement, predicted_record
 from placement.plan import Plan, ProvenanceRecord, StrategyRecord
-from placement.problem import LayerProblem, Objective
+from placement.problem import IntArray, LayerProblem, Objective
 from placement.problems import layer_problems
 from placement.report.migration import FrontRow, Migration
 from placement.result import Status, Termination
 from placement.routing.statistics import LayerStatistics
 from placement.sources import Routing, load_routing
 from solvers.migration.allocate import Allocation, allocate, transfer_seconds, within_seconds
+from solvers.migration.front import standing
 from solvers.migration.run import Fronts, layer_fronts
 from solvers.planner import TOLERANCE, LayerAnswer
 from solvers.stop import Stop
@@ -66,8 +67,8 @@ def make_migration(plan: Plan, path: str, options: MigrateOptions, progress: Pro
         InputError: an option or trace that does not fit the plan. InfeasibleError: the GPUs left have too few slots.
         NothingFoundError: the running placement can't be mended, or the forced moves exceed the budget.
     """
-    case = _case(plan, options, progress)
     slots = plan.topology.gpus * plan.slots_per_gpu * len(plan.layers)
+    case = _case(plan, options, slots, progress)
     points = _chosen(case, options, slots)
     most = case.allocation.least + len(case.allocation.value) - 1
     totals = sorted({case.allocation.least, *(int(share * slots) for share in SHOWN), most})
@@ -98,7 +99,7 @@ def make_migration(plan: Plan, path: str, options: MigrateOptions, progress: Pro
     return told, migrated
 
 
-def _case(plan: Plan, options: MigrateOptions, progress: Progress) -> _Case:
+def _case(plan: Plan, options: MigrateOptions, slots: int, progress: Progress) -> _Case:
     scenario, split = plan.scenario.spec, plan.split.split()
     gpus = plan.topology.gpus
     for name, named in (("--failed-gpu", options.failed_gpus), ("--fixed-gpu", options.fixed_gpus)):
@@ -134,62 +135,71 @@ def _case(plan: Plan, options: MigrateOptions, progress: Progress) -> _Case:
         )
 
     problems = posed(routing.solved_on, False)
-    progress.stage("solving anew, and with few moves", 2 * len(problems))
-    stop = Stop.after(options.time_limit, options.work)
-    fronts = layer_fronts(
-        problems, running.fractions, stop, options.seed, options.threads, options.backend, progress.advance,
-        progress.advance,
-    )  # fmt: skip
-    size = expert_bytes(scenario.model)
-    transfers = tuple(
-        tuple(
-            transfer(
-                problem.topology, running.slots[i], point.slots, plan.slots_per_gpu, size, problem.rates,
-                alive if options.failed_gpus else None,
-            )
-            for point in front.points
-        )
-        for i, (problem, front) in enumerate(zip(problems, fronts.layers, strict=True))
-    )  # fmt: skip
     stages = tuple(
         next(
             stage.stage for stage in plan.stages if stage.first_layer <= layer.layer < stage.first_layer + stage.layers
         )
         for layer in plan.layers
     )
+    size, senders = expert_bytes(scenario.model), alive if options.failed_gpus else None
+
+    def moved(i: int, slots: IntArray) -> Transfer:
+        one = problems[i]
+        return transfer(one.topology, running.slots[i], slots, plan.slots_per_gpu, size, one.rates, senders)
+
+    # Told before anything is solved.
+    forced = [(moved(i, standing(problem)),) for i, problem in enumerate(problems)]
+    _check_budget(
+        options, slots, sum(part.moves for (part,) in forced), transfer_seconds(forced, stages, [0] * len(forced))
+    )
+    progress.stage("solving anew, and with few moves", 2 * len(problems))
+    stop = Stop.after(options.time_limit, options.work)
+    fronts = layer_fronts(
+        problems, running.fractions, stop, options.seed, options.threads, options.backend, progress.advance,
+        progress.advance,
+    )  # fmt: skip
+    transfers = tuple(tuple(moved(i, point.slots) for point in front.points) for i, front in enumerate(fronts.layers))
     return _Case(
         plan, routing, objective, problems, posed(routing.judged_on, True), running, stages, fronts, transfers,
         allocate(fronts.layers),
     )  # fmt: skip
 
 
-def _chosen(case: _Case, options: MigrateOptions, slots: int) -> tuple[int, ...] | None:
-    """Each layer's point within the budget; None without one.
+def _budget(options: MigrateOptions, slots: int) -> int | None:
+    """The budget in moves, or None."""
+    if options.max_moves_percent is not None:
+        # As written: 0.29 of 100 slots are 29, though the double is less.
+        return int(slots * options.max_moves_percent / 100 + 1e-9)
+    return options.max_moves
+
+
+def _check_budget(options: MigrateOptions, slots: int, forced: int, seconds: float) -> None:
+    """Whether a budget has room for what failed GPUs force.
+
+    Args:
+        slots: of all layers. forced, seconds: moves that failed GPUs force, and the time of their transfers.
 
     Raises:
-        InfeasibleError: the moves that failed GPUs force exceed the budget.
+        InfeasibleError: they exceed the budget.
     """
-    allocation, layers = case.allocation, case.fronts.layers
-    if options.max_transfer_ms is not None:
-        points = within_seconds(layers, allocation, case.transfers, case.stages, options.max_transfer_ms * 1e-3)
-        if points is None:
-            forced = transfer_seconds(case.transfers, case.stages, [0] * len(layers))
-            raise InfeasibleError(
-                f"the {allocation.least} moves that failed GPUs force take {forced * 1e3:.3g} ms, "
-                f"{forced * 1e3 - options.max_transfer_ms:.3g} ms over --max-transfer-ms"
-            )
-        return points
-    most = options.max_moves
-    if options.max_moves_percent is not None:
-        most = int(slots * options.max_moves_percent / 100)
-    if most is None:
-        return None
-    found = allocation.points(most)
-    if found is None:
+    if options.max_transfer_ms is not None and seconds > options.max_transfer_ms * 1e-3:
         raise InfeasibleError(
-            f"failed GPUs force {allocation.least} moves, {allocation.least - most} more than the budget of {most}"
+            f"the {forced} moves that failed GPUs force take {seconds * 1e3:.3g} ms, "
+            f"{seconds * 1e3 - options.max_transfer_ms:.3g} ms over --max-transfer-ms"
         )
-    return found
+    most = _budget(options, slots)
+    if most is not None and forced > most:
+        raise InfeasibleError(f"failed GPUs force {forced} moves, {forced - most} more than the budget of {most}")
+
+
+def _chosen(case: _Case, options: MigrateOptions, slots: int) -> tuple[int, ...] | None:
+    """Each layer's point within the budget, which has room for what is forced; None without a budget."""
+    if options.max_transfer_ms is not None:
+        return within_seconds(
+            case.fronts.layers, case.allocation, case.transfers, case.stages, options.max_transfer_ms * 1e-3
+        )
+    most = _budget(options, slots)
+    return None if most is None else case.allocation.points(most)
 
 
 def _moves(case: _Case, points: Sequence[int]) -> list[int]:
@@ -259,10 +269,11 @@ def _migrated(case: _Case, points: Sequence[int], options: MigrateOptions, progr
     for front, i, full in zip(case.fronts.layers, points, case.fronts.full, strict=True):
         point = front.points[i]
         optimal = point.score.objective <= full.bound * (1 + TOLERANCE)
+        ended = Termination.TIME if full.termination is Termination.TIME else Termination.WORK
         answers.append(
             LayerAnswer(
-                point.slots, point.fractions, point.score, Status.OPTIMAL if optimal else Status.FEASIBLE,
-                Termination.WORK, min(full.bound, point.score.objective), full.bound_source, 0.0,
+                point.slots, point.fractions, point.score, Status.OPTIMAL if optimal else Status.FEASIBLE, ended,
+                min(full.bound, point.score.objective), full.bound_source, 0.0,
             )
         )  # fmt: skip
     free = tuple(replace(problem, current=None, fixed=None) for problem in case.problems)

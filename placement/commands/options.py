@@ -40,7 +40,23 @@ def positive(value: str) -> float:
 
 
 @dataclass(frozen=True)
-class SolveOptions:
+class Effort:
+    """How long and with what to search; see `effort_options`."""
+
+    backend: Literal["processes", "threads", "sequential", "ray"] | None = None
+    time_limit: float | None = None
+    work: float = 1.0
+    seed: int = 0
+    workers: int = 0
+
+    @property
+    def threads(self) -> int:
+        """Workers: as asked, or one per core of this process."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class SolveOptions(Effort):
     """What the command line asks of a solve. None takes the scenario's own."""
 
     traces: tuple[str, ...] = ()
@@ -59,39 +75,19 @@ class SolveOptions:
     holdout: bool | None = None
     windows: int | None = None
     tail: float = 1.0
-    backend: Literal["processes", "threads", "sequential", "ray"] | None = None
     balance_floor: bool = True
-    time_limit: float | None = None
-    work: float = 1.0
-    seed: int = 0
-    workers: int = 0
-
-    @property
-    def threads(self) -> int:
-        """Worker threads: as asked, or one per core of this process."""
-        return self.workers or len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
-class MigrateOptions:
+class MigrateOptions(Effort):
     """What the command line asks of a migration. At most one budget is set."""
 
-    traces: tuple[str, ...]
+    traces: tuple[str, ...] = ()
     max_moves: int | None = None
     max_moves_percent: float | None = None
     max_transfer_ms: float | None = None
     failed_gpus: tuple[int, ...] = ()
     fixed_gpus: tuple[int, ...] = ()
-    backend: Literal["processes", "threads", "sequential", "ray"] | None = None
-    time_limit: float | None = None
-    work: float = 1.0
-    seed: int = 0
-    workers: int = 0
-
-    @property
-    def threads(self) -> int:
-        """Workers: as asked, or one per core of this process."""
-        return self.workers or len(os.sched_getaffinity(0))
 
 
 def effort_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -70,8 +70,8 @@ def layer_front(
     Raises:
         NothingFoundError: the running placement can't be mended.
     """
-    current, start = problem.current, standing(problem)
-    before = None
+    start = standing(problem)
+    current, before = np.asarray(problem.current), None
     if start is current:
         before = score_layer(problem, current, running if needs_fractions(problem) else None)
     forced = moves_between(current, start, problem.slots_per_gpu)

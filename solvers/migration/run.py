@@ -47,10 +47,11 @@ def layer_fronts(
     free = [problem if problem.fixed is not None else replace(problem, current=None) for problem in problems]
     full = plan_layers(free, "auto", share_of_time(stop, 2), seed, workers, on_solved, backend=backend)
     seeds = [int(np.random.SeedSequence([seed, i, 1]).generate_state(1)[0] >> 1) for i in range(len(problems))]
-    tasks = [
-        _Task(problem, part, Point(0, answer.slots, answer.fractions, answer.score), carry(stop), one, -(-(len(problems) - i) // max(1, workers)))
-        for i, (problem, part, answer, one) in enumerate(zip(problems, running, full, seeds, strict=True))
-    ]
+    tasks = []
+    for i, (problem, part, answer) in enumerate(zip(problems, running, full, strict=True)):
+        end = Point(0, answer.slots, answer.fractions, answer.score)
+        rounds = -(-(len(problems) - i) // max(1, workers))
+        tasks.append(_Task(problem, part, end, carry(stop), seeds[i], rounds))
     with threadpool_limits(1):
         layers = map_layers(_front, tasks, max(1, workers), backend or "processes", on_front)
     return Fronts(layers, full)

@@ -1,6 +1,7 @@
 """The quality benchmark on a recorded layer, as a process of its own, and what it compares."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,20 @@ from pathlib import Path
 import pytest
 
 from bench.cli import cli
+from bench.placement_quality import rivals
+from bench.placement_quality.gains import Crossed, phases_part
 from bench.placement_quality.measure import Comparison, Figures, Solves
 from bench.placement_quality.protocol import Recorded, Setting, problems, spaced
+from bench.placement_quality.risks import robust_part, rounding_part
 from bench.targets import Target, check_targets
 from placement.commands.running import outcome
+from placement.cost.moe_layer import LayerScore
 from placement.errors import CheckFailedError, InputError
 from placement.figures import Placement, figures_of, score_placement
+
+
+def _quiet(line: str) -> None:
+    """Tells nobody."""
 
 
 def _figures(size: float, balancedness: float, us: float) -> Figures:
@@ -58,7 +67,7 @@ def test_figures_are_the_scorers(shared_dir: Path) -> None:
     recorded = Recorded(str(shared_dir / "traces"), (5,))
     solves = Solves(recorded, 0.02, 0, 1)
     setting = Setting(extra=0.5)
-    expected = []
+    expected: list[LayerScore] = []
     for case in recorded.cases("in-domain"):
         answers = solves.answers("in-domain", case, setting, "eplb")
         placement = Placement(tuple(a.slots for a in answers), tuple(a.fractions for a in answers))
@@ -72,18 +81,67 @@ def test_figures_are_the_scorers(shared_dir: Path) -> None:
 def test_a_run_as_users_start_it(shared_dir: Path, tmp_path: Path) -> None:
     args = [
         sys.executable, "-m", "bench", "run", "placement_quality", "--layers", "1", "--work", "0.02", "--workers", "1",
-        "--parts", "time,migration", "--traces", str(shared_dir / "traces"), "--out", str(tmp_path), "--json",
+        "--parts", "time,migration", "--out", str(tmp_path), "--json", "--check",
     ]  # fmt: skip
-    done = subprocess.run(args, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    traces = os.environ | {"PLACEMENT_TRACES": str(shared_dir / "traces")}
+    done = subprocess.run(args, capture_output=True, text=True, check=False, env=traces)
     told = json.loads(done.stdout)
+    missed = [target["name"] for target in told["targets"] if not target["met"]]
+    assert done.returncode == (6 if missed else 0), done.stderr
+    assert all(name in done.stderr for name in missed)
     assert told == json.loads((tmp_path / "results.json").read_text())
     assert set(told["parts"]) == {"time", "migration"}
     assert len(told["parts"]["time"]) == 4
     assert all({"name", "measured", "limit", "met"} <= set(target) for target in told["targets"])
-    assert "faster" in (tmp_path / "table.txt").read_text()
+    table = (tmp_path / "table.txt").read_text()
+    assert table.startswith("1 of 26 layers, work 0.02, seed 0\n")
+    assert "faster" in table
     assert told["parts"]["migration"][-1]["gain"] == pytest.approx(1.0)
     assert (tmp_path / "migration.png").stat().st_size > 1000
+
+
+def test_phases_swap_placements(shared_dir: Path) -> None:
+    solves = Solves(Recorded(str(shared_dir / "traces"), (5,)), 0.02, 0, 1)
+    found: dict[tuple[str, float], Crossed] = {(c.phase, c.extra): c for c in phases_part(solves, _quiet).records}
+    assert len(found) == 4
+    for extra in (0.0, 0.5):
+        prefill, decode = found["prefill", extra], found["decode", extra]
+        # What each phase shares with the other does not depend on which of them judges.
+        assert prefill.shared == pytest.approx(decode.shared, abs=0.1)
+        assert 0 < prefill.shared < 1
+        assert prefill.own_us < prefill.balancer_us
+        assert prefill.own_us > 5 * decode.own_us
+
+
+def test_robust_objectives_are_ordered_and_rounding_is_scored(shared_dir: Path) -> None:
+    solves = Solves(Recorded(str(shared_dir / "traces"), (5,)), 0.02, 0, 1)
+    robust = robust_part(solves, _quiet).records
+    assert [(r.strategy, r.tail) for r in robust] == [("auto", 1.0), ("auto", 0.5), ("auto", 0.0), ("eplb", 1.0)]
+    for r in robust:
+        assert r.train_mean_us <= r.train_half_us <= r.train_worst_us
+        assert r.mean_us <= r.half_us <= r.worst_us
+    part = rounding_part(solves, _quiet)
+    assert len(part.rows) == 12
+    for phase in ("prefill", "decode"):
+        ratios = [r.time_ratio for r in part.records if (r.phase, r.source) == (phase, "eplb")]
+        split = {r.split for r in part.records if (r.phase, r.source) == (phase, "eplb")}
+        assert len(split) == 1
+        # Finer weights are nearer to the fractions, and some fractions are no whole fourths.
+        assert abs(ratios[2] - 1) <= abs(ratios[0] - 1)
+        assert ratios[0] != 1
+        assert 0 < split.pop() < 1
+
+
+def test_a_sweep_over_synthetic_routing(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, values in (("SKEWS", (3.0,)), ("COACTIVATIONS", (0.0, 2.0)), ("NODES", (2, 4)), ("EXTRA", (0.25,))):
+        monkeypatch.setattr(rivals, name, values)
+    part = rivals.sweep_part(Solves(Recorded(str(shared_dir / "traces"), (0,)), 0.05, 0, 1), _quiet)
+    ratio = {(s.coactivation, s.nodes): s.ratio for s in part.records}
+    assert len(ratio) == 4
+    assert max(ratio.values()) <= 1 + 1e-9
+    assert part.targets[0].met
+    # What experts are used together with is what traffic can be saved by.
+    assert ratio[2.0, 4] < ratio[0.0, 4]
 
 
 def test_bad_input_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

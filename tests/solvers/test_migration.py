@@ -1,5 +1,6 @@
+import time
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -44,6 +45,48 @@ def test_fronts_of_small_layers_are_the_best_there_are(seed: int, dispatch: str)
     for budget in range(1, 5):
         found = min(point.score.objective for point in front.points if point.moves <= budget)
         assert found == pytest.approx(best[: budget + 1].min(), rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", [7, 19, 20, 21])
+def test_two_moves_are_the_best_swap(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one copy each two moves are one swap, and all swaps can be tried; each is a local optimum of the budget."""
+    monkeypatch.setattr("solvers.migration.front.BUDGETS", (1, 2))
+    found = random_problem(seed, experts=32, gpus=8, gpus_per_node=4, slots_per_gpu=4, k=4)
+    problem = _running(replace(found, rates=replace(found.rates, fast_bytes_per_s=1e15)))
+    assert problem.current is not None
+    best = score_layer(problem, problem.current).objective
+    for i, j in combinations(range(32), 2):
+        slots = problem.current.copy()
+        slots[[i, j]] = slots[[j, i]]
+        best = min(best, score_layer(problem, slots).objective)
+    front = layer_front(problem, None, None, Stop(), seed)
+    assert min(p.score.objective for p in front.points if p.moves <= 2) == pytest.approx(best, rel=1e-9)
+
+
+@pytest.mark.parametrize(("dispatch", "slots", "seed"), [("nearest", 6, 1), ("nearest", 6, 5), ("even", 4, 1)])
+def test_no_point_is_less_balanced_than_both_ends(dispatch: str, slots: int, seed: int) -> None:
+    """Loads that drifted a little, where time could be bought with balance on the way."""
+    sizes = {"experts": 32, "gpus": 8, "gpus_per_node": 4, "slots_per_gpu": slots, "k": 4}
+    old = random_problem(seed, dispatch=dispatch, **sizes)
+    ran = plan_layers([old], "auto", Stop(0.2), 0)[0]
+    new = replace(old, load=old.load * np.random.default_rng(1).uniform(0.9, 1.1, old.load.shape))
+    full = plan_layers([new], "auto", Stop(0.2), 0)[0]
+    end = Point(0, full.slots, full.fractions, full.score)
+    front = layer_front(replace(new, current=ran.slots), ran.fractions, end, Stop(0.2), 0)
+    assert front.before is not None
+    assert len(front.points) > 2
+    ends = max(front.before.pooled_imbalance, full.score.pooled_imbalance)
+    assert max(point.score.pooled_imbalance for point in front.points) <= ends * (1 + 1e-6)
+
+
+def test_a_deadline_leaves_time_for_the_front() -> None:
+    problem = _running(random_problem(2, experts=32, gpus=8, gpus_per_node=4, slots_per_gpu=6, dispatch="nearest"))
+    layer_fronts([problem], [None], Stop(0.01))
+    began = time.monotonic()
+    front = layer_fronts([problem], [None], Stop.after(2.0, 1000.0)).layers[0]
+    # Without a deadline this takes minutes; a busy machine may be late by seconds.
+    assert time.monotonic() - began < 30.0
+    assert len(front.points) > 1
 
 
 @pytest.mark.parametrize("dispatch", ["even", "nearest", "planned"])
