@@ -11,7 +11,7 @@ from placement.result import Result, Status, Termination
 from placement.verify import check_layer
 from solvers.base import Features, UnsupportedError
 from solvers.candidates import Candidate, candidate, choose, merit
-from solvers.dispatch import needs_fractions
+from solvers.dispatch import fractions_for, needs_fractions
 from solvers.heuristics.eplb import scorable
 from solvers.registry import BASELINES, get_solver
 from solvers.search.solver import SearchSolver
@@ -64,6 +64,10 @@ class AutoSolver:
         if needs_fractions(problem):
             near = best.score.objective * (1 + DISPATCH_GAIN)
             solved = [candidate(problem, r.slots, r.fractions, True) for r in rivals if r.score.objective < near]
+            if problem.max_load is not None:
+                # Under a cap the dispatch LPs may end elsewhere; a plan that keeps it by itself counts, too.
+                free = replace(problem, max_load=None)
+                solved += [candidate(problem, r.slots, fractions_for(free, r.slots)) for r in solved]
             rivals = [*solved, *(r for r in rivals if r.score.objective >= near)]
             best = choose(problem, [candidate(problem, best.slots, best.fractions, True), *rivals])
         if proof is None and rivals and problem.sets is not None and problem.objective == "time":

@@ -10,6 +10,7 @@ from placement.problem import LayerProblem
 from placement.verify import check_layer
 from solvers.base import UnsupportedError
 from solvers.candidates import candidate
+from solvers.dispatch import needs_fractions
 from solvers.heuristics.eplb import EplbSolver, scorable
 from solvers.heuristics.greedy import GreedySolver
 from solvers.registry import BASELINES, get_solver
@@ -54,11 +55,14 @@ def raised_floor(problem: LayerProblem, floor: float, objective: float) -> float
             slots = get_solver(name).solve(scorable(problem), Stop(), 0).slots
         except (UnsupportedError, InputError):
             continue
-        if slots is None or score_layer(plain, slots).pooled_imbalance <= floor or check_layer(problem, slots):
+        if slots is None or check_layer(problem, slots):
+            continue
+        # Loads tell the imbalance at once, unless solved dispatch can change it.
+        if not needs_fractions(problem) and score_layer(plain, slots).pooled_imbalance <= floor:
             continue
         found = candidate(problem, slots)
-        if objective <= found.score.objective < objective * (1 + DISPATCH_GAIN):
+        if found.score.objective < objective * (1 + DISPATCH_GAIN):
             found = candidate(problem, slots, thorough=True)
-        if found.score.objective < objective:
+        if found.score.objective < objective and found.score.pooled_imbalance > floor:
             raised, objective = found.score.pooled_imbalance * (1 + 1e-9), found.score.objective
     return raised

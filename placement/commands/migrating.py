@@ -64,8 +64,8 @@ def make_migration(plan: Plan, path: str, options: MigrateOptions, progress: Pro
         every slot.
 
     Raises:
-        InputError: an option or trace that does not fit the plan. InfeasibleError: the GPUs left have too few slots.
-        NothingFoundError: the running placement can't be mended, or the forced moves exceed the budget.
+        InputError: an option or trace that does not fit the plan. InfeasibleError: the GPUs left have too few slots,
+            or forced moves exceed the budget. NothingFoundError: the running placement can't be mended.
     """
     slots = plan.topology.gpus * plan.slots_per_gpu * len(plan.layers)
     case = _case(plan, options, slots, progress)
