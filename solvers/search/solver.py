@@ -23,9 +23,10 @@ from solvers.search.start import starts
 from solvers.search.terms import Terms, terms_of
 from solvers.stop import Stop
 
-#: Default budgets and temperatures (docs/performance.md): experts onto nodes; then onto their GPUs, with replicas and
-#: without; all at once where the node level does not decide the traffic; and inside one node, where little is at stake.
-ON_NODES = Schedule(150_000, 0.02, 0.0005, 10.0, 1.0, most_price=0.3)
+#: Default budgets and temperatures (docs/performance.md): experts onto nodes, then onto their GPUs, without replicas
+#: (`SINGLE`) and with; all at once where nodes do not decide the traffic; inside one node, where little is at stake.
+ON_NODES_SINGLE = Schedule(150_000, 0.02, 0.0005, 10.0, 1.0, most_price=0.3)
+ON_NODES = Schedule(150_000, 0.012, 0.0005, 10.0, 1.0, most_price=0.3)
 ON_GPUS = Schedule(60_000, 0.001, 0.0002, 1.0, 1.0)
 ON_GPUS_SINGLE = Schedule(200_000, 0.01, 0.0003, 1.0, 1.0)
 AT_ONCE = Schedule(300_000, 0.01, 0.0003, 3.0, 0.5)
@@ -161,10 +162,11 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
     coarse = node_level(problem)
     if problem.max_load is not None:
         coarse = replace(coarse, max_load=1.0 + (problem.max_load - 1.0) * NODE_SHARE)
-    schedule = ON_NODES.scaled(size)
+    copies = problem.usable_slots > problem.experts
+    schedule = (ON_NODES if copies else ON_NODES_SINGLE).scaled(size)
     nodes = run_annealing(coarse, GreedySolver().place(coarse, seed), None, schedule, _half(stop), seed, rows)
     packed = onto_gpus(problem, nodes.slots, copy_loads(problem, nodes.slots, nodes.target))
-    fine = (ON_GPUS if problem.usable_slots > problem.experts else ON_GPUS_SINGLE).scaled(size)
+    fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
     return [run_annealing(problem, packed, nodes.target, fine, stop, seed, rows)]
 
 
