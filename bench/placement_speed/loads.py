@@ -53,7 +53,8 @@ class DropIn:
 class Planned:
     """Layers of one shape planned by `auto` from counts. Gaps are to each answer's own bound.
 
-    `peak_mib` is the largest resident set of the process so far.
+    `optimal` lists the layers whose answer is proven optimal, `peak_mib` is the largest resident set of the process so
+    far.
     """
 
     layers: int
@@ -65,6 +66,7 @@ class Planned:
     mean_gap: float
     largest_gap: float
     balancer_gap: float
+    optimal: tuple[int, ...]
     peak_mib: float
 
 
@@ -132,6 +134,7 @@ def planned(
 ) -> Planned:
     """Plans layers of one shape by `auto`, loads alone, default work; gaps are to the same bound for both."""
     from placement.cost.moe_layer import objective_value
+    from placement.result import Status
     from solvers.heuristics.eplb import EplbSolver
     from solvers.planner import plan_layers
     from solvers.stop import Stop
@@ -149,7 +152,7 @@ def planned(
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Planned(
         layers, experts, gpus, slots_per_gpu, workers, seconds, float(np.mean(gaps)), max(gaps),
-        float(np.mean(rivals)), peak,
+        float(np.mean(rivals)), tuple(i for i, a in enumerate(answers) if a.status is Status.OPTIMAL), peak,
     )  # fmt: skip
 
 

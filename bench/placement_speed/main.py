@@ -98,10 +98,11 @@ def _run(
         targets.append(Target("largest, memory", max(p.peak_mib for p in most), 2048, "MiB"))
     for part, title, points in shapes:
         keep(
-            part, title, ["GPUs x slots, experts", "layers", "seconds", "gap", "largest gap", "eplb's gap", "MiB"],
+            part, title,
+            ["GPUs x slots, experts", "layers", "seconds", "gap", "largest gap", "eplb's gap", "proven optimal", "MiB"],
             [
                 [f"{p.gpus} x {p.slots_per_gpu}, {p.experts}", str(p.layers), f"{p.seconds:.1f}", f"{p.mean_gap:.2%}",
-                 f"{p.largest_gap:.2%}", f"{p.balancer_gap:.2%}", f"{p.peak_mib:.0f}"]
+                 f"{p.largest_gap:.2%}", f"{p.balancer_gap:.2%}", str(len(p.optimal)), f"{p.peak_mib:.0f}"]
                 for p in points
             ], points,
         )  # fmt: skip

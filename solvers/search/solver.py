@@ -27,6 +27,8 @@ from solvers.stop import Stop
 #: (`SINGLE`) and with; all at once where nodes do not decide the traffic; inside one node, where little is at stake.
 ON_NODES_SINGLE = Schedule(150_000, 0.02, 0.0005, 10.0, 1.0, most_price=0.3)
 ON_NODES = Schedule(150_000, 0.012, 0.0005, 10.0, 1.0, most_price=0.3)
+#: Placement and dispatch together have more to try.
+ON_NODES_PLANNED = Schedule(150_000, 0.017, 0.0005, 10.0, 1.0, most_price=0.3)
 ON_GPUS = Schedule(60_000, 0.001, 0.0002, 1.0, 1.0)
 ON_GPUS_SINGLE = Schedule(200_000, 0.01, 0.0003, 1.0, 1.0)
 AT_ONCE = Schedule(300_000, 0.01, 0.0003, 3.0, 0.5)
@@ -163,7 +165,8 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
     if problem.max_load is not None:
         coarse = replace(coarse, max_load=1.0 + (problem.max_load - 1.0) * NODE_SHARE)
     copies = problem.usable_slots > problem.experts
-    schedule = (ON_NODES if copies else ON_NODES_SINGLE).scaled(size)
+    plan = ON_NODES_PLANNED if problem.dispatch == "planned" else ON_NODES
+    schedule = (plan if copies else ON_NODES_SINGLE).scaled(size)
     nodes = run_annealing(coarse, GreedySolver().place(coarse, seed), None, schedule, _half(stop), seed, rows)
     packed = onto_gpus(problem, nodes.slots, copy_loads(problem, nodes.slots, nodes.target))
     fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
