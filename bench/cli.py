@@ -39,9 +39,19 @@ class _Runs(click.Group):
             formatter.write_dl([(each.name, each.summary) for each in present()])
 
 
-@click.group()
+class _Bench(click.Group):
+    """`bench`: a benchmark's name alone runs it, too."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, or the benchmark of that name; None for an unknown one."""
+        found = super().get_command(ctx, cmd_name)
+        known = BENCHMARKS.get(cmd_name)
+        return found if found is not None or known is None or not known.present else known.load()
+
+
+@click.group(cls=_Bench)
 def cli() -> None:
-    """Measure how good and how fast plans are.
+    """Measure how good and how fast plans are. A benchmark's name alone is short for `run NAME`.
 
     Exit codes are those of `placement`: 0 done; 2 bad usage or input; 5 an optional part is not installed; 6 a check
     failed.

@@ -46,6 +46,7 @@ __all__ = [
     "DataType",
     "DataTypes",
     "Dispatch",
+    "Engine",
     "Gpu",
     "GqaAttention",
     "Link",
@@ -69,12 +70,15 @@ __all__ = [
 Dispatch = Literal["even", "nearest", "planned"]
 MessageRule = Literal["per_expert", "per_rank", "per_node"]
 Phase = Literal["prefill", "decode", "train"]
+Engine = Literal["vllm", "sglang", "trtllm"]
 
 
 class Gpu(Spec):
     """One accelerator: capacity, and dense (not sparse) peak rates."""
 
     name: Name
+    #: Architecture, such as hopper; tells which measurements calibrate the cost model.
+    generation: Name | None = None
     hbm_gib: Positive
     hbm_gb_per_s: Positive
     peak_tflops: dict[DataType, Positive]
@@ -238,6 +242,8 @@ class Scenario(Spec):
     keep_groups: Annotated[bool, Field(strict=True)] = False
     #: "none": dispatch, experts and combine one after the other; "two_batch": two half-batches hide each other.
     overlap: Literal["none", "two_batch"] = "none"
+    #: The serving engine, where it is known: calibrates the cost model's fixed costs.
+    engine: Engine | None = None
     routing: SyntheticRouting = SyntheticRouting()
     #: HBM kept for the framework, CUDA context and graphs, fragmentation.
     reserve_gib: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)] = 6.0

@@ -7,7 +7,7 @@ per token is split over tp.
 from __future__ import annotations
 
 from placement.cost.efficiency import Efficiency
-from placement.cost.passes import decode_microbatches, prefill_pass_tokens
+from placement.cost.passes import decode_microbatches, prefill_budget
 from placement.cost.stages import StageShape
 from placement.split import Split
 from specs.schema import GqaAttention, Model, ServingWorkload, TrainingWorkload
@@ -55,7 +55,7 @@ def serving_activation_bytes(
     workload: ServingWorkload, model: Model, split: Split, batch: int, efficiency: Efficiency
 ) -> float:
     """Working set of one layer in the larger of a prefill pass and a decode step."""
-    tokens = max(batch / decode_microbatches(split.pp, batch), prefill_pass_tokens(workload, split.tp))
+    tokens = max(batch / decode_microbatches(split.pp, batch), prefill_budget(workload, split.tp))
     return layer_working_bytes(model, split, tokens, efficiency.receive_margin.value)
 
 

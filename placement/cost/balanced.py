@@ -30,6 +30,7 @@ class BalancedLayer:
         ranks: expert-parallel ranks.
         fast_messages, slow_messages: messages on a rank's fast and slow link for each token that a rank holds.
         reach: chance that a token touches a given rank.
+        shape: of the gamma distribution that expert loads are drawn from, for the chance that a slot is touched.
     """
 
     rates: LayerRates
@@ -40,10 +41,18 @@ class BalancedLayer:
     slow_messages: float
     reach: float
     latency_s: float
+    shape: float
 
     @classmethod
     def of(
-        cls, rates: LayerRates, topology: Topology, slots_per_gpu: int, experts: int, top_k: int, rule: MessageRule
+        cls,
+        rates: LayerRates,
+        topology: Topology,
+        slots_per_gpu: int,
+        experts: int,
+        top_k: int,
+        rule: MessageRule,
+        shape: float,
     ) -> BalancedLayer:
         """The balanced layer of a split; `rates.tokens_per_gpu` is not used."""
         ranks, m, nodes = topology.gpus, topology.gpus_per_node, topology.nodes
@@ -63,13 +72,19 @@ class BalancedLayer:
             slow_messages=slow,
             reach=reach,
             latency_s=(rates.fast_latency_s if m > 1 else 0.0) + (rates.slow_latency_s if nodes > 1 else 0.0),
+            shape=shape,
         )
 
     def experts_s(self, tokens_per_rank: float) -> float:
-        """Seconds of a rank's experts: for each slot the larger of reading its weights if touched and multiplying."""
+        """Seconds of a rank's experts: for each slot the larger of reading its weights if touched and multiplying.
+
+        Tokens at a slot are a Poisson count whose mean varies between experts by a gamma distribution: a negative
+        binomial count, which is 0 with chance (1 + mean / shape) ** -shape. A few hot experts leave others untouched.
+        """
         at_slot = tokens_per_rank * self.ranks * self.slot_share
+        touched = -math.expm1(-self.shape * math.log1p(at_slot / self.shape))
         rates = self.rates
-        return self.slots_per_gpu * max(-math.expm1(-at_slot) * rates.weight_s, at_slot * rates.token_s)
+        return self.slots_per_gpu * max(touched * rates.weight_s, at_slot * rates.token_s)
 
     def messages_s(self, tokens_per_rank: float) -> float:
         """Seconds of dispatch and combine together."""

@@ -11,20 +11,21 @@ from specs.schema import Cluster
 def all_gather_s(cluster: Cluster, efficiency: Efficiency, ranks: int, size_bytes: float) -> float:
     """Seconds until each of `ranks` GPUs holds all `size_bytes`, of which each had an equal part.
 
-    Within a node over the fast link. A group over several nodes gathers across them first (each GPU over its own NIC
-    share), then within each node. A reduce-scatter is the same backwards and costs the same.
+    Within a node over the fast link, in one hop: all of a node's GPUs reach each other through a switch. A group over
+    several nodes gathers across them first (each GPU over its own NIC share, in log2 of the nodes steps), then within
+    each node. A reduce-scatter is the same backwards and costs the same.
     """
     if ranks <= 1:
         return 0.0
     inside = min(ranks, cluster.gpus_per_node)
     nodes = math.ceil(ranks / inside)
-    time = efficiency.collective_overhead_s.value
+    time, share = efficiency.collective_overhead_s.value, efficiency.collective_bandwidth.value
     if inside > 1:
-        time += math.ceil(math.log2(inside)) * cluster.fast.latency_s
-        time += size_bytes * (inside - 1) / inside / cluster.fast.bytes_per_s
+        time += cluster.fast.latency_s
+        time += size_bytes * (inside - 1) / inside / (cluster.fast.bytes_per_s * share)
     if nodes > 1:
         time += math.ceil(math.log2(nodes)) * cluster.slow.latency_s
-        time += size_bytes / inside * (nodes - 1) / nodes / cluster.slow.bytes_per_s
+        time += size_bytes / inside * (nodes - 1) / nodes / (cluster.slow.bytes_per_s * share)
     return time
 
 
@@ -49,13 +50,13 @@ def replica_all_reduce_s(
         return 0.0
     inside = max(1, min(replicas, cluster.gpus_per_node // gpus_per_replica))
     nodes = math.ceil(replicas / inside)
-    time = 2 * efficiency.collective_overhead_s.value
+    time, share = 2 * efficiency.collective_overhead_s.value, efficiency.collective_bandwidth.value
     if inside > 1:
-        time += 2 * math.ceil(math.log2(inside)) * cluster.fast.latency_s
-        time += 2 * size_bytes * (inside - 1) / inside / cluster.fast.bytes_per_s
+        time += 2 * cluster.fast.latency_s
+        time += 2 * size_bytes * (inside - 1) / inside / (cluster.fast.bytes_per_s * share)
     if nodes > 1:
         time += 2 * math.ceil(math.log2(nodes)) * cluster.slow.latency_s
-        time += 2 * size_bytes / inside * (nodes - 1) / nodes / cluster.slow.bytes_per_s
+        time += 2 * size_bytes / inside * (nodes - 1) / nodes / (cluster.slow.bytes_per_s * share)
     return time
 
 

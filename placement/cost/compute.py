@@ -32,6 +32,7 @@ class Roofline:
     """Achieved rates of one GPU, in bytes/s and FLOP/s."""
 
     hbm_bytes_per_s: float
+    expert_bytes_per_s: float
     kv_bytes_per_s: float
     attention_flops: float
     attention_decode_flops: float
@@ -45,6 +46,7 @@ class Roofline:
         peak = peak_flops(gpu, wide)
         return cls(
             hbm_bytes_per_s=gpu.hbm_bytes_per_s * efficiency.hbm.value,
+            expert_bytes_per_s=gpu.hbm_bytes_per_s * efficiency.hbm_experts.value,
             kv_bytes_per_s=gpu.hbm_bytes_per_s * efficiency.hbm_kv.value,
             attention_flops=peak * efficiency.attention_matmul.value,
             attention_decode_flops=peak * efficiency.attention_decode_matmul.value,

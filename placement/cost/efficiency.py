@@ -1,4 +1,7 @@
-"""The constants of the cost model, from the one data file `efficiency.yaml`, checked on loading."""
+"""The constants of the cost model: the shares and fixed costs of `efficiency.yaml`, checked on loading.
+
+placement.cost.calibration turns them into those of a measured case.
+"""
 
 from __future__ import annotations
 
@@ -66,13 +69,26 @@ class Efficiency(_Record):
     attention_matmul: ShareEntry
     attention_decode_matmul: ShareEntry
     hbm: ShareEntry
+    hbm_experts: ShareEntry
     hbm_kv: ShareEntry
     layer_overhead_s: AmountEntry
     step_overhead_s: AmountEntry
+    sequence_overhead_s: AmountEntry
     prefill_overhead_s: AmountEntry
-    arrival_bunching: AmountEntry
+    first_token_s: AmountEntry
+    first_token_layer_s: AmountEntry
+    arrival_bunching: ShareEntry
+    rank_stall: ShareEntry
+    rank_wait: ShareEntry
+    routing_shape: AmountEntry
     collective_overhead_s: AmountEntry
+    collective_bandwidth: ShareEntry
     elementwise_passes: AmountEntry
+    serving_passes: AmountEntry
+    decode_speed: AmountEntry
+    prefill_time: AmountEntry
+    tpot_case: AmountEntry
+    ttft_case: AmountEntry
     scale_bytes_per_block: AmountEntry
     scale_block: FactorEntry
     receive_margin: FactorEntry

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from placement.cost.activations import serving_activation_bytes, serving_logit_bytes, training_activation_bytes
 from placement.cost.efficiency import Efficiency, load_efficiency
 from placement.cost.local import LocalParameters
-from placement.cost.passes import decode_microbatches, prefill_pass_tokens
+from placement.cost.passes import decode_microbatches, prefill_budget
 from placement.cost.rates import message_bytes
 from placement.cost.stages import (
     StageShape,
@@ -212,7 +212,7 @@ class MemoryModel:
             step, bulk = 0.0, workload.microbatch * workload.sequence / tp
         else:
             step = batch / decode_microbatches(self.split.pp, batch) / tp
-            bulk = max(prefill_pass_tokens(workload, tp) / tp, step)
+            bulk = max(prefill_budget(workload, tp) / tp, step)
         model, split, constants = self.scenario.model, self.split, self.efficiency
         copies = constants.buffer_copies.value
         total = 0.0

@@ -5,14 +5,12 @@ from __future__ import annotations
 from specs.schema import ServingWorkload
 
 
-def prefill_chunks(workload: ServingWorkload, tp: int) -> int:
-    """Passes that a prompt takes in chunks of at most prefill_tokens_per_gpu tokens on each of tp GPUs."""
-    return -(-workload.isl // (workload.prefill_tokens_per_gpu * tp))
+def prefill_budget(workload: ServingWorkload, tp: int) -> float:
+    """Most tokens of one attention rank in a prefill pass: prefill_tokens_per_gpu on each of tp GPUs.
 
-
-def prefill_pass_tokens(workload: ServingWorkload, tp: int) -> float:
-    """Tokens of one attention rank in a prefill pass: a prompt, or an equal part of it. Prompts are not joined."""
-    return workload.isl / prefill_chunks(workload, tp)
+    Longer prompts take several passes, short ones that arrive together share one.
+    """
+    return float(workload.prefill_tokens_per_gpu * tp)
 
 
 def decode_microbatches(pp: int, batch: int) -> int:

@@ -6,8 +6,9 @@ problem's "GPUs" are ranks, its tokens those of a rank's GPUs together, its link
 
 from __future__ import annotations
 
+from placement.cost.calibration import efficiency_of
 from placement.cost.compute import Roofline
-from placement.cost.efficiency import Efficiency, load_efficiency
+from placement.cost.efficiency import Efficiency
 from placement.problem import LayerRates, Topology
 from placement.split import Split
 from specs.parameters import expert_parameters
@@ -59,14 +60,14 @@ def layer_rates(
     Raises:
         InputError: the GPU states no peak rate for the data type that experts are computed in.
     """
-    constants = efficiency or load_efficiency()
+    constants = efficiency or efficiency_of(scenario)
     model, cluster = scenario.model, scenario.cluster
     roofline = Roofline.of(cluster.gpu, constants)
     parameters = expert_parameters(model) / split.etp
     tokens = default_tokens_per_rank(scenario, split, phase) if tokens_per_gpu is None else tokens_per_gpu
     return LayerRates(
         tokens_per_gpu=tokens,
-        weight_s=parameters * bytes_of(model.types.experts) / roofline.hbm_bytes_per_s,
+        weight_s=parameters * bytes_of(model.types.experts) / roofline.expert_bytes_per_s,
         token_s=2.0 * parameters / roofline.expert_flops(model.types.compute),
         dispatch_bytes=message_bytes(model, model.types.dispatch, constants),
         combine_bytes=message_bytes(model, model.types.combine, constants),

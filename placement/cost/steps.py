@@ -6,9 +6,10 @@ from copy import copy
 from dataclasses import dataclass
 
 from placement.cost.balanced import BalancedLayer
+from placement.cost.calibration import efficiency_of
 from placement.cost.collectives import all_gather_s, stage_transfer_s
 from placement.cost.compute import Product, Roofline, decode_attention_s, prefill_attention_s
-from placement.cost.efficiency import Efficiency, load_efficiency
+from placement.cost.efficiency import Efficiency
 from placement.cost.rates import layer_rates, topology_of
 from placement.cost.stages import StageShape, StageTable, local_attention_parameters, stage_table, stored_tokens
 from placement.split import Split
@@ -67,7 +68,7 @@ class PassModel:
         efficiency: Efficiency | None = None,
     ) -> None:
         self.scenario = scenario
-        self.efficiency = efficiency or load_efficiency()
+        self.efficiency = efficiency or efficiency_of(scenario)
         model, cluster, tp = scenario.model, scenario.cluster, split.tp
         self.roofline = Roofline.of(cluster.gpu, self.efficiency)
         types = model.types
@@ -84,6 +85,12 @@ class PassModel:
             model.moe.experts,
             model.moe.top_k,
             scenario.message_rule,
+            self.efficiency.routing_shape.value,
+        )
+        training = scenario.workload.kind == "training"
+        #: Times that a GPU reads or writes each token's hidden state in a layer; training shares tokens over tp.
+        self._moves = (
+            self.efficiency.elementwise_passes.value / tp if training else self.efficiency.serving_passes.value
         )
         self._hidden_bytes = model.hidden * WIDE_BYTES
         self._lay(split, stage_table(model, split.pp))
@@ -147,7 +154,7 @@ class PassModel:
     ) -> LayerTimes:
         tp = self.split.tp
         state = tokens * self._hidden_bytes
-        moves = self.efficiency.elementwise_passes.value * state / tp / self.roofline.hbm_bytes_per_s
+        moves = self._moves * state / self.roofline.hbm_bytes_per_s
         gather = all_gather_s(self.scenario.cluster, self.efficiency, tp, state)
         return LayerTimes(
             projections=self._projections.seconds(tokens),

@@ -1,16 +1,16 @@
 """What a split yields: tokens/s, TTFT and TPOT of aggregated serving, or the time of a training step.
 
 Serving (docs/cost-model.md, "Serving"): an attention rank holds `batch` sequences at all times. A finished sequence is
-replaced by a prompt, whose prefill holds up the rank's decoding; all ranks of an instance prefill and decode together.
+replaced by a prompt, whose prefill holds up the rank's decoding. Prompts that arrive together share prefill passes.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from placement.cost.efficiency import Efficiency, load_efficiency
-from placement.cost.passes import decode_context, decode_microbatches, prefill_chunks
+from placement.cost.calibration import efficiency_of
+from placement.cost.efficiency import Efficiency
+from placement.cost.passes import decode_context, decode_microbatches, prefill_budget
 from placement.cost.steps import LayerTimes, PassModel
 from placement.cost.training import TrainingStep, training_step
 from placement.errors import InputError
@@ -58,7 +58,8 @@ class Prediction:
         tokens_per_s: of the whole cluster: output tokens in serving, trained tokens in training.
         tokens_per_s_per_gpu: over all GPUs of the cluster, idle ones too.
         ttft_s, tpot_s: of a request (serving; else None).
-        decode_step_s, prefill_s: one token of every sequence; a prompt's share of a rank's time (serving; else None).
+        decode_step_s, prefill_s: one token of every sequence; a prompt's share of the time that prefills take from a
+            rank's decoding (serving; else None).
         step: the training step (else None).
         breakdown: parts of a decode step (serving) or of a microbatch's forward pass (training), all layers together.
         prefill_breakdown: parts of a prompt's prefill (serving; else empty).
@@ -78,13 +79,25 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ServingPoint:
-    """One batch of a serving split, in seconds; tokens_per_s of one attention rank."""
+    """One batch of a serving split, in seconds; tokens_per_s of one attention rank.
+
+    Attributes:
+        prefill_s: a prompt's share of the time that prefills take from the rank's decoding.
+    """
 
     decode_step_s: float
     prefill_s: float
     ttft_s: float
     tpot_s: float
     tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class PrefillPass:
+    """One prefill pass of an attention rank: seconds over all stages, and of the slowest with its overhead."""
+
+    stages_s: float
+    slowest_s: float
 
 
 class ServingModel:
@@ -105,61 +118,73 @@ class ServingModel:
     ) -> None:
         """`passes` is the split's timing model, where the caller has it at hand."""
         self.workload, self.split, self.moe = workload, split, moe or MoeTimes()
-        self.efficiency = efficiency or load_efficiency()
-        self.passes = passes or PassModel(scenario, split, self.efficiency)
+        self.efficiency = constants = efficiency or efficiency_of(scenario)
+        self.passes = passes or PassModel(scenario, split, constants)
         self.context = decode_context(workload)
-        self.chunks = prefill_chunks(workload, split.tp)
-        self.prefill_times = self._prefill_times()
-        stages_s, slowest_s = self.passes.stage_seconds(self.prefill_times)
-        overhead = self.efficiency.prefill_overhead_s.value
-        #: Latency of a prompt through the stages, and what it takes from each rank's time, in seconds.
-        self.prompt_latency_s = stages_s + (self.chunks - 1) * slowest_s + overhead
-        self.prefill_s = self.chunks * slowest_s + overhead
+        #: Most tokens of an attention rank in one prefill pass, and passes that one prompt fills.
+        self.budget = prefill_budget(workload, split.tp)
+        self.prompt_passes = max(1.0, workload.isl / self.budget)
+        #: Seconds of a prompt outside the passes.
+        self.first_token_s = constants.first_token_s.value
+        self.first_token_s += constants.first_token_layer_s.value * scenario.model.layers
+        #: How much longer prefills take, and prompts wait, since the other attention ranks have theirs.
+        self.stall = split.dp**constants.rank_stall.value
+        self.wait = split.dp**constants.rank_wait.value
+        #: A pass of `budget` tokens.
+        self.full_pass = self.prefill_pass(self.budget)
 
     def decode_times(self, batch: int) -> LayerTimes:
         """Parts of a decode step of one microbatch."""
         sequences = batch / decode_microbatches(self.split.pp, batch)
         return self.passes.decode(sequences, self.context, self.moe.decode_s)
 
-    def at(self, batch: int) -> ServingPoint:
-        """Figures with `batch` sequences per attention rank."""
+    def decode_step_s(self, batch: int) -> float:
+        """Seconds in which every sequence gets a token.
+
+        A microbatch returns to the first stage after all stages, or once the slowest has served all microbatches.
+        """
         stages_s, slowest_s = self.passes.stage_seconds(self.decode_times(batch))
         in_flight = decode_microbatches(self.split.pp, batch)
-        # A microbatch returns to the first stage after all stages, or once the slowest has served all microbatches.
-        step = max(stages_s, in_flight * slowest_s) + self.efficiency.step_overhead_s.value
-        osl, prefill = self.workload.osl, self.prefill_s
-        tpot = step + batch * prefill / osl
-        # Prompts ahead in the queue: the mean wait of random arrivals (M/D/1, busy batch x prefill of each cycle),
-        # and half of a bunch that arrives together.
-        waiting = batch * prefill * prefill / (2 * osl * step)
-        waiting += self.efficiency.arrival_bunching.value * (batch - 1) / 2 * prefill
+        constants = self.efficiency
+        host_s = constants.step_overhead_s.value + batch * constants.sequence_overhead_s.value
+        return max(stages_s, in_flight * slowest_s) / constants.decode_speed.value + host_s
+
+    def prefill_pass(self, tokens: float) -> PrefillPass:
+        """A pass of `tokens`, at most `budget`."""
+        stages_s, slowest_s = self.passes.stage_seconds(self.prefill_times(tokens))
+        share, overhead = self.efficiency.prefill_time.value, self.efficiency.prefill_overhead_s.value
+        return PrefillPass(share * stages_s + overhead, share * slowest_s + overhead)
+
+    def at(self, batch: int) -> ServingPoint:
+        """Figures with `batch` sequences per attention rank.
+
+        Prompts arrive in bunches and fill passes of at most `budget` tokens; the first of a bunch is done after its own
+        passes, the last after all, and on average a prompt waits for half of what lies between.
+        """
+        workload, constants = self.workload, self.efficiency
+        step = self.decode_step_s(batch)
+        bunch = 1.0 + constants.arrival_bunching.value * (batch - 1)
+        tokens = bunch * workload.isl
+        passes = max(1.0, tokens / self.budget)
+        one = self.full_pass if tokens >= self.budget else self.prefill_pass(tokens)
+        prefill = passes * one.slowest_s * self.stall / bunch
+        tpot = (step + batch * prefill / workload.osl) * constants.tpot_case.value
+        passed = one.stages_s + ((self.prompt_passes + passes) / 2 - 1) * one.slowest_s
         return ServingPoint(
             decode_step_s=step,
             prefill_s=prefill,
-            ttft_s=step / 2 + waiting + self.prompt_latency_s,
+            ttft_s=(self.first_token_s + step / 2 + passed) * self.wait * constants.ttft_case.value,
             tpot_s=tpot,
             tokens_per_s=batch / tpot,
         )
 
-    def batch_bound(self, least_step_s: float, ttft_s: float, tpot_s: float) -> int:
-        """No batch above this meets the objectives: of the time that grows with it, only prefills are counted.
-
-        `least_step_s` is the decode step of a single sequence.
-        """
-        spare = (tpot_s - least_step_s) * self.workload.osl / self.prefill_s
-        together = self.efficiency.arrival_bunching.value * self.prefill_s / 2
-        queue = 1 + (ttft_s - self.prompt_latency_s) / together if together > 0 else spare
-        return max(1, math.floor(min(spare, queue)) + 1)
-
-    def _prefill_times(self) -> LayerTimes:
-        workload, split = self.workload, self.split
-        tokens = workload.isl / self.chunks
-        moe_s = self.moe.prefill_s
+    def prefill_times(self, tokens: float) -> LayerTimes:
+        """Parts of a prefill pass of `tokens`."""
+        workload, moe_s = self.workload, self.moe.prefill_s
         if moe_s is not None:
-            # Scored for a full chunk; a shorter pass takes its share, as the balanced estimate says.
-            full = workload.prefill_tokens_per_gpu * split.tp
-            moe_s *= self.passes.moe_s(tokens) / self.passes.moe_s(full)
-        return self.passes.prompt(tokens, workload.isl, 1 / self.chunks, moe_s)
+            # Scored for a full pass; a shorter one takes its share, as the balanced estimate says.
+            moe_s *= self.passes.moe_s(tokens) / self.passes.moe_s(self.budget)
+        return self.passes.prompt(tokens, workload.isl, tokens / workload.isl, moe_s)
 
 
 def breakdown_of(times: LayerTimes, passes: PassModel, repeats: float) -> tuple[StepPart, ...]:
@@ -200,7 +225,7 @@ def predict(
         InputError: the split's training batch does not make up the workload's global batch, or the GPU states no rate
             for a data type.
     """
-    constants = efficiency or load_efficiency()
+    constants = efficiency or efficiency_of(scenario)
     workload, times = scenario.workload, moe or MoeTimes()
     if workload.kind == "training":
         if split.batch * split.dp * split.instances != workload.global_batch:
@@ -226,8 +251,12 @@ def predict(
         decode_step_s=point.decode_step_s,
         prefill_s=point.prefill_s,
         step=None,
-        breakdown=breakdown_of(model.decode_times(split.batch), model.passes, 1.0),
-        prefill_breakdown=breakdown_of(model.prefill_times, model.passes, model.chunks),
+        breakdown=breakdown_of(model.decode_times(split.batch), model.passes, 1.0 / constants.decode_speed.value),
+        prefill_breakdown=breakdown_of(
+            model.prefill_times(min(workload.isl, model.budget)),
+            model.passes,
+            model.prompt_passes * constants.prefill_time.value,
+        ),
         provenance=(
             _provenance("ttft_s", constants, times.prefill_s),
             _provenance("tpot_s", constants, times.prefill_s, times.decode_s),

@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from placement.cost.efficiency import Efficiency, load_efficiency
+from placement.cost.calibration import efficiency_of
+from placement.cost.efficiency import Efficiency
 from placement.cost.local import LocalParameters
 from placement.cost.memory import MemoryModel, MemoryReport, memory_of
 from placement.cost.stages import StageTable, stage_table
@@ -90,7 +91,7 @@ def enumerate_splits(
     extra = scenario.redundant if redundant is None else redundant
     count = None if extra == "auto" else int(extra)
     check_pins(scenario, fixed, count)
-    search = _Search(scenario, fixed, count, efficiency or load_efficiency())
+    search = _Search(scenario, fixed, count, efficiency or efficiency_of(scenario))
     return search.run()
 
 
@@ -167,25 +168,35 @@ class _Search:
             return
         batch = split.batch
         if self.pins.batch is None:
-            ttft_s, tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
-            most = min(self._most_sequences(memory), model.batch_bound(first.decode_step_s, ttft_s, tpot_s))
-            if len(self.top) > RUNNERS_UP and model.at(most).tokens_per_s * ranks < self.top[-1].tokens_per_s:
+            found = self._largest_batch(workload, ranks, memory, model)
+            if found is None:
                 return
-            low, high = 1, most + 1
-            while high - low > 1:
-                middle = (low + high) // 2
-                point = model.at(middle)
-                if (
-                    point.ttft_s <= ttft_s
-                    and point.tpot_s <= tpot_s
-                    and memory.total_bytes(middle) <= memory.capacity_bytes
-                ):
-                    low = middle
-                else:
-                    high = middle
-            batch = low
+            batch = found
         rate = model.at(batch).tokens_per_s * ranks
         self._keep(_Priced(replace(split, batch=batch, microbatches=min(split.pp, batch)), rate))
+
+    def _largest_batch(
+        self, workload: ServingWorkload, ranks: int, memory: MemoryModel, model: ServingModel
+    ) -> int | None:
+        """The largest batch within HBM and the objectives, or None where it can't come among the best.
+
+        Doubles the batch until it fails, then halves the interval.
+        """
+        ttft_s, tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
+        worst = self.top[-1].tokens_per_s if len(self.top) > RUNNERS_UP else 0.0
+        low, high = 1, self._most_sequences(memory) + 1
+        while high - low > 1:
+            middle = min(2 * low, (low + high) // 2)
+            point = model.at(middle)
+            fits = point.ttft_s <= ttft_s and point.tpot_s <= tpot_s
+            if fits and memory.total_bytes(middle) <= memory.capacity_bytes:
+                low = middle
+            elif point.tokens_per_s * ranks < worst:
+                # Smaller batches yield no more.
+                return None
+            else:
+                high = middle
+        return low
 
     def _meets(self, workload: ServingWorkload, point: ServingPoint) -> bool:
         """Whether a candidate's smallest batch meets the objectives; counts what it misses."""

@@ -26,7 +26,9 @@ def test_serving_rate_is_the_cycle_of_a_rank() -> None:
     assert got.tokens_per_s == pytest.approx(20 * 256 / cycle * 4 * 2)
     assert got.tokens_per_s_per_gpu == pytest.approx(got.tokens_per_s / 8)
     assert got.tpot_s == pytest.approx(cycle / 256)
-    step = sum(part.seconds for part in got.breakdown) + load_efficiency().step_overhead_s.value
+    constants = load_efficiency()
+    host = constants.step_overhead_s.value + 20 * constants.sequence_overhead_s.value
+    step = sum(part.seconds for part in got.breakdown) + host
     assert step == pytest.approx(got.decode_step_s)
     assert {entry.provenance for entry in got.provenance} == {"roofline"}
     assert {entry.moe_layer for entry in got.provenance} == {"balanced estimate"}
@@ -64,14 +66,32 @@ def test_prefill_time_is_quadratic_in_attention_only() -> None:
     assert parts[1]["attention projections"] / parts[0]["attention projections"] == pytest.approx(4, rel=1e-6)
 
 
-def test_long_prompts_take_several_chunks() -> None:
+def test_long_prompts_take_several_passes() -> None:
     case = s.scenario(workload=s.serving(isl=10_000, prefill_tokens_per_gpu=4096))
     split = make_split(case, tp=1, ep=4, pp=1, dp=4, batch=1)
-    model = ServingModel(case, s.serving(isl=10_000), split)
-    assert model.chunks == 3
+    constants = load_efficiency()
     got = predict(case, split)
     parts = sum(part.seconds for part in got.prefill_breakdown)
-    assert got.prefill_s == pytest.approx(parts + load_efficiency().prefill_overhead_s.value)
+    passes = 10_000 / 4096
+    stalled = (parts + passes * constants.prefill_overhead_s.value) * 4**constants.rank_stall.value
+    assert got.prefill_s == pytest.approx(stalled)
+
+
+def test_prompts_that_arrive_together_share_passes() -> None:
+    case = s.scenario(workload=s.serving(isl=512, prefill_tokens_per_gpu=4096))
+    split = make_split(case, tp=1, ep=1, pp=1, dp=1, batch=1)
+    model = ServingModel(case, s.serving(isl=512, prefill_tokens_per_gpu=4096), split)
+    bunch = 1 + load_efficiency().arrival_bunching.value * 39
+    one = model.prefill_pass(512 * bunch)
+    assert 512 * bunch < 4096
+    assert model.at(40).prefill_s == pytest.approx(one.slowest_s / bunch)
+    assert model.at(40).prefill_s < model.at(1).prefill_s
+    # With more than a pass holds, the mean prompt waits for half of the passes behind the first.
+    many = model.at(200)
+    tokens = 512 * (1 + load_efficiency().arrival_bunching.value * 199)
+    full = model.prefill_pass(4096)
+    first = model.first_token_s + many.decode_step_s / 2
+    assert many.ttft_s == pytest.approx(first + full.stages_s + (tokens / 4096 - 1) / 2 * full.slowest_s)
 
 
 @settings(max_examples=60, deadline=None)

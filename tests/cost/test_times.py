@@ -73,13 +73,14 @@ def test_attention_cores() -> None:
 def test_collectives_inside_and_across_nodes() -> None:
     cluster, launch = s.cluster(nodes=4, per_node=4), CONSTANTS.collective_overhead_s.value
     assert all_gather_s(cluster, CONSTANTS, 1, 1e9) == 0
-    inside = launch + 2 * 2e-6 + 1e9 * 3 / 4 / 400e9
+    share = CONSTANTS.collective_bandwidth.value
+    inside = launch + 2e-6 + 1e9 * 3 / 4 / 400e9 / share
     assert all_gather_s(cluster, CONSTANTS, 4, 1e9) == pytest.approx(inside)
-    across = inside + 2 * 5e-6 + 1e9 / 4 * 3 / 4 / 50e9
+    across = inside + 2 * 5e-6 + 1e9 / 4 * 3 / 4 / 50e9 / share
     assert all_gather_s(cluster, CONSTANTS, 16, 1e9) == pytest.approx(across)
     assert all_reduce_s(cluster, CONSTANTS, 16, 1e9) == pytest.approx(2 * across)
     # Four replicas of whole nodes reduce over the slow link alone.
-    slow = 2 * launch + 2 * 2 * 5e-6 + 2 * 1e9 * 3 / 4 / 50e9
+    slow = 2 * launch + 2 * 2 * 5e-6 + 2 * 1e9 * 3 / 4 / 50e9 / share
     assert replica_all_reduce_s(cluster, CONSTANTS, 4, 4, 1e9) == pytest.approx(slow)
     assert replica_all_reduce_s(cluster, CONSTANTS, 1, 4, 1e9) == 0
 
@@ -104,11 +105,25 @@ def test_balanced_layer_is_the_scorers_time_of_uniform_loads(nodes: int) -> None
     case = s.scenario(cluster=s.cluster(nodes=nodes, per_node=4), message_rule="per_expert")
     split = make_split(case, tp=1, ep=4 * nodes, pp=1, dp=4 * nodes, batch=16)
     rates, topology = layer_rates(case, split, "decode"), topology_of(case, split)
-    balanced = BalancedLayer.of(rates, topology, split.slots_per_gpu, 8, 2, "per_expert")
+    balanced = BalancedLayer.of(rates, topology, split.slots_per_gpu, 8, 2, "per_expert", shape=1e12)
     problem = LayerProblem(np.full(8, 2 / 8), topology, split.slots_per_gpu, rates, rule="per_expert")
     score = score_layer(problem, np.arange(8))
     assert balanced.seconds(rates.tokens_per_gpu) == pytest.approx(score.time_s)
     assert balanced.experts_s(rates.tokens_per_gpu) == pytest.approx(score.experts_s)
+
+
+def test_uneven_loads_touch_fewer_experts() -> None:
+    case = s.scenario(cluster=s.cluster(nodes=1, per_node=4))
+    split = make_split(case, tp=1, ep=4, pp=1, dp=4, batch=1)
+    rates, topology = layer_rates(case, split, "decode"), topology_of(case, split)
+    even, uneven = (
+        BalancedLayer.of(rates, topology, split.slots_per_gpu, 8, 2, "per_expert", shape) for shape in (1e12, 2.0)
+    )
+    # One token a rank puts half a token on a slot: chances of none are exp(-1/2), and those drawn from a gamma mixture.
+    means = np.random.default_rng(0).gamma(2.0, 0.5 / 2.0, 400_000)
+    for layer, none in ((even, np.exp(-0.5)), (uneven, np.exp(-means).mean())):
+        touched = layer.experts_s(0.5) / (split.slots_per_gpu * rates.weight_s)
+        assert touched == pytest.approx(1 - none, abs=2e-3)
 
 
 def test_rates_of_a_layer() -> None:
@@ -119,7 +134,7 @@ def test_rates_of_a_layer() -> None:
     # 64 sequences over 2 GPUs, for a rank of 2 GPUs.
     assert rates.tokens_per_gpu == 64
     parameters = 3 * 7168 * 2048 / 2
-    assert rates.weight_s == pytest.approx(parameters / (4e12 * CONSTANTS.hbm.value))
+    assert rates.weight_s == pytest.approx(parameters / (4e12 * CONSTANTS.hbm_experts.value))
     assert rates.token_s == pytest.approx(2 * parameters / (2e15 * CONSTANTS.expert_matmul.value["fp8"]))
     assert rates.dispatch_bytes == 7168 + 7168 // 128 * 4
     assert rates.combine_bytes == 7168 * 2

@@ -36,14 +36,15 @@ def all_splits(case: Scenario, batches: range) -> Iterator[Split]:
 
 def small_cases() -> list[Scenario]:
     tight = s.cluster(nodes=2, per_node=3, hbm_gib=5.0)
-    slow = s.serving(isl=512, osl=64, ttft_ms=60.0, tpot_ms=4.5)
+    slow = s.serving(isl=512, osl=64, ttft_ms=60.0, tpot_ms=2.25)
+    quick = s.serving(isl=512, osl=64, ttft_ms=60.0, tpot_ms=0.9)
     nine = s.small_model(attention=GqaAttention(kind="gqa", query_heads=18, kv_heads=18, head_dim=64))
     odd = s.small_model(layers=5, moe=Moe(experts=7, top_k=3, expert_width=1536), hidden=768)
     return [
-        s.scenario(cluster=s.cluster(nodes=2, per_node=2, hbm_gib=6.0), workload=s.serving(isl=3072, osl=1024)),
+        s.scenario(cluster=s.cluster(nodes=2, per_node=2, hbm_gib=6.0), workload=s.serving(isl=6144, osl=1024)),
         s.scenario(nine, cluster=tight, workload=slow, reserve_gib=1.0),
-        s.scenario(odd, cluster=s.cluster(nodes=3, per_node=2, hbm_gib=5.0), workload=slow, reserve_gib=3.5),
-        s.scenario(odd, cluster=tight, workload=slow, message_rule="per_rank", overlap="two_batch", reserve_gib=2.0),
+        s.scenario(odd, cluster=s.cluster(nodes=3, per_node=2, hbm_gib=5.0), workload=quick, reserve_gib=3.5),
+        s.scenario(odd, cluster=tight, workload=quick, message_rule="per_rank", overlap="two_batch", reserve_gib=2.0),
     ]
 
 

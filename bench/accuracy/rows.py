@@ -1,0 +1,133 @@
+"""Reads measured serving configurations from a CSV file, and mends what its collector is known to have got wrong."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from placement.errors import InputError
+from specs.documents import shown
+
+COLUMNS = (
+    "id", "model", "gpu", "gpus", "tp", "ep", "dp", "pp", "batch_per_attention_rank", "isl", "osl", "dtype", "engine",
+    "ttft_ms", "tpot_ms",
+)  # fmt: skip
+#: Degrees as a configuration's name states them, such as ..._tp8_ep8_1039 or ..._tp8_0_ep8_0_248.
+NAMED_DEGREES = re.compile(r"_tp(\d+)(?:_0)?_ep(\d+)(?:_|$)")
+#: A node of these GPUs; only gb200 has larger ones.
+GPUS_PER_NODE = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured configuration.
+
+    Attributes:
+        line: of the file. id, model, gpu, dtype, engine: as in the file, `engine` with its version.
+        gpus, tp, ep, dp, pp: GPUs and degrees of the instance. batch: concurrent sequences of an attention rank.
+        isl, osl: tokens of a prompt and of an answer. ttft_ms, tpot_ms: measured.
+        mended: degrees and batch were stated for gpus = tp x ep, and are those of the instance here.
+    """
+
+    line: int
+    id: str
+    model: str
+    gpu: str
+    gpus: int
+    tp: int
+    ep: int
+    dp: int
+    pp: int
+    batch: float
+    isl: int
+    osl: int
+    dtype: str
+    engine: str
+    ttft_ms: float
+    tpot_ms: float
+    mended: bool
+
+    @property
+    def measurement(self) -> tuple[str, int, int, float, float]:
+        """What two rows share that state one and the same measurement."""
+        return (self.gpu, self.isl, self.osl, self.ttft_ms, self.tpot_ms)
+
+
+def read_rows(path: str | Path) -> tuple[Row, ...]:
+    """All rows of a file in the format of measured serving configurations.
+
+    Raises:
+        InputError: the file can't be read, lacks a column, or has a value that is no number or out of range.
+    """
+    source = str(path)
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            table = csv.DictReader(stream)
+            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
+            if missing:
+                raise InputError(
+                    source, "header", f"no column {', '.join(missing)}", f"give the columns {', '.join(COLUMNS)}"
+                )
+            rows = tuple(_row(source, line, entry) for line, entry in enumerate(table, start=2))
+    except OSError as error:
+        raise InputError(source, "", f"can't be read ({error.strerror})", "give a CSV file of measurements") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(source, "", f"is no CSV text ({shown(str(error), 80)})", "give a UTF-8 CSV file") from None
+    if not rows:
+        raise InputError(source, "", "has no rows", "give at least one measurement")
+    return rows
+
+
+def _row(source: str, line: int, entry: dict[str, str | None]) -> Row:
+    def text(name: str) -> str:
+        return (entry[name] or "").strip()
+
+    def number(name: str, least: float) -> float:
+        try:
+            value = float(text(name))
+        except ValueError:
+            value = math.nan
+        if not (least <= value < 1e12):
+            problem = f"{shown(text(name), 40)!r} is no number of at least {least:g}"
+            raise InputError(source, f"line {line}, {name}", problem, "mend it")
+        return value
+
+    def count(name: str) -> int:
+        value = number(name, 1)
+        if value != int(value):
+            raise InputError(source, f"line {line}, {name}", f"{value:g} is not whole", "give a whole number")
+        return int(value)
+
+    gpus, tp, ep, dp = (count(name) for name in ("gpus", "tp", "ep", "dp"))
+    batch = number("batch_per_attention_rank", 1e-9)
+    twice = _counted_twice(text("id"), text("gpu"), gpus, tp, ep, dp)
+    if twice:
+        gpus //= ep
+        if dp > 1:
+            dp, batch = dp // ep, batch * ep
+        else:
+            tp //= ep
+    return Row(
+        line=line, id=text("id"), model=text("model"), gpu=text("gpu"), gpus=gpus, tp=tp, ep=ep, dp=dp,
+        pp=count("pp"), batch=batch, isl=count("isl"), osl=count("osl"), dtype=text("dtype"), engine=text("engine"),
+        ttft_ms=number("ttft_ms", 1e-9), tpot_ms=number("tpot_ms", 1e-9), mended=twice,
+    )  # fmt: skip
+
+
+def _counted_twice(name: str, gpu: str, gpus: int, tp: int, ep: int, dp: int) -> bool:
+    """Whether `gpus` is tp x ep of an instance whose ep ranks are its tp (or dp) GPUs.
+
+    Some collectors multiply the two: what is TP 8 with EP 8 on 8 GPUs stands as TP 64 on 64. The same measurements,
+    to the last digit, stand in other rows with 8 GPUs. Told by the degrees in the configuration's name, and without
+    them by ep x ep GPUs on more than a node.
+    """
+    if ep == 1 or gpus % ep or max(tp, dp) != gpus:
+        return False
+    named = NAMED_DEGREES.search(name)
+    if named is not None:
+        stated, ranks = int(named[1]), int(named[2])
+        return ranks == ep and stated * ranks == gpus
+    return gpus == ep * ep and gpus > GPUS_PER_NODE and not gpu.startswith("gb")

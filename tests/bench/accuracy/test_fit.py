@@ -1,0 +1,96 @@
+"""The fit finds constants that were put in, and the shipped constants are as near to the measurements as they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.accuracy.fit import Design, figures, fit, predictions, without
+from bench.accuracy.rows import read_rows
+from bench.accuracy.settings import Setting, settings_of
+from bench.accuracy.validate import errors_of, grouped_folds, random_folds
+from placement.cost.calibration import calibrated, load_calibration
+from placement.cost.efficiency import load_efficiency
+from tests.bench.accuracy.test_rows import GOOD, write
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Setting, ...]:
+    """Settings whose measurements are the cost model's own under known multipliers, with noise of 2%."""
+    kinds = product((4, 8), (4, 16, 64, 128), (1024, 8192))
+    rows = [
+        GOOD
+        | {"id": f"{i}", "gpus": f"{tp}", "tp": f"{tp}", "ep": "1", "batch_per_attention_rank": f"{b}", "isl": f"{isl}"}
+        for i, (tp, b, isl) in enumerate(kinds)
+    ]
+    path = write(tmp_path_factory.mktemp("made") / "m.csv", *rows)
+    settings, left = settings_of(read_rows(path))
+    assert not left
+    truth = calibrated(load_efficiency(), {"layer_overhead_s": 2.0, "hbm_experts": 0.8, "first_token_layer_s": 1.5})
+    noise = np.random.default_rng(0).normal(1.0, 0.02, (len(settings), 2))
+    found = []
+    for setting, (a, b) in zip(settings, noise, strict=True):
+        exact = figures(setting, truth)
+        row = replace(setting.row, tpot_ms=exact.tpot_s * 1e3 * a, ttft_ms=exact.ttft_s * 1e3 * b)
+        found.append(replace(setting, row=row))
+    return tuple(found)
+
+
+def test_the_fit_predicts_what_it_was_made_from(made: tuple[Setting, ...]) -> None:
+    before = errors_of(made, tuple(figures(setting, load_efficiency()) for setting in made))
+    fitted = fit(made)
+    after = errors_of(made, predictions(made, fitted))
+    assert before.tpot_median > 0.1
+    assert after.tpot_median < 0.03
+    assert after.ttft_median < 0.05
+    by = {(effect.constant, effect.by): effect.levels for effect in fitted.effects}
+    own = [levels for (name, _), levels in by.items() if name == "layer_overhead_s"]
+    overhead = np.prod([level.multiplier for levels in own for level in levels.values()])
+    # Sixteen settings move it from 1 towards the 2 that was put in, as far as the priors let them.
+    assert 1.15 < overhead < 3.0
+    assert all(0 < level.error < 1 for levels in by.values() for level in levels.values())
+
+
+def test_every_parameter_multiplies_its_constant(made: tuple[Setting, ...]) -> None:
+    design = Design.of(made)
+    logs = np.linspace(-0.2, 0.2, len(design.names))
+    factors = design.multipliers(logs)
+    for c, constant in enumerate(design.constants):
+        own = [logs[i] for i, (prior, _) in enumerate(design.names) if prior.constant == constant]
+        # All settings are of one kind, so each constant has the same levels in every row.
+        assert factors[:, c] == pytest.approx(np.full(len(made), np.exp(sum(own))))
+
+
+def test_folds_hold_out_whole_measurements(made: tuple[Setting, ...]) -> None:
+    twin = replace(made[0], row=replace(made[0].row, line=999, model="deepseek-ai/DeepSeek-V3"))
+    settings = (*made, twin)
+    folds = random_folds(settings, 5, seed=1)
+    assert sorted(s.row.line for fold in folds for s in fold) == sorted(s.row.line for s in settings)
+    for fold in folds:
+        rest = without(settings, fold)
+        assert not {s.row.measurement for s in rest} & {s.row.measurement for s in fold}
+    groups = grouped_folds(settings)
+    assert [len(group) for group in groups] == [len(made), 1]
+    assert made[0] not in without(settings, groups[1])
+
+
+def measured(shared_dir: Path) -> tuple[Setting, ...]:
+    path = shared_dir / "measured" / "serving.csv"
+    if not path.is_file():
+        pytest.skip("no measurements beside this checkout (../shared/measured/serving.csv)")
+    return settings_of(read_rows(path))[0]
+
+
+def test_shipped_constants_fit_the_measurements_as_recorded(shared_dir: Path) -> None:
+    settings, shipped = measured(shared_dir), load_calibration()
+    found = errors_of(settings, predictions(settings, shipped))
+    assert found.rows > 800
+    assert found.tpot_median < 0.09
+    assert found.ttft_median < 0.18
+    assert found.tpot_rank > 0.95
+    assert found.tpot_median == pytest.approx(shipped.errors["all"].tpot, abs=0.01)
+    assert found.ttft_median == pytest.approx(shipped.errors["all"].ttft, abs=0.01)

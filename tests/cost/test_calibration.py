@@ -1,0 +1,74 @@
+"""Which multipliers a case gets, and that calibration leaves the rest alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from placement.cost.calibration import Calibration, Case, Effect, Level, calibrated, efficiency_of, load_calibration
+from placement.cost.efficiency import load_efficiency
+from placement.cost.throughput import predict
+from placement.split import make_split
+from specs.loading import load_scenario
+from tests.cost import scenarios as s
+
+CASE = Case("hopper", "H100", "deepseek_r1", "mla", "fp8", "fp8", "sglang", "sglang 1.0")
+
+
+def level(multiplier: float) -> Level:
+    return Level(multiplier=multiplier, error=0.1)
+
+
+def calibration(*effects: Effect) -> Calibration:
+    return Calibration(source="test", generations=("hopper",), errors={}, effects=effects)
+
+
+def test_multipliers_of_all_matching_effects_multiply() -> None:
+    fitted = calibration(
+        Effect(constant="hbm", levels={"all": level(0.9)}),
+        Effect(constant="layer_overhead_s", levels={"all": level(2.0)}),
+        Effect(constant="layer_overhead_s", by=("generation",), levels={"hopper": level(1.5), "blackwell": level(9.0)}),
+        Effect(constant="decode_speed", by=("release",), levels={"other 2.0": level(3.0)}),
+        Effect(constant="hbm_experts", by=("generation", "experts"), levels={"hopper/fp8": level(1.1)}),
+    )
+    assert fitted.multipliers(CASE) == pytest.approx({"hbm": 0.9, "layer_overhead_s": 3.0, "hbm_experts": 1.1})
+
+
+def test_a_generation_without_measurements_and_training_keep_the_constants() -> None:
+    fitted = calibration(Effect(constant="hbm", levels={"all": level(0.9)}))
+    assert fitted.multipliers(dataclasses.replace(CASE, generation="ampere")) == {}
+    assert fitted.multipliers(dataclasses.replace(CASE, generation=None)) == {}
+    assert efficiency_of(s.scenario()) == load_efficiency()
+    assert efficiency_of(load_scenario("dgx_a100_175b")) == load_efficiency()
+
+
+def test_shares_stay_shares() -> None:
+    base = load_efficiency()
+    got = calibrated(base, {"hbm": 5.0, "matmul": 1.2, "layer_overhead_s": 5.0})
+    assert got.hbm.value == 1.0
+    assert got.matmul.value["bf16"] == pytest.approx(min(1.0, base.matmul.value["bf16"] * 1.2))
+    assert got.layer_overhead_s.value == pytest.approx(5 * base.layer_overhead_s.value)
+    assert got.provenance == "calibrated"
+    assert calibrated(base, {}) is base
+
+
+def test_shipped_calibration_names_constants_that_exist() -> None:
+    base, shipped = load_efficiency(), load_calibration()
+    assert set(shipped.generations) == {"blackwell", "hopper"}
+    for effect in shipped.effects:
+        assert hasattr(base, effect.constant)
+        assert effect.levels
+    assert shipped.errors["all"].rows > 600
+
+
+def test_predictions_on_a_measured_generation_say_so() -> None:
+    case = load_scenario("gpt_oss_120b_gb200_ib")
+    split = make_split(case, tp=1, ep=2, pp=1, dp=2, batch=64)
+    assert {each.provenance for each in predict(case, split).provenance} == {"calibrated"}
+    told = case.model_copy(update={"engine": "vllm"})
+    plain = predict(case, split).ttft_s
+    known = predict(told, split).ttft_s
+    assert plain is not None
+    assert known is not None
+    assert known != plain
