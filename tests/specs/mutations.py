@@ -106,7 +106,9 @@ def _retyped(value: Any) -> Any:
     if isinstance(value, bool):
         return "yes" if value else 0
     if isinstance(value, int):
-        return str(value) if value % 2 or abs(value) > 2**53 else float(value)
+        if abs(value) > 2**53:
+            return [value]  # Too long for a float, maybe for text, too.
+        return str(value) if value % 2 else float(value)
     if isinstance(value, float):
         return str(value)
     if isinstance(value, str):
