@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from bench.accuracy.rows import Row
     from bench.accuracy.settings import Setting, Unpredicted
+    from bench.accuracy.shown import Shown
     from bench.accuracy.validate import Judged
     from bench.targets import Target
 
@@ -27,7 +28,8 @@ SHIPPED, RANDOM, GROUPED = "constants as shipped", "random {} folds", "held out 
 
 
 @click.command("accuracy")
-@click.option("--data", required=True, help="CSV file of measured serving configurations (docs/formats.md).")
+@click.option("--data", help="CSV file of measured serving configurations (docs/formats.md).")
+@click.option("--published", help="CSV file of published throughputs; prints predicted, published and error of each.")
 @click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="Random folds.")
 @click.option(
     "--validate/--no-validate", default=True, show_default=True,
@@ -39,18 +41,42 @@ SHIPPED, RANDOM, GROUPED = "constants as shipped", "random {} folds", "held out 
 @click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    data: str, folds: int, validate: bool, seed: int, workers: int, out: str | None, check: bool, as_json: bool
+    data: str | None,
+    published: str | None,
+    folds: int,
+    validate: bool,
+    seed: int,
+    workers: int,
+    out: str | None,
+    check: bool,
+    as_json: bool,
 ) -> None:
     """How far predicted TTFT and TPOT are from measured ones, by model, GPU and overall.
 
-    The constants as shipped were fitted to the team's own measurements; --validate shows what constants reach on rows
-    that they were not fitted to, by fitting them again on the rest of FILE (some minutes).
+    The constants as shipped were fitted to measurements (docs/cost-model.md); --validate shows what constants reach on
+    rows that they were not fitted to, by fitting them again on the rest of FILE (some minutes).
     """
+    from bench.targets import check_targets
+
+    if (data is None) == (published is None):
+        raise click.UsageError("give --data FILE or --published FILE, one of them")
+    if published is not None:
+        from bench.accuracy.deployments import report
+
+        shown = report(published)
+    else:
+        shown = _measured(str(data), folds, validate, seed, workers, out)
+    emit(json.dumps(shown.record, indent=1) if as_json else shown.text)
+    if check:
+        check_targets(shown.targets)
+
+
+def _measured(data: str, folds: int, validate: bool, seed: int, workers: int, out: str | None) -> Shown:
     from bench.accuracy.fit import fit, predictions
     from bench.accuracy.rows import read_rows
     from bench.accuracy.settings import settings_of
+    from bench.accuracy.shown import Shown
     from bench.accuracy.validate import grouped_folds, held_out, judge, random_folds
-    from bench.targets import check_targets
     from placement.cost.calibration import load_calibration
     from placement.errors import InputError
     from placement.files import write_text
@@ -73,9 +99,7 @@ def command(
         calibration = fit(settings).model_copy(update={"source": _source(data, rows, settings)})
         write_text(out, _document(calibration.model_dump(mode="json")), "--write")
         note(f"wrote {out}")
-    emit(json.dumps(_record(rows, left, judged, targets), indent=1) if as_json else _text(rows, left, judged, targets))
-    if check:
-        check_targets(targets)
+    return Shown(_text(rows, left, judged, targets), _record(rows, left, judged, targets), tuple(targets))
 
 
 def _targets(judged: Sequence[Judged], folds: int) -> list[Target]:

@@ -1,4 +1,4 @@
-"""Rates of an attention rank apart from any service: prefill alone, decode alone, and a queue of requests worked off."""
+"""Rates of an attention rank apart from any service: prefill alone, decode alone, a queue of requests worked off."""
 
 from __future__ import annotations
 

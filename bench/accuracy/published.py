@@ -1,0 +1,285 @@
+"""Predicted against published throughputs of DeepSeek, SGLang, TensorRT-LLM and vLLM deployments.
+
+What a row does not state is assumed, and its settings say so; or the row has no prediction, and they say why.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.accuracy.settings import quantized
+from placement.cost.memory import MemoryModel
+from placement.cost.offline import decode_tokens_per_s, prefill_tokens_per_s, queue_tokens_per_s
+from placement.cost.throughput import ServingModel
+from placement.errors import InputError
+from placement.split import least_redundant, make_split
+from specs.documents import shown
+from specs.loading import load_cluster, load_model
+from specs.schema import Cluster, DataType, Engine, Model, Scenario, ServingWorkload
+
+COLUMNS = (
+    "id", "model", "hardware", "gpus", "phase", "tp", "ep", "dp", "pp", "batch_per_gpu", "isl", "osl", "dtype",
+    "metric", "value", "unit",
+)  # fmt: skip
+MODELS = {
+    "deepseek": "deepseek_r1",
+    "gpt-oss-120b": "gpt_oss_120b",
+    "kimi-k2": "kimi_k2",
+    "qwen3-235b": "qwen3_235b",
+}
+#: Longer names first: a GB200 is no B200.
+CLUSTERS = {
+    "gb200": "gb200_nvl72_ib",
+    "b200": "b200_hgx_ib",
+    "h800": "h100_hgx_ib",
+    "h200": "h200_hgx_ib",
+    "h100": "h100_hgx_ib",
+}
+#: Sequences of an attention rank that TensorRT-LLM schedules at once unless told otherwise, and vLLM on an H100.
+SCHEDULED = {"trtllm": 2048, "vllm": 1024}
+#: Requests of TensorRT-LLM's published runs by (ISL, OSL), from the same page as the figures.
+REQUESTS = {(1024, 8192): 1500, (8192, 1024): 1500, (1024, 32768): 1000, (32768, 1024): 1000}
+MOST_REQUESTS = 3000
+
+
+@dataclass(frozen=True)
+class PublishedFigure:
+    """One published figure.
+
+    Attributes:
+        settings: what was predicted, with what was assumed, or why there is no prediction.
+        measured, predicted: in `unit`; predicted is None without a prediction.
+    """
+
+    id: str
+    metric: str
+    unit: str
+    settings: str
+    measured: float
+    predicted: float | None
+
+    @property
+    def error(self) -> float | None:
+        """Predicted over measured, less 1; None without a prediction."""
+        return None if self.predicted is None else self.predicted / self.measured - 1.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the file as text, and its figure."""
+
+    fields: dict[str, str]
+    value: float
+
+    def __getitem__(self, name: str) -> str:
+        return self.fields[name]
+
+    def count(self, name: str) -> int | None:
+        """The first whole number in a field, or None."""
+        found = re.search(r"\d+", self.fields[name])
+        return int(found[0]) if found else None
+
+
+def read_published(path: str | Path) -> tuple[Entry, ...]:
+    """All rows of a file of published figures.
+
+    Raises:
+        InputError: the file can't be read, lacks a column, or a value is no number.
+    """
+    source = str(path)
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            table = csv.DictReader(stream)
+            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
+            if missing:
+                raise InputError(source, "header", f"no column {', '.join(missing)}", "give all columns")
+            rows = [{name: (row[name] or "").strip() for name in COLUMNS} for row in table]
+    except OSError as error:
+        raise InputError(source, "", f"can't be read ({error.strerror})", "give a CSV file") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise InputError(source, "", "is no CSV text", "give a UTF-8 CSV file") from None
+    entries = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            value = float(row["value"])
+        except ValueError:
+            raise InputError(
+                source, f"line {line}, value", f"{shown(row['value'], 40)!r} is no number", "mend it"
+            ) from None
+        entries.append(Entry(row, value))
+    return tuple(entries)
+
+
+def published_figures(entries: Sequence[Entry]) -> tuple[PublishedFigure, ...]:
+    """Every serving row with its prediction, or the reason why it has none; training and network rows are left out."""
+    found = []
+    for entry in entries:
+        if entry["phase"] in ("train", "comm"):
+            continue
+        try:
+            predicted, settings = _predict(entry)
+        except InputError as error:
+            predicted, settings = None, f"not predicted: {error.problem}"
+        found.append(PublishedFigure(entry["id"], entry["metric"], entry["unit"], settings, entry.value, predicted))
+    return tuple(found)
+
+
+def median_error(figures: Sequence[PublishedFigure]) -> float:
+    """Median absolute error of the figures with a prediction."""
+    return statistics.median(abs(figure.error) for figure in figures if figure.error is not None)
+
+
+def _predict(entry: Entry) -> tuple[float, str]:
+    if entry["unit"] not in ("tok/s/node", "tok/s/gpu", "tok/s"):
+        raise InputError(entry["id"], "unit", "not a throughput of a stated deployment", "")
+    gpus = entry.count("gpus")
+    if gpus is None or not entry["tp"]:
+        raise InputError(entry["id"], "gpus", "GPUs and degrees are not stated", "")
+    engine = _engine(entry)
+    cluster = _cluster(entry, gpus)
+    model = _model(entry, cluster, engine)
+    kinds = {"prefill": _prefill, "decode": _decode, "e2e": _queue}
+    rate, settings = kinds[entry["phase"]](entry, model, cluster, engine, gpus)
+    per = {"tok/s/node": 8 / gpus, "tok/s/gpu": 1 / gpus, "tok/s": 1.0}[entry["unit"]]
+    return rate * per, settings
+
+
+def _engine(entry: Entry) -> Engine | None:
+    prefix = entry["id"].split("_")[0]
+    known: dict[str, Engine] = {"trt": "trtllm", "sgl": "sglang", "vllm": "vllm", "gps": "vllm"}
+    engine = known.get(prefix)
+    # SGLang and vLLM were measured with tensor-parallel attention alone: what was fitted to it says nothing of the
+    # other path through the engine.
+    return engine if engine == "trtllm" or entry["dp"] in ("", "1") else None
+
+
+def _cluster(entry: Entry, gpus: int) -> Cluster:
+    hardware = entry["hardware"].lower()
+    name = next((value for key, value in CLUSTERS.items() if key in hardware), None)
+    if name is None:
+        raise InputError(entry["id"], "hardware", f"no cluster of {entry['hardware']!r} is known", "")
+    cluster = load_cluster(name)
+    if gpus < cluster.gpus_per_node:
+        # A part of a node that the deployment fills.
+        tray = cluster.gpus_per_tray if gpus % cluster.gpus_per_tray == 0 else 1
+        return cluster.model_copy(update={"nodes": 1, "gpus_per_node": gpus, "gpus_per_tray": tray})
+    return cluster.model_copy(update={"nodes": -(-gpus // cluster.gpus_per_node)})
+
+
+def _model(entry: Entry, cluster: Cluster, engine: Engine | None) -> Model:
+    name = next((value for key, value in MODELS.items() if key in entry["model"].lower()), None)
+    if name is None:
+        raise InputError(entry["id"], "model", f"no model {entry['model']!r} in the catalog", "")
+    model, generation = load_model(name), cluster.gpu.generation or ""
+    four = "fp4" in entry["dtype"]
+    model = quantized(model, "fp4" if four or model.types.experts == "mxfp4" else "fp8", generation, engine)
+    types: dict[str, DataType] = {}
+    if "bf16 attn" in entry["dtype"] or "bf16 mla" in entry["dtype"]:
+        types["kv_cache"] = "bf16"
+    if "bf16 attn" in entry["dtype"]:
+        types["attention"] = "bf16"
+    if name == "gpt_oss_120b" and generation == "hopper":
+        # The page's options keep Hopper's cache in the model's own type.
+        types["kv_cache"] = "bf16"
+    return model.model_copy(update={"types": model.types.model_copy(update=dict(types))})
+
+
+def _scenario(
+    entry: Entry, model: Model, cluster: Cluster, engine: Engine | None, isl: int, osl: int, tokens: int
+) -> Scenario:
+    workload = ServingWorkload(
+        kind="serving", name="published", isl=isl, osl=osl, ttft_ms=1e9, tpot_ms=1e9, prefill_tokens_per_gpu=tokens
+    )
+    # Two half batches hide each other's messages: two-batch or dual-batch overlap.
+    hides = (
+        bool(re.search(r"\b(TBO|DBO|profile trace|24h avg|excl. cache hit|perfect EPLB)\b", entry["metric"]))
+        and "TBO off" not in entry["metric"]
+    )
+    return Scenario(
+        name=entry["id"],
+        model=model,
+        cluster=cluster,
+        workload=workload,
+        redundant=0,
+        engine=engine,
+        overlap="two_batch" if hides else "none",
+        # Kernels for prefill send a token once per node, those for decode once per GPU.
+        message_rule="per_node" if entry["phase"] == "prefill" else "per_rank",
+    )
+
+
+def _serving(entry: Entry, scenario: Scenario, batch: int) -> ServingModel:
+    tp, ep, dp, pp = (int(entry[name]) for name in ("tp", "ep", "dp", "pp"))
+    stated = re.search(r"(\d+) redundant", entry["metric"])
+    redundant = int(stated[1]) if stated else least_redundant(scenario.model.moe.experts, ep)
+    split = make_split(scenario, tp, ep, pp, dp, batch, redundant=redundant, instances=1)
+    workload = scenario.workload
+    if workload.kind != "serving":
+        raise TypeError("a published throughput is of serving")
+    return ServingModel(scenario, workload, split)
+
+
+def _prefill(entry: Entry, model: Model, cluster: Cluster, engine: Engine | None, gpus: int) -> tuple[float, str]:
+    tokens, isl = entry.count("batch_per_gpu") or 16384, entry.count("isl") or 4096
+    serving = _serving(entry, _scenario(entry, model, cluster, engine, isl, 2, tokens), 1)
+    rate = prefill_tokens_per_s(serving) * serving.split.dp
+    hits = re.search(r"incl\. ([\d.]+)% cache hits", entry["metric"])
+    if hits:
+        rate /= 1 - float(hits[1]) / 100
+    assumed = "" if entry["isl"] else ", prompts of 4096 assumed"
+    assumed += "" if entry["batch_per_gpu"] else ", passes of 16384 assumed"
+    return rate, f"full passes of {tokens} tokens a GPU, ISL {isl}{assumed}"
+
+
+def _decode(entry: Entry, model: Model, cluster: Cluster, engine: Engine | None, gpus: int) -> tuple[float, str]:
+    stated = re.search(r"(\d+)-(\d+) tok/s/user", entry["metric"])
+    isl, osl = entry.count("isl") or 4096, entry.count("osl") or 2
+    scenario = _scenario(entry, model, cluster, engine, isl, osl, 4096)
+    batch, how = entry.count("batch_per_gpu"), "stated"
+    if batch is None and stated:
+        # Sequences of a GPU from its published rate and that of a user.
+        users = (int(stated[1]) + int(stated[2])) / 2
+        batch, how = round(entry.value / 8 / users), "from the rate of a user"
+    if batch is None:
+        batch, how = _fits(entry, scenario), "all that HBM holds"
+    serving = _serving(entry, scenario, batch)
+    draft = " with the rate of plain decoding" if "MTP" in entry["metric"] else ""
+    return (
+        decode_tokens_per_s(serving, batch) * serving.split.dp,
+        f"{batch} sequences a GPU ({how}) at {isl} + {osl / 2:g} tokens{draft}",
+    )
+
+
+def _queue(entry: Entry, model: Model, cluster: Cluster, engine: Engine | None, gpus: int) -> tuple[float, str]:
+    isl, osl = entry.count("isl"), entry.count("osl")
+    if isl is None or osl is None:
+        raise InputError(entry["id"], "isl", "lengths are not stated", "")
+    scenario = _scenario(entry, model, cluster, engine, isl, osl, max(1, 8192 // int(entry["tp"])))
+    dp, limit = int(entry["dp"]), entry.count("batch_per_gpu")
+    fits = _fits(entry, scenario)
+    if entry["batch_per_gpu"].startswith("<="):
+        batch = min(fits, limit or fits)
+        serving = _serving(entry, scenario, batch)
+        return serving.at(batch).tokens_per_s * dp, f"{batch} sequences a GPU at all times"
+    requests = limit if limit is not None else REQUESTS.get((isl, osl), MOST_REQUESTS)
+    own = -(-requests // dp)
+    batch = min(fits, own, SCHEDULED[engine or "trtllm"])
+    serving = _serving(entry, scenario, batch)
+    return queue_tokens_per_s(serving, own, batch) * dp, f"{requests} requests queued at once, {batch} a rank at a time"
+
+
+def _fits(entry: Entry, scenario: Scenario) -> int:
+    """The most sequences of an attention rank that HBM holds."""
+    memory = MemoryModel(scenario, _serving(entry, scenario, 1).split)
+    if memory.total_bytes(1) > memory.capacity_bytes:
+        raise InputError(entry["id"], "gpus", "the model does not fit with one sequence", "")
+    low, high = 1, 1 << 16
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if memory.total_bytes(middle) <= memory.capacity_bytes else (low, middle)
+    return low
