@@ -14,6 +14,11 @@ from placement.commands.running import run
 #: them equal to the commands' own.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "solve": ("placement.solve", "command", "Plan a scenario: split, expert placement, certificate."),
+    "deploy": (
+        "placement.deploy",
+        "command",
+        "Choose instances: how many of which split, aggregated or disaggregated.",
+    ),
     "compare": ("placement.compare", "command", "Compare strategies over several scenarios."),
     "evaluate": ("placement.evaluate", "command", "Score a plan on other routing."),
     "migrate": ("placement.migrate", "command", "Move a running plan to new routing with few moves."),

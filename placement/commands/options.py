@@ -79,6 +79,29 @@ class SolveOptions(Effort):
 
 
 @dataclass(frozen=True)
+class DeployOptions:
+    """What the command line asks of a deployment. None takes the scenario's own."""
+
+    mode: Literal["aggregated", "disaggregated", "mixed"] = "mixed"
+    target_rate: float | None = None
+    front: bool = False
+    pools: tuple[str, ...] = ()
+    redundant: int | Literal["auto"] | None = None
+    tp: int | None = None
+    ep: int | None = None
+    pp: int | None = None
+    dp: int | None = None
+    batch: int | None = None
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    traces: tuple[str, ...] = ()
+    placed: bool = True
+    second_opinion: bool = False
+    time_limit: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class MigrateOptions(Effort):
     """What the command line asks of a migration. At most one budget is set."""
 

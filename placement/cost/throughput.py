@@ -26,11 +26,14 @@ class MoeTimes:
         prefill_s: scored at layer_rates(..., "prefill").
         decode_s: scored at layer_rates(..., "decode").
         train_s: the forward pass, scored at layer_rates(..., "train").
+        prefill_ratio, decode_ratio: where seconds are None, times the balanced estimate at any number of tokens.
     """
 
     prefill_s: float | None = None
     decode_s: float | None = None
     train_s: float | None = None
+    prefill_ratio: float = 1.0
+    decode_ratio: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,10 @@ class ServingModel:
 
     def decode_times(self, batch: int) -> LayerTimes:
         """Parts of a decode step of one microbatch."""
-        sequences = batch / decode_microbatches(self.split.pp, batch)
-        return self.passes.decode(sequences, self.context, self.moe.decode_s)
+        sequences, moe_s = batch / decode_microbatches(self.split.pp, batch), self.moe.decode_s
+        if moe_s is None and self.moe.decode_ratio != 1.0:
+            moe_s = self.moe.decode_ratio * self.passes.moe_s(sequences)
+        return self.passes.decode(sequences, self.context, moe_s)
 
     def decode_step_s(self, batch: int) -> float:
         """Seconds in which every sequence gets a token.
@@ -184,6 +189,8 @@ class ServingModel:
         if moe_s is not None:
             # Scored for a full pass; a shorter one takes its share, as the balanced estimate says.
             moe_s *= self.passes.moe_s(tokens) / self.passes.moe_s(self.budget)
+        elif self.moe.prefill_ratio != 1.0:
+            moe_s = self.moe.prefill_ratio * self.passes.moe_s(tokens)
         return self.passes.prompt(tokens, workload.isl, tokens / workload.isl, moe_s)
 
 

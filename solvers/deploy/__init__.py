@@ -1,0 +1,1 @@
+"""Which instances to run: columns of feasible instance configurations, and a master problem that chooses among them."""

@@ -1,0 +1,72 @@
+"""What balance and traffic expert placement reaches under a split: a quick placement of a few layers, remembered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from placement.cost.balanced import BalancedLayer
+from placement.cost.calibration import efficiency_of
+from placement.cost.moe_layer import score_layer
+from placement.cost.rates import layer_rates, topology_of
+from placement.cost.throughput import MoeTimes
+from placement.errors import InputError
+from placement.problems import layer_problems
+from placement.routing.statistics import LayerStatistics
+from placement.split import Split
+from solvers.base import UnsupportedError
+from solvers.dispatch import fractions_for
+from solvers.registry import get_solver
+from solvers.stop import Stop
+from specs.schema import Phase, Scenario
+
+#: Layers that are placed, spread evenly over the model's.
+SAMPLED = 2
+
+
+class PlacedLayers:
+    """Times of placed MoE layers over the balanced estimate, by split; the load balancer places, in milliseconds.
+
+    The ratio is taken at the workload's tokens in flight and used at any batch: a placement's imbalance and the nodes
+    that its tokens touch don't depend on how many there are.
+    """
+
+    def __init__(self, statistics: tuple[LayerStatistics, ...]) -> None:
+        step = max(1, len(statistics) // SAMPLED)
+        self.statistics = statistics[step // 2 :: step][:SAMPLED]
+        self._known: dict[tuple[str, int, int, int, int], MoeTimes] = {}
+
+    def __call__(self, scenario: Scenario, split: Split) -> MoeTimes:
+        """The ratios of a split; 1 where a single rank holds all experts."""
+        if split.ep == 1:
+            return MoeTimes()
+        key = (scenario.cluster.name, split.ep, split.etp, split.gpus_per_stage, split.redundant)
+        if key not in self._known:
+            self._known[key] = MoeTimes(
+                prefill_ratio=self._ratio(scenario, split, "prefill"),
+                decode_ratio=self._ratio(scenario, split, "decode"),
+            )
+        return self._known[key]
+
+    def _ratio(self, scenario: Scenario, split: Split, phase: Phase) -> float:
+        workload = scenario.workload
+        if workload.kind != "serving":
+            return 1.0
+        per_gpu = workload.decode_tokens_per_gpu if phase == "decode" else workload.prefill_tokens_per_gpu
+        # One microbatch in flight: the split's depth does not count here.
+        flat = replace(split, pp=1, batch=max(1, per_gpu * split.tp), microbatches=1)
+        try:
+            problems = layer_problems(scenario, flat, phase, self.statistics)
+            times = []
+            for problem in problems:
+                slots = get_solver("eplb").solve(problem, Stop(), 0).slots
+                if slots is None:
+                    return 1.0
+                times.append(score_layer(problem, slots, fractions_for(problem, slots)).time_s)
+        except (UnsupportedError, InputError):
+            return 1.0
+        model = scenario.model.moe
+        balanced = BalancedLayer.of(
+            layer_rates(scenario, flat, phase), topology_of(scenario, flat), flat.slots_per_gpu, model.experts,
+            model.top_k, scenario.message_rule, efficiency_of(scenario).routing_shape.value,
+        )  # fmt: skip
+        return sum(times) / len(times) / balanced.seconds(problems[0].rates.tokens_per_gpu)

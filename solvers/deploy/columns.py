@@ -1,0 +1,299 @@
+"""Columns of the master problem: every feasible instance configuration in every role, less those that can't help."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from placement.cost.calibration import efficiency_of
+from placement.cost.local import LocalParameters
+from placement.cost.memory import MemoryModel
+from placement.cost.pools import (
+    InstancePoint,
+    Role,
+    aggregated_point,
+    decode_point,
+    prefill_point,
+    prompt_alone_s,
+)
+from placement.cost.stages import StageTable, stage_table
+from placement.cost.steps import PassModel
+from placement.cost.throughput import MoeTimes, ServingModel
+from placement.errors import InputError
+from placement.split import Split, redundant_problem
+from solvers.deploy.problem import Column, Pool
+from solvers.split.build import serving_split
+from solvers.split.candidates import Degrees, list_candidates
+from specs.schema import Pins, Scenario, ServingWorkload
+
+#: Columns of each role and size that are tried with more redundant experts, and slots per GPU that are added.
+REPLICATED = 4
+MORE_SLOTS = (1, 2, 4)
+
+#: Ratios of placed MoE layers to the balanced estimate, by split; none for the estimate itself.
+Placed = Callable[[Scenario, Split], MoeTimes]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Configurations of a role that were dropped for one reason."""
+
+    role: Role
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The best that any configuration within HBM reaches, for the message where none is feasible; inf for none."""
+
+    ttft_s: float = float("inf")
+    tpot_s: float = float("inf")
+    prefill_ttft_s: float = float("inf")
+
+    def or_better(self, other: Reach) -> Reach:
+        """The better of each figure."""
+        return Reach(
+            min(self.ttft_s, other.ttft_s), min(self.tpot_s, other.tpot_s),
+            min(self.prefill_ttft_s, other.prefill_ttft_s),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ColumnSet:
+    """What the master chooses among.
+
+    Attributes:
+        columns: not dominated. considered: configurations that were priced, over all roles and pools.
+        dropped: what was left out, by role and reason, most first.
+        thinned: some degrees were left out to bound the search.
+        fits: whether any configuration fits HBM; reach: the best figures of those that do.
+    """
+
+    columns: tuple[Column, ...]
+    considered: int
+    dropped: tuple[Dropped, ...]
+    thinned: bool
+    fits: bool
+    reach: Reach
+
+
+def pool_of(scenario: Scenario) -> Pool:
+    """A scenario's cluster as a pool."""
+    cluster = scenario.cluster
+    return Pool(cluster.name, cluster.nodes, cluster.gpus_per_node, cluster.slow.bytes_per_s)
+
+
+def list_columns(
+    pools: Sequence[Scenario],
+    roles: Sequence[Role],
+    pins: Pins,
+    redundant: int | None,
+    placed: Placed | None = None,
+) -> ColumnSet:
+    """Columns of every pool and role.
+
+    Args:
+        pools: the scenario on each pool's cluster.
+        redundant: redundant experts, or None for the smallest count that divides.
+        placed: how placed MoE layers compare with the balanced estimate.
+
+    Raises:
+        InputError: a training scenario.
+    """
+    found: list[Column] = []
+    dropped: Counter[tuple[Role, str]] = Counter()
+    considered, thinned, fits, reach = 0, False, False, Reach()
+    for index, scenario in enumerate(pools):
+        if scenario.workload.kind != "serving":
+            raise InputError(scenario.name, "workload", "is training; only serving is deployed", "use solve")
+        search = _PoolSearch(index, scenario, scenario.workload, pins, redundant, placed)
+        mine = search.run(roles)
+        if placed is not None and redundant is None:
+            mine += search.with_replicas(mine, roles)
+        kept = undominated(mine, scenario.cluster.gpus_per_node, dropped)
+        found += kept
+        dropped.update(search.dropped)
+        considered += search.considered
+        thinned |= search.thinned
+        fits |= search.fits
+        reach = reach.or_better(search.reach)
+    lines = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    return ColumnSet(
+        tuple(found), considered, tuple(Dropped(role, reason, count) for (role, reason), count in lines), thinned, fits,
+        reach,
+    )  # fmt: skip
+
+
+def undominated(columns: Sequence[Column], room: int, dropped: Counter[tuple[Role, str]]) -> list[Column]:
+    """The columns of one pool that are neither slower than one of as many GPUs nor than several smaller instances.
+
+    Whatever holds a large instance holds the small ones that divide it: a part of a node, or whole nodes.
+    """
+    best: dict[tuple[Role, int], Column] = {}
+    for column in columns:
+        key = (column.role, column.gpus)
+        held = best.get(key)
+        if held is not None:
+            dropped[(column.role, "slower than another of as many GPUs")] += 1
+        if held is None or _order(column) < _order(held):
+            best[key] = column
+    kept = []
+    for (role, gpus), column in sorted(best.items(), key=lambda item: (item[0][0], item[0][1])):
+        smaller = [
+            other
+            for (kind, size), other in best.items()
+            if kind == role and size < gpus and gpus % size == 0 and _divides(size, gpus, room)
+        ]
+        rate = column.point.requests_per_s
+        if any(other.point.requests_per_s * (gpus // other.gpus) >= rate * (1 - 1e-12) for other in smaller):
+            dropped[(role, "no faster than several smaller instances")] += 1
+        else:
+            kept.append(column)
+    return kept
+
+
+def _divides(size: int, gpus: int, room: int) -> bool:
+    """Whether wherever an instance of `gpus` lies, gpus / size of `size` do."""
+    if gpus <= room:
+        return True
+    return size % room == 0 or (room % size == 0)
+
+
+def _order(column: Column) -> tuple[float, int, int, int, int, int]:
+    split = column.split
+    return (-column.point.requests_per_s, split.redundant, split.pp, split.tp, split.ep, split.dp)
+
+
+class _PoolSearch:
+    """Prices every configuration of one pool in every role."""
+
+    def __init__(
+        self,
+        pool: int,
+        scenario: Scenario,
+        workload: ServingWorkload,
+        pins: Pins,
+        redundant: int | None,
+        placed: Placed | None,
+    ) -> None:
+        self.pool, self.scenario, self.workload = pool, scenario, workload
+        self.pins, self.redundant, self.placed = pins, redundant, placed
+        self.efficiency = efficiency_of(scenario)
+        self.ttft_s, self.tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
+        self.dropped: Counter[tuple[Role, str]] = Counter()
+        self.considered, self.thinned, self.fits, self.reach = 0, False, False, Reach()
+        self.stages: dict[int, StageTable] = {}
+        #: Best rate found of each role and size, which a candidate must beat.
+        self.best: dict[tuple[Role, int], float] = {}
+
+    def run(self, roles: Sequence[Role]) -> list[Column]:
+        """Every configuration with the fewest redundant experts, or as many as are asked for."""
+        candidates = list_candidates(self.scenario, self.pins, self.redundant)
+        self.thinned = candidates.thinned
+        return self._price(candidates.degrees, roles)
+
+    def with_replicas(self, columns: Sequence[Column], roles: Sequence[Role]) -> list[Column]:
+        """The fastest columns of each role and size again with more redundant experts: balance and traffic for KV."""
+        model = self.scenario.model
+        ranked: dict[tuple[Role, int], list[Column]] = {}
+        for column in sorted(columns, key=_order):
+            ranked.setdefault((column.role, column.gpus), []).append(column)
+        chosen = {column.split for group in ranked.values() for column in group[:REPLICATED]}
+        degrees = {
+            Degrees(s.tp, s.ep, s.pp, s.dp, s.redundant + more * s.ep)
+            for s in chosen
+            if s.ep > 1
+            for more in MORE_SLOTS
+            if not redundant_problem(model, s.ep, s.redundant + more * s.ep)
+        }
+        order = sorted(degrees, key=lambda d: (d.tp, d.ep, d.dp, d.redundant, d.pp))
+        return self._price(order, roles)
+
+    def _price(self, degrees_list: Sequence[Degrees], roles: Sequence[Role]) -> list[Column]:
+        found: list[Column] = []
+        shared: tuple[tuple[int, int, int, int], LocalParameters, PassModel] | None = None
+        for degrees in degrees_list:
+            split = replace(serving_split(self.scenario, degrees, self.pins.batch or 1), instances=1)
+            key = (degrees.tp, degrees.ep, degrees.dp, degrees.redundant)
+            if shared is None or shared[0] != key:
+                # Candidates of like degrees follow each other, deepest last: they share all that is counted per layer.
+                local = LocalParameters.of(self.scenario.model, split)
+                shared = (key, local, PassModel(self.scenario, split, self.efficiency))
+            found += self._columns(degrees, split, roles, shared[1], shared[2])
+        return found
+
+    def _columns(
+        self, degrees: Degrees, split: Split, roles: Sequence[Role], local: LocalParameters, like: PassModel
+    ) -> list[Column]:
+        if degrees.pp not in self.stages:
+            self.stages[degrees.pp] = stage_table(self.scenario.model, degrees.pp)
+        stages = self.stages[degrees.pp]
+        memory = MemoryModel(self.scenario, split, self.efficiency, stages, local)
+        self.considered += len(roles)
+        if memory.total_bytes(split.batch) > memory.capacity_bytes:
+            self.dropped.update((role, "exceeds HBM") for role in roles)
+            return []
+        self.fits = True
+        moe = None if self.placed is None else self.placed(self.scenario, split)
+        model = ServingModel(self.scenario, self.workload, split, moe, self.efficiency, like.at_depth(split, stages))
+        columns = []
+        for role in roles:
+            point, batch = self._point(role, split, model, memory)
+            if point is not None:
+                rated = replace(split, batch=batch, microbatches=min(split.pp, batch))
+                columns.append(Column(self.pool, role, rated, point))
+        return columns
+
+    def _point(
+        self, role: Role, split: Split, model: ServingModel, memory: MemoryModel
+    ) -> tuple[InstancePoint | None, int]:
+        if role == "prefill":
+            point = prefill_point(model, self.ttft_s)
+            if point is None:
+                self.reach = self.reach.or_better(Reach(prefill_ttft_s=prompt_alone_s(model)))
+                self.dropped[(role, "misses TTFT")] += 1
+            return point, split.batch
+        at = aggregated_point if role == "aggregated" else decode_point
+        first = at(model, split.batch)
+        late, slow = (first.ttft_s or 0.0) > self.ttft_s, (first.tpot_s or 0.0) > self.tpot_s
+        self.reach = self.reach.or_better(Reach(first.ttft_s or float("inf"), first.tpot_s or float("inf")))
+        if late or slow:
+            self.dropped[(role, "misses " + ("TTFT and TPOT" if late and slow else "TTFT" if late else "TPOT"))] += 1
+            return None, split.batch
+        if self.pins.batch is not None:
+            return first, split.batch
+        key = (role, split.gpus_per_instance)
+        batch = self._largest(at, key, model, memory)
+        if batch is None:
+            self.dropped[(role, "slower than another of as many GPUs")] += 1
+            return None, split.batch
+        point = at(model, batch)
+        self.best[key] = max(self.best.get(key, 0.0), point.requests_per_s)
+        return point, batch
+
+    def _largest(
+        self,
+        at: Callable[[ServingModel, int], InstancePoint],
+        key: tuple[Role, int],
+        model: ServingModel,
+        memory: MemoryModel,
+    ) -> int | None:
+        """The largest batch within HBM and the objectives, None where a column as large is faster.
+
+        Neither rates nor latencies fall as the batch grows (placement.cost.throughput): doubling, then halving.
+        """
+        worst = self.best.get(key, 0.0)
+        low, high = 1, int(self.efficiency.max_sequences_per_rank.value) + 1
+        while high - low > 1:
+            middle = min(2 * low, (low + high) // 2)
+            point = at(model, middle)
+            fits = (point.ttft_s or 0.0) <= self.ttft_s and (point.tpot_s or 0.0) <= self.tpot_s
+            if fits and memory.total_bytes(middle) <= memory.capacity_bytes:
+                low = middle
+            elif point.requests_per_s < worst:
+                return None
+            else:
+                high = middle
+        return low

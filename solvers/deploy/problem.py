@@ -1,0 +1,207 @@
+"""The master problem: how many instances of which column to run in the nodes of each pool of GPUs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from placement.cost.pools import InstancePoint, Role, RoleRate, deployment_requests_per_s
+from placement.split import Split
+from solvers.base import UnsupportedError
+
+#: More ways than this to fill a node with pieces of instances are not listed.
+MOST_PATTERNS = 4_000
+
+Goal = Literal["rate", "gpus"]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Nodes of one kind of GPU.
+
+    Attributes:
+        nodes, gpus_per_node: its fast-link domains. nic_bytes_per_s: of one GPU, per direction, for KV transfers.
+    """
+
+    name: str
+    nodes: int
+    gpus_per_node: int
+    nic_bytes_per_s: float
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+
+@dataclass(frozen=True)
+class Column:
+    """One feasible instance configuration.
+
+    Attributes:
+        pool: index of the pool it runs in. split: with `instances` 1. point: what an instance yields.
+    """
+
+    pool: int
+    role: Role
+    split: Split
+    point: InstancePoint
+
+    @property
+    def gpus(self) -> int:
+        return self.split.gpus_per_instance
+
+
+@dataclass(frozen=True)
+class MasterProblem:
+    """Which counts of columns serve the most requests/s, or a wanted rate with the fewest GPUs.
+
+    Attributes:
+        kv_bytes: of a request that is prefilled in one instance and decoded in another.
+        target: requests/s wanted at least, for the goal "gpus".
+    """
+
+    pools: tuple[Pool, ...]
+    columns: tuple[Column, ...]
+    kv_bytes: float
+    goal: Goal = "rate"
+    target: float = 0.0
+
+    def whole(self, column: Column) -> int:
+        """Nodes that an instance fills."""
+        return column.gpus // self.pools[column.pool].gpus_per_node
+
+    def piece(self, column: Column) -> int:
+        """GPUs of an instance in one more node, which others may share."""
+        return column.gpus % self.pools[column.pool].gpus_per_node
+
+    def requests_per_s(self, counts: Sequence[int]) -> float:
+        """Requests/s of a deployment, by placement.cost."""
+        return deployment_requests_per_s(
+            [
+                RoleRate(c.role, n, c.gpus, c.point, self.pools[c.pool].nic_bytes_per_s)
+                for c, n in zip(self.columns, counts, strict=True)
+            ],
+            self.kv_bytes,
+        )
+
+    def gpus(self, counts: Sequence[int]) -> int:
+        """GPUs of a deployment."""
+        return sum(c.gpus * n for c, n in zip(self.columns, counts, strict=True))
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """An answer of the master problem.
+
+    Attributes:
+        counts: [columns] instances of each.
+        requests_per_s, gpus: by placement.cost.
+        bound: proven: no deployment serves more requests/s (goal "rate"), or the target with fewer GPUs (goal "gpus").
+        optimal: the answer meets its bound. solver: which proved it.
+    """
+
+    goal: Goal
+    counts: tuple[int, ...]
+    requests_per_s: float
+    gpus: int
+    bound: float
+    optimal: bool
+    solver: str
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of the answer from its bound; 0 where it is proven optimal."""
+        if self.optimal:
+            return 0.0
+        served = self.bound / self.requests_per_s - 1.0 if self.requests_per_s > 0 else float("inf")
+        return served if self.goal == "rate" else self.gpus / self.bound - 1.0
+
+
+def patterns(sizes: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
+    """Every maximal way to fill a node of `room` GPUs with pieces of the given sizes: how many of each.
+
+    Args:
+        sizes: distinct, positive, at most `room`.
+
+    Raises:
+        UnsupportedError: there are more than MOST_PATTERNS.
+    """
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    found: list[tuple[int, ...]] = []
+    smallest = min(sizes, default=room + 1)
+
+    def fill(at: int, left: int, counts: list[int]) -> None:
+        if at == len(order):
+            if left < smallest:
+                found.append(tuple(counts))
+                if len(found) > MOST_PATTERNS:
+                    raise UnsupportedError(f"more than {MOST_PATTERNS} ways to fill a node of {room} GPUs")
+            return
+        size = sizes[order[at]]
+        last = at == len(order) - 1
+        most = left // size
+        for count in range(most, most - 1 if last else -1, -1):
+            counts[order[at]] = count
+            fill(at + 1, left - count * size, counts)
+        counts[order[at]] = 0
+
+    if sizes:
+        fill(0, room, [0] * len(sizes))
+    return tuple(found)
+
+
+def first_fit(problem: MasterProblem, counts: Sequence[int]) -> bool:
+    """Whether the instances fit the nodes of every pool, the largest piece first into the first node with room.
+
+    A yes is exact; a no is not.
+    """
+    for index, pool in enumerate(problem.pools):
+        mine = [(c, n) for c, n in zip(problem.columns, counts, strict=True) if c.pool == index and n > 0]
+        left = [pool.gpus_per_node] * (pool.nodes - sum(problem.whole(c) * n for c, n in mine))
+        pieces = sorted((problem.piece(c) for c, n in mine for _ in range(n) if problem.piece(c)), reverse=True)
+        for size in pieces:
+            at = next((i for i, room in enumerate(left) if room >= size), None)
+            if at is None:
+                return False
+            left[at] -= size
+    return True
+
+
+def packs(problem: MasterProblem, counts: Sequence[int]) -> bool:
+    """Whether the instances fit the nodes of every pool; exact, by searching over nodes (small pools)."""
+    for index, pool in enumerate(problem.pools):
+        mine = [(c, n) for c, n in zip(problem.columns, counts, strict=True) if c.pool == index and n > 0]
+        nodes = pool.nodes - sum(problem.whole(c) * n for c, n in mine)
+        pieces: Counter[int] = Counter()
+        for column, count in mine:
+            if problem.piece(column):
+                pieces[problem.piece(column)] += count
+        if nodes < 0 or not _fit(tuple(sorted(pieces.items(), reverse=True)), nodes, pool.gpus_per_node):
+            return False
+    return True
+
+
+def _fit(pieces: tuple[tuple[int, int], ...], nodes: int, room: int) -> bool:
+    """Whether pieces (size, how many) fit into `nodes` bins of `room`: fills one bin after the other, in every way."""
+    total = sum(size * count for size, count in pieces)
+    if total == 0:
+        return True
+    if nodes == 0 or total > nodes * room:
+        return False
+    if nodes * math.floor(room / pieces[0][0]) < pieces[0][1]:
+        return False
+    sizes = [size for size, _ in pieces]
+    tried: set[tuple[int, ...]] = set()
+    for pattern in patterns(sizes, room):
+        taken = tuple(min(have, count) for have, (_, count) in zip(pattern, pieces, strict=True))
+        # The largest piece goes into this bin without loss of generality.
+        if taken[0] == 0 or taken in tried:
+            continue
+        tried.add(taken)
+        rest = tuple((size, count - used) for (size, count), used in zip(pieces, taken, strict=True) if count > used)
+        if _fit(rest, nodes - 1, room):
+            return True
+    return False
