@@ -22,10 +22,10 @@ from specs.schema import (
 PEAKS = {"bf16": 1000.0, "fp8": 2000.0}
 
 
-def cluster(nodes: int = 2, per_node: int = 4, hbm_gib: float = 80.0, tray: int = 1) -> Cluster:
+def cluster(nodes: int = 2, per_node: int = 4, hbm_gib: float = 80.0, tray: int = 1, name: str = "small") -> Cluster:
     """Round figures: 4 TB/s of HBM, 400 GB/s fast and 50 GB/s slow links."""
     return Cluster(
-        name="small",
+        name=name,
         gpu=Gpu(name="round", hbm_gib=hbm_gib, hbm_gb_per_s=4000.0, peak_tflops=PEAKS),
         nodes=nodes,
         gpus_per_node=per_node,
