@@ -18,12 +18,15 @@ from placement.cost.stages import StageTable, stage_table
 from placement.cost.steps import PassModel
 from placement.cost.throughput import Prediction, ServingModel, ServingPoint, predict
 from placement.cost.training import training_step
+from placement.cost.training_constants import load_training, pass_constants
 from placement.errors import InputError
+from placement.schedules import piece_count
 from placement.split import Split
 from solvers.split.build import first_split
 from solvers.split.candidates import Degrees, list_candidates
 from solvers.split.infeasible import hbm_error, slo_error
 from solvers.split.pins import check_pins, refuse_empty
+from solvers.split.train import fitting_mode
 from specs.schema import Pins, Scenario, ServingWorkload
 
 #: Splits reported beside the best.
@@ -114,6 +117,8 @@ class _Search:
 
     def __init__(self, scenario: Scenario, pins: Pins, redundant: int | None, efficiency: Efficiency) -> None:
         self.scenario, self.pins, self.redundant, self.efficiency = scenario, pins, redundant, efficiency
+        training = scenario.workload.kind == "training"
+        self.pass_efficiency = pass_constants(efficiency, load_training()) if training else efficiency
         self.stages: dict[int, StageTable] = {}
         self.layers: tuple[tuple[int, int, int], LocalParameters, PassModel] | None = None
         self.top: list[_Priced] = []
@@ -136,23 +141,26 @@ class _Search:
             self.dropped["the global batch does not divide over the ranks"] += 1
             return
         if degrees.pp not in self.stages:
-            self.stages[degrees.pp] = stage_table(scenario.model, degrees.pp)
+            self.stages[degrees.pp] = stage_table(scenario.model, piece_count(workload, degrees.pp))
         stages = self.stages[degrees.pp]
         key = (degrees.tp, degrees.ep, degrees.dp)
         if self.layers is None or self.layers[0] != key:
             # Candidates of like degrees follow each other, deepest last: they share all that is counted per layer.
             local = LocalParameters.of(scenario.model, split)
-            self.layers = (key, local, PassModel(scenario, split, self.efficiency))
+            self.layers = (key, local, PassModel(scenario, split, self.pass_efficiency))
         _, local, like = self.layers
-        memory = MemoryModel(scenario, split, self.efficiency, stages, local)
-        over = memory.total_bytes(split.batch) - memory.capacity_bytes
+        if workload.kind == "training":
+            split, over = fitting_mode(scenario, workload, split, self.efficiency, stages, local)
+        else:
+            memory = MemoryModel(scenario, split, self.efficiency, stages, local)
+            over = memory.total_bytes(split.batch) - memory.capacity_bytes
         if over > 0:
             self.dropped["exceeds HBM"] += 1
             if self.closest is None or over < self.closest[0]:
                 self.closest = (over, split)
         elif workload.kind == "training":
             passes = like.at_depth(split, stages)
-            step, _, _ = training_step(scenario, workload, split, None, self.efficiency, passes)
+            step, _, _ = training_step(scenario, workload, split, None, self.efficiency, passes, stages.shapes)
             self._keep(_Priced(split, workload.global_batch * workload.sequence / step.step_s))
         else:
             passes = like.at_depth(split, stages)
