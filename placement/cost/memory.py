@@ -197,9 +197,22 @@ class MemoryModel:
             ("embedding and head", local.ends(shape), size.embedding),
         ]
 
-    def rank_bytes(self, rank: int) -> float:
-        """Bytes on a GPU of one rank of a training split."""
-        return self._fixed_bytes[rank] + self._buffers(self.split.batch) + self._reserve.bytes
+    def part_bytes(self, shape: StageShape) -> float:
+        """Bytes that layers and ends of a shape store: weights, with states in training or KV cache in serving."""
+        workload = self.scenario.workload
+        if workload.kind == "training":
+            return sum(line.bytes for line in self._training_lines(workload, (shape,)))
+        weights = sum(count * size for _, count, size in self._weights(shape))
+        return weights + self.split.batch * self._kv_bytes(workload, shape)
+
+    def shared_bytes(self, last: bool) -> float:
+        """Bytes of a GPU that no cut moves: reserve, buffers, one working set; with `last` also the head's logits."""
+        workload, batch = self.scenario.workload, self.split.batch
+        total = self._buffers(batch) + self._reserve.bytes
+        if workload.kind == "training":
+            return total + training_working_bytes(self.scenario.model, workload, self.split, last, self.efficiency)
+        logits = serving_logit_bytes(self.scenario.model, self.split, batch) if last else 0.0
+        return total + self._activations(batch) + logits
 
     def _training_lines(self, workload: TrainingWorkload, shapes: tuple[StageShape, ...]) -> tuple[MemoryLine, ...]:
         """Weights, gradients and optimizer states of a rank that holds pieces of these shapes, under the ZeRO stage."""

@@ -1,0 +1,129 @@
+"""The stage problem: unequal layers cut into contiguous pieces under each rank's HBM. Records only; placement.cost.cuts
+fills them in, solvers.stages solves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specs.schema import Recompute
+
+
+@dataclass(frozen=True)
+class LayerOption:
+    """One way to run a layer.
+
+    Attributes:
+        recompute: what it computes again in training; None in serving.
+        seconds: of one microbatch on its rank, all passes.
+        kept_bytes: activations that each microbatch in flight keeps.
+    """
+
+    recompute: Recompute | None
+    seconds: float
+    kept_bytes: float
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """Layers that cost the same.
+
+    Attributes:
+        fixed_bytes: weights and what goes with them; in serving the KV cache, too.
+        relief_s: of its seconds, what filling and draining the pipeline does not wait for (ZB-H1: twice W).
+        options: ways to run it, at least one.
+    """
+
+    name: str
+    fixed_bytes: float
+    relief_s: float
+    options: tuple[LayerOption, ...]
+
+
+@dataclass(frozen=True)
+class StageProblem:
+    """Cut `layers` into contiguous pieces, each with at least one layer, and choose an option for every layer.
+
+    Minimized is slowest_weight * (the largest sum of seconds of a rank) + total_weight * (the sum of all seconds, less
+    relief), over cuts under which every rank's fixed and kept bytes are within its budget. Seconds and bytes of the
+    model's ends (embedding, output head) and of transfers go with the first, the last, and every other piece.
+
+    Attributes:
+        kinds: kinds of layers; layers: [layers] index of each layer's kind.
+        ranks: [ranks] pieces of each rank, ascending; every piece is on one rank at least.
+        in_flight: [pieces] microbatches whose kept bytes a piece holds at once.
+        budget_bytes: [ranks] HBM for what the problem counts.
+        end_bytes: [pieces] bytes of a piece beside its layers; end_s: [pieces] seconds beside its layers.
+    """
+
+    kinds: tuple[LayerKind, ...]
+    layers: tuple[int, ...]
+    ranks: tuple[tuple[int, ...], ...]
+    in_flight: tuple[int, ...]
+    budget_bytes: tuple[float, ...]
+    end_bytes: tuple[float, ...]
+    end_s: tuple[float, ...]
+    slowest_weight: float
+    total_weight: float
+
+    @property
+    def pieces(self) -> int:
+        return len(self.in_flight)
+
+    @property
+    def single(self) -> bool:
+        """Whether every rank has one piece of its own."""
+        return self.ranks == tuple((piece,) for piece in range(self.pieces))
+
+
+@dataclass(frozen=True)
+class StageCut:
+    """An answer.
+
+    Attributes:
+        cut: [pieces] layers of each piece.
+        options: [layers] index of each layer's option.
+    """
+
+    cut: tuple[int, ...]
+    options: tuple[int, ...]
+
+    @property
+    def first_layers(self) -> tuple[int, ...]:
+        """[pieces] first layer of each piece."""
+        return tuple(sum(self.cut[:piece]) for piece in range(len(self.cut)))
+
+
+@dataclass(frozen=True)
+class CutScore:
+    """What a cut costs.
+
+    Attributes:
+        objective: as StageProblem states it; slowest_s: the largest sum of seconds of a rank.
+        over_bytes: by how much the fullest rank exceeds its budget (0 or less: it fits); over_rank: which rank it is.
+    """
+
+    objective: float
+    slowest_s: float
+    over_bytes: float
+    over_rank: int
+
+
+def score_cut(problem: StageProblem, answer: StageCut) -> CutScore:
+    """The objective and the fullest rank of an answer, summed up layer by layer."""
+    seconds, relief, held = [], [], []
+    for piece, first in enumerate(answer.first_layers):
+        span = range(first, first + answer.cut[piece])
+        kinds = [problem.kinds[problem.layers[i]] for i in span]
+        options = [kind.options[answer.options[i]] for kind, i in zip(kinds, span, strict=True)]
+        seconds.append(problem.end_s[piece] + sum(option.seconds for option in options))
+        relief.append(sum(kind.relief_s for kind in kinds))
+        kept = problem.in_flight[piece] * sum(option.kept_bytes for option in options)
+        held.append(problem.end_bytes[piece] + sum(kind.fixed_bytes for kind in kinds) + kept)
+    slowest = max(sum(seconds[piece] for piece in pieces) for pieces in problem.ranks)
+    over = [
+        sum(held[piece] for piece in pieces) - budget
+        for pieces, budget in zip(problem.ranks, problem.budget_bytes, strict=True)
+    ]
+    total = sum(seconds) - sum(relief)
+    objective = problem.slowest_weight * slowest + problem.total_weight * total
+    return CutScore(objective, slowest, max(over), over.index(max(over)))
