@@ -1,4 +1,4 @@
-"""Prices a training candidate: the recompute mode that fits HBM at the least time, and the step."""
+"""The recompute mode of a training candidate: the one that fits HBM at the least time, all layers alike."""
 
 from __future__ import annotations
 

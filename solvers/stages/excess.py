@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate
+
+import numpy as np
 
 from placement.stages import StageProblem
 from solvers.stages.fronts import least_kept
@@ -25,25 +26,21 @@ def least_excess(problem: StageProblem) -> Excess:
     """
     n = len(problem.layers)
     kinds = [problem.kinds[layer] for layer in problem.layers]
-    fixed = list(accumulate((kind.fixed_bytes for kind in kinds), initial=0.0))
-    kept = list(accumulate((least_kept(kind) for kind in kinds), initial=0.0))
+    fixed = np.cumsum([0.0, *(kind.fixed_bytes for kind in kinds)])
+    kept = np.cumsum([0.0, *(least_kept(kind) for kind in kinds)])
     rank_of = {piece: rank for rank, pieces in enumerate(problem.ranks) for piece in pieces}
-    reach: list[Excess | None] = [None] * (n + 1)
-    reach[0] = Excess(-math.inf, 0)
+    empty = np.tril_indices(n + 1)
+    # reach[end]: least excess of the pieces so far if they hold the layers before `end`; worst[end]: which has it.
+    reach, worst = np.full(n + 1, math.inf), np.zeros(n + 1, dtype=np.int64)
+    reach[0] = -math.inf
     for piece in range(problem.pieces):
-        budget = problem.budget_bytes[rank_of[piece]] - problem.end_bytes[piece]
-        after: list[Excess | None] = [None] * (n + 1)
-        for first, so_far in enumerate(reach):
-            if so_far is None:
-                continue
-            for end in range(first + 1, n + 1):
-                over = fixed[end] - fixed[first] + problem.in_flight[piece] * (kept[end] - kept[first]) - budget
-                here = Excess(over, piece) if over > so_far.over_bytes else so_far
-                known = after[end]
-                if known is None or here.over_bytes < known.over_bytes:
-                    after[end] = here
-        reach = after
-    found = reach[n]
-    if found is None:
+        each = fixed + problem.in_flight[piece] * kept
+        over = each[None, :] - each[:, None] + problem.end_bytes[piece] - problem.budget_bytes[rank_of[piece]]
+        over[empty] = math.inf
+        both = np.maximum(reach[:, None], over)
+        back, ends = both.argmin(axis=0), np.arange(n + 1)
+        worst = np.where(over[back, ends] >= reach[back], piece, worst[back])
+        reach = both[back, ends]
+    if not math.isfinite(reach[n]):
         raise ValueError(f"{n} layers can't be cut into {problem.pieces} pieces")
-    return found
+    return Excess(float(reach[n]), int(worst[n]))
