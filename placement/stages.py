@@ -52,7 +52,7 @@ class StageProblem:
         ranks: [ranks] pieces of each rank, ascending; every piece is on one rank at least.
         in_flight: [pieces] microbatches whose kept bytes a piece holds at once.
         budget_bytes: [ranks] HBM for what the problem counts.
-        end_bytes: [pieces] bytes of a piece beside its layers; end_s: [pieces] seconds beside its layers.
+        end_bytes, end_s, end_relief_s: [pieces] bytes, seconds and relief of a piece beside its layers'.
     """
 
     kinds: tuple[LayerKind, ...]
@@ -62,6 +62,7 @@ class StageProblem:
     budget_bytes: tuple[float, ...]
     end_bytes: tuple[float, ...]
     end_s: tuple[float, ...]
+    end_relief_s: tuple[float, ...]
     slowest_weight: float
     total_weight: float
 
@@ -116,7 +117,7 @@ def score_cut(problem: StageProblem, answer: StageCut) -> CutScore:
         kinds = [problem.kinds[problem.layers[i]] for i in span]
         options = [kind.options[answer.options[i]] for kind, i in zip(kinds, span, strict=True)]
         seconds.append(problem.end_s[piece] + sum(option.seconds for option in options))
-        relief.append(sum(kind.relief_s for kind in kinds))
+        relief.append(problem.end_relief_s[piece] + sum(kind.relief_s for kind in kinds))
         kept = problem.in_flight[piece] * sum(option.kept_bytes for option in options)
         held.append(problem.end_bytes[piece] + sum(kind.fixed_bytes for kind in kinds) + kept)
     slowest = max(sum(seconds[piece] for piece in pieces) for pieces in problem.ranks)

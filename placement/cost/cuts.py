@@ -23,8 +23,9 @@ def stage_problem(scenario: Scenario, split: Split, efficiency: Efficiency | Non
     """The stage problem of a split; its own cut and recompute choice are not used.
 
     Training: seconds are all passes of a microbatch, and the objective is the pipeline of the workload's schedule with
-    ranks' times added up (placement.cost.pipeline; of DualPipe, whose pairs hide messages, an estimate). Where the
-    workload leaves recompute open, every mode is an option. Serving: seconds are those of a decode microbatch and of
+    ranks' times added up (placement.cost.pipeline; of DualPipe, whose pairs hide messages, an estimate); the optimizer
+    and the reduction of gradients are left to the scorer. Where the workload leaves recompute open, every mode is an
+    option. Serving: seconds are those of a decode microbatch and of
     the share of prefill that goes with it, and only the slowest stage counts, since the sum is the same for all cuts.
     """
     constants = efficiency or load_efficiency()
@@ -77,6 +78,9 @@ def _training(scenario: Scenario, workload: TrainingWorkload, split: Split, cons
         # Passes in pairs hide their messages.
         return part.compute_s if paired else part.serial_s
 
+    def relief(part: PassSeconds) -> float:
+        return 2 * part.weight_s if workload.schedule == "zb_h1" else 0.0
+
     def kind(shape: StageShape) -> LayerKind:
         once = passes.layers(shape)
         options = tuple(
@@ -85,10 +89,10 @@ def _training(scenario: Scenario, workload: TrainingWorkload, split: Split, cons
             )
             for mode in modes
         )
-        relief = 2 * once.weight_s if workload.schedule == "zb_h1" else 0.0
-        return LayerKind(_name(shape), memory.part_bytes(shape), relief, options)
+        return LayerKind(_name(shape), memory.part_bytes(shape), relief(once), options)
 
     pieces = piece_count(workload, pp)
+    ends = [passes.head if piece == pieces - 1 else passes.transfer for piece in range(pieces)]
     ranks = tuple(pieces_of_rank(workload, pp, rank) for rank in range(pp))
     slowest_weight, total_weight = _weights(workload, pp, m)
     return StageProblem(
@@ -98,7 +102,8 @@ def _training(scenario: Scenario, workload: TrainingWorkload, split: Split, cons
         in_flight=tuple(in_flight(workload, pp, piece, m) for piece in range(pieces)),
         budget_bytes=tuple(memory.capacity_bytes - memory.shared_bytes(held[-1] == pieces - 1) for held in ranks),
         end_bytes=_ends(memory, pieces),
-        end_s=tuple(seconds(passes.head if piece == pieces - 1 else passes.transfer) for piece in range(pieces)),
+        end_s=tuple(seconds(end) for end in ends),
+        end_relief_s=tuple(relief(end) for end in ends),
         slowest_weight=slowest_weight,
         total_weight=total_weight,
     )
@@ -142,6 +147,7 @@ def _serving(scenario: Scenario, workload: ServingWorkload, split: Split, consta
         budget_bytes=(*(shared,) * (pp - 1), memory.capacity_bytes - memory.shared_bytes(True)),
         end_bytes=_ends(memory, pp),
         end_s=(*(inner,) * (pp - 1), last),
+        end_relief_s=(0.0,) * pp,
         slowest_weight=1.0,
         total_weight=0.0,
     )

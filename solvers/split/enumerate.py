@@ -243,7 +243,10 @@ class _Search:
         """
         top, self.top = self.top, []
         for priced in top:
-            self._keep_cut(priced.split)
+            if priced.split.cut is None:
+                self._keep_cut(priced.split)
+            else:
+                self._keep(priced)
         self.hopeful.sort(key=lambda entry: entry.key)
         done = {priced.split for priced in top}
         for priced in self.hopeful[:CUTS]:

@@ -73,7 +73,8 @@ class Prices:
                     self.seconds[stage, first, end] = front.seconds[place] + problem.end_s[stage]
         #: The same less what filling and draining does not wait for.
         before = self.counts @ relief
-        self.filling: FloatArray = self.seconds - (before[None, :] - before[:, None])
+        ends = np.array(problem.end_relief_s)
+        self.filling: FloatArray = self.seconds - (before[None, :] - before[:, None]) - ends[:, None, None]
 
     def limits(self) -> Iterator[float]:
         """Values that the slowest stage may have, ascending, from the least that allows a cut."""

@@ -41,7 +41,12 @@ class StageModel:
         self.model = cp_model.CpModel()
         slow = sum(max(option.seconds for option in problem.kinds[layer].options) for layer in problem.layers)
         options = [option for kind in problem.kinds for option in kind.options]
-        seconds = [*problem.end_s, *(o.seconds for o in options), *(kind.relief_s for kind in problem.kinds)]
+        seconds = [
+            *problem.end_s,
+            *problem.end_relief_s,
+            *(o.seconds for o in options),
+            *(kind.relief_s for kind in problem.kinds),
+        ]
         held = [*problem.end_bytes, *(o.kept_bytes for o in options), *(kind.fixed_bytes for kind in problem.kinds)]
         self.second = units(slow + sum(problem.end_s), SECOND_UNITS, seconds)
         self.byte = units(max(0.0, *problem.budget_bytes), BYTE_UNITS, [*held, *problem.budget_bytes])
@@ -120,7 +125,8 @@ class StageModel:
 
     def _seconds(self, p: int, relief: bool) -> Linear:
         """Seconds of a piece in units, less its layers' relief if asked."""
-        terms: list[Linear] = [round(self.problem.end_s[p] * self.second)]
+        ends = self.problem.end_s[p] - (self.problem.end_relief_s[p] if relief else 0.0)
+        terms: list[Linear] = [round(ends * self.second)]
         for k, kind in enumerate(self.problem.kinds):
             less = kind.relief_s if relief else 0.0
             for o, option in enumerate(kind.options):

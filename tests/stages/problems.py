@@ -39,6 +39,7 @@ def random_problem(seed: int, schedule: str = "single", layers: int = 6) -> Stag
         budget_bytes=tuple(float(round(budget)) for _ in held),
         end_bytes=tuple(float(draw.randint(0, 30)) if piece in (0, pieces - 1) else 0.0 for piece in range(pieces)),
         end_s=tuple(float(draw.randint(0, 20)) if piece == pieces - 1 else 1.0 for piece in range(pieces)),
+        end_relief_s=tuple(float(draw.randint(0, 1)) for _ in range(pieces)),
         slowest_weight=float(draw.randint(0, 20)),
         total_weight=float(draw.randint(0, 3)),
     )
