@@ -43,13 +43,16 @@ class LayerKind:
 class StageProblem:
     """Cut `layers` into contiguous pieces, each with at least one layer, and choose an option for every layer.
 
-    Minimized is slowest_weight * (the largest sum of seconds of a rank) + total_weight * (the sum of all seconds, less
-    relief), over cuts under which every rank's fixed and kept bytes are within its budget. Seconds and bytes of the
-    model's ends (embedding, output head) and of transfers go with the first, the last, and every other piece.
+    Minimized is slowest_weight * (the pace) + total_weight * (the sum of all seconds, less relief), over cuts under
+    which every rank's fixed and kept bytes are within its budget. The pace is the seconds from one microbatch to the
+    next: of every turn the slowest of its members, turns added up. Seconds and bytes of the model's ends (embedding,
+    output head) and of transfers go with the first, the last, and every other piece.
 
     Attributes:
         kinds: kinds of layers; layers: [layers] index of each layer's kind.
         ranks: [ranks] pieces of each rank, ascending; every piece is on one rank at least.
+        turns: [turns][members] pieces that a member runs one after the other; a turn's members run side by side. 1F1B:
+            one turn, a member per piece; DualPipe: one turn, a member per rank; interleaved: a turn per chunk.
         in_flight: [pieces] microbatches whose kept bytes a piece holds at once.
         budget_bytes: [ranks] HBM for what the problem counts.
         end_bytes, end_s, end_relief_s: [pieces] bytes, seconds and relief of a piece beside its layers'.
@@ -58,6 +61,7 @@ class StageProblem:
     kinds: tuple[LayerKind, ...]
     layers: tuple[int, ...]
     ranks: tuple[tuple[int, ...], ...]
+    turns: tuple[tuple[tuple[int, ...], ...], ...]
     in_flight: tuple[int, ...]
     budget_bytes: tuple[float, ...]
     end_bytes: tuple[float, ...]
@@ -73,7 +77,7 @@ class StageProblem:
     @property
     def single(self) -> bool:
         """Whether every rank has one piece of its own."""
-        return self.ranks == tuple((piece,) for piece in range(self.pieces))
+        return self.ranks == tuple((piece,) for piece in range(self.pieces)) and self.turns == (self.ranks,)
 
 
 @dataclass(frozen=True)
@@ -99,12 +103,12 @@ class CutScore:
     """What a cut costs.
 
     Attributes:
-        objective: as StageProblem states it; slowest_s: the largest sum of seconds of a rank.
+        objective: as StageProblem states it; pace_s: seconds from one microbatch to the next.
         over_bytes: by how much the fullest rank exceeds its budget (0 or less: it fits); over_rank: which rank it is.
     """
 
     objective: float
-    slowest_s: float
+    pace_s: float
     over_bytes: float
     over_rank: int
 
@@ -120,11 +124,11 @@ def score_cut(problem: StageProblem, answer: StageCut) -> CutScore:
         relief.append(problem.end_relief_s[piece] + sum(kind.relief_s for kind in kinds))
         kept = problem.in_flight[piece] * sum(option.kept_bytes for option in options)
         held.append(problem.end_bytes[piece] + sum(kind.fixed_bytes for kind in kinds) + kept)
-    slowest = max(sum(seconds[piece] for piece in pieces) for pieces in problem.ranks)
+    pace = sum(max(sum(seconds[piece] for piece in member) for member in turn) for turn in problem.turns)
     over = [
         sum(held[piece] for piece in pieces) - budget
         for pieces, budget in zip(problem.ranks, problem.budget_bytes, strict=True)
     ]
     total = sum(seconds) - sum(relief)
-    objective = problem.slowest_weight * slowest + problem.total_weight * total
-    return CutScore(objective, slowest, max(over), over.index(max(over)))
+    objective = problem.slowest_weight * pace + problem.total_weight * total
+    return CutScore(objective, pace, max(over), over.index(max(over)))

@@ -99,6 +99,7 @@ def _training(scenario: Scenario, workload: TrainingWorkload, split: Split, cons
         kinds=tuple(kind(shape) for shape in shapes),
         layers=layers,
         ranks=ranks,
+        turns=_turns(workload, pp, ranks),
         in_flight=tuple(in_flight(workload, pp, piece, m) for piece in range(pieces)),
         budget_bytes=tuple(memory.capacity_bytes - memory.shared_bytes(held[-1] == pieces - 1) for held in ranks),
         end_bytes=_ends(memory, pieces),
@@ -107,6 +108,15 @@ def _training(scenario: Scenario, workload: TrainingWorkload, split: Split, cons
         slowest_weight=slowest_weight,
         total_weight=total_weight,
     )
+
+
+def _turns(
+    workload: TrainingWorkload, pp: int, ranks: tuple[tuple[int, ...], ...]
+) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Which pieces run side by side, as placement.cost.pipeline counts them."""
+    if workload.schedule == "interleaved" and pp > 1:
+        return tuple(tuple((chunk * pp + rank,) for rank in range(pp)) for chunk in range(workload.chunks))
+    return (ranks,)
 
 
 def _weights(workload: TrainingWorkload, pp: int, microbatches: int) -> tuple[float, float]:
@@ -143,6 +153,7 @@ def _serving(scenario: Scenario, workload: ServingWorkload, split: Split, consta
         kinds=tuple(kind(shape) for shape in shapes),
         layers=layers,
         ranks=tuple((stage,) for stage in range(pp)),
+        turns=(tuple((stage,) for stage in range(pp)),),
         in_flight=(0,) * pp,
         budget_bytes=(*(shared,) * (pp - 1), memory.capacity_bytes - memory.shared_bytes(True)),
         end_bytes=_ends(memory, pp),

@@ -59,6 +59,8 @@ def pipeline_time(
         weights = sum(rank.weight_s for rank in ranks)
         time = microbatches * slowest + (pp - 1) / pp * max(0.0, total - 2 * weights)
     elif workload.schedule == "interleaved" and pp > 1:
+        # Ranks run chunks of one index side by side, so the slowest of each index sets the pace.
+        slowest = sum(max(pieces[chunk * pp + rank].serial_s for rank in range(pp)) for chunk in range(workload.chunks))
         time = microbatches * slowest + (total - slowest) / workload.chunks
     else:
         time = total + (microbatches - 1) * slowest

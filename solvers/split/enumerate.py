@@ -28,12 +28,15 @@ from solvers.split.infeasible import hbm_error, slo_error
 from solvers.split.pins import check_pins, refuse_empty
 from solvers.split.train import fitting_mode, uniform
 from solvers.stages.choose import best_cut, cut_fits
+from solvers.stop import Stop
 from specs.schema import Pins, Scenario, ServingWorkload
 
 #: Splits reported beside the best.
 RUNNERS_UP = 5
 #: Training candidates beside these that are given a cut of their own.
 CUTS = 24
+#: Share of CP-SAT's default work on one cut, where a rank has several pieces.
+CUT_WORK = 0.1
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,7 @@ class _Search:
                 self._keep_cut(split)
 
     def _keep_cut(self, split: Split) -> None:
-        choice = best_cut(self.scenario, split, self.efficiency)
+        choice = best_cut(self.scenario, split, self.efficiency, Stop(CUT_WORK))
         if choice is not None:
             self.gains[choice.split] = choice.gain
             self._keep(_Priced(choice.split, choice.tokens_per_s))

@@ -16,7 +16,7 @@ import numpy as np
 from placement.problem import FloatArray, IntArray
 from placement.stages import StageCut, StageProblem
 from solvers.stages.answer import StageAnswer, spread_options
-from solvers.stages.fronts import Fronts
+from solvers.stages.fronts import Choice, Fronts
 
 #: Relative slack of comparisons between sums of the same seconds in another order.
 SLACK = 1e-12
@@ -58,6 +58,7 @@ class Prices:
 
     def __init__(self, problem: StageProblem) -> None:
         self.problem, self.fronts = problem, Fronts(problem)
+        self._choices: dict[tuple[int, tuple[int, ...]], tuple[float, Choice] | None] = {}
         n, pieces = len(problem.layers), problem.pieces
         kinds = range(len(problem.kinds))
         self.counts: IntArray = np.array(
@@ -67,10 +68,9 @@ class Prices:
         relief = np.array([kind.relief_s for kind in problem.kinds])
         for stage in range(pieces):
             for first, end in self._spans(stage):
-                place = self._choice(stage, first, end)
-                if place is not None:
-                    front = self.fronts.of(self._span_counts(first, end))
-                    self.seconds[stage, first, end] = front.seconds[place] + problem.end_s[stage]
+                found = self._choice(stage, self._span_counts(first, end))
+                if found is not None:
+                    self.seconds[stage, first, end] = found[0] + problem.end_s[stage]
         #: The same less what filling and draining does not wait for.
         before = self.counts @ relief
         ends = np.array(problem.end_relief_s)
@@ -115,11 +115,10 @@ class Prices:
         """The cut with the recompute choice of every stage."""
         choices = []
         for stage in range(self.problem.pieces):
-            first, end = bounds[stage], bounds[stage + 1]
-            place = self._choice(stage, first, end)
-            if place is None:
+            found = self._choice(stage, self._span_counts(bounds[stage], bounds[stage + 1]))
+            if found is None:
                 raise RuntimeError(f"stage {stage} of a cut that fits does not fit")
-            choices.append(self.fronts.of(self._span_counts(first, end)).choices[place])
+            choices.append(found[1])
         cut = tuple(end - first for first, end in pairwise(bounds))
         return spread_options(self.problem, cut, choices)
 
@@ -134,12 +133,13 @@ class Prices:
     def _span_counts(self, first: int, end: int) -> tuple[int, ...]:
         return tuple(int(count) for count in self.counts[end] - self.counts[first])
 
-    def _choice(self, stage: int, first: int, end: int) -> int | None:
-        """Place on the front of the fastest choice within the stage's memory."""
-        problem, counts = self.problem, self._span_counts(first, end)
-        fixed = sum(n * kind.fixed_bytes for n, kind in zip(counts, problem.kinds, strict=True))
-        room = problem.budget_bytes[stage] - problem.end_bytes[stage] - fixed
-        if room < 0:
-            return None
-        flight = problem.in_flight[stage]
-        return self.fronts.of(counts).best(room / flight if flight else math.inf)
+    def _choice(self, stage: int, counts: tuple[int, ...]) -> tuple[float, Choice] | None:
+        """(Seconds, choice) of the fastest way to run so many layers of each kind within the stage's memory."""
+        if (stage, counts) not in self._choices:
+            problem = self.problem
+            fixed = sum(n * kind.fixed_bytes for n, kind in zip(counts, problem.kinds, strict=True))
+            room = problem.budget_bytes[stage] - problem.end_bytes[stage] - fixed
+            flight = problem.in_flight[stage]
+            each = math.inf if flight == 0 and room >= 0 else room / max(flight, 1)
+            self._choices[stage, counts] = self.fronts.best(counts, each)
+        return self._choices[stage, counts]

@@ -113,15 +113,16 @@ class StageModel:
 
     def _add_objective(self) -> None:
         problem, model = self.problem, self.model
-        slowest = model.new_int_var(0, 2 * SECOND_UNITS, "slowest")
+        slowest = [model.new_int_var(0, 2 * SECOND_UNITS, f"slowest_{i}") for i in range(len(problem.turns))]
         seconds = [self._seconds(p, relief=False) for p in range(problem.pieces)]
-        for pieces in problem.ranks:
-            model.add(sum(seconds[p] for p in pieces) <= slowest)
+        for turn, most in zip(problem.turns, slowest, strict=True):
+            for member in turn:
+                model.add(sum(seconds[p] for p in member) <= most)
         filling = [self._seconds(p, relief=True) for p in range(problem.pieces)]
         weights = (problem.slowest_weight, problem.total_weight)
         self.weight = 1 if all(float(weight).is_integer() for weight in weights) else WEIGHT_UNITS
         slow, total = (round(weight * self.weight) for weight in weights)
-        model.minimize(slow * slowest + total * sum(filling))
+        model.minimize(slow * sum(slowest) + total * sum(filling))
 
     def _seconds(self, p: int, relief: bool) -> Linear:
         """Seconds of a piece in units, less its layers' relief if asked."""

@@ -35,6 +35,9 @@ def random_problem(seed: int, schedule: str = "single", layers: int = 6) -> Stag
         kinds=tuple(kinds),
         layers=tuple(draw.randrange(len(kinds)) for _ in range(layers)),
         ranks=held,
+        turns=tuple(zip(*(((piece,) for piece in row) for row in held), strict=True))
+        if schedule == "interleaved"
+        else (held,),
         in_flight=tuple(pieces - piece for piece in range(pieces)),
         budget_bytes=tuple(float(round(budget)) for _ in held),
         end_bytes=tuple(float(draw.randint(0, 30)) if piece in (0, pieces - 1) else 0.0 for piece in range(pieces)),

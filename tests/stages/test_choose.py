@@ -82,7 +82,7 @@ def test_problem_of_serving_counts_the_slowest_stage() -> None:
         4 * decode.stage_s(shape) + 16 / workload.osl * model.chunks * prefill.stage_s(shape)
         for shape, _ in model.passes.stages
     )
-    assert score_cut(problem, even).slowest_s == pytest.approx(slow)
+    assert score_cut(problem, even).pace_s == pytest.approx(slow)
 
 
 def test_uneven_layers_get_an_uneven_cut_that_the_scorer_prefers() -> None:
