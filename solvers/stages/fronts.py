@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 
-from placement.problem import FloatArray
+from placement.problem import FloatArray, IntArray
 from placement.stages import LayerKind, StageProblem
 
 #: [kinds] layers of each kind that take each option.
@@ -26,7 +26,9 @@ class Fronts:
     def __init__(self, problem: StageProblem) -> None:
         self._kinds = problem.kinds
         self._of_kind: dict[tuple[int, int], Front] = {}
-        self._of_first: dict[tuple[int, ...], Front] = {(): Front.of([(0.0, 0.0, ())])}
+        self._of_first: dict[tuple[int, ...], Front] = {
+            (): Front(np.zeros(1), np.zeros(1), np.zeros((1, 0), dtype=np.int64))
+        }
 
     def best(self, counts: tuple[int, ...], room: float) -> tuple[float, Choice] | None:
         """(Seconds, choice) of the fastest way to run so many layers of each kind, within `room` kept bytes of one
@@ -37,34 +39,29 @@ class Fronts:
         at = int(seconds.argmin())
         if not math.isfinite(seconds[at]):
             return None
-        return float(seconds[at]), (*first.choices[at], *last.choices[int(place[at])])
+        taken = [*first.taken[at].tolist(), *last.taken[int(place[at])].tolist()]
+        ends = list(accumulate((len(kind.options) for kind in self._kinds), initial=0))
+        return float(seconds[at]), tuple(tuple(taken[start:end]) for start, end in pairwise(ends))
 
     def _first(self, counts: tuple[int, ...]) -> Front:
         """The front of so many layers of the first kinds."""
         if counts not in self._of_first:
             before, each = self._first(counts[:-1]), self._one_kind(len(counts) - 1, counts[-1])
+            a, b = (index.ravel() for index in np.indices((len(before.kept), len(each.kept))))
             self._of_first[counts] = Front.of(
-                [
-                    (a + kept, b + time, (*rest, *own))
-                    for a, b, rest in before.points()
-                    for kept, time, own in each.points()
-                ]
+                before.kept[a] + each.kept[b],
+                before.seconds[a] + each.seconds[b],
+                np.hstack([before.taken[a], each.taken[b]]),
             )
         return self._of_first[counts]
 
     def _one_kind(self, index: int, count: int) -> Front:
         if (index, count) not in self._of_kind:
             options = self._kinds[index].options
-            self._of_kind[index, count] = Front.of(
-                [
-                    (
-                        sum(n * option.kept_bytes for n, option in zip(own, options, strict=True)),
-                        sum(n * option.seconds for n, option in zip(own, options, strict=True)),
-                        (own,),
-                    )
-                    for own in compositions(count, len(options))
-                ]
-            )
+            taken = compositions(count, len(options))
+            kept = np.array([option.kept_bytes for option in options], dtype=np.float64)
+            seconds = np.array([option.seconds for option in options], dtype=np.float64)
+            self._of_kind[index, count] = Front.of(taken @ kept, taken @ seconds, taken)
         return self._of_kind[index, count]
 
 
@@ -73,33 +70,32 @@ class Front:
     """Choices that no other one beats in both kept bytes and seconds.
 
     Attributes:
-        kept: ascending bytes of one microbatch in flight; seconds: descending; choices: what reaches them.
+        kept: [choices] ascending bytes of one microbatch in flight; seconds: [choices] descending.
+        taken: [choices, options] layers that take each option, kinds one after the other.
     """
 
     kept: FloatArray
     seconds: FloatArray
-    choices: tuple[Choice, ...]
+    taken: IntArray
 
     @classmethod
-    def of(cls, points: list[tuple[float, float, Choice]]) -> Front:
-        """The undominated ones of (kept bytes, seconds, choice)."""
-        best: list[tuple[float, float, Choice]] = []
-        for point in sorted(points, key=lambda entry: entry[:2]):
-            if not best or point[1] < best[-1][1]:
-                best.append(point)
-        kept, seconds, choices = zip(*best, strict=True)
-        return cls(np.array(kept), np.array(seconds), choices)
-
-    def points(self) -> Iterator[tuple[float, float, Choice]]:
-        """(Kept bytes, seconds, choice) of each."""
-        return zip(self.kept.tolist(), self.seconds.tolist(), self.choices, strict=True)
+    def of(cls, kept: FloatArray, seconds: FloatArray, taken: IntArray) -> Front:
+        """The undominated ones of these choices."""
+        order = np.lexsort((seconds, kept))
+        ordered = seconds[order]
+        before = np.minimum.accumulate(np.concatenate([[math.inf], ordered[:-1]]))
+        best = order[ordered < before]
+        return cls(kept[best], seconds[best], taken[best])
 
 
-def compositions(count: int, parts: int) -> list[tuple[int, ...]]:
-    """All ways to write `count` as an ordered sum of `parts` numbers of at least 0."""
+def compositions(count: int, parts: int) -> IntArray:
+    """[ways, parts] all ways to write `count` as an ordered sum of `parts` numbers of at least 0."""
     if parts == 1:
-        return [(count,)]
-    return [(first, *rest) for first in range(count + 1) for rest in compositions(count - first, parts - 1)]
+        return np.array([[count]])
+    grid = np.indices((count + 1,) * (parts - 1)).reshape(parts - 1, -1)
+    free = grid[:, grid.sum(axis=0) <= count]
+    ways: IntArray = np.vstack([free, count - free.sum(axis=0, keepdims=True)]).T
+    return ways
 
 
 def least_kept(kind: LayerKind) -> float:
