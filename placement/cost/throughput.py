@@ -7,12 +7,13 @@ replaced by a prompt, whose prefill holds up the rank's decoding; all ranks of a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from placement.cost.efficiency import Efficiency, load_efficiency
 from placement.cost.passes import decode_context, decode_microbatches, prefill_chunks
 from placement.cost.steps import LayerTimes, PassModel
 from placement.cost.training import TrainingStep, training_step
+from placement.cost.training_constants import load_training
 from placement.errors import InputError
 from placement.split import Split
 from specs.schema import Scenario, ServingWorkload
@@ -213,7 +214,11 @@ def predict(
         rate = workload.global_batch * workload.sequence / step.step_s
         return Prediction(
             rate, rate / scenario.cluster.gpus, None, None, None, None, step, breakdown_of(parts, passes, 1.0), (),
-            (_provenance("step_s", constants, times.train_s), _provenance("tokens_per_s", constants, times.train_s)),
+            tuple(
+                # Training has constants of its own.
+                replace(_provenance(figure, constants, times.train_s), provenance=load_training().provenance)
+                for figure in ("step_s", "tokens_per_s")
+            ),
         )  # fmt: skip
     model = ServingModel(scenario, workload, split, times, constants)
     point = model.at(split.batch)

@@ -8,7 +8,7 @@ from importlib.resources import files
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from placement.cost.efficiency import AmountEntry, ByTypeEntry, Efficiency, FactorEntry, ShareEntry
+from placement.cost.efficiency import AmountEntry, ByTypeEntry, Efficiency, FactorEntry, Provenance, ShareEntry
 
 
 class TrainingConstants(BaseModel):
@@ -16,6 +16,7 @@ class TrainingConstants(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    provenance: Provenance
     matmul: ByTypeEntry
     expert_matmul: ByTypeEntry
     weight_matmul: ByTypeEntry
