@@ -86,7 +86,7 @@ def _bidirectional(
 
     With H = P/2, rank h from either end runs 3H - 1 - h forward and as many backward passes alone, H of these backward
     passes whole, and puts off 2H - 1 - h weight gradients (the order of DualPipe's published code). Means over the
-    ranks are taken: (5H - 1) / 2, H and (3H - 1) / 2. A rank alternates between two pieces, so their mean counts.
+    ranks are taken: (5H - 1) / 2, H and (3H - 1) / 2. A rank alternates between two pieces, whose mean counts.
     """
     depth = piece_count(workload, pp)
     half = depth // 2
@@ -95,19 +95,37 @@ def _bidirectional(
     alone = min((5 * half - 1) / 2, float(visits))
     put_off = min((3 * half - 1) / 2, alone)
     pairs = visits - alone
-    busy, parts = [], []
+    busy, parts, turns = [], [], []
     for rank in range(pp):
-        mean = sum_passes(pieces[i] for i in pieces_of_rank(workload, pp, rank)).times(0.5)
-        pair = pair_seconds(mean, communication_share)
+        near, far = (pieces[i] for i in pieces_of_rank(workload, pp, rank))
+        mean = (near + far).times(0.5)
+        # A rank's pairs alternate: forward of the one piece with backward of the other.
+        turns.append((_pair_of(near, far, communication_share) / 2, _pair_of(far, near, communication_share) / 2))
         part = (
             alone * (mean.forward_s + mean.forward_messages_s),
             alone * (mean.input_s + mean.backward_messages_s) + (alone - put_off) * mean.weight_s,
             put_off * mean.weight_s,
-            pairs * pair,
+            pairs * sum(turns[-1]),
         )
         backward = mean.input_s + mean.weight_s + mean.backward_messages_s
-        parts.append((*part, pair + backward - 3 * mean.weight_s))
+        parts.append((*part, sum(turns[-1]) + backward - 3 * mean.weight_s))
         busy.append(sum(part))
     means = [sum(column) / pp for column in zip(*parts, strict=True)]
-    time = max(busy) + (half - 1) * max(0.0, means[4])
+    # Ranks run pairs of one kind side by side, so the slowest of each kind sets the pace.
+    uneven = sum(max(column) for column in zip(*turns, strict=True)) - max(sum(turn) for turn in turns)
+    time = max(busy) + pairs * uneven + (half - 1) * max(0.0, means[4])
     return PipelineTime(time, means[0], means[1], means[2], means[3], time - sum(busy) / pp)
+
+
+def _pair_of(forward: PassSeconds, backward: PassSeconds, communication_share: float) -> float:
+    """F&B of a forward pass through one piece and a backward pass through another."""
+    return pair_seconds(
+        PassSeconds(
+            forward.forward_s,
+            backward.input_s,
+            backward.weight_s,
+            forward.forward_messages_s,
+            backward.backward_messages_s,
+        ),
+        communication_share,
+    )
