@@ -4,8 +4,14 @@ fills them in, solvers.stages solves them."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from specs.schema import Recompute
+
+#: Passes of a piece: all, only the forward one, or all others.
+Part = Literal["all", "forward", "backward"]
+#: Pieces, or passes of them, that run one after the other.
+Member = tuple[tuple[int, Part], ...]
 
 
 @dataclass(frozen=True)
@@ -14,12 +20,13 @@ class LayerOption:
 
     Attributes:
         recompute: what it computes again in training; None in serving.
-        seconds: of one microbatch on its rank, all passes.
+        seconds: of one microbatch on its rank, all passes; forward_s: of these, the forward pass.
         kept_bytes: activations that each microbatch in flight keeps.
     """
 
     recompute: Recompute | None
     seconds: float
+    forward_s: float
     kept_bytes: float
 
 
@@ -51,21 +58,23 @@ class StageProblem:
     Attributes:
         kinds: kinds of layers; layers: [layers] index of each layer's kind.
         ranks: [ranks] pieces of each rank, ascending; every piece is on one rank at least.
-        turns: [turns][members] pieces that a member runs one after the other; a turn's members run side by side. 1F1B:
-            one turn, a member per piece; DualPipe: one turn, a member per rank; interleaved: a turn per chunk.
+        turns: [turns][members] what a member runs one after the other; a turn's members run side by side. 1F1B: one
+            turn, a member per piece; interleaved: a turn per chunk; DualPipe: two turns with a member per rank, forward
+            of its one piece with backward of the other, and the other way round.
         in_flight: [pieces] microbatches whose kept bytes a piece holds at once.
         budget_bytes: [ranks] HBM for what the problem counts.
-        end_bytes, end_s, end_relief_s: [pieces] bytes, seconds and relief of a piece beside its layers'.
+        end_bytes, end_s, end_forward_s, end_relief_s: [pieces] those of a piece beside its layers'.
     """
 
     kinds: tuple[LayerKind, ...]
     layers: tuple[int, ...]
     ranks: tuple[tuple[int, ...], ...]
-    turns: tuple[tuple[tuple[int, ...], ...], ...]
+    turns: tuple[tuple[Member, ...], ...]
     in_flight: tuple[int, ...]
     budget_bytes: tuple[float, ...]
     end_bytes: tuple[float, ...]
     end_s: tuple[float, ...]
+    end_forward_s: tuple[float, ...]
     end_relief_s: tuple[float, ...]
     slowest_weight: float
     total_weight: float
@@ -77,7 +86,13 @@ class StageProblem:
     @property
     def single(self) -> bool:
         """Whether every rank has one piece of its own."""
-        return self.ranks == tuple((piece,) for piece in range(self.pieces)) and self.turns == (self.ranks,)
+        own = tuple((piece,) for piece in range(self.pieces))
+        return self.ranks == own and self.turns == side_by_side(self.pieces)
+
+
+def side_by_side(pieces: int) -> tuple[tuple[Member, ...], ...]:
+    """The turns of ranks with one piece each."""
+    return (tuple(((piece, "all"),) for piece in range(pieces)),)
 
 
 @dataclass(frozen=True)
@@ -115,16 +130,22 @@ class CutScore:
 
 def score_cut(problem: StageProblem, answer: StageCut) -> CutScore:
     """The objective and the fullest rank of an answer, summed up layer by layer."""
-    seconds, relief, held = [], [], []
+    seconds, forward, relief, held = [], [], [], []
     for piece, first in enumerate(answer.first_layers):
         span = range(first, first + answer.cut[piece])
         kinds = [problem.kinds[problem.layers[i]] for i in span]
         options = [kind.options[answer.options[i]] for kind, i in zip(kinds, span, strict=True)]
         seconds.append(problem.end_s[piece] + sum(option.seconds for option in options))
+        forward.append(problem.end_forward_s[piece] + sum(option.forward_s for option in options))
         relief.append(problem.end_relief_s[piece] + sum(kind.relief_s for kind in kinds))
         kept = problem.in_flight[piece] * sum(option.kept_bytes for option in options)
         held.append(problem.end_bytes[piece] + sum(kind.fixed_bytes for kind in kinds) + kept)
-    pace = sum(max(sum(seconds[piece] for piece in member) for member in turn) for turn in problem.turns)
+    parts = {
+        "all": seconds,
+        "forward": forward,
+        "backward": [whole - part for whole, part in zip(seconds, forward, strict=True)],
+    }
+    pace = sum(max(sum(parts[part][piece] for piece, part in member) for member in turn) for turn in problem.turns)
     over = [
         sum(held[piece] for piece in pieces) - budget
         for pieces, budget in zip(problem.ranks, problem.budget_bytes, strict=True)

@@ -13,7 +13,7 @@ from placement.cost.throughput import ServingModel
 from placement.cost.training import TrainingModel
 from placement.schedules import in_flight, is_bidirectional, piece_count, pieces_of_rank
 from placement.split import Split
-from placement.stages import LayerKind, LayerOption, StageProblem
+from placement.stages import LayerKind, LayerOption, Member, StageProblem, side_by_side
 from specs.schema import Model, Recompute, Scenario, ServingWorkload, TrainingWorkload
 
 _NONE = LayerCounts(0, 0, 0, 0)
@@ -78,6 +78,9 @@ def _training(scenario: Scenario, workload: TrainingWorkload, split: Split, cons
         # Passes in pairs hide their messages.
         return part.compute_s if paired else part.serial_s
 
+    def forward(part: PassSeconds) -> float:
+        return part.forward_s if paired else part.forward_s + part.forward_messages_s
+
     def relief(part: PassSeconds) -> float:
         return 2 * part.weight_s if workload.schedule == "zb_h1" else 0.0
 
@@ -85,7 +88,10 @@ def _training(scenario: Scenario, workload: TrainingWorkload, split: Split, cons
         once = passes.layers(shape)
         options = tuple(
             LayerOption(
-                mode, seconds(once + passes.again(_modes(shape, mode))), tokens * kept.bytes(_modes(shape, mode))
+                mode,
+                seconds(once + passes.again(_modes(shape, mode))),
+                forward(once),
+                tokens * kept.bytes(_modes(shape, mode)),
             )
             for mode in modes
         )
@@ -104,19 +110,23 @@ def _training(scenario: Scenario, workload: TrainingWorkload, split: Split, cons
         budget_bytes=tuple(memory.capacity_bytes - memory.shared_bytes(held[-1] == pieces - 1) for held in ranks),
         end_bytes=_ends(memory, pieces),
         end_s=tuple(seconds(end) for end in ends),
+        end_forward_s=tuple(forward(end) for end in ends),
         end_relief_s=tuple(relief(end) for end in ends),
         slowest_weight=slowest_weight,
         total_weight=total_weight,
     )
 
 
-def _turns(
-    workload: TrainingWorkload, pp: int, ranks: tuple[tuple[int, ...], ...]
-) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Which pieces run side by side, as placement.cost.pipeline counts them."""
-    if workload.schedule == "interleaved" and pp > 1:
-        return tuple(tuple((chunk * pp + rank,) for rank in range(pp)) for chunk in range(workload.chunks))
-    return (ranks,)
+def _turns(workload: TrainingWorkload, pp: int, ranks: tuple[tuple[int, ...], ...]) -> tuple[tuple[Member, ...], ...]:
+    """Which passes run side by side, as placement.cost.pipeline counts them."""
+    if pp == 1 or len(ranks[0]) == 1:
+        return side_by_side(pp)
+    if workload.schedule == "interleaved":
+        return tuple(tuple(((chunk * pp + rank, "all"),) for rank in range(pp)) for chunk in range(workload.chunks))
+    return (
+        tuple(((near, "forward"), (far, "backward")) for near, far in ranks),
+        tuple(((far, "forward"), (near, "backward")) for near, far in ranks),
+    )
 
 
 def _weights(workload: TrainingWorkload, pp: int, microbatches: int) -> tuple[float, float]:
@@ -145,7 +155,7 @@ def _serving(scenario: Scenario, workload: ServingWorkload, split: Split, consta
     def kind(shape: StageShape) -> LayerKind:
         # A layer by itself is no last stage: its transfer belongs to the stage.
         time = sum(weight * (times.stage_s(shape) - times.transfer) for weight, times in parts)
-        return LayerKind(_name(shape), memory.part_bytes(shape), 0.0, (LayerOption(None, time, 0.0),))
+        return LayerKind(_name(shape), memory.part_bytes(shape), 0.0, (LayerOption(None, time, time, 0.0),))
 
     last, inner = (sum(weight * getattr(times, name) for weight, times in parts) for name in ("head", "transfer"))
     shared = memory.capacity_bytes - memory.shared_bytes(False)
@@ -153,11 +163,12 @@ def _serving(scenario: Scenario, workload: ServingWorkload, split: Split, consta
         kinds=tuple(kind(shape) for shape in shapes),
         layers=layers,
         ranks=tuple((stage,) for stage in range(pp)),
-        turns=(tuple((stage,) for stage in range(pp)),),
+        turns=side_by_side(pp),
         in_flight=(0,) * pp,
         budget_bytes=(*(shared,) * (pp - 1), memory.capacity_bytes - memory.shared_bytes(True)),
         end_bytes=_ends(memory, pp),
         end_s=(*(inner,) * (pp - 1), last),
+        end_forward_s=(*(inner,) * (pp - 1), last),
         end_relief_s=(0.0,) * pp,
         slowest_weight=1.0,
         total_weight=0.0,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ortools.sat.python import cp_model
 
-from placement.stages import StageCut, StageProblem
+from placement.stages import Part, StageCut, StageProblem
 from solvers.stages.answer import spread_options
 
 #: Integer units of all seconds of a microbatch, and of the largest budget. Products with the weights below stay under
@@ -114,24 +114,27 @@ class StageModel:
     def _add_objective(self) -> None:
         problem, model = self.problem, self.model
         slowest = [model.new_int_var(0, 2 * SECOND_UNITS, f"slowest_{i}") for i in range(len(problem.turns))]
-        seconds = [self._seconds(p, relief=False) for p in range(problem.pieces)]
         for turn, most in zip(problem.turns, slowest, strict=True):
             for member in turn:
-                model.add(sum(seconds[p] for p in member) <= most)
-        filling = [self._seconds(p, relief=True) for p in range(problem.pieces)]
+                model.add(sum(self._seconds(p, part) for p, part in member) <= most)
+        filling = [self._seconds(p, "filling") for p in range(problem.pieces)]
         weights = (problem.slowest_weight, problem.total_weight)
         self.weight = 1 if all(float(weight).is_integer() for weight in weights) else WEIGHT_UNITS
         slow, total = (round(weight * self.weight) for weight in weights)
         model.minimize(slow * sum(slowest) + total * sum(filling))
 
-    def _seconds(self, p: int, relief: bool) -> Linear:
-        """Seconds of a piece in units, less its layers' relief if asked."""
-        ends = self.problem.end_s[p] - (self.problem.end_relief_s[p] if relief else 0.0)
-        terms: list[Linear] = [round(ends * self.second)]
-        for k, kind in enumerate(self.problem.kinds):
-            less = kind.relief_s if relief else 0.0
+    def _seconds(self, p: int, part: Part | Literal["filling"]) -> Linear:
+        """Seconds of passes of a piece in units; "filling": of all, less relief."""
+        problem = self.problem
+
+        def units_of(whole: float, forward: float, relief: float) -> int:
+            by_part = {"all": whole, "forward": forward, "backward": whole - forward, "filling": whole - relief}
+            return round(by_part[part] * self.second)
+
+        terms: list[Linear] = [units_of(problem.end_s[p], problem.end_forward_s[p], problem.end_relief_s[p])]
+        for k, kind in enumerate(problem.kinds):
             for o, option in enumerate(kind.options):
-                terms.append(round((option.seconds - less) * self.second) * self.taken[p][k][o])
+                terms.append(units_of(option.seconds, option.forward_s, kind.relief_s) * self.taken[p][k][o])
         return sum(terms)
 
     # Answers

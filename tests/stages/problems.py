@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from itertools import combinations, pairwise, product
 
-from placement.stages import CutScore, LayerKind, LayerOption, StageCut, StageProblem, score_cut
+from placement.stages import CutScore, LayerKind, LayerOption, Member, Part, StageCut, StageProblem, score_cut
 
 
 def random_problem(seed: int, schedule: str = "single", layers: int = 6) -> StageProblem:
@@ -14,11 +14,11 @@ def random_problem(seed: int, schedule: str = "single", layers: int = 6) -> Stag
     kinds = []
     for index in range(draw.randint(1, 3)):
         seconds, kept = draw.randint(5, 40), draw.randint(2, 30)
-        options = [LayerOption("none", seconds, kept)]
+        options = [LayerOption("none", seconds, seconds // 3, kept)]
         if draw.random() < 0.8:
-            options.append(LayerOption("selective", seconds + draw.randint(1, 6), kept // 2))
+            options.append(LayerOption("selective", seconds + draw.randint(1, 6), seconds // 3, kept // 2))
         if draw.random() < 0.8:
-            options.append(LayerOption("full", seconds + draw.randint(4, 15), 1.0))
+            options.append(LayerOption("full", seconds + draw.randint(4, 15), seconds // 3, 1.0))
         kinds.append(LayerKind(f"kind {index}", draw.randint(1, 40), draw.randint(0, 4), tuple(options)))
     ranks = draw.randint(2, 3)
     pieces = {"single": ranks, "mirrored": 2 * (ranks // 2 or 1), "interleaved": 2 * ranks}[schedule]
@@ -35,17 +35,24 @@ def random_problem(seed: int, schedule: str = "single", layers: int = 6) -> Stag
         kinds=tuple(kinds),
         layers=tuple(draw.randrange(len(kinds)) for _ in range(layers)),
         ranks=held,
-        turns=tuple(zip(*(((piece,) for piece in row) for row in held), strict=True))
-        if schedule == "interleaved"
-        else (held,),
+        turns=turns_of(schedule, held),
         in_flight=tuple(pieces - piece for piece in range(pieces)),
         budget_bytes=tuple(float(round(budget)) for _ in held),
         end_bytes=tuple(float(draw.randint(0, 30)) if piece in (0, pieces - 1) else 0.0 for piece in range(pieces)),
         end_s=tuple(float(draw.randint(0, 20)) if piece == pieces - 1 else 1.0 for piece in range(pieces)),
+        end_forward_s=(0.0,) * pieces,
         end_relief_s=tuple(float(draw.randint(0, 1)) for _ in range(pieces)),
         slowest_weight=float(draw.randint(0, 20)),
         total_weight=float(draw.randint(0, 3)),
     )
+
+
+def turns_of(schedule: str, held: tuple[tuple[int, ...], ...]) -> tuple[tuple[Member, ...], ...]:
+    """The turns of ranks that hold these pieces."""
+    if schedule == "mirrored":
+        ways: tuple[tuple[Part, Part], ...] = (("forward", "backward"), ("backward", "forward"))
+        return tuple(tuple(((row[0], one), (row[-1], other)) for row in held) for one, other in ways)
+    return tuple(tuple(((row[i], "all"),) for row in held) for i in range(len(held[0])))
 
 
 def best_by_trying(problem: StageProblem) -> tuple[StageCut, CutScore] | None:
