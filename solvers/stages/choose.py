@@ -19,7 +19,6 @@ from solvers.stages.excess import least_excess
 from solvers.stop import Stop
 from specs.schema import Scenario
 
-
 #: Where a rank has several pieces, the closed forms of the schedules are up to 3.5% below pipelines of very uneven
 #: pieces that are run pass by pass: a cut has to gain more than that over the even one.
 LEAST_GAIN = 0.04
