@@ -13,7 +13,6 @@ from placement.errors import InfeasibleError
 from placement.split import Split
 from placement.stages import StageCut, StageProblem
 from solvers.stages.answer import StageAnswer
-from solvers.stages.cpsat import cut_by_cpsat
 from solvers.stages.dynamic import cut_by_dynamic_programming
 from solvers.stages.excess import least_excess
 from solvers.stop import Stop
@@ -73,6 +72,9 @@ def solve_cut(problem: StageProblem, stop: Stop | None = None) -> StageAnswer | 
     """The exact dynamic program where ranks have one piece each, else CP-SAT; None where no cut was found to fit."""
     if problem.single:
         return cut_by_dynamic_programming(problem)
+    # OR-Tools loads pandas: only for who needs it.
+    from solvers.stages.cpsat import cut_by_cpsat
+
     return cut_by_cpsat(problem, stop)
 
 
