@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from placement.errors import InputError
 from placement.files import write_text
+from placement.schedules import piece_count
 from placement.split import Split
 from specs.documents import parse_json, shown
 from specs.fields import MAX_EXPERTS, MAX_GPUS, MAX_LAYERS, Count, Degree
@@ -268,6 +269,13 @@ class Plan(Record):
             raise ValueError(f"topology.gpus {self.topology.gpus} is not split.ep {self.split.ep}; plan it anew")
         if self.slots_per_gpu != self.split.slots_per_gpu:
             raise ValueError(f"slots_per_gpu {self.slots_per_gpu} is not split.slots_per_gpu; plan it anew")
+        split, workload = self.split, self.scenario.spec.workload
+        if split.cut is not None and (
+            sum(split.cut) != model.layers or len(split.cut) != piece_count(workload, split.pp)
+        ):
+            raise ValueError(f"split.cut is no cut of {model.layers} layers for its schedule; plan it anew")
+        if split.recompute is not None and (workload.kind == "serving" or len(split.recompute) != model.layers):
+            raise ValueError(f"split.recompute is not for {model.layers} layers in training; plan it anew")
         slots = self.topology.gpus * self.slots_per_gpu
         for where, rows in self._placements():
             if rows is not None and len(rows) != len(self.layers):
