@@ -297,8 +297,9 @@ class _Search:
         if self.closest is None and workload.kind == "training" and self.dropped:
             raise InputError(
                 scenario.name, "workload.global_batch",
-                f"{workload.global_batch} sequences in microbatches of {workload.microbatch} divide over no split",
-                "change global_batch, the microbatch or a pin",
+                f"{workload.global_batch} sequences in microbatches of {workload.microbatch} divide over no split that "
+                f"can run schedule {workload.schedule}",
+                "change global_batch, the microbatch, the schedule or a pin",
             )  # fmt: skip
         if self.closest is None:
             refuse_empty(scenario, self.pins, self.redundant)
