@@ -52,6 +52,7 @@ _ALL = (
     ),
     Benchmark("placement_speed", "bench.placement_speed.main", "Seconds to place the layers of a model."),
     Benchmark("counts_speed", "bench.counts_speed", "Seconds and gap for a whole model from load counts."),
+    Benchmark("split_quality", "bench.split_quality.main", "Solved splits against hand recipes and a rival planner."),
     Benchmark("accuracy", "bench.accuracy.main", "Predicted against measured TTFT and TPOT."),
     Benchmark(
         "routing_fit", "bench.routing_fit", "Recorded against synthetic routing, and how its constants were set."

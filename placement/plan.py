@@ -17,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from placement.errors import InputError
 from placement.files import write_text
+from placement.schedules import piece_count
 from placement.split import Split
 from specs.documents import parse_json, shown
 from specs.fields import MAX_EXPERTS, MAX_GPUS, MAX_LAYERS, Count, Degree
-from specs.schema import Dispatch, MessageRule, Phase, Scenario
+from specs.schema import Dispatch, MessageRule, Phase, Recompute, Scenario
 from specs.validation import validate
 
 SCHEMA: Literal["placement.plan/1"] = "placement.plan/1"
@@ -66,6 +67,10 @@ class SplitRecord(Record):
     redundant: Annotated[int, Field(ge=0, le=MAX_SLOTS, strict=True)]
     slots_per_gpu: Annotated[int, Field(ge=1, le=MAX_EXPERTS, strict=True)]
     microbatches: Count
+    #: Layers of each contiguous piece of the model; null: cut evenly.
+    cut: Annotated[tuple[Count, ...], Field(max_length=MAX_LAYERS)] | None = None
+    #: What each layer computes again in training; null: the workload's choice for all.
+    recompute: Annotated[tuple[Recompute, ...], Field(max_length=MAX_LAYERS)] | None = None
 
     @classmethod
     def of(cls, split: Split) -> SplitRecord:
@@ -82,7 +87,10 @@ class SplitRecord(Record):
 
 
 class StageRecord(Record):
-    """One pipeline stage: `layers` layers from `first_layer` on, on `gpus` GPUs of each instance."""
+    """One piece of the model: `layers` layers from `first_layer` on, on the `gpus` GPUs of rank `stage` of an instance.
+
+    Pieces are in the order of layers. Schedules that give a rank several pieces name it several times.
+    """
 
     stage: Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
     first_layer: Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
@@ -261,6 +269,13 @@ class Plan(Record):
             raise ValueError(f"topology.gpus {self.topology.gpus} is not split.ep {self.split.ep}; plan it anew")
         if self.slots_per_gpu != self.split.slots_per_gpu:
             raise ValueError(f"slots_per_gpu {self.slots_per_gpu} is not split.slots_per_gpu; plan it anew")
+        split, workload = self.split, self.scenario.spec.workload
+        if split.cut is not None and (
+            sum(split.cut) != model.layers or len(split.cut) != piece_count(workload, split.pp)
+        ):
+            raise ValueError(f"split.cut is no cut of {model.layers} layers for its schedule; plan it anew")
+        if split.recompute is not None and (workload.kind == "serving" or len(split.recompute) != model.layers):
+            raise ValueError(f"split.recompute is not for {model.layers} layers in training; plan it anew")
         slots = self.topology.gpus * self.slots_per_gpu
         for where, rows in self._placements():
             if rows is not None and len(rows) != len(self.layers):

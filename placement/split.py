@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from placement.errors import InputError
-from specs.schema import Cluster, GqaAttention, Model, Scenario
+from placement.schedules import piece_count, schedule_problem
+from specs.schema import Cluster, GqaAttention, Model, Recompute, Scenario
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Split:
         redundant: physical experts of a layer beyond one copy each.
         slots_per_gpu: physical experts of a layer per expert-parallel rank.
         microbatches: of an attention rank, in flight in decode (min(pp, batch)) or in a training step.
+        cut: layers of each contiguous piece of the model (placement.schedules); None cuts evenly.
+        recompute: what each layer computes again in training; None takes the workload's for all ("auto": full).
     """
 
     tp: int
@@ -36,6 +39,8 @@ class Split:
     slots_per_gpu: int
     etp: int = 1
     microbatches: int = 1
+    cut: tuple[int, ...] | None = None
+    recompute: tuple[Recompute, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("tp", "ep", "pp", "dp", "batch", "instances", "slots_per_gpu", "etp", "microbatches"):
@@ -48,6 +53,8 @@ class Split:
                 "split", "ep", f"ep x etp = {self.ep} x {self.etp} is not tp x dp = {self.tp} x {self.dp}",
                 "make both products alike",
             )  # fmt: skip
+        if self.cut is not None and min(self.cut, default=0) < 1:
+            raise InputError("split", "cut", "a piece has no layer", "give every piece at least 1")
 
     @property
     def gpus_per_stage(self) -> int:
@@ -141,6 +148,18 @@ def instances_that_fit(cluster: Cluster, gpus_per_stage: int, pp: int) -> int:
     return cluster.gpus // (gpus_per_stage * pp)
 
 
+def cut_problem(scenario: Scenario, split: Split) -> str:
+    """Why the split's cut or recompute choice does not fit the model and the schedule; "" where it does."""
+    layers, pieces = scenario.model.layers, piece_count(scenario.workload, split.pp)
+    if split.cut is not None and len(split.cut) != pieces:
+        return f"cut has {len(split.cut)} pieces, the schedule {pieces}"
+    if split.cut is not None and sum(split.cut) != layers:
+        return f"cut holds {sum(split.cut)} layers, the model has {layers}"
+    if split.recompute is not None and (scenario.workload.kind == "serving" or len(split.recompute) != layers):
+        return f"recompute is given for {len(split.recompute)} layers; training has it for all {layers} or none"
+    return ""
+
+
 def make_split(
     scenario: Scenario,
     tp: int,
@@ -184,6 +203,9 @@ def make_split(
             scenario.name, "pp", f"tp x dp x pp x instances needs {need} of {cluster.gpus} GPUs", "lower a degree"
         )
     microbatches = min(pp, batch) if workload.kind == "serving" else max(1, batch // workload.microbatch)
+    problem = schedule_problem(model, workload, pp, microbatches)
+    if problem:
+        raise InputError(scenario.name, "schedule", problem, "choose another pp, batch or schedule")
     return Split(
         tp, ep, pp, dp, batch, instances, redundant, (model.moe.experts + redundant) // ep, tp * dp // ep, microbatches
     )

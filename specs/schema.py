@@ -57,7 +57,9 @@ __all__ = [
     "Phase",
     "Pins",
     "Published",
+    "Recompute",
     "Scenario",
+    "Schedule",
     "ServingWorkload",
     "SlidingWindow",
     "Spec",
@@ -71,6 +73,10 @@ Dispatch = Literal["even", "nearest", "planned"]
 MessageRule = Literal["per_expert", "per_rank", "per_node"]
 Phase = Literal["prefill", "decode", "train"]
 Engine = Literal["vllm", "sglang", "trtllm"]
+#: Order in which a stage runs the passes of its microbatches (docs/cost-model.md, "Training").
+Schedule = Literal["gpipe", "1f1b", "interleaved", "zb_h1", "dualpipe", "dualpipe_v"]
+#: What of a layer's activations is computed again in the backward pass.
+Recompute = Literal["none", "selective", "full"]
 
 
 class Gpu(Spec):
@@ -192,7 +198,11 @@ class TrainingWorkload(Spec):
     optimizer_bytes_per_parameter: Positive = 12.0
     gradient_bytes_per_parameter: Positive = 4.0
     zero_stage: Literal[0, 1, 2, 3] = 1
-    recompute: Literal["none", "full"] = "full"
+    #: "auto": chosen for each layer under HBM, at the least time.
+    recompute: Recompute | Literal["auto"] = "full"
+    schedule: Schedule = "1f1b"
+    #: Model chunks of a stage under the interleaved schedule.
+    chunks: Annotated[int, Field(ge=2, le=64, strict=True)] = 2
 
 
 Workload = Annotated[ServingWorkload | TrainingWorkload, Field(discriminator="kind")]

@@ -129,3 +129,21 @@ def test_writing_follows_links_and_keeps_permissions(tmp_path: Path) -> None:
 def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "plan.json", "--out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("cut", [2, 2], "split.cut is no cut of 3 layers"),
+        ("cut", [1, 2], "split.cut is no cut of 3 layers"),
+        ("cut", [0], "split.cut"),
+        ("recompute", ["full"] * 3, "split.recompute is not for 3 layers in training"),
+        ("recompute", ["some"], "split.recompute"),
+    ],
+)
+def test_cuts_of_other_models_are_refused(folder: Path, field: str, value: Any, message: str) -> None:
+    data = json.loads((folder / "synthetic.json").read_text())
+    data["split"][field] = value
+    with pytest.raises(InputError, match=message) as caught:
+        plan_from_json(json.dumps(data), "plan.json")
+    assert "\n" not in str(caught.value)

@@ -1,1 +1,1 @@
-"""Predicted against measured serving: how far off the cost model is, and the fit of its constants."""
+"""Predictions held against measurements, and the fit of the cost model's constants."""

@@ -36,7 +36,7 @@ MODELS = {
 CLUSTERS = {
     "gb200": "gb200_nvl72_ib",
     "b200": "b200_hgx_ib",
-    "h800": "h100_hgx_ib",
+    "h800": "h800_2048_ib",
     "h200": "h200_hgx_ib",
     "h100": "h100_hgx_ib",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from placement.checks.layer import slot_faults
 from placement.cost.memory import memory_of
 from placement.cost.moe_layer import score_layer
 from placement.cost.rates import layer_rates, topology_of
-from placement.cost.stages import stage_shapes, stage_start
+from placement.cost.stages import piece_rows
 from placement.errors import InputError
 from placement.figures import predicted_record
 from placement.plan import Plan, StrategyRecord
 from placement.sources import Routing, read_sources, routing_of, synthetic_source
-from placement.split import Split, make_split
+from placement.split import Split, cut_problem, make_split
 
 #: Relative difference that two computations of one figure may have.
 TOLERANCE = 1e-6
@@ -91,6 +91,9 @@ def _split(plan: Plan) -> Split:
 def _check_split(plan: Plan) -> str:
     split, scenario = _split(plan), plan.scenario.spec
     made = make_split(scenario, split.tp, split.ep, split.pp, split.dp, split.batch, split.redundant, split.instances)
+    made = replace(made, cut=split.cut, recompute=split.recompute)
+    problem = cut_problem(scenario, split)
+    _require(not problem, problem)
     _require(made == split, f"its degrees make {made}, not {split}")
     for name in ("tp", "ep", "pp", "dp", "batch"):
         pinned = getattr(scenario.pins, name)
@@ -118,10 +121,10 @@ def _check_topology(plan: Plan) -> str:
 
 def _check_stages(plan: Plan) -> str:
     split, model = _split(plan), plan.scenario.spec.model
-    shapes = stage_shapes(model, split.pp)
-    _require(len(plan.stages) == split.pp, f"{len(plan.stages)} stages, but pp is {split.pp}")
-    for i, (stage, shape) in enumerate(zip(plan.stages, shapes, strict=True)):
-        derived = (i, stage_start(model.layers, split.pp, i), shape.layers, split.gpus_per_stage)
+    rows = piece_rows(plan.scenario.spec, split)
+    _require(len(plan.stages) == len(rows), f"{len(plan.stages)} stages, but the split has {len(rows)}")
+    for i, (stage, row) in enumerate(zip(plan.stages, rows, strict=True)):
+        derived = (*row, split.gpus_per_stage)
         found = (stage.stage, stage.first_layer, stage.layers, stage.gpus)
         _require(
             derived == found, f"stage {i} is {found}, the split gives {derived} (stage, first layer, layers, GPUs)"

@@ -15,7 +15,7 @@ from placement.commands.options import SolveOptions
 from placement.commands.progress import Progress
 from placement.cost.memory import MemoryReport, memory_of
 from placement.cost.rates import layer_rates, topology_of
-from placement.cost.stages import stage_shapes, stage_start
+from placement.cost.stages import piece_rows
 from placement.cost.throughput import ServingModel
 from placement.errors import InputError
 from placement.figures import Placement, moe_times, packed_fractions, predicted_record
@@ -276,12 +276,9 @@ def _within_objectives(
 
 
 def _stages(scenario: Scenario, split: Split) -> tuple[StageRecord, ...]:
-    layers = scenario.model.layers
     return tuple(
-        StageRecord(
-            stage=i, first_layer=stage_start(layers, split.pp, i), layers=shape.layers, gpus=split.gpus_per_stage
-        )
-        for i, shape in enumerate(stage_shapes(scenario.model, split.pp))
+        StageRecord(stage=rank, first_layer=first, layers=layers, gpus=split.gpus_per_stage)
+        for rank, first, layers in piece_rows(scenario, split)
     )
 
 

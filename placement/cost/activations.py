@@ -6,11 +6,15 @@ per token is split over tp.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from placement.cost.efficiency import Efficiency
 from placement.cost.passes import decode_microbatches, prefill_budget
+from placement.cost.recompute import ModeCounts, mode_counts
 from placement.cost.stages import StageShape
+from placement.schedules import in_flight
 from placement.split import Split
-from specs.schema import GqaAttention, Model, ServingWorkload, TrainingWorkload
+from specs.schema import GqaAttention, MlaAttention, Model, ServingWorkload, TrainingWorkload, bytes_of
 
 WIDE_BYTES = 2.0
 LOGIT_BYTES = 4.0
@@ -64,25 +68,78 @@ def serving_logit_bytes(model: Model, split: Split, batch: int) -> float:
     return LOGIT_BYTES * batch / decode_microbatches(split.pp, batch) * model.vocabulary / split.tp
 
 
-def microbatches_in_flight(pp: int, stage: int, microbatches: int) -> int:
-    """Microbatches whose activations a stage keeps at most under 1F1B: the depth that is left, or all there are."""
-    return min(pp - stage, microbatches)
+@dataclass(frozen=True)
+class KeptElements:
+    """What training keeps of a token for the backward pass, on one GPU, by part of a layer.
 
-
-def training_activation_bytes(
-    model: Model, workload: TrainingWorkload, split: Split, shape: StageShape, stage: int, efficiency: Efficiency
-) -> float:
-    """Activations kept for the backward pass of every microbatch in flight, and one layer's working set.
-
-    recompute "full" keeps the input of each layer; "none" keeps every operand of its products.
+    Attributes:
+        input_bytes: the layer's input, kept under every recompute mode.
+        attention, dense, moe: bytes of the operands of its products that recompute "none" keeps beside.
+        attention_selective, dense_selective, moe_selective: the same under "selective", which computes norms, the
+            activation's product and MLA's up-projections again.
     """
+
+    input_bytes: float
+    attention: float
+    dense: float
+    moe: float
+    attention_selective: float
+    dense_selective: float
+    moe_selective: float
+
+    @classmethod
+    def of(cls, model: Model, split: Split) -> KeptElements:
+        """Operands are kept in the type that they are multiplied in, at most 16 bits (arXiv 2412.19437, 3.3.3)."""
+        moe, tp, types = model.moe, split.tp, model.types
+        hidden = model.hidden / tp
+        attention = min(WIDE_BYTES, bytes_of(types.attention))
+        dense, routed = (min(WIDE_BYTES, bytes_of(kind)) for kind in (types.dense, types.compute))
+        inner = attention_width(model, tp)
+        less = inner
+        if isinstance(model.attention, MlaAttention):
+            mla = model.attention
+            less = (mla.q_rank or 0) + mla.kv_rank + mla.rope_dim + mla.heads * mla.value_dim / tp
+        shared = 3 * moe.shared_experts * (moe.shared_width or moe.expert_width) / tp
+        flat = 3 * (model.dense_width or 0) / tp if model.dense_layers else 0.0
+        # Received inputs and outputs, and gate, up and product inside; selective keeps inputs, gate and up.
+        copies = moe.top_k * split.etp / tp
+        whole = copies * (2 * model.hidden + 3 * moe.expert_width / split.etp)
+        part = copies * (model.hidden + 2 * moe.expert_width / split.etp)
+        return cls(
+            input_bytes=WIDE_BYTES * hidden,
+            attention=attention * (hidden + inner),
+            dense=dense * (hidden + flat),
+            moe=dense * (hidden + shared) + routed * whole,
+            attention_selective=attention * less,
+            dense_selective=dense * (hidden + 2 / 3 * flat),
+            moe_selective=dense * (hidden + 2 / 3 * shared) + routed * part,
+        )
+
+    def bytes(self, modes: ModeCounts) -> float:
+        """Bytes of a token in layers of each mode."""
+        none, selective, full = modes
+        total = self.input_bytes * (none.layers + selective.layers + full.layers)
+        total += none.layers * self.attention + none.dense * self.dense + none.moe * self.moe
+        total += selective.layers * self.attention_selective
+        return total + selective.dense * self.dense_selective + selective.moe * self.moe_selective
+
+
+def kept_bytes(
+    model: Model, workload: TrainingWorkload, split: Split, shapes: tuple[StageShape, ...] | None = None
+) -> tuple[float, ...]:
+    """[pieces] activations of all microbatches in flight at most, kept for the backward pass on one GPU."""
     tokens = float(workload.microbatch * workload.sequence)
-    in_flight = microbatches_in_flight(split.pp, stage, split.microbatches)
-    kept = WIDE_BYTES * tokens * shape.layers * model.hidden / split.tp
-    if workload.recompute == "none":
-        inside = model.hidden / split.tp + attention_width(model, split.tp)
-        dense = shape.dense * (model.hidden / split.tp + dense_width(model, split.tp))
-        moe = shape.moe * (dense_width(model, split.tp) + routed_width(model, split) / split.tp)
-        kept += WIDE_BYTES * tokens * (shape.layers * inside + dense + moe)
-    logits = LOGIT_BYTES * tokens * model.vocabulary / split.tp if shape.last else 0.0
-    return in_flight * kept + layer_working_bytes(model, split, tokens, efficiency.receive_margin.value) + logits
+    kept = KeptElements.of(model, split)
+    return tuple(
+        in_flight(workload, split.pp, piece, split.microbatches) * tokens * kept.bytes(modes)
+        for piece, modes in enumerate(mode_counts(model, workload, split, shapes))
+    )
+
+
+def training_working_bytes(
+    model: Model, workload: TrainingWorkload, split: Split, last: bool, efficiency: Efficiency
+) -> float:
+    """One layer's working set, and the logits where the rank has the head."""
+    tokens = float(workload.microbatch * workload.sequence)
+    logits = LOGIT_BYTES * tokens * model.vocabulary / split.tp if last else 0.0
+    return layer_working_bytes(model, split, tokens, efficiency.receive_margin.value) + logits

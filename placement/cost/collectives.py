@@ -44,19 +44,20 @@ def replica_all_reduce_s(
 ) -> float:
     """Seconds of an all-reduce between GPUs of equal position in `replicas` groups of `gpus_per_replica` GPUs.
 
-    Replicas that share a node reduce over the fast link; the others over the slow one.
+    Replicas that share a node reduce over the fast link; the others over the slow one. Gradients are large: links run at
+    their achieved rate.
     """
     if replicas <= 1:
         return 0.0
     inside = max(1, min(replicas, cluster.gpus_per_node // gpus_per_replica))
     nodes = math.ceil(replicas / inside)
-    time, share = 2 * efficiency.collective_overhead_s.value, efficiency.collective_bandwidth.value
+    time = 2 * efficiency.collective_overhead_s.value
     if inside > 1:
         time += 2 * cluster.fast.latency_s
-        time += 2 * size_bytes * (inside - 1) / inside / (cluster.fast.bytes_per_s * share)
+        time += 2 * size_bytes * (inside - 1) / inside / cluster.fast.bytes_per_s
     if nodes > 1:
         time += 2 * math.ceil(math.log2(nodes)) * cluster.slow.latency_s
-        time += 2 * size_bytes / inside * (nodes - 1) / nodes / (cluster.slow.bytes_per_s * share)
+        time += 2 * size_bytes / inside * (nodes - 1) / nodes / cluster.slow.bytes_per_s
     return time
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from placement.cost.activations import serving_activation_bytes, serving_logit_bytes, training_activation_bytes
+from placement.cost.activations import (
+    kept_bytes,
+    serving_activation_bytes,
+    serving_logit_bytes,
+    training_working_bytes,
+)
 from placement.cost.efficiency import Efficiency, load_efficiency
 from placement.cost.local import LocalParameters
 from placement.cost.passes import decode_microbatches, prefill_budget
@@ -16,6 +21,7 @@ from placement.cost.stages import (
     stage_table,
     stored_tokens,
 )
+from placement.schedules import copies, piece_count, pieces_of_rank
 from placement.split import Split
 from specs.schema import Model, Scenario, ServingWorkload, TrainingWorkload, bytes_of
 
@@ -36,7 +42,7 @@ class MemoryReport:
     """HBM of one GPU of the fullest stage.
 
     Attributes:
-        stage: index of that stage.
+        stage: index of that stage; in training of the rank, which may hold several pieces of the model.
         lines: the uses, in a fixed order.
         capacity_bytes: what the GPU has.
     """
@@ -100,19 +106,28 @@ class MemoryModel:
         self.capacity_bytes = scenario.cluster.gpu.hbm_bytes
         self._local = local or LocalParameters.of(scenario.model, split)
         self._sizes = _ElementBytes.of(scenario.model)
-        table = stages or stage_table(scenario.model, split.pp)
-        self.shapes = table.shapes
         workload = scenario.workload
-        # Stages alike in layers and ends store the same; in training a stage's place counts too (what is in flight).
+        table = stages or stage_table(scenario.model, piece_count(workload, split.pp), split.cut)
+        self.shapes = table.shapes
         self._fixed: dict[int, tuple[MemoryLine, ...]] = {}
         self._kv_per_sequence: dict[int, float] = {}
-        for stage in range(split.pp) if workload.kind == "training" else table.distinct:
-            shape = self.shapes[stage]
-            weights = self._weights(shape)
-            if workload.kind == "training":
-                self._fixed[stage] = self._training_lines(workload, stage, weights)
-            else:
-                self._fixed[stage] = tuple(MemoryLine(name, count * size) for name, count, size in weights)
+        if workload.kind == "training":
+            # A rank's place counts, too: what is in flight there.
+            kept = kept_bytes(scenario.model, workload, split, self.shapes)
+            alike: dict[tuple[StageShape, ...], tuple[MemoryLine, ...]] = {}
+            for rank in range(split.pp):
+                pieces = pieces_of_rank(workload, split.pp, rank)
+                shapes = tuple(self.shapes[piece] for piece in pieces)
+                if shapes not in alike:
+                    alike[shapes] = self._training_lines(workload, shapes)
+                working = training_working_bytes(scenario.model, workload, split, shapes[-1].last, self.efficiency)
+                held = sum(kept[piece] for piece in pieces)
+                self._fixed[rank] = (*alike[shapes], MemoryLine("activations", held + working))
+        else:
+            # Stages alike in layers and ends store the same.
+            for stage in table.distinct:
+                shape = self.shapes[stage]
+                self._fixed[stage] = tuple(MemoryLine(name, count * size) for name, count, size in self._weights(shape))
                 self._kv_per_sequence[stage] = self._kv_bytes(workload, shape)
         reserve = scenario.reserve_gib * 2**30
         self._reserve = MemoryLine("framework reserve", reserve)
@@ -182,26 +197,39 @@ class MemoryModel:
             ("embedding and head", local.ends(shape), size.embedding),
         ]
 
-    def _training_lines(
-        self, workload: TrainingWorkload, stage: int, weights: list[tuple[str, float, float]]
-    ) -> tuple[MemoryLine, ...]:
-        """Weights, gradients and optimizer states under the ZeRO stage, and activations in flight under 1F1B."""
+    def part_bytes(self, shape: StageShape) -> float:
+        """Bytes that layers and ends of a shape store: weights, with states in training or KV cache in serving."""
+        workload = self.scenario.workload
+        if workload.kind == "training":
+            return sum(line.bytes for line in self._training_lines(workload, (shape,)))
+        weights = sum(count * size for _, count, size in self._weights(shape))
+        return weights + self.split.batch * self._kv_bytes(workload, shape)
+
+    def shared_bytes(self, last: bool) -> float:
+        """Bytes of a GPU that no cut moves: reserve, buffers, one working set; with `last` also the head's logits."""
+        workload, batch = self.scenario.workload, self.split.batch
+        total = self._buffers(batch) + self._reserve.bytes
+        if workload.kind == "training":
+            return total + training_working_bytes(self.scenario.model, workload, self.split, last, self.efficiency)
+        logits = serving_logit_bytes(self.scenario.model, self.split, batch) if last else 0.0
+        return total + self._activations(batch) + logits
+
+    def _training_lines(self, workload: TrainingWorkload, shapes: tuple[StageShape, ...]) -> tuple[MemoryLine, ...]:
+        """Weights, gradients and optimizer states of a rank that holds pieces of these shapes, under the ZeRO stage."""
         zero, split = workload.zero_stage, self.split
         lines, gradients, optimizer = [], 0.0, 0.0
-        for name, count, size in weights:
+        for parts in zip(*(self._weights(shape) for shape in shapes), strict=True):
+            name, size = parts[0][0], parts[0][2]
+            count = sum(part[1] for part in parts)
             # An expert's replicas are one per instance; everything else is replicated over attention ranks too.
-            sharers = split.instances * (1 if name == "expert weights" else split.dp)
+            sharers = split.instances * copies(workload) * (1 if name == "expert weights" else split.dp)
             lines.append(MemoryLine(name, count * size / (sharers if zero >= 3 else 1)))
             gradients += count * workload.gradient_bytes_per_parameter / (sharers if zero >= 2 else 1)
             optimizer += count * workload.optimizer_bytes_per_parameter / (sharers if zero >= 1 else 1)
-        activations = training_activation_bytes(
-            self.scenario.model, workload, split, self.shapes[stage], stage, self.efficiency
-        )
         return (
             *lines,
             MemoryLine("gradients", gradients),
             MemoryLine("optimizer states", optimizer),
-            MemoryLine("activations", activations),
         )
 
     def _buffers(self, batch: int) -> float:

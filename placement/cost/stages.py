@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from placement.schedules import piece_count, rank_of_piece
+from placement.split import Split
 from specs.parameters import attention_parameters
-from specs.schema import GqaAttention, Model, bytes_of
+from specs.schema import GqaAttention, Model, Scenario, bytes_of
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,24 @@ class StageShape:
         return self.full + self.sliding
 
 
-def stage_start(layers: int, pp: int, stage: int) -> int:
-    """First layer of a stage under the even cut; earlier stages take the layers left over."""
-    return -(-stage * layers // pp)
+def stage_start(layers: int, pp: int, stage: int, cut: tuple[int, ...] | None = None) -> int:
+    """First layer of a stage under `cut` (layers of each stage), or cut evenly: earlier stages take what is left."""
+    return -(-stage * layers // pp) if cut is None else sum(cut[:stage])
 
 
-def stage_shapes(model: Model, pp: int) -> tuple[StageShape, ...]:
-    """[pp] shape of each stage under the even cut into contiguous layers."""
+def is_sliding(model: Model, layer: int) -> bool:
+    """Whether a layer's attention sees only a window."""
+    return model.sliding is not None and layer % model.sliding.period in model.sliding.layers
+
+
+def stage_shapes(model: Model, pp: int, cut: tuple[int, ...] | None = None) -> tuple[StageShape, ...]:
+    """[pp] shape of each of `pp` contiguous stages, under `cut` (layers of each) or cut evenly."""
     dense = set(model.dense_layers)
-    sliding = model.sliding
     shapes = []
     for stage in range(pp):
-        layers = range(stage_start(model.layers, pp, stage), stage_start(model.layers, pp, stage + 1))
+        layers = range(stage_start(model.layers, pp, stage, cut), stage_start(model.layers, pp, stage + 1, cut))
         n_dense = sum(layer in dense for layer in layers)
-        n_sliding = 0 if sliding is None else sum(layer % sliding.period in sliding.layers for layer in layers)
+        n_sliding = sum(is_sliding(model, layer) for layer in layers)
         shapes.append(
             StageShape(
                 full=len(layers) - n_sliding,
@@ -56,6 +62,17 @@ def stage_shapes(model: Model, pp: int) -> tuple[StageShape, ...]:
             )
         )
     return tuple(shapes)
+
+
+def piece_rows(scenario: Scenario, split: Split) -> tuple[tuple[int, int, int], ...]:
+    """(rank, first layer, layers) of each contiguous piece of the model, in the order of layers."""
+    workload, layers = scenario.workload, scenario.model.layers
+    pieces = piece_count(workload, split.pp)
+    starts = [stage_start(layers, pieces, piece, split.cut) for piece in range(pieces + 1)]
+    return tuple(
+        (rank_of_piece(workload, split.pp, piece), starts[piece], starts[piece + 1] - starts[piece])
+        for piece in range(pieces)
+    )
 
 
 @dataclass(frozen=True)
@@ -72,9 +89,9 @@ class StageTable:
     counts: tuple[int, ...]
 
 
-def stage_table(model: Model, pp: int) -> StageTable:
-    """The stages of `model` cut evenly into `pp`."""
-    shapes = stage_shapes(model, pp)
+def stage_table(model: Model, pp: int, cut: tuple[int, ...] | None = None) -> StageTable:
+    """The stages of `model` cut into `pp`, evenly or as `cut` says."""
+    shapes = stage_shapes(model, pp, cut)
     first: dict[StageShape, int] = {}
     for stage, shape in enumerate(shapes):
         first.setdefault(shape, stage)

@@ -12,6 +12,7 @@ from placement.cost.compute import Product, Roofline, decode_attention_s, prefil
 from placement.cost.efficiency import Efficiency
 from placement.cost.rates import layer_rates, topology_of
 from placement.cost.stages import StageShape, StageTable, local_attention_parameters, stage_table, stored_tokens
+from placement.schedules import piece_count
 from placement.split import Split
 from specs.parameters import dense_ffn_parameters, router_parameters, shared_parameters
 from specs.schema import DataType, Phase, Scenario
@@ -93,7 +94,8 @@ class PassModel:
             self.efficiency.elementwise_passes.value / tp if training else self.efficiency.serving_passes.value
         )
         self._hidden_bytes = model.hidden * WIDE_BYTES
-        self._lay(split, stage_table(model, split.pp))
+        pieces = piece_count(scenario.workload, split.pp)
+        self._lay(split, stage_table(model, pieces, split.cut))
 
     def at_depth(self, split: Split, stages: StageTable) -> PassModel:
         """The model of a split that differs in pp, batch and instances alone; all else is shared."""

@@ -6,13 +6,14 @@ replaced by a prompt, whose prefill holds up the rank's decoding. Prompts that a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from placement.cost.calibration import efficiency_of
 from placement.cost.efficiency import Efficiency
 from placement.cost.passes import decode_context, decode_microbatches, prefill_budget
 from placement.cost.steps import LayerTimes, PassModel
 from placement.cost.training import TrainingStep, training_step
+from placement.cost.training_constants import load_training
 from placement.errors import InputError
 from placement.split import Split
 from specs.schema import Scenario, ServingWorkload
@@ -96,6 +97,15 @@ class ServingPoint:
 
 
 @dataclass(frozen=True)
+class Bunch:
+    """Prompts of an attention rank that arrive together: how many, their passes, and the tokens of one pass."""
+
+    prompts: float
+    passes: float
+    tokens: float
+
+
+@dataclass(frozen=True)
 class PrefillPass:
     """One prefill pass of an attention rank: seconds over all stages, and of the slowest with its overhead."""
 
@@ -154,6 +164,12 @@ class ServingModel:
         host_s = constants.step_overhead_s.value + batch * constants.sequence_overhead_s.value
         return max(stages_s, in_flight * slowest_s) / constants.decode_speed.value + host_s
 
+    def bunch(self, batch: int) -> Bunch:
+        """The prompts that arrive together with `batch` sequences per attention rank."""
+        prompts = 1.0 + self.efficiency.arrival_bunching.value * (batch - 1)
+        tokens = prompts * self.workload.isl
+        return Bunch(prompts, max(1.0, tokens / self.budget), min(tokens, self.budget))
+
     def prefill_pass(self, tokens: float) -> PrefillPass:
         """A pass of `tokens`, at most `budget`."""
         stages_s, slowest_s = self.passes.stage_seconds(self.prefill_times(tokens))
@@ -166,15 +182,11 @@ class ServingModel:
         Prompts arrive in bunches and fill passes of at most `budget` tokens; the first of a bunch is done after its own
         passes, the last after all, and on average a prompt waits for half of what lies between.
         """
-        workload, constants = self.workload, self.efficiency
-        step = self.decode_step_s(batch)
-        bunch = 1.0 + constants.arrival_bunching.value * (batch - 1)
-        tokens = bunch * workload.isl
-        passes = max(1.0, tokens / self.budget)
-        one = self.full_pass if tokens >= self.budget else self.prefill_pass(tokens)
-        prefill = passes * one.slowest_s * self.stall / bunch
-        tpot = (step + batch * prefill / workload.osl) * constants.tpot_case.value
-        passed = one.stages_s + ((self.prompt_passes + passes) / 2 - 1) * one.slowest_s
+        constants, step, bunch = self.efficiency, self.decode_step_s(batch), self.bunch(batch)
+        one = self.full_pass if bunch.tokens >= self.budget else self.prefill_pass(bunch.tokens)
+        prefill = bunch.passes * one.slowest_s * self.stall / bunch.prompts
+        tpot = (step + batch * prefill / self.workload.osl) * constants.tpot_case.value
+        passed = one.stages_s + ((self.prompt_passes + bunch.passes) / 2 - 1) * one.slowest_s
         return ServingPoint(
             decode_step_s=step,
             prefill_s=prefill,
@@ -245,7 +257,11 @@ def predict(
         rate = workload.global_batch * workload.sequence / step.step_s
         return Prediction(
             rate, rate / scenario.cluster.gpus, None, None, None, None, step, breakdown_of(parts, passes, 1.0), (),
-            (_provenance("step_s", constants, times.train_s), _provenance("tokens_per_s", constants, times.train_s)),
+            tuple(
+                # Training has constants of its own.
+                replace(_provenance(figure, constants, times.train_s), provenance=load_training().provenance)
+                for figure in ("step_s", "tokens_per_s")
+            ),
         )  # fmt: skip
     model = ServingModel(scenario, workload, split, times, constants)
     point = model.at(split.batch)

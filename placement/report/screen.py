@@ -123,12 +123,28 @@ def _split(plan: Plan, choice: SplitChoice, lowered_from: int | None) -> list[tu
     return [
         ("split", text),
         ("", considered),
+        *_stages(plan, choice),
         (
             "experts",
             f"{experts} + {split.redundant} redundant in {plan.slots_per_gpu} slots per GPU; dispatch {plan.dispatch}, "
             f"messages {plan.message_rule}",
         ),
     ]
+
+
+def _stages(plan: Plan, choice: SplitChoice) -> list[tuple[str, str]]:
+    """How layers are cut and what they recompute, where that was chosen."""
+    split, said = plan.split, []
+    if split.cut is not None:
+        said.append("layers " + " ".join(map(str, split.cut)))
+    if split.recompute is not None:
+        counts = ((mode, split.recompute.count(mode)) for mode in dict.fromkeys(split.recompute))
+        said.append("recompute " + ", ".join(f"{mode} in {count}" for mode, count in counts))
+    if choice.cut_gain is None:
+        said.append("cut evenly it exceeds HBM")
+    elif choice.cut_gain > 0:
+        said.append(f"{choice.cut_gain:.1%} over the even cut with one mode for all")
+    return [("stages", "; ".join(said))] if said else []
 
 
 def _memory_title(plan: Plan) -> str:

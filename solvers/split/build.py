@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from placement.schedules import schedule_problem
 from placement.split import Split
 from solvers.split.candidates import Degrees
 from specs.schema import Scenario, TrainingWorkload
@@ -20,12 +21,14 @@ def training_split(scenario: Scenario, workload: TrainingWorkload, degrees: Degr
         batch: sequences of an attention rank in a step where that is pinned.
 
     Returns:
-        None where no number of instances divides the global batch.
+        None where no number of instances divides the global batch into what the schedule needs.
     """
     room = scenario.cluster.gpus // (degrees.tp * degrees.dp * degrees.pp)
     for instances in range(room, 0, -1):
         each, rest = divmod(workload.global_batch, degrees.dp * instances)
         if rest or each % workload.microbatch or each == 0 or batch not in (None, each):
+            continue
+        if schedule_problem(scenario.model, workload, degrees.pp, each // workload.microbatch):
             continue
         return _split(scenario, degrees, each, instances, each // workload.microbatch)
     return None

@@ -19,16 +19,25 @@ from placement.cost.stages import StageTable, stage_table
 from placement.cost.steps import PassModel
 from placement.cost.throughput import Prediction, ServingModel, ServingPoint, predict
 from placement.cost.training import training_step
+from placement.cost.training_constants import load_training, pass_constants
 from placement.errors import InputError
+from placement.schedules import piece_count
 from placement.split import Split
 from solvers.split.build import first_split
 from solvers.split.candidates import Degrees, list_candidates
 from solvers.split.infeasible import hbm_error, slo_error
 from solvers.split.pins import check_pins, refuse_empty
+from solvers.split.train import fitting_mode, uniform
+from solvers.stages.choose import best_cut, cut_fits
+from solvers.stop import Stop
 from specs.schema import Pins, Scenario, ServingWorkload
 
 #: Splits reported beside the best.
 RUNNERS_UP = 5
+#: Training candidates beside these that are given a cut of their own.
+CUTS = 24
+#: Share of CP-SAT's default work on one cut, where a rank has several pieces.
+CUT_WORK = 0.1
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class SplitChoice:
         runners_up: the next best, best first.
         idle_gpus: GPUs that the best leaves over.
         thinned: some candidates were left out to bound the search (only on very large clusters or models).
+        cut_gain: rate of the best over that of its degrees cut evenly with one recompute mode for all layers, less 1;
+            None where those exceed HBM.
     """
 
     best: Split
@@ -68,6 +79,7 @@ class SplitChoice:
     runners_up: tuple[RunnerUp, ...]
     idle_gpus: int
     thinned: bool
+    cut_gain: float | None = 0.0
 
 
 def enumerate_splits(
@@ -115,11 +127,17 @@ class _Search:
 
     def __init__(self, scenario: Scenario, pins: Pins, redundant: int | None, efficiency: Efficiency) -> None:
         self.scenario, self.pins, self.redundant, self.efficiency = scenario, pins, redundant, efficiency
+        training = scenario.workload.kind == "training"
+        self.pass_efficiency = pass_constants(efficiency, load_training()) if training else efficiency
         self.stages: dict[int, StageTable] = {}
         self.layers: tuple[tuple[int, int, int], LocalParameters, PassModel] | None = None
         self.top: list[_Priced] = []
         self.dropped: Counter[str] = Counter()
         self.closest: tuple[float, Split] | None = None
+        #: Candidates that exceed HBM cut evenly, or must recompute: a cut of their own may be worth more.
+        self.uncut: list[Split] = []
+        self.hopeful: list[_Priced] = []
+        self.gains: dict[Split, float | None] = {}
         self.best_ttft_s = self.best_tpot_s = self.joint_tpot_s = math.inf
 
     def run(self) -> SplitChoice:
@@ -127,7 +145,10 @@ class _Search:
         for degrees in candidates.degrees:
             self._try(degrees)
         if not self.top:
+            self._cut_what_is_over()
+        if not self.top:
             self._refuse()
+        self._cut_the_best()
         return self._choice(len(candidates.degrees), candidates.thinned)
 
     def _try(self, degrees: Degrees) -> None:
@@ -137,24 +158,32 @@ class _Search:
             self.dropped["the global batch does not divide over the ranks"] += 1
             return
         if degrees.pp not in self.stages:
-            self.stages[degrees.pp] = stage_table(scenario.model, degrees.pp)
+            self.stages[degrees.pp] = stage_table(scenario.model, piece_count(workload, degrees.pp))
         stages = self.stages[degrees.pp]
         key = (degrees.tp, degrees.ep, degrees.dp)
         if self.layers is None or self.layers[0] != key:
             # Candidates of like degrees follow each other, deepest last: they share all that is counted per layer.
             local = LocalParameters.of(scenario.model, split)
-            self.layers = (key, local, PassModel(scenario, split, self.efficiency))
+            self.layers = (key, local, PassModel(scenario, split, self.pass_efficiency))
         _, local, like = self.layers
-        memory = MemoryModel(scenario, split, self.efficiency, stages, local)
-        over = memory.total_bytes(split.batch) - memory.capacity_bytes
+        if workload.kind == "training":
+            split, over = fitting_mode(scenario, workload, split, self.efficiency, stages, local)
+        else:
+            memory = MemoryModel(scenario, split, self.efficiency, stages, local)
+            over = memory.total_bytes(split.batch) - memory.capacity_bytes
         if over > 0:
             self.dropped["exceeds HBM"] += 1
+            self.uncut.append(split)
             if self.closest is None or over < self.closest[0]:
                 self.closest = (over, split)
         elif workload.kind == "training":
             passes = like.at_depth(split, stages)
-            step, _, _ = training_step(scenario, workload, split, None, self.efficiency, passes)
-            self._keep(_Priced(split, workload.global_batch * workload.sequence / step.step_s))
+            step, _, _ = training_step(scenario, workload, split, None, self.efficiency, passes, stages.shapes)
+            tokens = workload.global_batch * workload.sequence
+            self._keep(_Priced(split, tokens / step.step_s))
+            if workload.recompute == "auto" and split != (free := uniform(scenario, split, "none")):
+                step, _, _ = training_step(scenario, workload, free, None, self.efficiency, passes, stages.shapes)
+                self.hopeful.append(_Priced(split, tokens / step.step_s))
         else:
             passes = like.at_depth(split, stages)
             self._try_batches(
@@ -220,6 +249,38 @@ class _Search:
         self.top.sort(key=lambda entry: entry.key)
         del self.top[RUNNERS_UP + 1 :]
 
+    def _cut_the_best(self) -> None:
+        """Gives the best candidates the best cut of their own, and those that without recompute would be better.
+
+        A training candidate that recomputes is tried while its rate without would beat the best found, the highest
+        first, up to CUTS of them.
+        """
+        top, self.top = self.top, []
+        for priced in top:
+            if priced.split.cut is None:
+                self._keep_cut(priced.split)
+            else:
+                self._keep(priced)
+        self.hopeful.sort(key=lambda entry: entry.key)
+        done = {priced.split for priced in top}
+        for priced in self.hopeful[:CUTS]:
+            if priced.tokens_per_s <= self.top[0].tokens_per_s:
+                break
+            if priced.split not in done:
+                self._keep_cut(priced.split)
+
+    def _cut_what_is_over(self) -> None:
+        """Looks for a cut where no candidate fits HBM when it is cut evenly."""
+        for split in self.uncut:
+            if split.pp > 1 and cut_fits(self.scenario, split, self.efficiency):
+                self._keep_cut(split)
+
+    def _keep_cut(self, split: Split) -> None:
+        choice = best_cut(self.scenario, split, self.efficiency, Stop(CUT_WORK))
+        if choice is not None:
+            self.gains[choice.split] = choice.gain
+            self._keep(_Priced(choice.split, choice.tokens_per_s))
+
     def _choice(self, considered: int, thinned: bool) -> SplitChoice:
         scenario, best = self.scenario, self.top[0].split
         dropped = sorted(self.dropped.items(), key=lambda item: (-item[1], item[0]))
@@ -234,6 +295,7 @@ class _Search:
             ),
             idle_gpus=scenario.cluster.gpus - best.gpus,
             thinned=thinned,
+            cut_gain=self.gains.get(best),
         )
 
     def _refuse(self) -> None:
@@ -246,8 +308,9 @@ class _Search:
         if self.closest is None and workload.kind == "training" and self.dropped:
             raise InputError(
                 scenario.name, "workload.global_batch",
-                f"{workload.global_batch} sequences in microbatches of {workload.microbatch} divide over no split",
-                "change global_batch, the microbatch or a pin",
+                f"{workload.global_batch} sequences in microbatches of {workload.microbatch} divide over no split that "
+                f"can run schedule {workload.schedule}",
+                "change global_batch, the microbatch, the schedule or a pin",
             )  # fmt: skip
         if self.closest is None:
             refuse_empty(scenario, self.pins, self.redundant)

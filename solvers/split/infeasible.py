@@ -8,6 +8,7 @@ from placement.errors import InfeasibleError
 from placement.split import Split
 from solvers.split.build import first_split
 from solvers.split.candidates import Degrees, list_candidates
+from solvers.stages.choose import cut_fits
 from specs.fields import MAX_GPUS
 from specs.schema import Pins, Scenario
 
@@ -91,7 +92,9 @@ def _fits(scenario: Scenario, pins: Pins, redundant: int | None, efficiency: Eff
             deepest[key] = degrees
     for degrees in deepest.values():
         split = first_split(scenario, degrees, pins.batch)
-        if split is not None and MemoryModel(scenario, split, efficiency).report().fits:
+        if split is None:
+            continue
+        if MemoryModel(scenario, split, efficiency).report().fits or cut_fits(scenario, split, efficiency):
             return True
     return False
 

@@ -73,7 +73,8 @@ def damaged(draw: st.DrawFn, base: Any) -> Any:
         elif kind == "scale" and isinstance(place[path[-1]], int | float):
             place[path[-1]] = place[path[-1]] * draw(st.sampled_from([-1, 2, 0.5]))
         else:
-            place[path[-1]] = draw(st.sampled_from(JUNK))
+            # A copy: a later change inside it is not to damage the junk itself.
+            place[path[-1]] = copy.deepcopy(draw(st.sampled_from(JUNK)))
     return data
 
 

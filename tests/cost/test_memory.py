@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.activations import microbatches_in_flight
 from placement.cost.memory import MemoryModel, memory_of
 from placement.cost.stages import kv_bytes_per_token, local_attention_parameters, stage_shapes
+from placement.schedules import in_flight
 from placement.split import make_split
 from specs.parameters import attention_parameters, count_parameters
 from tests.cost import scenarios as s
@@ -119,8 +119,8 @@ def test_training_states_under_each_zero_stage() -> None:
 
 
 def test_1f1b_keeps_most_microbatches_in_the_first_stage() -> None:
-    assert [microbatches_in_flight(4, stage, 16) for stage in range(4)] == [4, 3, 2, 1]
-    assert microbatches_in_flight(4, 0, 2) == 2
+    assert [in_flight(s.training(), 4, stage, 16) for stage in range(4)] == [4, 3, 2, 1]
+    assert in_flight(s.training(), 4, 0, 2) == 2
     case = s.scenario(s.small_model(vocabulary=1), workload=s.training())
     split = make_split(case, tp=1, ep=1, pp=4, dp=1, batch=32)
     report = memory_of(case, split)

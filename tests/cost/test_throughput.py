@@ -123,7 +123,7 @@ def test_training_bubble_of_equal_stages_is_the_closed_form() -> None:
     assert step is not None
     assert step.microbatches == 64
     # The head of one token and three transfers make the stages unequal by little.
-    assert step.bubble_share == pytest.approx(3 / (64 + 3), rel=0.05)
+    assert step.bubble_share == pytest.approx(3 / (64 + 3), rel=0.1)
     assert step.step_s > 64 * (step.forward_s + step.backward_s)
 
 
@@ -144,6 +144,7 @@ def test_recompute_costs_one_more_forward() -> None:
     assert a is not None
     assert b is not None
     assert a.forward_s == b.forward_s
-    # One GPU sends nothing: backward is 2 forwards, and 3 with recompute.
-    assert b.backward_s == pytest.approx(2 * b.forward_s)
-    assert a.backward_s == pytest.approx(3 * a.forward_s)
+    # One GPU sends nothing: recompute is another forward pass, but for the head.
+    assert a.backward_s - b.backward_s == pytest.approx(a.forward_s, rel=0.1)
+    assert a.backward_s - b.backward_s < a.forward_s
+    assert 2 * b.forward_s < b.backward_s < 3 * b.forward_s

@@ -80,7 +80,7 @@ def test_collectives_inside_and_across_nodes() -> None:
     assert all_gather_s(cluster, CONSTANTS, 16, 1e9) == pytest.approx(across)
     assert all_reduce_s(cluster, CONSTANTS, 16, 1e9) == pytest.approx(2 * across)
     # Four replicas of whole nodes reduce over the slow link alone.
-    slow = 2 * launch + 2 * 2 * 5e-6 + 2 * 1e9 * 3 / 4 / 50e9 / share
+    slow = 2 * launch + 2 * 2 * 5e-6 + 2 * 1e9 * 3 / 4 / 50e9
     assert replica_all_reduce_s(cluster, CONSTANTS, 4, 4, 1e9) == pytest.approx(slow)
     assert replica_all_reduce_s(cluster, CONSTANTS, 1, 4, 1e9) == 0
 

@@ -169,7 +169,8 @@ def test_every_catalog_scenario_has_a_split_in_seconds(name: str) -> None:
     choice = enumerate_splits(case)
     assert time.process_time() - started < 5
     assert choice.memory.fits
-    assert not choice.thinned
+    # Above 64 nodes the lists are sparse.
+    assert choice.thinned == (case.cluster.nodes > 64)
     if case.pins.ep is not None:
         assert choice.best.ep == case.pins.ep
     if case.workload.kind == "serving":

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from placement.cost.memory import memory_of
 from placement.cost.rates import layer_rates, topology_of
 from placement.errors import InfeasibleError, InputError
-from placement.split import nearest_redundant, redundant_problem
+from placement.split import cut_problem, nearest_redundant, redundant_problem
 from solvers.split.enumerate import enumerate_splits
 from specs.schema import DataTypes, GqaAttention, MlaAttention, Moe, Pins, SlidingWindow
 from tests.cost import scenarios as s
 
 small = st.integers(1, 9)
+SCHEDULES = ["gpipe", "1f1b", "1f1b", "interleaved", "zb_h1", "dualpipe", "dualpipe_v"]
 
 
 @st.composite
@@ -68,6 +69,8 @@ def cases(draw: st.DrawFn) -> Any:
                     global_batch=draw(st.integers(1, 200)),
                     microbatch=draw(st.integers(1, 3)),
                     zero_stage=draw(st.integers(0, 3)),
+                    schedule=draw(st.sampled_from(SCHEDULES)),
+                    recompute=draw(st.sampled_from(["none", "selective", "full", "auto"])),
                 ),
             ]
         )
@@ -105,6 +108,7 @@ def test_a_choice_or_a_refusal(case: Any, fixed: tuple[Pins, Any]) -> None:
     for name in ("tp", "ep", "pp", "dp", "batch"):
         assert getattr(pins, name) in (None, getattr(best, name))
     assert memory_of(case, best).fits
+    assert not cut_problem(case, best)
     assert best.gpus + choice.idle_gpus == case.cluster.gpus
     assert (case.model.moe.experts + best.redundant) == best.slots
     assert best.slots_per_gpu <= case.model.moe.experts

@@ -1,0 +1,181 @@
+"""The predicted training step of DeepSeek-V3's published run against its measured parts.
+
+Rows of `published.csv` whose id starts with `dsv3_train`. The settings are those of the catalog's scenario
+`deepseek_v3_train_h800`. One constant of the prediction, the rate of fp8 weight gradients, was chosen from the row 1W
+(placement/cost/training.yaml); all others come from elsewhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from placement.cost.flops import training_flops_per_token
+from placement.cost.throughput import predict
+from placement.cost.training import TrainingStep
+from placement.errors import InputError
+from placement.split import make_split
+from specs.loading import load_scenario
+from specs.schema import Scenario, TrainingWorkload
+
+SCENARIO = "deepseek_v3_train_h800"
+PREFIX = "dsv3_train"
+#: bf16 peak that the published MFU is counted against, FLOP/s.
+PUBLISHED_PEAK = 989.4e12
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One published figure of the run and its prediction.
+
+    Attributes:
+        id, metric, unit: as in the file.
+        predicted: None where the metric is not one of the model's.
+        fitted: a constant was chosen from this row.
+    """
+
+    id: str
+    metric: str
+    unit: str
+    measured: float
+    predicted: float | None
+    fitted: bool
+
+    @property
+    def error(self) -> float | None:
+        """Predicted over measured, less 1; None without a prediction."""
+        return None if self.predicted is None else self.predicted / self.measured - 1.0
+
+
+@dataclass(frozen=True)
+class TrainingAccuracy:
+    """The rows of the run.
+
+    Attributes:
+        settings: what was predicted, in one line.
+        rows: every row of the file that is of this run, in its order.
+    """
+
+    settings: str
+    rows: tuple[PublishedRow, ...]
+
+    @property
+    def median_error(self) -> float:
+        """Median absolute error of the rows with a prediction."""
+        return statistics.median(abs(row.error) for row in self.rows if row.error is not None)
+
+    @property
+    def worst_error(self) -> float:
+        """Largest absolute error of the rows with a prediction."""
+        return max(abs(row.error) for row in self.rows if row.error is not None)
+
+
+def published_run() -> tuple[Scenario, TrainingWorkload, TrainingStep]:
+    """The scenario of the run and its predicted step."""
+    scenario = load_scenario(SCENARIO)
+    workload, pins = scenario.workload, scenario.pins
+    if workload.kind != "training" or None in (pins.tp, pins.ep, pins.pp, pins.dp):
+        raise InputError(
+            SCENARIO, "pins", "is no training scenario with all degrees pinned", "restore the catalog file"
+        )
+    tp, ep, pp, dp = (degree or 1 for degree in (pins.tp, pins.ep, pins.pp, pins.dp))
+    instances = scenario.cluster.gpus // (tp * dp * pp)
+    split = make_split(scenario, tp, ep, pp, dp, workload.global_batch // (dp * instances), instances=instances)
+    step = predict(scenario, split).step
+    if step is None:
+        raise RuntimeError("a training scenario is predicted without a step")
+    return scenario, workload, step
+
+
+def training_accuracy(path: str | Path) -> TrainingAccuracy:
+    """The run's rows of a file in the format of `shared/measured/published.csv`, each with its prediction.
+
+    Raises:
+        InputError: the file can't be read, has no row of the run, or a value is no number.
+    """
+    scenario, workload, step = published_run()
+    predictions = _predictions(scenario, workload, step)
+    rows = tuple(
+        PublishedRow(
+            id=row["id"],
+            metric=row["metric"],
+            unit=row["unit"],
+            measured=_number(path, row),
+            predicted=predictions.get(row["metric"]),
+            fitted=row["metric"] == "1W",
+        )
+        for row in _read(path)
+        if row["id"].startswith(PREFIX)
+    )
+    if not rows:
+        raise InputError(str(path), "id", f"has no row {PREFIX}*", "give shared/measured/published.csv")
+    pins = scenario.pins
+    settings = (
+        f"{scenario.name}: {scenario.cluster.gpus} {scenario.cluster.gpu.name}, PP {pins.pp}, EP {pins.ep}, "
+        f"TP {pins.tp}, {step.microbatches} microbatches of {workload.microbatch} x {workload.sequence} tokens, "
+        f"{workload.schedule}, recompute {workload.recompute}, ZeRO {workload.zero_stage}, balanced estimate"
+    )
+    return TrainingAccuracy(settings, rows)
+
+
+def _predictions(scenario: Scenario, workload: TrainingWorkload, step: TrainingStep) -> dict[str, float]:
+    """Predicted figures by the file's name of the metric."""
+    tokens, gpus = workload.global_batch * workload.sequence, scenario.cluster.gpus
+    rate = tokens / step.step_s
+    causal, full = (
+        training_flops_per_token(scenario.model, workload.sequence, causal) * rate / gpus for causal in (True, False)
+    )
+    pipeline = step.pipeline
+    return {
+        "tokens/day": rate * 86_400,
+        "time/step": step.step_s,
+        "1F": pipeline.forward_s,
+        "bubble": pipeline.idle_s,
+        "1B": pipeline.backward_s,
+        "1W": pipeline.weight_s,
+        "1F1B": pipeline.pair_s,
+        "opt": step.gradients_s + step.optimizer_s,
+        "TFLOPS non-causal": full / 1e12,
+        "TFLOPS causal": causal / 1e12,
+        "MFU non-causal (vs bf16 peak)": 100 * full / PUBLISHED_PEAK,
+        "MFU causal": 100 * causal / PUBLISHED_PEAK,
+        "GPU-hours per 1T tokens": 1e12 / rate * gpus / 3_600,
+    }
+
+
+def table(accuracy: TrainingAccuracy) -> str:
+    """The rows as text: measured, predicted, error."""
+    lines = [accuracy.settings, f"{'metric':<34}{'measured':>14}{'predicted':>14}{'error':>9}"]
+    for row in accuracy.rows:
+        predicted = "-" if row.predicted is None else f"{row.predicted:,.5g}"
+        error = "-" if row.error is None else f"{row.error:+.1%}"
+        note = "  (a constant was chosen from this row)" if row.fitted else ""
+        lines.append(f"{row.metric + ', ' + row.unit:<34}{row.measured:>14,.5g}{predicted:>14}{error:>9}{note}")
+    return "\n".join(lines)
+
+
+def _read(path: str | Path) -> Sequence[dict[str, str]]:
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(str(path), "", f"can't be read: {error}", "give shared/measured/published.csv") from None
+    missing = {"id", "metric", "unit", "value"} - set(rows[0] if rows else ())
+    if missing:
+        raise InputError(
+            str(path), "columns", f"lacks {', '.join(sorted(missing))}", "give the format of published.csv"
+        )
+    return rows
+
+
+def _number(path: str | Path, row: dict[str, str]) -> float:
+    try:
+        value = float(row["value"])
+    except (TypeError, ValueError):
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise InputError(str(path), f"value of {row['id']}", f"{row['value']} is no positive number", "correct it")
+    return value

@@ -1,0 +1,202 @@
+"""`python -m bench run split_quality`: solved splits against hand recipes and a rival planner."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from placement.commands.running import emit, note
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from bench.split_quality.recipes import Yield
+    from bench.split_quality.rival import Compared
+    from bench.targets import Target
+
+SCENARIOS = ("gpt_oss_120b_gb200_ib", "gpt_oss_120b_gb200_ethernet", "deepseek_r1_gb200_ib", "dgx_a100_175b")
+#: Seconds that a split may take on two cores.
+SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scenario: every recipe, the solved answers, seconds of each solve, and why the best of them wins."""
+
+    scenario: str
+    recipes: tuple[Yield, ...]
+    solved: tuple[Yield, ...]
+    seconds: tuple[float, ...]
+    why: tuple[str, ...]
+
+    @property
+    def best_recipe(self) -> Yield | None:
+        """The recipe of the highest rate."""
+        feasible = [each for each in self.recipes if each.tokens_per_s is not None]
+        return max(feasible, key=lambda each: each.tokens_per_s or 0.0, default=None)
+
+
+@click.command("split_quality")
+@click.option("--scenario", "names", multiple=True, help="Scenario of the catalog. Repeatable. Default: four of them.")
+@click.option("--rival/--no-rival", default=True, show_default=True, help="The rival planner's cases, too.")
+@click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(names: tuple[str, ...], rival: bool, check: bool, as_json: bool) -> None:
+    """Tokens/s of solved splits and deployments over the best hand recipe, in one cost model, and why they differ."""
+    from bench.split_quality.rival import CASES, compare
+    from bench.targets import check_targets
+
+    rows = []
+    for name in names or SCENARIOS:
+        note(f"{name}")
+        rows.append(run_scenario(name))
+    compared = []
+    for case in CASES if rival else ():
+        note(case.name)
+        compared.append(compare(case))
+    targets = _targets(rows)
+    emit(json.dumps(_record(rows, compared), indent=1) if as_json else _text(rows, compared, targets))
+    if check:
+        check_targets(targets)
+
+
+def run_scenario(name: str) -> Row:
+    """All recipes and solved answers of one scenario."""
+    from bench.split_quality.costs import explanation, token_cost, training_explanation
+    from bench.split_quality.recipes import recipe_yield, recipes_of, solved_yield
+    from placement.cost.pools import Role
+    from specs.loading import load_scenario
+
+    scenario = load_scenario(name)
+    recipes = tuple(recipe_yield(scenario, recipe) for recipe in recipes_of(scenario))
+    modes: tuple[tuple[str, tuple[Role, ...]], ...] = (("solved, aggregated", ("aggregated",)),)
+    if scenario.workload.kind == "serving":
+        modes = (*modes, ("solved, mixed", ("aggregated", "prefill", "decode")))
+    solved, seconds = [], []
+    for label, roles in modes:
+        started = time.perf_counter()
+        solved.append(solved_yield(scenario, label, roles))
+        seconds.append(time.perf_counter() - started)
+    row = Row(name, recipes, tuple(solved), tuple(seconds), ())
+    best = row.best_recipe
+    why: list[str] = []
+    for each in solved:
+        if best is None or each.tokens_per_s is None:
+            continue
+        if scenario.workload.kind == "serving":
+            text = explanation(token_cost(scenario, each.kinds), token_cost(scenario, best.kinds), best.name)
+        else:
+            text = training_explanation(scenario, each.split, best.split, best.name)
+        why.append(f"{each.name}: {text}")
+    return Row(name, recipes, tuple(solved), tuple(seconds), tuple(why))
+
+
+def _targets(rows: Sequence[Row]) -> list[Target]:
+    from bench.targets import Target
+
+    targets = []
+    for row in rows:
+        best = row.best_recipe
+        for each, seconds in zip(row.solved, row.seconds, strict=True):
+            if best is not None and best.tokens_per_s and each.tokens_per_s:
+                same = each.name != "solved, aggregated" or all(c.role == "aggregated" for c, _ in best.kinds)
+                if same:
+                    ratio = each.tokens_per_s / best.tokens_per_s
+                    targets.append(Target(f"{row.scenario}, {each.name} over the best recipe", ratio, 1.0, "x", True))
+            targets.append(Target(f"{row.scenario}, {each.name}", seconds, SECONDS, "s"))
+    return targets
+
+
+def _text(rows: Sequence[Row], compared: Sequence[Compared], targets: Sequence[Target]) -> str:
+    from rich.text import Text
+
+    from bench.split_quality.rival import told
+    from bench.targets import target_table
+    from placement.report.text import columns, heading, rendered
+
+    parts: list[RenderableType] = []
+    for row in rows:
+        best = row.best_recipe
+        table = []
+        for each in (*row.recipes, *row.solved):
+            rate = "-" if each.tokens_per_s is None else f"{each.tokens_per_s:,.0f}"
+            over = (
+                f"{each.tokens_per_s / best.tokens_per_s:.2f}x"
+                if best is not None and best.tokens_per_s and each.tokens_per_s
+                else "-"
+            )
+            table.append([each.name, rate, over])
+        parts += [heading(row.scenario), columns(("", "tokens/s", "over the best recipe"), table)]
+        for each in (*row.recipes, *row.solved):
+            parts.append(Text(f"  {each.name}: {_how(each)}"))
+        parts += [Text(f"  why, {line}") for line in row.why] + [Text()]
+    for each_case in compared:
+        case = each_case.case
+        table = [
+            [
+                f"aiconfigurator 0.12: DP{case.dp} EP{case.ep} batch {case.batch}, its own figure",
+                f"{case.per_gpu:,.0f}",
+            ],
+            ["the same split in this cost model", f"{each_case.its_split_here:,.0f}"],
+        ]
+        for ours in each_case.ours:
+            per_gpu = 0.0 if ours.tokens_per_s is None else ours.tokens_per_s / case.gpus
+            table.append([f"{ours.name}: {told(ours.kinds)}"[:100], f"{per_gpu:,.0f}"])
+        parts += [
+            heading(case.name, "  tokens/s per GPU"),
+            columns(("", "tokens/s/GPU"), table),
+            Text(f"  its split here: TTFT {each_case.its_ttft_ms:,.0f} ms, TPOT {each_case.its_tpot_ms:.1f} ms"),
+            Text(),
+        ]
+    if targets:
+        parts.append(target_table(targets))
+    return rendered(parts)
+
+
+def _how(each: Yield) -> str:
+    from bench.split_quality.rival import told
+
+    if each.kinds:
+        return told(each.kinds)
+    if each.split is not None:
+        s = each.split
+        return f"TP{s.tp} EP{s.ep} PP{s.pp} DP{s.dp}, {s.instances} instances"
+    return f"not feasible: {each.why}"
+
+
+def _record(rows: Sequence[Row], compared: Sequence[Compared]) -> dict[str, Any]:
+    return {
+        "scenarios": [
+            {
+                "scenario": row.scenario,
+                "ways": [
+                    {"name": each.name, "tokens_per_s": each.tokens_per_s, "how": _how(each)}
+                    for each in (*row.recipes, *row.solved)
+                ],
+                "seconds": list(row.seconds),
+                "why": list(row.why),
+            }
+            for row in rows
+        ],
+        "rival": [
+            {
+                "case": each.case.name,
+                "claimed_per_gpu": each.case.per_gpu,
+                "its_split_here_per_gpu": each.its_split_here,
+                "ours": [
+                    {
+                        "mode": ours.name,
+                        "per_gpu": None if ours.tokens_per_s is None else ours.tokens_per_s / each.case.gpus,
+                        "how": _how(ours),
+                    }
+                    for ours in each.ours
+                ],
+            }
+            for each in compared
+        ],
+    }

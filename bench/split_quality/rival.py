@@ -1,0 +1,98 @@
+"""Another planner's answers beside ours, on its own cases: aiconfigurator 0.12."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.split_quality.recipes import Yield, solved_yield
+from placement.cost.pools import aggregated_point
+from placement.cost.throughput import ServingModel
+from placement.split import make_split
+from solvers.deploy.problem import Column
+from specs.loading import load_cluster, load_model
+from specs.schema import DataType, Model, Scenario, ServingWorkload
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case with the rival's answer.
+
+    Attributes:
+        dp, ep, batch: of its instances, per attention rank. per_gpu: its tokens/s per GPU. seconds: it took.
+    """
+
+    name: str
+    model: str
+    cluster: str
+    gpus: int
+    dp: int
+    ep: int
+    batch: int
+    per_gpu: float
+    seconds: float | None
+    types: tuple[tuple[str, DataType], ...] = ()
+
+
+#: ISL 4,000, OSL 1,000, TTFT 2 s, TPOT 30 ms.
+CASES = (
+    Case(
+        "gpt-oss-120b on 32 GB200", "gpt_oss_120b", "gb200_nvl72_ib", 32, 2, 2, 320, 11_222.0, 23.0,
+        (("compute", "fp8"), ("kv_cache", "fp8")),
+    ),
+    Case("DeepSeek-R1 on 32 H200", "deepseek_r1", "h200_hgx_ib", 32, 16, 16, 9, 280.0, None, (("kv_cache", "fp8"),)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A case: the rival's claim, its split in our cost model, and our answers with their tokens/s per GPU."""
+
+    case: Case
+    its_split_here: float
+    its_tpot_ms: float
+    its_ttft_ms: float
+    ours: tuple[Yield, ...]
+
+
+def scenario_of(case: Case) -> Scenario:
+    """The case as a scenario: whole nodes, or the part of a rack that it names."""
+    cluster = load_cluster(case.cluster)
+    nodes, rest = divmod(case.gpus, cluster.gpus_per_node)
+    if rest:
+        cluster = cluster.model_copy(update={"nodes": 1, "gpus_per_node": case.gpus})
+    else:
+        cluster = cluster.model_copy(update={"nodes": nodes})
+    model: Model = load_model(case.model)
+    model = model.model_copy(update={"types": model.types.model_copy(update=dict(case.types))})
+    workload = ServingWorkload(kind="serving", name="4000_1000", isl=4000, osl=1000, ttft_ms=2000.0, tpot_ms=30.0)
+    return Scenario(name=case.name, model=model, cluster=cluster, workload=workload)
+
+
+def compare(case: Case) -> Compared:
+    """Our cost model's view of the rival's answer, and our own answers."""
+    scenario = scenario_of(case)
+    workload = scenario.workload
+    if workload.kind != "serving":
+        raise TypeError("the cases serve")
+    split = make_split(scenario, 1, case.ep, 1, case.dp, case.batch, instances=1)
+    point = aggregated_point(ServingModel(scenario, workload, split), case.batch)
+    ours = (
+        solved_yield(scenario, "aggregated", ("aggregated",)),
+        solved_yield(scenario, "mixed", ("aggregated", "prefill", "decode")),
+    )
+    return Compared(
+        case, point.requests_per_s * workload.osl / case.dp, (point.tpot_s or 0.0) * 1e3, (point.ttft_s or 0.0) * 1e3,
+        ours,
+    )  # fmt: skip
+
+
+def told(kinds: Sequence[tuple[Column, int]]) -> str:
+    """Columns in words."""
+    words = []
+    for column, count in kinds:
+        s = column.split
+        degrees = " ".join(f"{n}{d}" for n, d in (("TP", s.tp), ("EP", s.ep), ("PP", s.pp), ("DP", s.dp)) if d > 1)
+        batch = "" if column.role == "prefill" else f" batch {s.batch}"
+        words.append(f"{count} {column.role} {degrees or 'on one GPU'}{batch}")
+    return "; ".join(words)

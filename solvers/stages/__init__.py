@@ -1,0 +1,1 @@
+"""Cuts of a model's layers into pipeline stages, with recompute per layer."""

@@ -1,0 +1,48 @@
+"""What a stage solver gives back, scored by placement.stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from placement.stages import CutScore, StageCut, StageProblem, score_cut
+
+
+@dataclass(frozen=True)
+class StageAnswer:
+    """An answer with its score.
+
+    Attributes:
+        bound: proven lower bound of the objective; optimal: the solver says that nothing is better.
+        source: which solver it is from.
+    """
+
+    answer: StageCut
+    score: CutScore
+    bound: float
+    optimal: bool
+    source: str
+
+    @classmethod
+    def of(cls, problem: StageProblem, answer: StageCut, bound: float, source: str, optimal: bool) -> Self:
+        """The answer, scored in floats whatever the solver counted in."""
+        return cls(answer, score_cut(problem, answer), bound, optimal, source)
+
+
+def spread_options(problem: StageProblem, cut: Sequence[int], choices: Sequence[Sequence[Sequence[int]]]) -> StageCut:
+    """The answer in which, of each piece and kind, so many layers take each option (the later options come first).
+
+    Args:
+        choices: [pieces][kinds][options] layers.
+    """
+    options, first = [], 0
+    for layers, choice in zip(cut, choices, strict=True):
+        left = [list(counts) for counts in choice]
+        for layer in range(first, first + layers):
+            counts = left[problem.layers[layer]]
+            option = max(i for i, count in enumerate(counts) if count > 0)
+            counts[option] -= 1
+            options.append(option)
+        first += layers
+    return StageCut(tuple(cut), tuple(options))

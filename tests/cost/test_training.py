@@ -1,0 +1,180 @@
+"""The training step's parts: recompute, ZeRO traffic, group-limited messages, published FLOP counts."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from placement.cost.balanced import BalancedLayer
+from placement.cost.efficiency import load_efficiency
+from placement.cost.flops import training_flops_per_token
+from placement.cost.layers import group_limited
+from placement.cost.memory import memory_of
+from placement.cost.rates import layer_rates, topology_of
+from placement.cost.throughput import MoeTimes, predict
+from placement.cost.training import TrainingModel, TrainingStep
+from placement.errors import InputError
+from placement.problem import Topology
+from placement.split import Split, cut_problem, make_split
+from specs.schema import Cluster, MessageRule, Moe
+from tests.cost import scenarios as s
+
+
+def step_of(
+    split_changes: dict[str, Any] | None = None, cluster: Cluster | None = None, **changes: Any
+) -> TrainingStep:
+    case = s.scenario(workload=s.training(**changes), cluster=cluster or s.cluster(4, 4))
+    split = make_split(case, tp=1, ep=4, pp=2, dp=4, batch=8)
+    step = predict(case, split).step
+    assert step is not None
+    return step
+
+
+def test_recompute_costs_time_and_saves_memory() -> None:
+    steps, needs = [], []
+    for mode in ("none", "selective", "full"):
+        case = s.scenario(workload=s.training(recompute=mode))
+        split = make_split(case, tp=1, ep=4, pp=2, dp=4, batch=16)
+        step = predict(case, split).step
+        assert step is not None
+        steps.append(step.step_s)
+        needs.append(memory_of(case, split).line("activations"))
+        # What a split says of all layers is what a workload says.
+        own = s.scenario(workload=s.training(recompute="auto"))
+        given = replace(split, recompute=(mode,) * 12)
+        assert memory_of(own, given) == memory_of(case, split)
+        assert predict(own, given).step == step
+    assert steps == sorted(steps)
+    assert needs == sorted(needs, reverse=True)
+    auto = s.scenario(workload=s.training(recompute="auto"))
+    assert predict(auto, make_split(auto, 1, 4, 2, 4, 16)).step == step
+
+
+def test_recompute_of_some_layers_lies_between() -> None:
+    case = s.scenario(workload=s.training(recompute="auto"))
+    split = make_split(case, tp=1, ep=4, pp=2, dp=4, batch=16)
+    times = []
+    for count in range(0, 13, 3):
+        modes = ("full",) * count + ("none",) * (12 - count)
+        step = predict(case, replace(split, recompute=modes)).step
+        assert step is not None
+        times.append(step.step_s)
+    assert times == sorted(times)
+    assert len(set(times)) == 5
+
+
+def test_zero_stages_move_what_they_share() -> None:
+    by_stage = [step_of(zero_stage=stage).gradients_s for stage in range(4)]
+    # Weights are gathered in 2 bytes, gradients reduced in 4: (4 + 2) / (4 + 4) of an all-reduce of gradients.
+    assert by_stage[1] == pytest.approx(0.75 * by_stage[0], rel=0.05)
+    assert by_stage[2] >= by_stage[1] * (1 - 1e-9)
+    assert step_of(zero_stage=1).optimizer_s < step_of(zero_stage=0).optimizer_s / 2
+    # A slow network: what a microbatch moves under ZeRO 2 and 3 no longer hides.
+    slow = s.cluster(4, 4)
+    slow = slow.model_copy(update={"slow": slow.slow.model_copy(update={"gb_per_s": 0.5})})
+    exposed = [step_of(cluster=slow, zero_stage=stage).gradients_s for stage in range(4)]
+    assert exposed[3] > exposed[2] > 2 * exposed[1]
+
+
+def test_one_replica_reduces_nothing() -> None:
+    case = s.scenario(workload=s.training(zero_stage=1), cluster=s.cluster(1, 1))
+    step = predict(case, make_split(case, 1, 1, 1, 1, 64)).step
+    assert step is not None
+    assert step.gradients_s == 0
+    assert step.optimizer_s > 0
+
+
+def test_scored_moe_time_replaces_the_estimate() -> None:
+    case = s.scenario(workload=s.training())
+    split = make_split(case, tp=1, ep=4, pp=2, dp=4, batch=16)
+    slow, fast = (predict(case, split, MoeTimes(train_s=time)).step for time in (2e-3, 1e-3))
+    assert slow is not None
+    assert fast is not None
+    # Six layers on a rank, each a millisecond longer, and the routed element-wise work in proportion.
+    assert slow.forward_s - fast.forward_s == pytest.approx(6e-3, rel=0.6)
+    assert slow.forward_s - fast.forward_s >= 6e-3
+
+
+@pytest.mark.parametrize("rule", ["per_node", "per_rank"])
+def test_group_limited_messages_match_draws(rule: MessageRule) -> None:
+    model = s.small_model(moe=Moe(experts=32, top_k=4, expert_width=512, groups=8, top_groups=3))
+    case = s.scenario(model, cluster=s.cluster(4, 4), message_rule=rule)
+    split = make_split(case, tp=1, ep=16, pp=1, dp=16, batch=1, redundant=0)
+    topology = topology_of(case, split)
+    plain = BalancedLayer.of(layer_rates(case, split, "prefill", 1.0), topology, 2, 32, 4, rule, 2.0)
+    layer = group_limited(plain, topology, model, rule)
+    draw, nodes, ranks, count = random.Random(1), 0, 0, 20_000
+    for _ in range(count):
+        groups = draw.sample(range(8), 3)
+        experts = draw.sample([4 * group + i for group in groups for i in range(4)], 4)
+        nodes += len({expert // 8 for expert in experts})
+        ranks += len({expert // 2 for expert in experts})
+    touched = nodes if rule == "per_node" else ranks
+    per_token = touched / count * (3 / 4)
+    assert layer.slow_messages == pytest.approx(per_token, rel=0.02)
+    assert layer.reach == pytest.approx(ranks / count / 16, rel=0.02)
+    assert layer.slow_messages < plain.slow_messages
+
+
+def test_ungrouped_or_straddling_groups_are_left_alone() -> None:
+    model = s.small_model(moe=Moe(experts=8, top_k=2, expert_width=512, groups=2, top_groups=1))
+    case = s.scenario(model)
+    split = make_split(case, tp=1, ep=8, pp=1, dp=8, batch=1)
+    layer = BalancedLayer.of(layer_rates(case, split, "prefill", 1.0), Topology(8, 4), 1, 8, 2, "per_node", 2.0)
+    assert group_limited(layer, Topology(8, 1), model, "per_node") == layer
+    assert group_limited(layer, Topology(8, 4), s.small_model(), "per_node") == layer
+    assert group_limited(layer, Topology(8, 4), model, "per_expert") == layer
+
+
+def test_flops_are_those_that_the_published_mfu_counts() -> None:
+    # arXiv 2505.09343, table 4: 385 and 432 TFLOP/s at 19.926 s, 2,048 GPUs, 15,360 x 4,096 tokens.
+    rate = 15_360 * 4_096 / 19.926 / 2_048
+    model = s.deepseek_v3()
+    assert training_flops_per_token(model, 4096) * rate == pytest.approx(385e12, rel=0.01)
+    assert training_flops_per_token(model, 4096, causal=False) * rate == pytest.approx(432e12, rel=0.01)
+    sliding = training_flops_per_token(s.gpt_oss(), 4096)
+    assert sliding < training_flops_per_token(s.gpt_oss().model_copy(update={"sliding": None}), 4096)
+
+
+def test_a_cut_moves_time_between_stages() -> None:
+    case = s.scenario(workload=s.training(recompute="none"))
+    split = make_split(case, tp=1, ep=4, pp=2, dp=4, batch=16)
+    even = TrainingModel(case, s.training(recompute="none"), split, load_efficiency()).pieces()
+    shifted = TrainingModel(case, s.training(recompute="none"), replace(split, cut=(8, 4)), load_efficiency()).pieces()
+    assert sum(p.serial_s for p in even) == pytest.approx(sum(p.serial_s for p in shifted))
+    assert shifted[0].forward_s > even[0].forward_s
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"cut": (6, 6)}, ""),
+        ({"cut": (6, 5)}, "holds 11 layers"),
+        ({"cut": (4, 4, 4)}, "3 pieces, the schedule 2"),
+        ({"recompute": ("full",) * 11}, "given for 11 layers"),
+        ({"recompute": ("full",) * 12}, ""),
+    ],
+)
+def test_cuts_that_do_not_fit_the_model_are_named(changes: dict[str, Any], problem: str) -> None:
+    case = s.scenario(workload=s.training())
+    split = make_split(case, tp=1, ep=4, pp=2, dp=4, batch=16)
+    said = cut_problem(case, replace(split, **changes))
+    assert problem in said
+    assert bool(problem) == bool(said)
+    serving = s.scenario()
+    own = replace(make_split(serving, 1, 4, 2, 4, 4), recompute=("full",) * 12)
+    assert "recompute" in cut_problem(serving, own)
+
+
+def test_an_empty_piece_is_refused() -> None:
+    with pytest.raises(InputError, match="a piece has no layer"):
+        Split(1, 1, 2, 1, 1, 1, 0, 8, cut=(12, 0))
+
+
+def test_schedules_that_a_split_can_not_run_are_refused() -> None:
+    case = s.scenario(workload=s.training(schedule="dualpipe"))
+    with pytest.raises(InputError, match="dualpipe needs"):
+        make_split(case, tp=1, ep=4, pp=2, dp=4, batch=3)
