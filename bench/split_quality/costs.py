@@ -9,6 +9,9 @@ from placement.cost.throughput import ServingModel, breakdown_of, predict
 from solvers.deploy.problem import Column
 from specs.schema import Scenario, ServingWorkload
 
+#: Deployments within this share of each other count as the same.
+SAME = 1e-3
+
 
 @dataclass(frozen=True)
 class TokenCost:
@@ -68,6 +71,8 @@ def _parts(scenario: Scenario, workload: ServingWorkload, column: Column) -> dic
 
 def explanation(ours: TokenCost, theirs: TokenCost, name: str, most: int = 3) -> str:
     """The largest differences between two deployments, in words."""
+    if abs(ours.total / theirs.total - 1) < SAME:
+        return f"{name}, at its best degrees, is the same: {ours.total:.1f} us of a GPU for each output token"
     mine, other = dict(ours.parts), dict(theirs.parts)
     gains = sorted(((other.get(k, 0.0) - mine.get(k, 0.0), k) for k in {*mine, *other}), reverse=True)
     saved = [f"{k} {mine.get(k, 0.0):.1f} against {other.get(k, 0.0):.1f}" for gain, k in gains[:most] if gain > 0]
@@ -87,8 +92,11 @@ def training_explanation(scenario: Scenario, ours: object, theirs: object, name:
     mine, other = predict(scenario, ours).step, predict(scenario, theirs).step
     if mine is None or other is None:
         return ""
+    if abs(mine.step_s / other.step_s - 1) < SAME:
+        return f"{name}, at its best degrees, is the same: a step of {mine.step_s:.2f} s"
     return (
         f"step {mine.step_s:.2f} s against {other.step_s:.2f} of {name}: bubble {mine.bubble_share:.1%} against "
         f"{other.bubble_share:.1%}; forward {mine.forward_s * mine.microbatches:.2f} against "
-        f"{other.forward_s * other.microbatches:.2f} s; gradients {mine.gradients_s:.2f} against {other.gradients_s:.2f} s"
+        f"{other.forward_s * other.microbatches:.2f} s; gradients {mine.gradients_s:.2f} "
+        f"against {other.gradients_s:.2f} s"
     )

@@ -59,7 +59,7 @@ def recipes_of(scenario: Scenario) -> tuple[Recipe, ...]:
     training = scenario.workload.kind == "training"
     deep = [d for d in powers(scenario.model.layers) if scenario.model.layers % d == 0] if training else [1]
     found = [
-        Recipe("TP only", ((whole, tuple(Pins(tp=t, dp=1, ep=1, pp=p) for t in fits for p in deep)),), "common default"),
+        Recipe("TP only", ((whole, tuple(Pins(tp=t, dp=1, ep=1, pp=p) for t in fits for p in deep)),), "a default"),
         Recipe(
             "EP only", ((whole, tuple(Pins(tp=1, dp=d, ep=d, pp=p) for d in fits if d > 1 for p in deep)),),
             "attention data-parallel, experts over the same GPUs",
@@ -86,7 +86,7 @@ PUBLISHED = {
             ("prefill", tuple(Pins(tp=1, dp=d, ep=d, pp=1) for d in (2, 4))),
             ("decode", tuple(Pins(tp=1, dp=d, ep=d, pp=1) for d in (36, 72))),
         ),
-        "SGLang on GB200 (2025-09-25): prefill on 2 to 4, decode on 48 of the GPUs; here the divisors of a rack beside 48",
+        "SGLang on GB200 (2025-09-25): prefill on 2 to 4 GPUs, decode on 48; here the divisors of a rack beside 48",
     ),
     ("moe_175b", 8): Recipe(
         "published: TP 8, PP 8 to 16",
