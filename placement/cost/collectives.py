@@ -44,8 +44,8 @@ def replica_all_reduce_s(
 ) -> float:
     """Seconds of an all-reduce between GPUs of equal position in `replicas` groups of `gpus_per_replica` GPUs.
 
-    Replicas that share a node reduce over the fast link; the others over the slow one. Gradients are large: links run at
-    their achieved rate.
+    Replicas that share a node reduce over the fast link; the others over the slow one. Gradients are large: links
+    run at their achieved rate.
     """
     if replicas <= 1:
         return 0.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from placement.cost.cuts import stage_problem
 from placement.cost.calibration import efficiency_of
+from placement.cost.cuts import stage_problem
 from placement.cost.efficiency import Efficiency
 from placement.cost.memory import memory_of
 from placement.cost.throughput import predict
