@@ -40,6 +40,8 @@ from placement.result import Status
 from placement.sources import Holdout, Routing, load_routing
 from placement.split import Split
 from solvers.base import UnsupportedError
+from solvers.deploy.balance import PlacedLayers
+from solvers.deploy.replicas import with_replicas
 from solvers.planner import TOLERANCE, LayerAnswer, plan_layers
 from solvers.registry import BASELINES, get_solver
 from solvers.split.enumerate import SplitChoice, enumerate_splits
@@ -89,6 +91,9 @@ def make_plan(scenario: Scenario, options: SolveOptions, progress: Progress, wit
     mixture = options.tail >= 1.0
     routing = load_routing(scenario, options.traces, options.seed, _holdout(options), options.windows, mixture)
     objective: Objective = options.objective or ("load" if routing.counts_only else "time")
+    if scenario.redundant == "auto" and scenario.workload.kind == "serving":
+        progress.stage("weighing redundant experts")
+        choice = with_replicas(scenario, choice, PlacedLayers(routing.solved_on))
     routing_done = time.perf_counter()
 
     split = choice.best

@@ -126,6 +126,19 @@ def list_columns(
     )  # fmt: skip
 
 
+def price(scenario: Scenario, degrees: Sequence[Degrees], pins: Pins, placed: Placed) -> list[Column]:
+    """Aggregated columns of given degrees, each at its largest batch; those that a faster one of their size rules out,
+    HBM or an objective forbids are left out.
+
+    Raises:
+        InputError: a training scenario.
+    """
+    if scenario.workload.kind != "serving":
+        raise InputError(scenario.name, "workload", "is training; only serving is deployed", "use solve")
+    search = _PoolSearch(0, scenario, scenario.workload, pins, None, placed)
+    return search.price(degrees, ("aggregated",))
+
+
 def undominated(columns: Sequence[Column], room: int, dropped: Counter[tuple[Role, str]]) -> list[Column]:
     """The columns of one pool that are neither slower than one of as many GPUs nor than several smaller instances.
 
@@ -192,7 +205,7 @@ class _PoolSearch:
         """Every configuration with the fewest redundant experts, or as many as are asked for."""
         candidates = list_candidates(self.scenario, self.pins, self.redundant)
         self.thinned = candidates.thinned
-        return self._price(candidates.degrees, roles)
+        return self.price(candidates.degrees, roles)
 
     def with_replicas(self, columns: Sequence[Column], roles: Sequence[Role]) -> list[Column]:
         """The fastest columns of each role and size again with more redundant experts: balance and traffic for KV."""
@@ -209,9 +222,10 @@ class _PoolSearch:
             if not redundant_problem(model, s.ep, s.redundant + more * s.ep)
         }
         order = sorted(degrees, key=lambda d: (d.tp, d.ep, d.dp, d.redundant, d.pp))
-        return self._price(order, roles)
+        return self.price(order, roles)
 
-    def _price(self, degrees_list: Sequence[Degrees], roles: Sequence[Role]) -> list[Column]:
+    def price(self, degrees_list: Sequence[Degrees], roles: Sequence[Role]) -> list[Column]:
+        """Columns of given degrees in every role."""
         found: list[Column] = []
         shared: tuple[tuple[int, int, int, int], LocalParameters, PassModel] | None = None
         for degrees in degrees_list:
