@@ -29,8 +29,10 @@ COLUMNS = (
 MODELS = {
     "deepseek": "deepseek_r1",
     "gpt-oss-120b": "gpt_oss_120b",
+    "gpt-oss-20b": "gpt_oss_20b",
     "kimi-k2": "kimi_k2",
     "qwen3-235b": "qwen3_235b",
+    "qwen3-30b": "qwen3_30b_a3b",
 }
 #: Longer names first: a GB200 is no B200.
 CLUSTERS = {
@@ -183,7 +185,7 @@ def _model(entry: Entry, cluster: Cluster, engine: Engine | None) -> Model:
         types["kv_cache"] = "bf16"
     if "bf16 attn" in entry["dtype"]:
         types["attention"] = "bf16"
-    if name == "gpt_oss_120b" and generation == "hopper":
+    if name.startswith("gpt_oss") and generation == "hopper":
         # The page's options keep Hopper's cache in the model's own type.
         types["kv_cache"] = "bf16"
     return model.model_copy(update={"types": model.types.model_copy(update=dict(types))})

@@ -20,8 +20,10 @@ MODELS = {
     "deepseek-r1": "deepseek_r1",
     "deepseek-v3": "deepseek_r1",
     "gpt-oss-120b": "gpt_oss_120b",
+    "gpt-oss-20b": "gpt_oss_20b",
     "qwen3-235b-a22b": "qwen3_235b",
     "qwen3-235b-a22b-fp8": "qwen3_235b",
+    "qwen3-30b-a3b": "qwen3_30b_a3b",
     "kimi-k2": "kimi_k2",
     "mixtral-8x7b": "mixtral_8x7b",
 }

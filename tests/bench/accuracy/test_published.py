@@ -32,7 +32,7 @@ def write(path: Path, *rows: dict[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model": "gpt-oss-20b"}, "no model 'gpt-oss-20b'"),
+        ({"model": "Llama-4-Maverick"}, "no model 'Llama-4-Maverick'"),
         ({"hardware": "an abacus"}, "no cluster"),
         ({"gpus": ""}, "not stated"),
         ({"unit": "x"}, "not a throughput"),
