@@ -273,7 +273,7 @@ def _migrated(case: _Case, points: Sequence[int], options: MigrateOptions, progr
         answers.append(
             LayerAnswer(
                 point.slots, point.fractions, point.score, Status.OPTIMAL if optimal else Status.FEASIBLE, ended,
-                min(full.bound, point.score.objective), full.bound_source, 0.0,
+                full.bound, full.bound_source, 0.0,
             )
         )  # fmt: skip
     free = tuple(replace(problem, current=None, fixed=None) for problem in case.problems)

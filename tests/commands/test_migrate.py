@@ -1,10 +1,13 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from placement.commands import migrating
 from placement.plan import read_plan
 from tests.commands.conftest import Done, finish, process
 
@@ -49,6 +52,20 @@ def test_a_migrated_plan_verifies_and_keeps_the_budget(call: Callable[..., Done]
     assert verified.code == 0, verified.out
     assert "could not" not in verified.out
     assert call("evaluate", "--plan", str(out), "--trace", str(folder / "b.npz")).code == 0
+
+
+def test_a_bound_above_the_objective_is_a_bug_and_not_masked(
+    call: Callable[..., Done], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = migrating.layer_fronts
+
+    def wrong(*args: Any) -> Any:
+        fronts = true(*args)
+        return replace(fronts, full=tuple(replace(answer, bound=answer.bound * 1e3) for answer in fronts.full))
+
+    monkeypatch.setattr(migrating, "layer_fronts", wrong)
+    with pytest.raises(RuntimeError, match="above the objective"):
+        call(*_args(folder, "--max-moves", "2", "--out", str(tmp_path / "new.json")))
 
 
 def test_a_transfer_limit_is_kept(call: Callable[..., Done], folder: Path) -> None:
