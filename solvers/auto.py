@@ -10,7 +10,7 @@ from placement.problem import IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from placement.verify import check_layer
 from solvers.base import Features, UnsupportedError
-from solvers.candidates import Candidate, candidate, choose, merit
+from solvers.candidates import DISPATCH_GAIN, Candidate, candidate, choose, merit
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.heuristics.eplb import scorable
 from solvers.registry import BASELINES, get_solver
@@ -24,8 +24,6 @@ EXACT_SHARE = 0.25
 #: A smaller gain over the best heuristic is within the noise of a few thousand sampled tokens: on held-out routing a
 #: gain of 1.6% turned into a loss of 1.1%, one of 4% into a gain of 0.5% (docs/performance.md).
 LEAST_GAIN = 0.03
-#: A heuristic's dispatch plan is solved only where it could still win: solving gains less than this.
-DISPATCH_GAIN = 0.1
 
 
 class AutoSolver:

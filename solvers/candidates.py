@@ -13,6 +13,9 @@ from solvers.dispatch import near_fractions, needs_fractions, plan_fractions
 
 #: Of placements whose largest load is this near the best, the one with the least time is taken.
 LOAD_TOLERANCE = 1.004
+#: Solving the dispatch of a placement takes less than this share off its objective: it is done only where that could
+#: still win.
+DISPATCH_GAIN = 0.1
 
 
 @dataclass(frozen=True)

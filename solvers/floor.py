@@ -9,7 +9,7 @@ from placement.errors import InputError
 from placement.problem import LayerProblem
 from placement.verify import check_layer
 from solvers.base import UnsupportedError
-from solvers.candidates import candidate
+from solvers.candidates import DISPATCH_GAIN, candidate
 from solvers.dispatch import needs_fractions
 from solvers.heuristics.eplb import EplbSolver, scorable
 from solvers.heuristics.greedy import GreedySolver
@@ -19,8 +19,6 @@ from solvers.stop import Stop
 #: The floor asks for no less imbalance than this: finer differences are within the noise of a trace, where a GPU's
 #: share of 10,000 tokens is known to some 3%.
 LEAST_FLOOR = 1.03
-#: Solving a baseline's dispatch takes less off its objective than this.
-DISPATCH_GAIN = 0.1
 
 
 def balance_floor(problem: LayerProblem) -> LayerProblem:
