@@ -13,7 +13,7 @@ from bench.placement_quality.result import Part
 from bench.targets import Target
 from placement.cost.moe_layer import LayerScore
 from placement.problem import moves_between
-from solvers.loads.relabel import relabel
+from solvers.relabel import relabel
 from specs.schema import Dispatch
 
 EXTRA = (0.0, 0.25, 0.5, 1.0)
