@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from placement.errors import InputError
 from placement.problem import IntArray, LayerProblem
 from placement.result import Result, Status, Termination
-from placement.verify import check_layer
 from solvers.base import Features, UnsupportedError
-from solvers.candidates import DISPATCH_GAIN, Candidate, candidate, choose, merit
+from solvers.baselines import baseline_placements
+from solvers.candidates import DISPATCH_GAIN, candidate, choose, merit
 from solvers.dispatch import fractions_for, needs_fractions
-from solvers.heuristics.eplb import scorable
-from solvers.registry import BASELINES, get_solver
 from solvers.search.solver import SearchSolver
 from solvers.stop import Stop
 
@@ -38,7 +35,7 @@ class AutoSolver:
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve."""
         started = time.perf_counter()
-        rivals = self._heuristics(problem, stop, seed)
+        rivals = [candidate(problem, slots) for slots in baseline_placements(problem)]
         found = list(rivals)
         termination, iterations, unsupported = Termination.FINISHED, 0, ""
         try:
@@ -77,18 +74,6 @@ class AutoSolver:
             best.slots, Status.FEASIBLE, termination, bound=bound, bound_source=source,
             seconds=time.perf_counter() - started, iterations=iterations, fractions=best.fractions,
         )  # fmt: skip
-
-    def _heuristics(self, problem: LayerProblem, stop: Stop, seed: int) -> list[Candidate]:
-        """The heuristics' placements that keep the problem's rules."""
-        found = []
-        for name in BASELINES:
-            try:
-                slots = get_solver(name).solve(scorable(problem), stop, seed).slots
-            except (UnsupportedError, InputError):
-                continue
-            if slots is not None and not check_layer(problem, slots):
-                found.append(candidate(problem, slots))
-        return found
 
     def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray | None) -> Result | None:
         cells = 0 if problem.sets is None else len(problem.sets.ids) * problem.topology.gpus

@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from placement.cost.moe_layer import score_layer
-from placement.errors import InputError
 from placement.problem import LayerProblem
-from placement.verify import check_layer
-from solvers.base import UnsupportedError
+from solvers.baselines import baseline_placements
 from solvers.candidates import DISPATCH_GAIN, candidate
 from solvers.dispatch import needs_fractions
-from solvers.heuristics.eplb import EplbSolver, scorable
+from solvers.heuristics.eplb import EplbSolver
 from solvers.heuristics.greedy import GreedySolver
-from solvers.registry import BASELINES, get_solver
-from solvers.stop import Stop
 
 #: The floor asks for no less imbalance than this: finer differences are within the noise of a trace, where a GPU's
 #: share of 10,000 tokens is known to some 3%.
@@ -30,8 +26,7 @@ def balance_floor(problem: LayerProblem) -> LayerProblem:
     bounded = problem.max_load is not None or problem.max_moves is not None
     if problem.objective == "load" or problem.sets is None or bounded:
         return problem
-    # Loads are all that counts here, and without token sets they are quick to score.
-    scored = replace(scorable(problem), sets=None)
+    scored = _by_loads(problem)
     starts = list(EplbSolver().variants(problem))
     if problem.group is None:
         starts.append(GreedySolver().place(problem, 0))
@@ -47,14 +42,8 @@ def raised_floor(problem: LayerProblem, floor: float, objective: float) -> float
     Args:
         problem: without a `max_load`. floor: the imbalance that was allowed. objective: what was reached within it.
     """
-    plain, raised = replace(scorable(problem), sets=None), None
-    for name in BASELINES:
-        try:
-            slots = get_solver(name).solve(scorable(problem), Stop(), 0).slots
-        except (UnsupportedError, InputError):
-            continue
-        if slots is None or check_layer(problem, slots):
-            continue
+    plain, raised = _by_loads(problem), None
+    for slots in baseline_placements(problem):
         # Loads tell the imbalance at once, unless solved dispatch can change it.
         if not needs_fractions(problem) and score_layer(plain, slots).pooled_imbalance <= floor:
             continue
@@ -64,3 +53,8 @@ def raised_floor(problem: LayerProblem, floor: float, objective: float) -> float
         if found.score.objective < objective and found.score.pooled_imbalance > floor:
             raised, objective = found.score.pooled_imbalance * (1 + 1e-9), found.score.objective
     return raised
+
+
+def _by_loads(problem: LayerProblem) -> LayerProblem:
+    """The problem whose score tells GPU loads at once: no token sets, `nearest` in the place of `planned` dispatch."""
+    return replace(problem, sets=None, dispatch="nearest" if problem.dispatch == "planned" else problem.dispatch)
