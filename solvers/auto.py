@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from placement.problem import IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from solvers.base import Features, UnsupportedError
-from solvers.baselines import baseline_placements
-from solvers.candidates import DISPATCH_GAIN, candidate, choose, merit
+from solvers.baselines import baseline_candidates
+from solvers.candidates import DISPATCH_GAIN, Candidate, candidate, choose, merit
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.search.solver import SearchSolver
 from solvers.stop import Stop
@@ -34,8 +35,11 @@ class AutoSolver:
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve."""
+        return self.solve_against(problem, baseline_candidates(problem), stop, seed)
+
+    def solve_against(self, problem: LayerProblem, rivals: Sequence[Candidate], stop: Stop, seed: int) -> Result:
+        """See RivalSolver.solve_against."""
         started = time.perf_counter()
-        rivals = [candidate(problem, slots) for slots in baseline_placements(problem)]
         found = list(rivals)
         termination, iterations, unsupported = Termination.FINISHED, 0, ""
         try:

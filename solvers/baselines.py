@@ -6,6 +6,7 @@ from placement.errors import InputError
 from placement.problem import IntArray, LayerProblem
 from placement.verify import check_layer
 from solvers.base import UnsupportedError
+from solvers.candidates import Candidate, candidate
 from solvers.heuristics.eplb import EplbSolver
 from solvers.registry import BASELINES, get_solver
 from solvers.stop import Stop
@@ -24,6 +25,11 @@ def baseline_placements(problem: LayerProblem) -> list[IntArray]:
             if not check_layer(problem, slots):
                 found.setdefault(slots.tobytes(), slots)
     return list(found.values())
+
+
+def baseline_candidates(problem: LayerProblem) -> tuple[Candidate, ...]:
+    """The same with their scores; `planned` dispatch is not solved here."""
+    return tuple(candidate(problem, slots) for slots in baseline_placements(problem))
 
 
 def _placed(name: str, problem: LayerProblem) -> list[IntArray]:

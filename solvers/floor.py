@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from placement.cost.moe_layer import score_layer
 from placement.problem import LayerProblem
-from solvers.baselines import baseline_placements
-from solvers.candidates import DISPATCH_GAIN, candidate
+from solvers.candidates import DISPATCH_GAIN, Candidate, candidate
 from solvers.dispatch import needs_fractions
 from solvers.heuristics.eplb import EplbSolver
 from solvers.heuristics.greedy import GreedySolver
@@ -26,7 +26,8 @@ def balance_floor(problem: LayerProblem) -> LayerProblem:
     bounded = problem.max_load is not None or problem.max_moves is not None
     if problem.objective == "load" or problem.sets is None or bounded:
         return problem
-    scored = _by_loads(problem)
+    # Loads are all that counts here, and without token sets they are quick to score.
+    scored = replace(problem, sets=None, dispatch="nearest" if problem.dispatch == "planned" else problem.dispatch)
     starts = list(EplbSolver().variants(problem))
     if problem.group is None:
         starts.append(GreedySolver().place(problem, 0))
@@ -36,25 +37,18 @@ def balance_floor(problem: LayerProblem) -> LayerProblem:
     return replace(problem, max_load=max(best, LEAST_FLOOR) * (1 + 1e-9))
 
 
-def raised_floor(problem: LayerProblem, floor: float, objective: float) -> float | None:
+def raised_floor(problem: LayerProblem, baselines: Sequence[Candidate], floor: float, objective: float) -> float | None:
     """The imbalance of the best baseline among those over `floor`; None if none of them is below `objective`.
 
     Args:
-        problem: without a `max_load`. floor: the imbalance that was allowed. objective: what was reached within it.
+        problem: without a `max_load`. baselines: see solvers.baselines. floor: the imbalance that was allowed.
+        objective: what was reached within it.
     """
-    plain, raised = _by_loads(problem), None
-    for slots in baseline_placements(problem):
-        # Loads tell the imbalance at once, unless solved dispatch can change it.
-        if not needs_fractions(problem) and score_layer(plain, slots).pooled_imbalance <= floor:
-            continue
-        found = candidate(problem, slots)
-        if found.score.objective < objective * (1 + DISPATCH_GAIN):
-            found = candidate(problem, slots, thorough=True)
+    raised = None
+    for each in baselines:
+        found = each
+        if needs_fractions(problem) and found.score.objective < objective * (1 + DISPATCH_GAIN):
+            found = candidate(problem, found.slots, thorough=True)
         if found.score.objective < objective and found.score.pooled_imbalance > floor:
             raised, objective = found.score.pooled_imbalance * (1 + 1e-9), found.score.objective
     return raised
-
-
-def _by_loads(problem: LayerProblem) -> LayerProblem:
-    """The problem whose score tells GPU loads at once: no token sets, `nearest` in the place of `planned` dispatch."""
-    return replace(problem, sets=None, dispatch="nearest" if problem.dispatch == "planned" else problem.dispatch)
