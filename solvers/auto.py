@@ -10,8 +10,9 @@ from placement.problem import IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from solvers.base import Features, UnsupportedError
 from solvers.baselines import baseline_candidates
-from solvers.candidates import DISPATCH_GAIN, Candidate, candidate, choose, merit
+from solvers.candidates import DISPATCH_GAIN, Candidate, candidate, choose
 from solvers.dispatch import fractions_for, needs_fractions
+from solvers.merit import merit
 from solvers.search.solver import SearchSolver
 from solvers.stop import Stop
 

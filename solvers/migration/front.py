@@ -10,8 +10,9 @@ from placement.cost.moe_layer import LayerScore, score_layer
 from placement.errors import NothingFoundError
 from placement.problem import FloatArray, IntArray, LayerProblem, moves_between
 from placement.verify import check_layer
-from solvers.candidates import candidate, merit
+from solvers.candidates import candidate
 from solvers.dispatch import needs_fractions, target_fractions
+from solvers.merit import merit
 from solvers.relabel import renaming
 from solvers.search.arrays import SetRows
 from solvers.search.run import Schedule, run_annealing
