@@ -46,7 +46,7 @@ def command(parts: str, traces: str, workers: int, seed: int, out: str | None, c
         write_text(Path(out) / "results.json", text + "\n", "--out")
         if "sizes" in records:
             _plot(records["sizes"], Path(out) / "cost_by_size.svg")
-    emit(text if as_json else rendered([*tables, target_table(targets)]))
+    emit(text if as_json else rendered([*tables, *([target_table(targets)] if targets else [])]))
     if check:
         check_targets(targets)
 
