@@ -112,11 +112,6 @@ def placement_of(plan: Plan, strategy: StrategyRecord) -> Placement:
     return _placement(plan, strategy.placements, strategy.dispatch_fractions or [None] * len(plan.layers))
 
 
-def solved_strategy(plan: Plan) -> StrategyRecord | None:
-    """The record of the plan's own strategy."""
-    return next((strategy for strategy in plan.strategies if strategy.placements is None), None)
-
-
 def _placement(plan: Plan, rows: Sequence[Sequence[int]], packed: Sequence[Fractions | None]) -> Placement:
     nodes = plan.topology.gpus // plan.topology.gpus_per_node
     slots = tuple(np.array(row, dtype=np.int64) for row in rows)
