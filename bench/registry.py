@@ -51,7 +51,6 @@ _ALL = (
         "Solved placements against heuristics, on held-out routing.",
     ),
     Benchmark("placement_speed", "bench.placement_speed.main", "Seconds to place the layers of a model."),
-    Benchmark("counts_speed", "bench.counts_speed", "Seconds and gap for a whole model from load counts."),
     Benchmark("split_quality", "bench.split_quality.main", "Solved splits against hand recipes and a rival planner."),
     Benchmark("accuracy", "bench.accuracy.main", "Predicted against measured TTFT and TPOT."),
     Benchmark(

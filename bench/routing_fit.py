@@ -16,6 +16,7 @@ from typing import ParamSpec, TypeVar, cast
 import numpy as np
 from numba import njit
 
+from bench.recorded import DOMAINS
 from placement.problem import FloatArray, IntArray
 from placement.routing.reader import example_trace, read_trace
 from placement.routing.split import split_by_sequence
@@ -25,7 +26,6 @@ from placement.routing.trace import Trace
 
 #: The mean over layers and traces of max/mean load in the recordings; knob of the synthetic side of the table.
 RECORDED_SKEW = 3.86
-DOMAINS = ("intent", "law", "summary")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 

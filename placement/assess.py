@@ -44,15 +44,16 @@ class Assessor:
         statistics: Sequence[LayerStatistics],
         objective: Objective = "time",
         tail: float = 1.0,
+        failed_gpus: Sequence[int] = (),
     ) -> None:
-        """Builds the layer problems of `phase` and of the workload's other phases.
+        """Builds the layer problems of `phase` and of the workload's other phases; see `layer_problems`.
 
         Raises:
             InputError: see placement.problems.layer_problems.
         """
         self.scenario, self.split, self.phase = scenario, split, phase
         self.problems: dict[Phase, tuple[LayerProblem, ...]] = {
-            each: layer_problems(scenario, split, each, statistics, objective, tail=tail)
+            each: layer_problems(scenario, split, each, statistics, objective, tail=tail, failed_gpus=failed_gpus)
             for each in dict.fromkeys((phase, *phases_of(scenario)))
         }
 
@@ -109,11 +110,6 @@ def placement_of(plan: Plan, strategy: StrategyRecord) -> Placement:
     if strategy.placements is None:
         return own_placement(plan)
     return _placement(plan, strategy.placements, strategy.dispatch_fractions or [None] * len(plan.layers))
-
-
-def solved_strategy(plan: Plan) -> StrategyRecord | None:
-    """The record of the plan's own strategy."""
-    return next((strategy for strategy in plan.strategies if strategy.placements is None), None)
 
 
 def _placement(plan: Plan, rows: Sequence[Sequence[int]], packed: Sequence[Fractions | None]) -> Placement:

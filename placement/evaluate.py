@@ -53,7 +53,8 @@ def evaluate_plan(
     else:
         chosen = select_part(routing, part)
         statistics, tokens = layer_statistics([chosen], windows), chosen.tokens
-    assessor = Assessor(scenario, plan.split.split(), plan.phase, statistics, plan.objective)
+    split = plan.split.split()
+    assessor = Assessor(scenario, split, plan.phase, statistics, plan.objective, failed_gpus=plan.failed_gpus)
     rows = []
     for strategy in plan.strategies:
         placed = placement_of(plan, strategy)

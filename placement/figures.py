@@ -10,7 +10,7 @@ import numpy as np
 from placement.cost.moe_layer import LayerScore, score_layer
 from placement.cost.throughput import MoeTimes, Prediction
 from placement.plan import Figure, Fractions, PartRecord, PredictedRecord
-from placement.problem import FloatArray, IntArray, LayerProblem
+from placement.problem import EMPTY, BoolArray, FloatArray, IntArray, LayerProblem
 from specs.schema import Phase
 
 
@@ -103,17 +103,23 @@ def packed_fractions(slots: IntArray, fractions: FloatArray | None) -> Fractions
     """The plan file's form of [nodes, slots] fractions: only the slots of experts that have several copies."""
     if fractions is None:
         return None
-    several = np.bincount(slots)[slots] > 1
+    several = _several(slots)
     return tuple(tuple(float(share) for share in row[several]) for row in fractions)
+
+
+def _several(slots: IntArray) -> BoolArray:
+    """[slots] whether a slot's expert has several copies."""
+    used = slots != EMPTY
+    return np.asarray(used & (np.bincount(slots[used])[slots] > 1))
 
 
 def unpacked_fractions(slots: IntArray, packed: Fractions | None, nodes: int) -> FloatArray | None:
     """[nodes, slots] fractions of the plan file's form; a wrong shape comes back as wrong, for the scorer to refuse."""
     if packed is None:
         return None
-    several = np.bincount(slots)[slots] > 1
+    several = _several(slots)
     if len(packed) != nodes or any(len(row) != int(several.sum()) for row in packed):
         return np.zeros((0, 0))
-    fractions = np.ones((nodes, len(slots)))
+    fractions = np.tile(np.where(slots == EMPTY, 0.0, 1.0), (nodes, 1))
     fractions[:, several] = np.array(packed).reshape(nodes, -1)
     return fractions

@@ -1,10 +1,13 @@
-"""Writes files whole or not at all."""
+"""Writes files whole or not at all, and JSON as people can read it."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from placement.errors import InputError
 from specs.documents import shown
@@ -66,3 +69,27 @@ def _unwritable(path: str | Path, option: str, error: Exception) -> InputError:
     return InputError(
         option, shown(str(path), 200), f"can't be written: {reason}", "choose a folder that exists and is writable"
     )
+
+
+def json_text(data: Any) -> str:
+    """JSON text of plain data: one entry a line, except for lists that hold no mapping or list."""
+    return "".join(_formatted(data, "")) + "\n"
+
+
+def _formatted(value: Any, indent: str) -> Iterator[str]:
+    """The text of `json_text` piece by piece, what follows the first line indented."""
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        yield "{\n"
+        for i, (key, item) in enumerate(value.items()):
+            yield f"{',' if i else ''}{chr(10) if i else ''}{inner}{json.dumps(key)}: "
+            yield from _formatted(item, inner)
+        yield f"\n{indent}}}"
+    elif isinstance(value, list) and value and any(isinstance(item, dict | list) for item in value):
+        yield "[\n"
+        for i, item in enumerate(value):
+            yield f"{',' if i else ''}{chr(10) if i else ''}{inner}"
+            yield from _formatted(item, inner)
+        yield f"\n{indent}]"
+    else:
+        yield json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -27,7 +27,7 @@ from placement.commands.running import emit, note, run
     type=click.IntRange(0),
     multiple=True,
     metavar="GPU",
-    help="A GPU (expert-parallel rank) that is lost. Repeatable.",
+    help="A GPU (expert-parallel rank) that is lost, beside those that the plan leaves empty. Repeatable.",
 )
 @click.option(
     "--fixed-gpu",
@@ -67,10 +67,6 @@ def command(plan_path: str, out: str | None, as_json: bool, **options: Any) -> N
         raise InputError("--trace", "", "there is no new routing", "give at least one trace or file of load counts")
     if out is not None and all(budget is None for budget in budgets):
         raise InputError("--out", "", "no budget is given", "add --max-moves, --max-moves-percent or --max-transfer-ms")
-    if out is not None and asked.failed_gpus:
-        raise InputError(
-            "--out", "", "a plan file can't leave a failed GPU's slots empty", "use --json, which lists every slot"
-        )
     plan = read_plan(plan_path)
     with Progress() as progress:
         told, migrated = make_migration(plan, plan_path, asked, progress)

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from placement.errors import InputError
-from placement.files import write_text
+from placement.files import json_text, write_text
+from placement.problem import EMPTY
 from placement.schedules import piece_count
 from placement.split import Split
 from specs.documents import parse_json, shown
@@ -32,8 +33,10 @@ MAX_SLOTS = 2**26
 Whole = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
-Expert = Annotated[int, Field(ge=0, lt=MAX_EXPERTS, strict=True)]
-Slots = Annotated[tuple[Expert, ...], Field(min_length=1, max_length=MAX_SLOTS)]
+#: The logical expert of a slot; EMPTY (-1) on a GPU that has failed.
+Held = Annotated[int, Field(ge=EMPTY, lt=MAX_EXPERTS, strict=True)]
+Slots = Annotated[tuple[Held, ...], Field(min_length=1, max_length=MAX_SLOTS)]
+Rank = Annotated[int, Field(ge=0, lt=MAX_GPUS, strict=True)]
 Text = Annotated[str, Field(max_length=4_000, strict=True)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", strict=True)]
 #: [nodes][slots of experts with several copies, ascending] share of that copy, by home node; other slots take all.
@@ -250,6 +253,8 @@ class Plan(Record):
     split: SplitRecord
     stages: Annotated[tuple[StageRecord, ...], Field(min_length=1, max_length=MAX_LAYERS)]
     topology: TopologyRecord
+    #: GPUs of `topology` that are lost, ascending: they hold no experts and are no token's home.
+    failed_gpus: Annotated[tuple[Rank, ...], Field(max_length=MAX_GPUS)] = ()
     slots_per_gpu: Annotated[int, Field(ge=1, le=MAX_EXPERTS, strict=True)]
     tokens_per_gpu: Amount
     layers: Annotated[tuple[LayerRecord, ...], Field(min_length=1, max_length=MAX_LAYERS)]
@@ -276,17 +281,23 @@ class Plan(Record):
             raise ValueError(f"split.cut is no cut of {model.layers} layers for its schedule; plan it anew")
         if split.recompute is not None and (workload.kind == "serving" or len(split.recompute) != model.layers):
             raise ValueError(f"split.recompute is not for {model.layers} layers in training; plan it anew")
-        slots = self.topology.gpus * self.slots_per_gpu
+        if list(self.failed_gpus) != sorted({gpu for gpu in self.failed_gpus if gpu < self.topology.gpus}):
+            raise ValueError(f"failed_gpus are not GPUs below {self.topology.gpus} in order; plan it anew")
+        width = self.slots_per_gpu
+        slots = self.topology.gpus * width
         for where, rows in self._placements():
             if rows is not None and len(rows) != len(self.layers):
                 raise ValueError(f"{where} has {len(rows)} placements for {len(self.layers)} layers; plan it anew")
             for row in rows or ():
                 if len(row) != slots:
                     raise ValueError(f"{where} has a placement of {len(row)} slots, not {slots}; plan it anew")
-                if max(row) >= model.moe.experts or min(row) < 0:
+                if max(row) >= model.moe.experts:
                     raise ValueError(
                         f"{where} names expert {max(row)}, but there are {model.moe.experts} experts; plan it anew"
                     )
+                empty = sum(row[g * width : (g + 1) * width].count(EMPTY) for g in self.failed_gpus)
+                if not len(self.failed_gpus) * width == empty == row.count(EMPTY):
+                    raise ValueError(f"{where}: the slots of failed_gpus, and no others, are {EMPTY}; plan it anew")
         for strategy in self.strategies:
             if strategy.dispatch_fractions is not None and len(strategy.dispatch_fractions) != len(self.layers):
                 raise ValueError(f"strategies ({shown(strategy.name)}) lacks dispatch_fractions; plan it anew")
@@ -349,7 +360,9 @@ def plan_json(plan: Plan) -> str:
     data = plan.model_dump(mode="json", by_alias=True)
     if plan.timings is None:
         del data["timings"]
-    return "".join(_formatted(data, "")) + "\n"
+    if not plan.failed_gpus:
+        del data["failed_gpus"]
+    return json_text(data)
 
 
 def write_plan(plan: Plan, path: str | Path) -> None:
@@ -359,25 +372,6 @@ def write_plan(plan: Plan, path: str | Path) -> None:
         InputError: the file can't be written.
     """
     write_text(path, plan_json(plan), "--out")
-
-
-def _formatted(value: Any, indent: str) -> Iterator[str]:
-    """JSON text of plain data: one entry a line, except for lists that hold no mapping."""
-    inner = indent + "  "
-    if isinstance(value, dict) and value:
-        yield "{\n"
-        for i, (key, item) in enumerate(value.items()):
-            yield f"{',' if i else ''}{chr(10) if i else ''}{inner}{json.dumps(key)}: "
-            yield from _formatted(item, inner)
-        yield f"\n{indent}}}"
-    elif isinstance(value, list) and value and any(isinstance(item, dict | list) for item in value):
-        yield "[\n"
-        for i, item in enumerate(value):
-            yield f"{',' if i else ''}{chr(10) if i else ''}{inner}"
-            yield from _formatted(item, inner)
-        yield f"\n{indent}]"
-    else:
-        yield json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def plan_schema() -> dict[str, Any]:

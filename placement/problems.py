@@ -22,6 +22,7 @@ def layer_problems(
     objective: Objective = "time",
     max_load: float | None = None,
     tail: float = 1.0,
+    failed_gpus: Sequence[int] = (),
 ) -> tuple[LayerProblem, ...]:
     """One problem per MoE layer.
 
@@ -29,6 +30,7 @@ def layer_problems(
         phase: the phase whose prices count; tokens per GPU are the split's own in that phase.
         statistics: routing of each MoE layer.
         max_load: see LayerProblem.max_load; the planner sets its own where it is None. tail: see LayerProblem.tail.
+        failed_gpus: expert-parallel ranks that are lost: without capacity, and no token's home.
 
     Raises:
         InputError: the split's ranks do not fill nodes, the GPU states no rate for a data type, or groups that have to
@@ -45,6 +47,10 @@ def layer_problems(
                 "pin an ep that spans fewer nodes, or unset keep_groups",
             )  # fmt: skip
         group = np.arange(moe.experts) * moe.groups // moe.experts
+    capacity = None
+    if failed_gpus:
+        capacity = np.full(topology.gpus, split.slots_per_gpu)
+        capacity[list(failed_gpus)] = 0
     return tuple(
         LayerProblem(
             load=layer.load,
@@ -59,6 +65,7 @@ def layer_problems(
             group=group,
             max_load=max_load,
             tail=tail,
+            capacity=capacity,
         )
         for layer in statistics
     )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
-from placement.errors import InputError
 from placement.problem import IntArray, LayerProblem
 from placement.result import Result, Status, Termination
-from placement.verify import check_layer
 from solvers.base import Features, UnsupportedError
-from solvers.candidates import Candidate, candidate, choose, merit
+from solvers.baselines import baseline_candidates
+from solvers.candidates import DISPATCH_GAIN, Candidate, candidate, choose
 from solvers.dispatch import fractions_for, needs_fractions
-from solvers.heuristics.eplb import scorable
-from solvers.registry import BASELINES, get_solver
+from solvers.merit import merit
 from solvers.search.solver import SearchSolver
 from solvers.stop import Stop
 
@@ -24,8 +23,6 @@ EXACT_SHARE = 0.25
 #: A smaller gain over the best heuristic is within the noise of a few thousand sampled tokens: on held-out routing a
 #: gain of 1.6% turned into a loss of 1.1%, one of 4% into a gain of 0.5% (docs/performance.md).
 LEAST_GAIN = 0.03
-#: A heuristic's dispatch plan is solved only where it could still win: solving gains less than this.
-DISPATCH_GAIN = 0.1
 
 
 class AutoSolver:
@@ -39,8 +36,11 @@ class AutoSolver:
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve."""
+        return self.solve_against(problem, baseline_candidates(problem), stop, seed)
+
+    def solve_against(self, problem: LayerProblem, rivals: Sequence[Candidate], stop: Stop, seed: int) -> Result:
+        """See RivalSolver.solve_against."""
         started = time.perf_counter()
-        rivals = self._heuristics(problem, stop, seed)
         found = list(rivals)
         termination, iterations, unsupported = Termination.FINISHED, 0, ""
         try:
@@ -79,18 +79,6 @@ class AutoSolver:
             best.slots, Status.FEASIBLE, termination, bound=bound, bound_source=source,
             seconds=time.perf_counter() - started, iterations=iterations, fractions=best.fractions,
         )  # fmt: skip
-
-    def _heuristics(self, problem: LayerProblem, stop: Stop, seed: int) -> list[Candidate]:
-        """The heuristics' placements that keep the problem's rules."""
-        found = []
-        for name in BASELINES:
-            try:
-                slots = get_solver(name).solve(scorable(problem), stop, seed).slots
-            except (UnsupportedError, InputError):
-                continue
-            if slots is not None and not check_layer(problem, slots):
-                found.append(candidate(problem, slots))
-        return found
 
     def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray | None) -> Result | None:
         cells = 0 if problem.sets is None else len(problem.sets.ids) * problem.topology.gpus

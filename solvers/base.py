@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from placement.problem import LayerProblem
 from placement.result import Result
 from solvers.stop import Stop
+
+if TYPE_CHECKING:
+    from solvers.candidates import Candidate
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,15 @@ class LayerSolver(Protocol):
         Raises:
             UnsupportedError: the problem asks for what `features` does not have.
         """
+        ...
+
+
+@runtime_checkable
+class RivalSolver(LayerSolver, Protocol):
+    """A solver that is no worse than the baselines, and takes them as given where they have been scored before."""
+
+    def solve_against(self, problem: LayerProblem, rivals: Sequence[Candidate], stop: Stop, seed: int) -> Result:
+        """The answer of `solve`; `rivals` are the baselines, scored on `problem` or on it without its `max_load`."""
         ...
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from placement.cost.moe_layer import LayerScore, score_layer
 from placement.problem import FloatArray, IntArray, LayerProblem
 from solvers.dispatch import near_fractions, needs_fractions, plan_fractions
+from solvers.merit import merit
 
 #: Of placements whose largest load is this near the best, the one with the least time is taken.
 LOAD_TOLERANCE = 1.004
+#: Solving the dispatch of a placement takes less than this share off its objective: it is done only where that could
+#: still win.
+DISPATCH_GAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,6 @@ def candidate(
     else:
         fractions = None
     return Candidate(slots, fractions, score_layer(problem, slots, fractions))
-
-
-def merit(problem: LayerProblem, score: LayerScore) -> tuple[float, float]:
-    """What answers are ordered by: excess over the balance cap first, then the objective. Less is better."""
-    cap = np.inf if problem.max_load is None else problem.max_load
-    return max(0.0, round(score.pooled_imbalance - cap, 9)), score.objective
 
 
 def choose(problem: LayerProblem, found: Sequence[Candidate]) -> Candidate:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from placement.cost.moe_layer import score_layer
-from placement.errors import InputError
 from placement.problem import LayerProblem
-from placement.verify import check_layer
-from solvers.base import UnsupportedError
-from solvers.candidates import candidate
+from solvers.candidates import DISPATCH_GAIN, Candidate, candidate
 from solvers.dispatch import needs_fractions
-from solvers.heuristics.eplb import EplbSolver, scorable
+from solvers.heuristics.eplb import EplbSolver
 from solvers.heuristics.greedy import GreedySolver
-from solvers.registry import BASELINES, get_solver
-from solvers.stop import Stop
 
 #: The floor asks for no less imbalance than this: finer differences are within the noise of a trace, where a GPU's
 #: share of 10,000 tokens is known to some 3%.
 LEAST_FLOOR = 1.03
-#: Solving a baseline's dispatch takes less off its objective than this.
-DISPATCH_GAIN = 0.1
 
 
 def balance_floor(problem: LayerProblem) -> LayerProblem:
@@ -33,7 +27,7 @@ def balance_floor(problem: LayerProblem) -> LayerProblem:
     if problem.objective == "load" or problem.sets is None or bounded:
         return problem
     # Loads are all that counts here, and without token sets they are quick to score.
-    scored = replace(scorable(problem), sets=None)
+    scored = replace(problem, sets=None, dispatch="nearest" if problem.dispatch == "planned" else problem.dispatch)
     starts = list(EplbSolver().variants(problem))
     if problem.group is None:
         starts.append(GreedySolver().place(problem, 0))
@@ -43,26 +37,18 @@ def balance_floor(problem: LayerProblem) -> LayerProblem:
     return replace(problem, max_load=max(best, LEAST_FLOOR) * (1 + 1e-9))
 
 
-def raised_floor(problem: LayerProblem, floor: float, objective: float) -> float | None:
+def raised_floor(problem: LayerProblem, baselines: Sequence[Candidate], floor: float, objective: float) -> float | None:
     """The imbalance of the best baseline among those over `floor`; None if none of them is below `objective`.
 
     Args:
-        problem: without a `max_load`. floor: the imbalance that was allowed. objective: what was reached within it.
+        problem: without a `max_load`. baselines: see solvers.baselines. floor: the imbalance that was allowed.
+        objective: what was reached within it.
     """
-    plain, raised = replace(scorable(problem), sets=None), None
-    for name in BASELINES:
-        try:
-            slots = get_solver(name).solve(scorable(problem), Stop(), 0).slots
-        except (UnsupportedError, InputError):
-            continue
-        if slots is None or check_layer(problem, slots):
-            continue
-        # Loads tell the imbalance at once, unless solved dispatch can change it.
-        if not needs_fractions(problem) and score_layer(plain, slots).pooled_imbalance <= floor:
-            continue
-        found = candidate(problem, slots)
-        if found.score.objective < objective * (1 + DISPATCH_GAIN):
-            found = candidate(problem, slots, thorough=True)
+    raised = None
+    for each in baselines:
+        found = each
+        if needs_fractions(problem) and found.score.objective < objective * (1 + DISPATCH_GAIN):
+            found = candidate(problem, found.slots, thorough=True)
         if found.score.objective < objective and found.score.pooled_imbalance > floor:
             raised, objective = found.score.pooled_imbalance * (1 + 1e-9), found.score.objective
     return raised

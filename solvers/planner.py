@@ -13,6 +13,8 @@ from placement.errors import InfeasibleError, NothingFoundError
 from placement.problem import FloatArray, IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from placement.verify import check_layer
+from solvers.base import RivalSolver
+from solvers.baselines import baseline_candidates
 from solvers.bounds import layer_bound
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.floor import balance_floor, raised_floor
@@ -110,17 +112,25 @@ def _plan_layer(task: _Task) -> LayerAnswer:
     stop = task.stop.here()
     if stop.deadline is not None:
         stop = Stop.after((stop.seconds_left() or 0.0) / task.rounds, stop.work)
+    solver = get_solver(task.strategy)
     target = balance_floor(task.problem) if task.floor else task.problem
-    found = get_solver(task.strategy).solve(target, stop, task.seed)
-    answer = _answer(task.index, task.problem, found, proves=target is task.problem)
     if target is task.problem or target.max_load is None:
-        return answer
+        return _answer(task.index, task.problem, solver.solve(target, stop, task.seed), proves=True)
+    # Scored once: what a solver must be no worse than, and what may raise the floor.
+    baselines = baseline_candidates(task.problem)
+
+    def within(max_load: float) -> LayerAnswer:
+        posed = replace(task.problem, max_load=max_load)
+        if isinstance(solver, RivalSolver):
+            found = solver.solve_against(posed, baselines, stop, task.seed)
+        else:
+            found = solver.solve(posed, stop, task.seed)
+        return _answer(task.index, task.problem, found, proves=False)
+
+    answer = within(target.max_load)
     # A load balancer's placement over the floor may take less time than anything under it; then that one counts.
-    needed = raised_floor(task.problem, target.max_load, answer.score.objective)
-    if needed is None:
-        return answer
-    found = get_solver(task.strategy).solve(replace(task.problem, max_load=needed), stop, task.seed)
-    return _answer(task.index, task.problem, found, proves=False)
+    needed = raised_floor(task.problem, baselines, target.max_load, answer.score.objective)
+    return answer if needed is None else within(needed)
 
 
 def _answer(index: int, problem: LayerProblem, found: Result, proves: bool) -> LayerAnswer:

@@ -15,6 +15,7 @@ from placement.files import check_writable, write_text
 from placement.plan import Plan, plan_from_json, plan_json, read_plan, schema_text, write_plan
 from tests.commands.conftest import folder as folder
 
+OPTIONAL = ("schema_", "timings", "failed_gpus")
 SCHEMA_FILE = Path(placement.__file__).parent / "schemas" / "plan.schema.json"
 
 
@@ -45,6 +46,27 @@ def test_text_comes_back_the_same(plan: Plan, tmp_path: Path) -> None:
     assert (tmp_path / "p.json").read_text() == plan_json(plan)
 
 
+def test_failed_gpus_are_left_out_where_there_are_none_and_come_back(plan: Plan) -> None:
+    assert "failed_gpus" not in json.loads(plan_json(plan))
+    data = json.loads(plan_json(plan))
+    data["failed_gpus"] = [2]
+    rows = [layer["physical_to_logical"] for layer in data["layers"]]
+    rows += [row for strategy in data["strategies"] for row in strategy["placements"] or ()]
+    for row in rows:
+        row[6:9] = [-1, -1, -1]
+    lost = plan_from_json(json.dumps(data), "p.json")
+    assert lost.failed_gpus == (2,)
+    assert plan_from_json(plan_json(lost), "p.json") == lost
+    jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text())).validate(json.loads(plan_json(lost)))
+    # A slot of a GPU that has not failed can't be empty, nor one of a failed GPU hold an expert.
+    for slot, expert in ((0, -1), (7, 3)):
+        kept = rows[0][slot]
+        rows[0][slot] = expert
+        with pytest.raises(InputError, match="slots of failed_gpus"):
+            plan_from_json(json.dumps(data), "p.json")
+        rows[0][slot] = kept
+
+
 def test_layers_carry_the_models_own_indices(plan: Plan) -> None:
     assert [layer.layer for layer in plan.layers] == [1, 2]
     assert {len(layer.physical_to_logical) for layer in plan.layers} == {12}
@@ -68,7 +90,12 @@ def _changed(plan: Plan, *path: Any, value: Any = None, delete: bool = False) ->
         (("layers", 0, "layer"), 0, "MoE layers"),
         (("layers", 0, "physical_to_logical"), [0, 1, 2], "slots"),
         (("layers", 0, "physical_to_logical", 0), 8, "8 experts"),
-        (("layers", 0, "physical_to_logical", 0), -1, "at least 0"),
+        (("layers", 0, "physical_to_logical", 0), -1, "failed_gpus"),
+        (("layers", 0, "physical_to_logical", 0), -2, "at least -1"),
+        (("failed_gpus",), [0], "failed_gpus"),
+        (("failed_gpus",), [4], "below 4"),
+        (("failed_gpus",), [1, 0], "in order"),
+        (("failed_gpus",), [0, 0], "in order"),
         (("layers", 0, "physical_to_logical", 0), 1.5, "whole number"),
         (("layers",), [], "layers"),
         (("topology", "gpus"), 8, "split.ep"),
@@ -95,7 +122,7 @@ def test_defects_are_one_input_error(plan: Plan, path: tuple[Any, ...], value: A
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("field", sorted(name for name in Plan.model_fields if name not in ("schema_", "timings")))
+@pytest.mark.parametrize("field", sorted(name for name in Plan.model_fields if name not in OPTIONAL))
 def test_no_field_may_be_missing(plan: Plan, field: str) -> None:
     with pytest.raises(InputError, match="is missing"):
         plan_from_json(_changed(plan, field, delete=True), "p.json")

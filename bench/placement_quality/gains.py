@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.placement_quality.measure import SOLVED, Comparison, Solves
+from bench.placement_quality.measure import SOLVED, Comparison, Solves, mean
 from bench.placement_quality.protocol import GPUS_PER_NODE, Phase, Protocol, Setting
 from bench.placement_quality.result import Part
 from bench.targets import Target
 from placement.cost.moe_layer import LayerScore
 from placement.problem import moves_between
-from solvers.loads.relabel import relabel
+from solvers.relabel import relabel
 from specs.schema import Dispatch
 
 EXTRA = (0.0, 0.25, 0.5, 1.0)
@@ -175,9 +175,6 @@ def _crossed(solves: Solves, phase: Phase, other: Phase, extra: float) -> Crosse
             named = relabel(b.slots, a.slots, solves.recorded.experts, setting.nodes, gpus)
             shared.append(1 - moves_between(a.slots, named, len(a.slots) // gpus) / len(a.slots))
     rival = solves.figures("in-domain", setting, "eplb")
-
-    def mean(scores: Sequence[LayerScore], name: str) -> float:
-        return float(np.mean([getattr(score, name) for score in scores]))
 
     return Crossed(
         phase, extra, mean(own, "time_s") * 1e6, mean(crossed, "time_s") * 1e6, rival.layer_us,

@@ -85,9 +85,9 @@ class Solves:
             train += [answer.score for answer in answers]
             test += self.judge(case, setting, [(a.slots, a.fractions) for a in answers])
         return Figures(
-            _mean(test, "remote_nodes_per_token"), _mean(test, "cross_node_bytes_per_token"),
-            _mean(test, "balancedness"), _mean(test, "time_s") * 1e6, _mean(train, "remote_nodes_per_token"),
-            _mean(train, "balancedness"), _mean(train, "time_s") * 1e6,
+            mean(test, "remote_nodes_per_token"), mean(test, "cross_node_bytes_per_token"),
+            mean(test, "balancedness"), mean(test, "time_s") * 1e6, mean(train, "remote_nodes_per_token"),
+            mean(train, "balancedness"), mean(train, "time_s") * 1e6,
         )  # fmt: skip
 
     def compare(self, protocol: Protocol, setting: Setting) -> Comparison:
@@ -111,5 +111,6 @@ def _single(setting: Setting) -> Setting:
     return replace(setting, dispatch="even")
 
 
-def _mean(scores: Sequence[LayerScore], name: str) -> float:
+def mean(scores: Sequence[LayerScore], name: str) -> float:
+    """Of a field of the scores."""
     return float(np.mean([getattr(score, name) for score in scores]))

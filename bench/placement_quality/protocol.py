@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from bench.recorded import DOMAINS, read_domain
 from placement.cost.rates import layer_rates
 from placement.errors import InputError
 from placement.problem import LayerProblem, LayerRates, Topology
-from placement.routing.reader import read_trace
 from placement.routing.split import split_by_sequence
 from placement.routing.statistics import LayerStatistics, layer_statistics, with_mixture
 from placement.routing.trace import Trace
 from placement.sources import WINDOWS
 from specs.schema import Dispatch
 
-DOMAINS = ("intent", "law", "summary")
 SCENARIO = "deepseek_v2_lite_h100_ib"
 #: Tokens of a GPU in one pass.
 TOKENS: dict[str, float] = {"prefill": 4096.0, "decode": 128.0}
@@ -66,7 +64,7 @@ class Recorded:
             InputError: the folder does not hold the traces, or a layer is not in them.
         """
         self.layers = tuple(layers)
-        self._traces = tuple(_read(folder, name) for name in DOMAINS)
+        self._traces = tuple(read_domain(folder, name) for name in DOMAINS)
         self._halves = tuple(split_by_sequence(trace) for trace in self._traces)
         most = self._traces[0].layers
         if not self.layers or max(self.layers) >= most:
@@ -142,13 +140,3 @@ def judged(problem: LayerProblem, layer: LayerStatistics) -> LayerProblem:
 def spaced(layers: int, of: int) -> tuple[int, ...]:
     """`layers` positions spread evenly over `of`."""
     return tuple(int(i) for i in np.unique(np.linspace(0, of - 1, min(layers, of)).round()))
-
-
-def _read(folder: str, name: str) -> Trace:
-    path = Path(folder) / f"dsv2lite_{name}.npz"
-    if not path.is_file():
-        raise InputError("--traces", str(path), "is not there", "name the folder of dsv2lite_*.npz")
-    found = read_trace(str(path))
-    if not isinstance(found, Trace):
-        raise InputError("--traces", str(path), "holds load counts", "name traces")
-    return found

@@ -1,4 +1,4 @@
-"""Placement from loads alone, timed and compared: the drop-in, two slots per GPU, the largest layers, cost by size.
+"""Placement from loads alone, timed and compared: the drop-in, whole models, two slots per GPU, the largest layers.
 
 Every function returns frozen records; loads are log-normal and seeded. Times are wall-clock on an otherwise idle
 machine, after a warm-up that compiles or loads the kernels.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from placement.problem import FloatArray, IntArray, LayerProblem, LayerRates, To
 #: DeepSeek-R1: MoE layers, experts, slots, groups, nodes, GPUs.
 R1 = (58, 256, 288, 8, 4, 32)
 EFFORTS: tuple[Effort, ...] = ("fast", "best")
+#: GPUs that the same slots are planned for by `auto`.
+WHOLE_MODEL = (32, 72)
 #: Experts at which GPUs of two slots are compared, by GPUs.
 TWO_SLOTS = ((64, 96), (64, 120), (72, 108), (72, 128), (144, 216), (144, 256))
 
@@ -68,14 +70,6 @@ class Planned:
     balancer_gap: float
     optimal: tuple[int, ...]
     peak_mib: float
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """Seconds a layer for growing shapes, and the exponent of seconds = c * (experts * GPUs) ** exponent."""
-
-    points: tuple[Planned, ...]
-    exponent: float
 
 
 def loads(layers: int, experts: int, seed: int, sigma: float = 0.8, top_k: int = 8) -> FloatArray:
@@ -156,6 +150,12 @@ def planned(
     )  # fmt: skip
 
 
+def whole_model(seed: int = 1, workers: int = 2) -> tuple[Planned, ...]:
+    """DeepSeek-R1 in 288 slots, on 32 GPUs and on 72."""
+    layers, experts, slots = R1[:3]
+    return tuple(planned(layers, experts, gpus, slots // gpus, seed, workers) for gpus in WHOLE_MODEL)
+
+
 def two_slots(layers: int = 8, seed: int = 1, workers: int = 2, sigma: float = 0.8) -> tuple[Planned, ...]:
     """Two slots per GPU: 64, 72 and 144 GPUs with the experts of TWO_SLOTS."""
     return tuple(planned(layers, experts, gpus, 2, seed, workers, sigma) for gpus, experts in TWO_SLOTS)
@@ -164,23 +164,6 @@ def two_slots(layers: int = 8, seed: int = 1, workers: int = 2, sigma: float = 0
 def largest(layers: int = 94, seed: int = 1, workers: int = 2) -> tuple[Planned, ...]:
     """512 experts on 1,024 GPUs, one and two slots per GPU."""
     return tuple(planned(layers, 512, 1024, width, seed, workers) for width in (1, 2))
-
-
-def sweep(
-    shapes: Sequence[tuple[int, int]] = ((32, 8), (64, 16), (128, 32), (256, 64), (512, 128), (512, 256)),
-    slots_per_gpu: int = 5,
-    layers: int = 3,
-    seed: int = 1,
-) -> Sweep:
-    """Seconds a layer by experts and GPUs, one worker, and the exponent fitted by least squares on logarithms.
-
-    Args:
-        shapes: (experts, GPUs); slots must hold the experts.
-    """
-    points = tuple(planned(layers, experts, gpus, slots_per_gpu, seed, 1) for experts, gpus in shapes)
-    size = np.log([point.experts * point.gpus for point in points])
-    cost = np.log([point.seconds / point.layers for point in points])
-    return Sweep(points, float(np.polyfit(size, cost, 1)[0]))
 
 
 def _problem(load: FloatArray, gpus: int, width: int) -> LayerProblem:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from bench.targets import Target
 
-PARTS = ("drop-in", "two-slots", "largest", "recorded", "sizes")
+PARTS = ("drop-in", "counts", "two-slots", "largest", "recorded", "sizes")
 
 
 @click.command("placement_speed")
@@ -46,7 +46,7 @@ def command(parts: str, traces: str, workers: int, seed: int, out: str | None, c
         write_text(Path(out) / "results.json", text + "\n", "--out")
         if "sizes" in records:
             _plot(records["sizes"], Path(out) / "cost_by_size.svg")
-    emit(text if as_json else rendered([*tables, target_table(targets)]))
+    emit(text if as_json else rendered([*tables, *([target_table(targets)] if targets else [])]))
     if check:
         check_targets(targets)
 
@@ -85,6 +85,9 @@ def _run(
         targets.append(Target("drop-in, best effort, milliseconds", best.milliseconds, 1000, "ms"))
         targets.append(Target("drop-in, best effort, gap", 100 * best.gap, 0.5, "%"))
     shapes: list[tuple[str, str, tuple[loads.Planned, ...]]] = []
+    if "counts" in parts:
+        note("58 layers x 256 experts, 288 slots, 32 and 72 GPUs")
+        shapes.append(("counts", "Whole DeepSeek-R1 from counts, by `auto`", loads.whole_model(seed, workers)))
     if "two-slots" in parts:
         note("two slots per GPU")
         two = loads.two_slots(8, seed, workers)

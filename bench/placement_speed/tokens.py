@@ -6,19 +6,16 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from bench.recorded import DOMAINS, read_domain
 from placement.errors import InputError
 from placement.problem import LayerProblem, LayerRates, TokenSets, Topology
-from placement.routing.reader import read_trace
 from placement.routing.statistics import LayerStatistics, layer_statistics
 from placement.routing.synthesize import synthesize
-from placement.routing.trace import Trace
 from specs.schema import Dispatch
 
-DOMAINS = ("intent", "law", "summary")
 #: H100 with one 400 Gb/s port per GPU, DeepSeek-V2-Lite's expert and message sizes, prefill at 4,096 tokens per GPU.
 RATES = LayerRates(4096, 6.9e-6, 3.2e-8, 4096, 4096, 3.7e11, 4.4e10, 3.3e-6, 3.7e-6)
 #: Experts, GPUs, tokens of the synthetic layers.
@@ -52,12 +49,7 @@ def recorded(folder: str, dispatch: Dispatch, workers: int, seed: int) -> Timed:
     Raises:
         InputError: the folder does not hold the traces.
     """
-    paths = [Path(folder) / f"dsv2lite_{name}.npz" for name in DOMAINS]
-    for path in paths:
-        if not path.is_file():
-            raise InputError("--traces", str(path), "is not there", "name the folder of dsv2lite_*.npz")
-    found = [read_trace(str(path)) for path in paths]
-    traces = [each for each in found if isinstance(each, Trace)]
+    traces = [read_domain(folder, name) for name in DOMAINS]
     problems = [_problem(_pooled(layer), 16, 6, dispatch) for layer in layer_statistics(traces)]
     return _timed(problems, dispatch, sum(trace.tokens for trace in traces), workers, seed)
 

@@ -17,6 +17,8 @@ from placement.cost.stages import piece_rows
 from placement.errors import InputError
 from placement.figures import predicted_record
 from placement.plan import Plan, StrategyRecord
+from placement.problem import EMPTY
+from placement.routing.statistics import LayerStatistics
 from placement.sources import Routing, read_sources, routing_of, synthetic_source
 from placement.split import Split, cut_problem, make_split
 
@@ -142,15 +144,17 @@ def _every_placement(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _check_placements(plan: Plan) -> str:
     split, experts = _split(plan), plan.scenario.spec.model.moe.experts
-    count = 0
+    gpus, count = plan.topology.gpus, 0
+    capacity = [0 if gpu in plan.failed_gpus else plan.slots_per_gpu for gpu in range(gpus)]
     for where, row in _every_placement(plan):
-        faults = slot_faults(np.array(row, dtype=np.int64), experts, plan.slots_per_gpu, plan.topology.gpus)
+        faults = slot_faults(np.array(row, dtype=np.int64), experts, plan.slots_per_gpu, gpus, capacity)
         _require(not faults, f"{where}: {'; '.join(faults)}")
         count += 1
     if plan.scenario.spec.keep_groups:
         _check_groups(plan)
     _require(experts + split.redundant == split.slots, f"{experts} experts + {split.redundant} are not {split.slots}")
-    return f"{count} placements: every expert is held, no GPU holds one twice"
+    lost = f"; {len(plan.failed_gpus)} failed GPUs are left empty" if plan.failed_gpus else ""
+    return f"{count} placements: every expert is held, no GPU holds one twice{lost}"
 
 
 def _check_groups(plan: Plan) -> None:
@@ -159,6 +163,8 @@ def _check_groups(plan: Plan) -> None:
     for layer in plan.layers:
         home: dict[int, int] = {}
         for slot, expert in enumerate(layer.physical_to_logical):
+            if expert == EMPTY:
+                continue
             group, node = expert * moe.groups // moe.experts, slot // span
             _require(
                 home.setdefault(group, node) == node,
@@ -252,9 +258,15 @@ def _routing(plan: Plan, traces: Sequence[str]) -> tuple[Routing | None, str]:
     return routing, ""
 
 
+def _assessor(plan: Plan, statistics: Sequence[LayerStatistics], tail: float) -> Assessor:
+    return Assessor(
+        plan.scenario.spec, _split(plan), plan.phase, statistics, plan.objective, tail, plan.failed_gpus
+    )  # fmt: skip
+
+
 def _check_objectives(plan: Plan, routing: Routing) -> str:
     """Each layer's objective on the routing it was solved on."""
-    assessor = Assessor(plan.scenario.spec, _split(plan), plan.phase, routing.solved_on, plan.objective, plan.tail)
+    assessor = _assessor(plan, routing.solved_on, plan.tail)
     problems = assessor.problems
     placement = own_placement(plan)
     for i, layer in enumerate(plan.layers):
@@ -267,7 +279,7 @@ def _check_objectives(plan: Plan, routing: Routing) -> str:
 
 
 def _check_figures(plan: Plan, routing: Routing) -> str:
-    assessor = Assessor(plan.scenario.spec, _split(plan), plan.phase, routing.judged_on, plan.objective)
+    assessor = _assessor(plan, routing.judged_on, 1.0)
     for strategy in plan.strategies:
         assessment = assessor.assess(placement_of(plan, strategy))
         for name in _FIGURES:

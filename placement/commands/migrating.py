@@ -41,12 +41,14 @@ class _Case:
 
     Attributes:
         problems, judged: one a layer, on the routing solved on and on the one that judges.
+        failed_gpus: those of the plan, and those lost since, ascending.
         stages: stage of each layer. transfers: of each layer's points.
     """
 
     plan: Plan
     routing: Routing
     objective: Objective
+    failed_gpus: tuple[int, ...]
     problems: tuple[LayerProblem, ...]
     judged: tuple[LayerProblem, ...]
     running: Placement
@@ -60,8 +62,7 @@ def make_migration(plan: Plan, path: str, options: MigrateOptions, progress: Pro
     """The front of a plan on new routing, and the migrated plan that the budget buys.
 
     Returns:
-        what the report tells, and the plan; None without a budget, or if GPUs have failed: a plan file has an expert in
-        every slot.
+        what the report tells, and the plan; None without a budget.
 
     Raises:
         InputError: an option or trace that does not fit the plan. InfeasibleError: the GPUs left have too few slots,
@@ -84,15 +85,13 @@ def make_migration(plan: Plan, path: str, options: MigrateOptions, progress: Pro
         progress.advance()
     chosen = None if points is None else _row(case, points, slots, before, after)
     progress.advance()
-    migrated = None
-    if points is not None and not options.failed_gpus:
-        migrated = _migrated(case, points, options, progress)
+    migrated = None if points is None else _migrated(case, points, options, progress)
     layers = ()
     if points is not None:
         layers = tuple(front.points[i].slots.tolist() for front, i in zip(case.fronts.layers, points, strict=True))
     told = Migration(
         plan=path, scenario=plan.scenario.name, phase=plan.phase, objective=case.objective,
-        routing=case.routing.record, slots=slots, failed_gpus=options.failed_gpus, forced_moves=case.allocation.least,
+        routing=case.routing.record, slots=slots, failed_gpus=case.failed_gpus, forced_moves=case.allocation.least,
         before=before[1] if before is not None else None, rows=tuple(rows), chosen=chosen,
         model_layers=tuple(layer.layer for layer in plan.layers), layers=layers,
     )  # fmt: skip
@@ -106,14 +105,15 @@ def _case(plan: Plan, options: MigrateOptions, slots: int, progress: Progress) -
         wrong = [gpu for gpu in named if gpu >= gpus]
         if wrong:
             raise InputError(name, "", f"GPU {wrong[0]} of {gpus}", f"give GPUs from 0 to {gpus - 1}")
-    if set(options.failed_gpus) & set(options.fixed_gpus):
+    failed = tuple(sorted({*plan.failed_gpus, *options.failed_gpus}))
+    if set(failed) & set(options.fixed_gpus):
         raise InputError("--fixed-gpu", "", "a failed GPU can't keep its experts", "name it once")
     progress.stage("reading the routing")
     routing = load_routing(scenario, options.traces, options.seed, "auto", None, plan.tail >= 1.0)
     objective: Objective = "load" if routing.counts_only else plan.objective
     running = own_placement(plan)
     alive = np.ones(gpus, dtype=bool)
-    alive[list(options.failed_gpus)] = False
+    alive[list(failed)] = False
     experts, left = scenario.model.moe.experts, int(alive.sum()) * plan.slots_per_gpu
     if left < experts:
         raise InfeasibleError(
@@ -122,11 +122,7 @@ def _case(plan: Plan, options: MigrateOptions, slots: int, progress: Progress) -
     held = np.isin(np.arange(gpus), options.fixed_gpus).repeat(plan.slots_per_gpu)
 
     def posed(statistics: Sequence[LayerStatistics], judged: bool) -> tuple[LayerProblem, ...]:
-        made = layer_problems(scenario, split, plan.phase, statistics, objective, tail=plan.tail)
-        if options.failed_gpus:
-            made = tuple(
-                replace(one, capacity=np.where(alive, plan.slots_per_gpu, 0), home=alive / alive.sum()) for one in made
-            )
+        made = layer_problems(scenario, split, plan.phase, statistics, objective, tail=plan.tail, failed_gpus=failed)
         if judged:
             return made
         return tuple(
@@ -141,7 +137,7 @@ def _case(plan: Plan, options: MigrateOptions, slots: int, progress: Progress) -
         )
         for layer in plan.layers
     )
-    size, senders = expert_bytes(scenario.model), alive if options.failed_gpus else None
+    size, senders = expert_bytes(scenario.model), alive if failed else None
 
     def moved(i: int, slots: IntArray) -> Transfer:
         one = problems[i]
@@ -160,7 +156,7 @@ def _case(plan: Plan, options: MigrateOptions, slots: int, progress: Progress) -
     )  # fmt: skip
     transfers = tuple(tuple(moved(i, point.slots) for point in front.points) for i, front in enumerate(fronts.layers))
     return _Case(
-        plan, routing, objective, problems, posed(routing.judged_on, True), running, stages, fronts, transfers,
+        plan, routing, objective, failed, problems, posed(routing.judged_on, True), running, stages, fronts, transfers,
         allocate(fronts.layers),
     )  # fmt: skip
 
@@ -262,7 +258,7 @@ def _gain(before: Sequence[LayerScore], now: Sequence[LayerScore], after: Sequen
 
 
 def _migrated(case: _Case, points: Sequence[int], options: MigrateOptions, progress: Progress) -> Plan:
-    """The plan file of the chosen points, with baselines solved anew on this routing and the running placement."""
+    """The plan file of the chosen points, with baselines solved anew on this routing and what ran, if it still can."""
     plan = case.plan
     scenario, split = plan.scenario.spec, plan.split.split()
     answers = []
@@ -273,7 +269,7 @@ def _migrated(case: _Case, points: Sequence[int], options: MigrateOptions, progr
         answers.append(
             LayerAnswer(
                 point.slots, point.fractions, point.score, Status.OPTIMAL if optimal else Status.FEASIBLE, ended,
-                min(full.bound, point.score.objective), full.bound_source, 0.0,
+                full.bound, full.bound_source, 0.0,
             )
         )  # fmt: skip
     free = tuple(replace(problem, current=None, fixed=None) for problem in case.problems)
@@ -282,9 +278,13 @@ def _migrated(case: _Case, points: Sequence[int], options: MigrateOptions, progr
         name: Placement(tuple(a.slots for a in layers), tuple(a.fractions for a in layers))
         for name, layers in solve_baselines(free, solve, progress).items()
     }
-    placements[RUNNING] = case.running
+    # What ran does not run without the GPUs that were lost since.
+    if case.failed_gpus == plan.failed_gpus:
+        placements[RUNNING] = case.running
     own = Placement(tuple(a.slots for a in answers), tuple(a.fractions for a in answers))
-    assessor = Assessor(scenario, split, plan.phase, case.routing.judged_on, case.objective)
+    assessor = Assessor(
+        scenario, split, plan.phase, case.routing.judged_on, case.objective, failed_gpus=case.failed_gpus
+    )
     strategies: list[StrategyRecord] = [
         strategy_record(name, assessor.assess(placement), placement) for name, placement in placements.items()
     ]
@@ -293,6 +293,7 @@ def _migrated(case: _Case, points: Sequence[int], options: MigrateOptions, progr
     return plan.model_copy(
         update={
             "objective": case.objective,
+            "failed_gpus": case.failed_gpus,
             "layers": tuple(layer_record(old.layer, new) for old, new in zip(plan.layers, answers, strict=True)),
             "predicted": predicted_record(assessed.prediction),
             "strategies": tuple(strategies),

@@ -207,7 +207,7 @@ def _layer(
     placed, busiest = place_layer(load, slots, groups, nodes, gpus, budget.near, budget.kicks, seed)
     if old is None:
         return placed
-    from solvers.loads.relabel import relabel
+    from solvers.relabel import relabel
 
     choices = [placed, mend_layer(load, old, groups, nodes, gpus, busiest, budget.kicks, seed)]
     named = [relabel(found, old, len(load), nodes, gpus) for found in choices if found is not None]

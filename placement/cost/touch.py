@@ -111,6 +111,40 @@ def _keep_rows(
 
 
 @njit(cache=True, nogil=True)
+def _keep_entries(
+    experts: int,
+    start: NDArray[np.int64],
+    place: NDArray[np.int64],
+    fraction: NDArray[np.float64],
+    row: int,
+    first_entry: NDArray[np.int64],
+    entry_place: NDArray[np.int64],
+    entry_keep: NDArray[np.float64],
+    entry_of: NDArray[np.int64],
+) -> None:
+    """The same chances in compressed rows, one entry for each expert and place that a copy may go to.
+
+    Args:
+        first_entry: [experts + 1] filled; 0 comes first. entry_place, entry_keep: [entries] filled.
+        entry_of: [places] -1 everywhere, before and after.
+    """
+    used = 0
+    for e in range(experts):
+        for i in range(start[row + e], start[row + e + 1]):
+            p = place[i]
+            if entry_of[p] < 0:
+                entry_of[p] = used
+                entry_place[used] = p
+                entry_keep[used] = 1.0
+                used += 1
+            entry_keep[entry_of[p]] -= fraction[i]
+        for i in range(first_entry[e], used):
+            entry_keep[i] = max(0.0, entry_keep[i])
+            entry_of[entry_place[i]] = -1
+        first_entry[e + 1] = used
+
+
+@njit(cache=True, nogil=True)
 def _touched(
     ids: NDArray[np.int32],
     weight: NDArray[np.float64],
@@ -125,14 +159,21 @@ def _touched(
     sets, k = ids.shape
     windows = weight.shape[0]
     out = np.zeros((len(classes), windows, places))
-    keep = np.empty((experts, places))
     miss = np.ones(places)
+    # With few places:
+    keep = np.empty((experts if places <= DENSE else 0, places))
+    # With many:
+    first_entry = np.zeros(experts + 1, np.int64)
+    ends = start[::experts]
+    most = (ends[1:] - ends[:-1]).max()
+    entry_place, entry_keep = np.empty(most, np.int64), np.empty(most)
+    entry_of = np.full(places, -1)
     seen = np.empty(places, np.int64)
     is_seen = np.zeros(places, np.bool_)
     for c in range(len(classes)):
         row = classes[c] * experts
-        _keep_rows(experts, start, place, fraction, row, keep)
         if places <= DENSE:
+            _keep_rows(experts, start, place, fraction, row, keep)
             for s in range(sets):
                 first = keep[ids[s, 0]]
                 for p in range(places):
@@ -147,22 +188,22 @@ def _touched(
                     for p in range(places):
                         out[c, w, p] += weight[w, s] * (1.0 - miss[p])
             continue
+        _keep_entries(experts, start, place, fraction, row, first_entry, entry_place, entry_keep, entry_of)
         for s in range(sets):
             n_seen = 0
             for j in range(k):
                 e = ids[s, j]
-                for i in range(start[row + e], start[row + e + 1]):
-                    p = place[i]
+                for i in range(first_entry[e], first_entry[e + 1]):
+                    p = entry_place[i]
                     if not is_seen[p]:
                         is_seen[p] = True
                         seen[n_seen] = p
                         n_seen += 1
+                        miss[p] = 1.0
+                    miss[p] *= entry_keep[i]
             for i in range(n_seen):
                 p = seen[i]
-                here = 1.0
-                for j in range(k):
-                    here *= keep[ids[s, j], p]
                 is_seen[p] = False
                 for w in range(windows):
-                    out[c, w, p] += weight[w, s] * (1.0 - here)
+                    out[c, w, p] += weight[w, s] * (1.0 - miss[p])
     return out

@@ -15,7 +15,7 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from placement.problem import EMPTY, FloatArray, IntArray, LayerProblem
-from solvers.exact.coefficients import Coefficients, coefficients_of, slots_from, tail_shares
+from solvers.exact.coefficients import Coefficients, coefficients_of, expert_sets, gpus_of_bins, slots_from, tail_shares
 
 #: Integer units of the objective's scale. Not more: with coefficients of 1e10 and beyond OR-Tools 9.15 was seen to
 #: call worse answers optimal (tests/solvers/test_exact.py holds 200 layers against brute force).
@@ -203,7 +203,7 @@ class CpSatModel:
         """Terms of price * P[b] in window w, in objective units."""
         problem = self.problem
         if self.data.linear:
-            gpus = self._members(level)[b]
+            gpus = gpus_of_bins(self.problem.topology, level)[b]
             return [
                 math.floor(problem.load[w, e] / (r + 1) * price) * self.y[e][r][g]
                 for e in range(problem.experts)
@@ -228,18 +228,12 @@ class CpSatModel:
         build = self._touched_single if self.data.most == 1 else self._touched_chain
         return {level: build(level) for level in levels}
 
-    def _members(self, level: str) -> list[range]:
-        topology = self.problem.topology
-        if level == "gpu":
-            return [range(g, g + 1) for g in range(topology.gpus)]
-        return [range(n * topology.gpus_per_node, (n + 1) * topology.gpus_per_node) for n in range(topology.nodes)]
-
     def _touched_single(self, level: str) -> list[list[Linear]]:
         model, out = self.model, []
-        ids = self._ids()
+        ids = expert_sets(self.problem)
         for s in range(len(ids)):
             row: list[Linear] = []
-            for b, gpus in enumerate(self._members(level)):
+            for b, gpus in enumerate(gpus_of_bins(self.problem.topology, level)):
                 touched = model.new_bool_var(f"touched_{level}_{s}_{b}")
                 for e in ids[s]:
                     model.add(sum(self.x[e][g] for g in gpus) <= touched)
@@ -251,10 +245,10 @@ class CpSatModel:
         """miss_i <= (1 - share of expert i) * miss_(i-1), rounded up; touched = 1 - miss_k."""
         model, out = self.model, []
         shares = [self._copies_in(level, e) for e in range(self.problem.experts)]
-        ids = self._ids()
+        ids = expert_sets(self.problem)
         for s in range(len(ids)):
             row: list[Linear] = []
-            for b in range(len(self._members(level))):
+            for b in range(len(gpus_of_bins(self.problem.topology, level))):
                 before: Linear = self.chance
                 for e in ids[s]:
                     miss = model.new_int_var(0, self.chance, f"miss_{level}_{s}_{b}_{e}")
@@ -270,7 +264,7 @@ class CpSatModel:
     def _copies_in(self, level: str, e: int) -> list[list[tuple[cp_model.IntVar, tuple[int, int]]]]:
         """For each bin, literals "expert e has r copies, j >= 1 of them in the bin" with (r, j)."""
         most, out = self.data.most, []
-        for b, gpus in enumerate(self._members(level)):
+        for b, gpus in enumerate(gpus_of_bins(self.problem.topology, level)):
             found: list[tuple[cp_model.IntVar, tuple[int, int]]] = []
             for r in range(1, most + 1):
                 if len(gpus) == 1:
@@ -282,9 +276,6 @@ class CpSatModel:
                 found += [(c, (r, j)) for j, c in enumerate(counts) if j > 0]
             out.append(found)
         return out
-
-    def _ids(self) -> list[list[int]]:
-        return [] if self.problem.sets is None else [[int(e) for e in row] for row in self.problem.sets.ids]
 
     # Answers
 

@@ -8,8 +8,9 @@ from placement.cost.dispatch import dispatch_shares
 from placement.cost.moe_layer import score_layer
 from placement.problem import FloatArray, IntArray, LayerProblem
 from solvers.dispatch.copies import copy_fractions
-from solvers.dispatch.sequential import plan_merit, refine
+from solvers.dispatch.sequential import refine
 from solvers.dispatch.simple import near_fractions, target_fractions
+from solvers.merit import merit
 
 #: LPs that refine a plan: by default, and where a better plan is worth more time.
 ROUNDS, THOROUGH_ROUNDS = 1, 12
@@ -50,7 +51,7 @@ def plan_fractions(
         # With token sets the LP in copies seldom wins.
         copies = copy_fractions(problem, slots)
         plans += [copies] if copies is not None else []
-    found = sorted(((plan_merit(problem, score_layer(problem, slots, each)), i) for i, each in enumerate(plans)))
+    found = sorted(((merit(problem, score_layer(problem, slots, each)), i) for i, each in enumerate(plans)))
     if not thorough:
         (value, first), steps = found[0], _steps(problem)
         return plans[first] if steps > MOST_STEPS else refine(problem, slots, plans[first], ROUNDS, value)[0]

@@ -14,9 +14,10 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
-from placement.cost.moe_layer import LayerScore, effective_rule, latency_s, score_layer, slot_time
+from placement.cost.moe_layer import effective_rule, latency_s, score_layer, slot_time
 from placement.problem import EMPTY, FloatArray, IntArray, LayerProblem
 from solvers.dispatch.marginals import marginals
+from solvers.merit import merit
 
 #: First half-width of the box, and the least at which another round is tried.
 FIRST_BOX, LEAST_BOX = 1.0, 0.02
@@ -24,16 +25,10 @@ FIRST_BOX, LEAST_BOX = 1.0, 0.02
 GAIN = 1e-6
 
 
-def plan_merit(problem: LayerProblem, score: LayerScore) -> tuple[float, float]:
-    """What plans are ordered by: excess over the balance cap first, then the objective. Less is better."""
-    cap = np.inf if problem.max_load is None else problem.max_load
-    return max(0.0, round(score.pooled_imbalance - cap, 9)), score.objective
-
-
 def refine(
     problem: LayerProblem, slots: IntArray, fractions: FloatArray, rounds: int, value: tuple[float, float]
 ) -> tuple[FloatArray, tuple[float, float]]:
-    """([nodes, slots] a plan at least as good as `fractions` by `plan_merit`, its merit), after up to so many LPs.
+    """([nodes, slots] a plan at least as good as `fractions` by `merit`, its merit), after up to so many LPs.
 
     Args:
         fractions: [nodes, slots] a plan. value: its merit.
@@ -46,7 +41,7 @@ def refine(
         tried = model.solve(box)
         if tried is None:
             break
-        found = plan_merit(problem, score_layer(problem, slots, tried))
+        found = merit(problem, score_layer(problem, slots, tried))
         if found[0] <= value[0] and found[1] < value[1] * (1 - GAIN):
             best, value, model = tried, found, None
         else:

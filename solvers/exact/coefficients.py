@@ -12,7 +12,7 @@ import numpy as np
 
 from placement.cost.links import entering_tokens
 from placement.cost.moe_layer import effective_rule, latency_s, slot_time
-from placement.problem import EMPTY, BoolArray, FloatArray, IntArray, LayerProblem
+from placement.problem import EMPTY, BoolArray, FloatArray, IntArray, LayerProblem, Topology
 from solvers.base import UnsupportedError
 
 #: Largest model that is built: terms of the touch chains and of the placement.
@@ -25,6 +25,17 @@ class LinkRow:
 
     level: Literal["gpu", "node"]
     seconds: FloatArray
+
+
+def gpus_of_bins(topology: Topology, level: str) -> list[range]:
+    """GPUs of each bin of a level: "gpu", or "node"."""
+    width = 1 if level == "gpu" else topology.gpus_per_node
+    return [range(first, first + width) for first in range(0, topology.gpus, width)]
+
+
+def expert_sets(problem: LayerProblem) -> list[list[int]]:
+    """Experts of each token set, ascending; no sets where only load counts are known."""
+    return [] if problem.sets is None else problem.sets.ids.tolist()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import ClassVar
 
-from placement.problem import IntArray, LayerProblem
+from placement.problem import FloatArray, IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from solvers.base import Features, UnsupportedError
 from solvers.stop import Stop
@@ -21,10 +21,16 @@ class Heuristic:
         """[slots] logical expert of each slot."""
         raise NotImplementedError
 
+    def dispatched(self, problem: LayerProblem, seed: int) -> tuple[IntArray, FloatArray | None]:
+        """`place`'s slots, and the [nodes, slots] fractions that they were chosen with, if any were solved."""
+        return self.place(problem, seed), None
+
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve."""
         started = time.perf_counter()
         if (problem.group is not None and not self.features.groups) or problem.max_moves is not None:
             raise UnsupportedError(f"{self.name} keeps neither groups nor a budget of moves")
-        slots = self.place(problem, seed)
-        return Result(slots, Status.FEASIBLE, Termination.FINISHED, seconds=time.perf_counter() - started)
+        slots, fractions = self.dispatched(problem, seed)
+        return Result(
+            slots, Status.FEASIBLE, Termination.FINISHED, seconds=time.perf_counter() - started, fractions=fractions
+        )

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from placement.cost.moe_layer import objective_value
 from placement.problem import EMPTY, FloatArray, IntArray, LayerProblem
 from placement.verify import check_layer
 from solvers.base import Features, UnsupportedError
+from solvers.candidates import candidate
 from solvers.heuristics.base import Heuristic
 from solvers.heuristics.packing import distinct_packing, pack, pack_uneven, physical_experts, separate
 
@@ -164,14 +164,20 @@ class EplbSolver(Heuristic):
         Raises:
             UnsupportedError: the policy can't keep the problem's groups.
         """
+        return self.dispatched(problem, seed)[0]
+
+    def dispatched(self, problem: LayerProblem, seed: int) -> tuple[IntArray, FloatArray | None]:
+        """The variant that scores best; under `planned` dispatch each with fractions of its own, which come with it.
+
+        Raises:
+            UnsupportedError: the policy can't keep the problem's groups.
+        """
         variants = self.variants(problem)
         if not variants:
             raise UnsupportedError("eplb finds no way to share these groups out over the nodes")
-        return min(variants, key=lambda slots: objective_value(scorable(problem), slots))
-
-
-def scorable(problem: LayerProblem) -> LayerProblem:
-    """The problem with a dispatch policy that needs no solved fractions: `nearest` stands for `planned`."""
-    if problem.dispatch != "planned":
-        return problem
-    return replace(problem, dispatch="nearest")
+        if len(variants) == 1:
+            return variants[0], None
+        best = min(
+            (candidate(problem, slots, thorough=True) for slots in variants), key=lambda each: each.score.objective
+        )
+        return best.slots, best.fractions

@@ -14,10 +14,11 @@ from placement.problem import IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from placement.verify import check_layer
 from solvers.base import Features, UnsupportedError
-from solvers.candidates import Candidate, merit
+from solvers.candidates import Candidate
 from solvers.lns.model import NeighbourhoodModel
 from solvers.lns.neighbourhoods import neighbourhood
 from solvers.lns.prices import prices_of
+from solvers.merit import merit
 from solvers.search.solver import SearchSolver
 from solvers.stop import Stop
 

@@ -10,9 +10,10 @@ from placement.cost.moe_layer import LayerScore, score_layer
 from placement.errors import NothingFoundError
 from placement.problem import FloatArray, IntArray, LayerProblem, moves_between
 from placement.verify import check_layer
-from solvers.candidates import candidate, merit
+from solvers.candidates import candidate
 from solvers.dispatch import needs_fractions, target_fractions
-from solvers.loads.relabel import renaming
+from solvers.merit import merit
+from solvers.relabel import renaming
 from solvers.search.arrays import SetRows
 from solvers.search.run import Schedule, run_annealing
 from solvers.search.start import mend
@@ -176,35 +177,11 @@ def _renamed(problem: LayerProblem, full: Point) -> Point:
     if not alike:
         return counted
     topology = problem.topology
-    names = renaming(full.slots, current, problem.experts, topology.nodes, topology.gpus)
-    old = np.arange(problem.slots).reshape(topology.gpus, per_gpu)
-    # source[new slot] is the old slot that comes there; experts that stay keep their slot.
-    source = np.empty_like(old)
-    source[names] = old
-    for g in range(topology.gpus):
-        source[g] = _settled(source[g], full.slots, current[g * per_gpu : (g + 1) * per_gpu])
-    order = source.reshape(-1)
-    slots, fractions = full.slots[order], None
-    if full.fractions is not None:
-        nodes = np.empty(topology.nodes, dtype=np.int64)
-        nodes[names[:: topology.gpus_per_node] // topology.gpus_per_node] = np.arange(topology.nodes)
-        fractions = full.fractions[nodes][:, order]
+    renamed = renaming(full.slots, current, problem.experts, topology.nodes, topology.gpus)
+    slots = renamed.slots(full.slots)
+    fractions = None if full.fractions is None else renamed.fractions(full.fractions)
     score = score_layer(problem, slots, fractions)
     # Where GPUs of a node share NICs in trays, another order can cost time.
     if score.objective > full.score.objective * (1 + 1e-9):
         return counted
     return Point(moves_between(current, slots, per_gpu), slots, fractions, score)
-
-
-def _settled(source: IntArray, experts: IntArray, current: IntArray) -> IntArray:
-    """The slots of `source` in an order in which experts that `current` [slots of one GPU] holds keep their place."""
-    mine, out = experts[source], np.full(len(source), -1, dtype=np.int64)
-    left = []
-    for slot, expert in zip(source, mine, strict=True):
-        place = np.flatnonzero(current == expert)
-        if len(place):
-            out[place[0]] = slot
-        else:
-            left.append(slot)
-    out[out < 0] = left
-    return out

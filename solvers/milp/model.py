@@ -8,7 +8,7 @@ import numpy as np
 import pulp
 
 from placement.problem import FloatArray, IntArray, LayerProblem
-from solvers.exact.coefficients import Coefficients, coefficients_of, slots_from, tail_shares
+from solvers.exact.coefficients import Coefficients, coefficients_of, expert_sets, gpus_of_bins, slots_from, tail_shares
 
 
 class MilpModel:
@@ -175,7 +175,7 @@ class MilpModel:
                 float(problem.load[w, e]) / (r + 1) * price * self.y[e][r][g]
                 for e in range(problem.experts)
                 for r in range(self.data.most)
-                for g in self._members(level)[b]
+                for g in gpus_of_bins(self.problem.topology, level)[b]
             ]
         sets = problem.sets
         if sets is None:
@@ -190,17 +190,11 @@ class MilpModel:
         build = self._touched_single if self.data.most == 1 else self._touched_chain
         return {level: build(level) for level in levels}
 
-    def _members(self, level: str) -> list[range]:
-        topology = self.problem.topology
-        if level == "gpu":
-            return [range(g, g + 1) for g in range(topology.gpus)]
-        return [range(n * topology.gpus_per_node, (n + 1) * topology.gpus_per_node) for n in range(topology.nodes)]
-
     def _touched_single(self, level: str) -> list[list[pulp.LpAffineExpression]]:
         out = []
-        for s, experts in enumerate(self._ids()):
+        for s, experts in enumerate(expert_sets(self.problem)):
             row = []
-            for b, gpus in enumerate(self._members(level)):
+            for b, gpus in enumerate(gpus_of_bins(self.problem.topology, level)):
                 touched = pulp.LpVariable(f"touched_{level}_{s}_{b}", 0, 1)
                 for e in experts:
                     self.model += touched >= pulp.lpSum(self.x[e][g] for g in gpus)
@@ -212,9 +206,9 @@ class MilpModel:
         """miss_i <= v * miss_(i-1) + (1 - v)(1 - literal) for every v = 1 - j/r that expert i's share can leave."""
         shares = [self._copies_in(level, e) for e in range(self.problem.experts)]
         out = []
-        for s, experts in enumerate(self._ids()):
+        for s, experts in enumerate(expert_sets(self.problem)):
             row = []
-            for b in range(len(self._members(level))):
+            for b in range(len(gpus_of_bins(self.problem.topology, level))):
                 before: pulp.LpVariable | float = 1.0
                 for e in experts:
                     miss = pulp.LpVariable(f"miss_{level}_{s}_{b}_{e}", 0, 1)
@@ -229,7 +223,7 @@ class MilpModel:
     def _copies_in(self, level: str, e: int) -> list[list[tuple[pulp.LpVariable, float]]]:
         """For each bin, literals "expert e has r copies, j >= 1 of them in the bin" with the 1 - j/r it leaves."""
         out = []
-        for b, gpus in enumerate(self._members(level)):
+        for b, gpus in enumerate(gpus_of_bins(self.problem.topology, level)):
             found = []
             for r in range(1, self.data.most + 1):
                 if len(gpus) == 1:
@@ -245,9 +239,6 @@ class MilpModel:
                 found += [(c, 1 - j / r) for j, c in enumerate(counts) if j > 0]
             out.append(found)
         return out
-
-    def _ids(self) -> list[list[int]]:
-        return [] if self.problem.sets is None else [[int(e) for e in row] for row in self.problem.sets.ids]
 
     # Answers
 

@@ -44,7 +44,7 @@ def run(*args: str) -> int:
 
 
 def test_every_present_benchmark_has_a_command_and_a_summary() -> None:
-    assert {"counts_speed", "routing_fit"} <= {each.name for each in present()}
+    assert {"placement_speed", "routing_fit"} <= {each.name for each in present()}
     for name, each in BENCHMARKS.items():
         assert name == each.name
         assert each.summary
@@ -79,9 +79,9 @@ def test_outcomes_are_the_exit_codes_of_every_command(figure: str, fail: str, co
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["run", "count_speed"], "no benchmark 'count_speed'; did you mean counts_speed"),
+        (["run", "placement_sped"], "no benchmark 'placement_sped'; did you mean placement_speed"),
         (["run", "zzz"], "no benchmark 'zzz'; choose one of "),
-        (["run", "counts_speed", "--repeats", "0"], "invalid value for '--repeats': 0 is not in the range"),
+        (["run", "placement_speed", "--workers", "0"], "invalid value for '--workers': 0 is not in the range"),
         (["lst"], "no such command 'lst'"),
     ],
 )

@@ -1,10 +1,13 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from placement.commands import migrating
 from placement.plan import read_plan
 from tests.commands.conftest import Done, finish, process
 
@@ -51,6 +54,20 @@ def test_a_migrated_plan_verifies_and_keeps_the_budget(call: Callable[..., Done]
     assert call("evaluate", "--plan", str(out), "--trace", str(folder / "b.npz")).code == 0
 
 
+def test_a_bound_above_the_objective_is_a_bug_and_not_masked(
+    call: Callable[..., Done], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = migrating.layer_fronts
+
+    def wrong(*args: Any) -> Any:
+        fronts = true(*args)
+        return replace(fronts, full=tuple(replace(answer, bound=answer.bound * 1e3) for answer in fronts.full))
+
+    monkeypatch.setattr(migrating, "layer_fronts", wrong)
+    with pytest.raises(RuntimeError, match="above the objective"):
+        call(*_args(folder, "--max-moves", "2", "--out", str(tmp_path / "new.json")))
+
+
 def test_a_transfer_limit_is_kept(call: Callable[..., Done], folder: Path) -> None:
     free = json.loads(call(*_args(folder, "--json")).out)["front"][-1]["transfer_ms"]
     told = json.loads(call(*_args(folder, "--json", "--max-transfer-ms", f"{free / 2:.9f}")).out)
@@ -70,6 +87,41 @@ def test_failed_gpus_are_left_empty(folder: Path) -> None:
     for layer in told["layers"]:
         assert layer["physical_to_logical"][3:6] == [-1, -1, -1]
         assert set(range(8)) <= set(layer["physical_to_logical"])
+
+
+@pytest.mark.parametrize("dispatch", ["nearest", "planned"])
+def test_a_plan_with_a_failed_gpu_is_written_verified_evaluated_and_migrated_on(
+    call: Callable[..., Done], folder: Path, tmp_path: Path, dispatch: str
+) -> None:
+    old, new, later = (str(tmp_path / f"{name}.json") for name in ("old", "new", "later"))
+    a, b = str(folder / "a.npz"), str(folder / "b.npz")
+    args = ["solve", "--spec", str(folder / "tiny.yaml"), "--strategy", "search", "--dispatch", dispatch]
+    assert call(*args, "--trace", a, "--out", old, *QUICK).code == 0
+    done = call("migrate", "--plan", old, "--trace", b, *QUICK, "--failed-gpu", "1", "--max-moves", "9", "--out", new)
+    assert done.code == 0, done.err
+    plan = read_plan(new)
+    assert plan.failed_gpus == (1,)
+    assert plan.strategy("running") is None
+    for layer in plan.layers:
+        assert layer.physical_to_logical[3:6] == (-1, -1, -1)
+        assert set(range(8)) <= set(layer.physical_to_logical)
+    verified = call("verify", new, "--trace", b, "--json")
+    assert verified.code == 0, verified.out
+    assert {check["passed"] for check in json.loads(verified.out)["checks"]} == {True}
+    evaluated = json.loads(call("evaluate", "--plan", new, "--trace", b, "--part", "second-half", "--json").out)
+    assert evaluated["traces"][0]["plan"]["moe_layer_us"] == pytest.approx(plan.strategy("solved").moe_layer_us)
+
+    done = call("migrate", "--plan", new, "--trace", a, *QUICK, "--max-moves", "3", "--out", later, "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert told["failed_gpus"] == [1]
+    assert told["forced_moves"] == 0
+    assert told["running"] is not None
+    assert read_plan(later).strategy("running").placements == tuple(each.physical_to_logical for each in plan.layers)
+    assert call("verify", later, "--trace", a).code == 0
+    done = call("migrate", "--plan", new, "--trace", a, *QUICK, "--fixed-gpu", "1")
+    assert done.code == 2
+    assert "can't keep its experts" in done.err
 
 
 def test_too_few_gpus_left_is_infeasible_by_so_many_slots(call: Callable[..., Done], folder: Path) -> None:
@@ -96,7 +148,6 @@ def test_a_budget_below_the_forced_moves_is_infeasible(call: Callable[..., Done]
         (("--max-transfer-ms", "nan"), "nan is no budget"),
         (("--max-transfer-ms", "-1"), "is not in the range"),
         (("--out", "x.json"), "no budget"),
-        (("--out", "x.json", "--max-moves", "1", "--failed-gpu", "0"), "empty"),
     ],
 )
 def test_bad_input_is_one_line(call: Callable[..., Done], folder: Path, more: tuple[str, ...], told: str) -> None:

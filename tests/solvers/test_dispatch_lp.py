@@ -12,8 +12,9 @@ from placement.problem import LayerProblem, Topology
 from solvers.dispatch import near_fractions, plan_fractions, target_fractions
 from solvers.dispatch.copies import copy_fractions
 from solvers.dispatch.marginals import marginals
-from solvers.dispatch.sequential import _Linear, _Shape, plan_merit, refine
+from solvers.dispatch.sequential import _Linear, _Shape, refine
 from solvers.heuristics.eplb import EplbSolver
+from solvers.merit import merit
 from tests.solvers.problems import RATES, random_placement, random_problem, running_problem
 
 #: Links inside a node are left out of the LP; here they never decide.
@@ -28,7 +29,7 @@ def random_plan(problem: LayerProblem, slots: np.ndarray, seed: int) -> np.ndarr
 
 
 def merit_of(problem: LayerProblem, slots: np.ndarray, plan: np.ndarray) -> tuple[float, float]:
-    return plan_merit(problem, score_layer(problem, slots, plan))
+    return merit(problem, score_layer(problem, slots, plan))
 
 
 def test_slopes_are_those_of_the_touch_chance() -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from placement.cost.moe_layer import score_layer
 from placement.problem import LayerProblem, TokenSets, Topology
+from solvers.baselines import baseline_candidates
 from solvers.floor import LEAST_FLOOR, balance_floor, raised_floor
 from solvers.planner import plan_layers
 from solvers.registry import get_solver
@@ -42,10 +43,11 @@ def test_a_baseline_over_the_floor_that_takes_less_time_raises_it() -> None:
     under = get_solver("auto").solve(balance_floor(problem), Stop(), 0)
     reached = score_layer(problem, under.slots).objective
     assert linear.objective < reached
-    raised = raised_floor(problem, floor, reached)
+    baselines = baseline_candidates(problem)
+    raised = raised_floor(problem, baselines, floor, reached)
     assert raised is not None
     assert abs(raised - linear.pooled_imbalance) < 1e-6
-    assert raised_floor(problem, floor, linear.objective) is None
+    assert raised_floor(problem, baselines, floor, linear.objective) is None
     answer = plan_layers([problem], "auto", Stop(), 0)[0]
     assert answer.score.objective <= linear.objective * (1 + 1e-12)
 

@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.moe_layer import score_layer
+from placement.cost.moe_layer import objective_value, score_layer
 from placement.problem import LayerProblem
 from placement.verify import check_layer
 from solvers.base import UnsupportedError
+from solvers.baselines import baseline_placements
+from solvers.candidates import candidate
 from solvers.heuristics.eplb import EplbSolver, eplb_layer
+from solvers.planner import plan_layers
 from solvers.registry import BASELINES, get_solver
 from solvers.stop import Stop
 from tests.solvers.problems import random_problem, running_problem
@@ -120,6 +123,31 @@ def test_eplb_keeps_groups_on_nodes_of_unlike_room(seed: int) -> None:
     assert check_layer(problem, EplbSolver().solve(problem, Stop(), 0).slots) == ()
     with pytest.raises(UnsupportedError, match="no way to share"):
         EplbSolver().solve(replace(problem, group=np.zeros(24)), Stop(), 0)
+
+
+def test_eplb_chooses_its_variant_with_the_dispatch_it_runs_with() -> None:
+    """Seed 7: with `nearest` dispatch the other variant is the better one."""
+    problem = random_problem(7, experts=16, gpus=8, gpus_per_node=2, slots_per_gpu=3, k=3, dispatch="planned")
+    variants = EplbSolver().variants(problem)
+    solved = [candidate(problem, slots, thorough=True) for slots in variants]
+    best = min(solved, key=lambda each: each.score.objective)
+    near = min(variants, key=lambda slots: objective_value(replace(problem, dispatch="nearest"), slots))
+    assert not np.array_equal(best.slots, near)
+    found = EplbSolver().solve(problem, Stop(), 0)
+    assert np.array_equal(found.slots, best.slots)
+    assert np.array_equal(found.fractions, best.fractions)
+    assert plan_layers([problem], "eplb", Stop(), 0)[0].score.objective == best.score.objective
+
+
+@pytest.mark.parametrize("dispatch", ["nearest", "planned"])
+def test_all_variants_of_eplb_are_among_the_baselines(dispatch: str) -> None:
+    problem = random_problem(7, experts=16, gpus=8, gpus_per_node=2, slots_per_gpu=3, k=3, dispatch=dispatch)
+    held = {slots.tobytes() for slots in baseline_placements(problem)}
+    assert {slots.tobytes() for slots in EplbSolver().variants(problem)} <= held
+    for name in BASELINES:
+        assert get_solver(name).solve(problem, Stop(), 0).slots.tobytes() in held
+    running = replace(problem, current=np.arange(24) % 16, max_moves=2)
+    assert baseline_placements(running) == []
 
 
 def test_heuristics_ignore_what_is_fixed_and_say_so() -> None:

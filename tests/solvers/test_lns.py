@@ -13,12 +13,12 @@ from placement.problem import EMPTY, LayerProblem
 from placement.result import Termination
 from placement.verify import check_layer
 from solvers.base import UnsupportedError
-from solvers.candidates import merit
 from solvers.heuristics.linear import LinearSolver
 from solvers.lns.model import NeighbourhoodModel
 from solvers.lns.neighbourhoods import neighbourhood
 from solvers.lns.prices import Prices, prices_of
 from solvers.lns.solver import LnsSolver, improve_slots
+from solvers.merit import merit
 from solvers.search.solver import SearchSolver
 from solvers.stop import Stop
 from tests.solvers.oracle import brute_force

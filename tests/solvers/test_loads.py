@@ -16,7 +16,6 @@ from solvers.heuristics.packing import distinct_packing, replicate
 from solvers.loads.layer import busiest, cost_table, mend_layer, physical_experts, place_layer
 from solvers.loads.local import improve
 from solvers.loads.pairs import best_copies, paired, single_copies
-from solvers.loads.relabel import relabel
 from solvers.planner import plan_layers
 from solvers.search.balance import balance
 from solvers.stop import Stop
@@ -191,37 +190,6 @@ def test_mending_stops_at_its_target_and_refuses_what_breaks_rules() -> None:
         assert mend_layer(load, broken, 1, 1, 8, np.inf, 50, 0) is None
     # Groups of 12 on two nodes: expert 0 of `old` is on both.
     assert mend_layer(load, old, 2, 2, 8, np.inf, 50, 0) is None
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
-def test_relabelling_keeps_the_most_slots_of_all_namings(seed: int, nodes: int, own: int, width: int) -> None:
-    """Against all permutations of nodes, and of GPUs within them."""
-    from itertools import permutations
-
-    rng = np.random.default_rng(seed)
-    gpus, experts = nodes * own, 6
-    new, old = rng.integers(0, experts, (2, gpus * width))
-    named = relabel(new, old, experts, nodes, gpus)
-    best = 0
-    rows, before = new.reshape(nodes, own, width), old.reshape(nodes, own, width)
-    for order in permutations(range(nodes)):
-        kept = 0
-        for n, m in enumerate(order):
-            kept += max(
-                sum(
-                    int(np.minimum(np.bincount(rows[n, a], minlength=6), np.bincount(before[m, b], minlength=6)).sum())
-                    for b, a in enumerate(inner)
-                )
-                for inner in permutations(range(own))
-            )
-        best = max(best, kept)
-    assert int((named == old).sum()) == best
-    by_gpu = sorted(sorted(row) for row in new.reshape(gpus, width).tolist())
-    assert sorted(sorted(row) for row in named.reshape(gpus, width).tolist()) == by_gpu
-    nodes_then = sorted(sorted(map(sorted, node)) for node in rows.tolist())
-    nodes_now = sorted(sorted(map(sorted, node)) for node in named.reshape(nodes, own, width).tolist())
-    assert nodes_then == nodes_now
 
 
 @pytest.mark.parametrize(("experts", "gpus"), [(96, 64), (128, 72), (256, 144)])
