@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from placement.commands.options import DeployOptions
 from placement.commands.progress import Progress
+from placement.cost.kernels import KernelTables
 from placement.cost.pools import Role, kv_bytes_per_request
 from placement.errors import InfeasibleError, InputError
 from placement.sources import load_routing
@@ -95,13 +96,14 @@ def make_deployment(spec: str, options: DeployOptions, progress: Progress) -> De
         progress.stage("reading the routing" if options.traces else "making synthetic routing")
         routing = load_routing(scenario, options.traces, options.seed, windows=1, mixture=False)
         placed = PlacedLayers(routing.solved_on)
+    kernels = KernelTables.installed() if options.kernel_tables else None
     answers: list[Answer] = []
     found: tuple[ColumnSet, MasterProblem, Deployment] | None = None
     limits = [workload.tpot_ms * share for share in FRONT] if options.front else [workload.tpot_ms]
     for limit in limits:
         progress.stage(f"pricing splits at TPOT {limit:.4g} ms")
         here = [_with_tpot(pool, workload, limit) for pool in pools]
-        columns = list_columns(here, ROLES[options.mode], scenario.pins, redundant, placed)
+        columns = list_columns(here, ROLES[options.mode], scenario.pins, redundant, placed, kernels)
         problem = MasterProblem(tuple(pool_of(pool) for pool in here), columns.columns, kv_bytes_per_request(scenario))
         if options.target_rate is not None:
             problem = replace(problem, goal="gpus", target=options.target_rate / workload.osl)

@@ -96,6 +96,7 @@ class DeployOptions:
     tpot_ms: float | None = None
     traces: tuple[str, ...] = ()
     placed: bool = True
+    kernel_tables: bool = False
     second_opinion: bool = False
     time_limit: float | None = None
     seed: int = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from placement.cost.kernels import KernelCurve
 from placement.problem import LayerRates, Topology
 from specs.schema import MessageRule
 
@@ -31,6 +32,7 @@ class BalancedLayer:
         fast_messages, slow_messages: messages on a rank's fast and slow link for each token that a rank holds.
         reach: chance that a token touches a given rank.
         shape: of the gamma distribution that expert loads are drawn from, for the chance that a slot is touched.
+        curve: measured times of the experts, in place of the roofline.
     """
 
     rates: LayerRates
@@ -42,6 +44,7 @@ class BalancedLayer:
     reach: float
     latency_s: float
     shape: float
+    curve: KernelCurve | None = None
 
     @classmethod
     def of(
@@ -81,6 +84,8 @@ class BalancedLayer:
         Tokens at a slot are a Poisson count whose mean varies between experts by a gamma distribution: a negative
         binomial count, which is 0 with chance (1 + mean / shape) ** -shape. A few hot experts leave others untouched.
         """
+        if self.curve is not None:
+            return self.curve.at(tokens_per_rank * self.ranks)
         at_slot = tokens_per_rank * self.ranks * self.slot_share
         touched = -math.expm1(-self.shape * math.log1p(at_slot / self.shape))
         rates = self.rates

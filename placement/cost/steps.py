@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from placement.cost.balanced import BalancedLayer
 from placement.cost.calibration import efficiency_of
 from placement.cost.collectives import all_gather_s, stage_transfer_s
 from placement.cost.compute import Product, Roofline, decode_attention_s, prefill_attention_s
 from placement.cost.efficiency import Efficiency
+from placement.cost.kernels import KernelTables
 from placement.cost.rates import layer_rates, topology_of
 from placement.cost.stages import StageShape, StageTable, local_attention_parameters, stage_table, stored_tokens
 from placement.schedules import piece_count
@@ -67,7 +68,9 @@ class PassModel:
         scenario: Scenario,
         split: Split,
         efficiency: Efficiency | None = None,
+        kernels: KernelTables | None = None,
     ) -> None:
+        """`kernels`: measured expert times, used where they cover the split."""
         self.scenario = scenario
         self.efficiency = efficiency or efficiency_of(scenario)
         model, cluster, tp = scenario.model, scenario.cluster, split.tp
@@ -88,6 +91,9 @@ class PassModel:
             scenario.message_rule,
             self.efficiency.routing_shape.value,
         )
+        if kernels is not None and split.redundant == 0:
+            # The tables know one copy of each expert.
+            self.layer = replace(self.layer, curve=kernels.curve(scenario, split))
         training = scenario.workload.kind == "training"
         #: Times that a GPU reads or writes each token's hidden state in a layer; training shares tokens over tp.
         self._moves = (
@@ -134,6 +140,11 @@ class PassModel:
         window = float(model.sliding.window) if model.sliding is not None else None
         sliding = share * prefill_attention_s(self.roofline, model, tp, length, window)
         return self._times(tokens, full, sliding, head_tokens, moe_s)
+
+    @property
+    def moe_source(self) -> str:
+        """Where the times of MoE layers come from."""
+        return self.layer.curve.source if self.layer.curve is not None else "balanced estimate"
 
     def moe_s(self, tokens: float) -> float:
         """Balanced estimate of an MoE layer when an attention rank holds `tokens`."""

@@ -99,7 +99,7 @@ def _instance(part: Part) -> dict[str, Any]:
         "role": part.column.role, "pool": part.pool.name, "count": part.count, "gpus": part.column.gpus,
         "tp": split.tp, "ep": split.ep, "etp": split.etp, "pp": split.pp, "dp": split.dp, "batch": split.batch,
         "redundant": split.redundant, "slots_per_gpu": split.slots_per_gpu, "requests_per_s": point.requests_per_s,
-        "ttft_ms": _ms(point.ttft_s), "tpot_ms": _ms(point.tpot_s),
+        "ttft_ms": _ms(point.ttft_s), "tpot_ms": _ms(point.tpot_s), "moe_layer": part.column.moe_source,
     }  # fmt: skip
 
 
@@ -153,6 +153,7 @@ def _figures(report: DeploymentReport, answer: Answer) -> list[tuple[str, str]]:
         ("GPUs", f"{deployment.gpus} of {report.gpus}"),
         ("certificate", f"bound {bound}, {proof} by {deployment.solver} among the columns priced"),
         ("experts", "placed quickly, by split" if report.placed else "taken as balanced"),
+        ("MoE layers", ", ".join(sorted({part.column.moe_source for part in answer.parts}))),
     ]
     if report.second is not None:
         other = report.second.deployment

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from placement.cost.calibration import efficiency_of
+from placement.cost.kernels import KernelTables
 from placement.cost.local import LocalParameters
 from placement.cost.memory import MemoryModel
 from placement.cost.pools import (
@@ -91,6 +92,7 @@ def list_columns(
     pins: Pins,
     redundant: int | None,
     placed: Placed | None = None,
+    kernels: KernelTables | None = None,
 ) -> ColumnSet:
     """Columns of every pool and role.
 
@@ -98,6 +100,7 @@ def list_columns(
         pools: the scenario on each pool's cluster.
         redundant: redundant experts, or None for the smallest count that divides.
         placed: how placed MoE layers compare with the balanced estimate.
+        kernels: measured expert times, used where they cover a split.
 
     Raises:
         InputError: a training scenario.
@@ -108,7 +111,7 @@ def list_columns(
     for index, scenario in enumerate(pools):
         if scenario.workload.kind != "serving":
             raise InputError(scenario.name, "workload", "is training; only serving is deployed", "use solve")
-        search = _PoolSearch(index, scenario, scenario.workload, pins, redundant, placed)
+        search = _PoolSearch(index, scenario, scenario.workload, pins, redundant, placed, kernels)
         mine = search.run(roles)
         if placed is not None and redundant is None:
             mine += search.with_replicas(mine, roles)
@@ -190,8 +193,9 @@ class _PoolSearch:
         pins: Pins,
         redundant: int | None,
         placed: Placed | None,
+        kernels: KernelTables | None = None,
     ) -> None:
-        self.pool, self.scenario, self.workload = pool, scenario, workload
+        self.pool, self.scenario, self.workload, self.kernels = pool, scenario, workload, kernels
         self.pins, self.redundant, self.placed = pins, redundant, placed
         self.efficiency = efficiency_of(scenario)
         self.ttft_s, self.tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
@@ -234,7 +238,7 @@ class _PoolSearch:
             if shared is None or shared[0] != key:
                 # Candidates of like degrees follow each other, deepest last: they share all that is counted per layer.
                 local = LocalParameters.of(self.scenario.model, split)
-                shared = (key, local, PassModel(self.scenario, split, self.efficiency))
+                shared = (key, local, PassModel(self.scenario, split, self.efficiency, self.kernels))
             found += self._columns(degrees, split, roles, shared[1], shared[2])
         return found
 
@@ -257,7 +261,7 @@ class _PoolSearch:
             point, batch = self._point(role, split, model, memory)
             if point is not None:
                 rated = replace(split, batch=batch, microbatches=min(split.pp, batch))
-                columns.append(Column(self.pool, role, rated, point))
+                columns.append(Column(self.pool, role, rated, point, model.passes.moe_source))
         return columns
 
     def _point(

@@ -42,12 +42,14 @@ class Column:
 
     Attributes:
         pool: index of the pool it runs in. split: with `instances` 1. point: what an instance yields.
+        moe_source: where the times of its MoE layers come from.
     """
 
     pool: int
     role: Role
     split: Split
     point: InstancePoint
+    moe_source: str = "balanced estimate"
 
     @property
     def gpus(self) -> int:
