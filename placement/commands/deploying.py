@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from placement.checks.deployment import HeldGpus, Kind, deployment_faults
 from placement.commands.options import DeployOptions
 from placement.commands.progress import Progress
 from placement.cost.kernels import KernelTables
@@ -14,6 +15,7 @@ from placement.errors import InfeasibleError, InputError
 from placement.sources import load_routing
 from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.columns import ColumnSet, Placed, list_columns, pool_of
+from solvers.deploy.layout import NodeGroup, layout
 from solvers.deploy.problem import Column, Deployment, MasterProblem, Pool
 from solvers.deploy.solve import SecondOpinion, second_opinion, solve_master
 from solvers.split.enumerate import enumerate_splits
@@ -42,7 +44,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Answer:
-    """A deployment under one TPOT objective, its parts, largest role first, and rates in output tokens."""
+    """A deployment under one TPOT objective, its parts by role, and rates in output tokens.
+
+    `nodes` is where the parts lie: their columns are indices of `parts`.
+    """
 
     tpot_ms: float
     deployment: Deployment
@@ -52,6 +57,7 @@ class Answer:
     bound: float
     slowest_ttft_s: float | None
     slowest_tpot_s: float | None
+    nodes: tuple[NodeGroup, ...]
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def make_deployment(spec: str, options: DeployOptions, progress: Progress) -> De
                 continue
             raise
         found = (columns, problem, deployment)
-        answers.append(_answer(problem, deployment, workload, limit))
+        answers.append(_answer(here, problem, deployment, workload, limit))
     if found is None:
         raise InfeasibleError(
             f"{scenario.name}: nothing is feasible at any TPOT from {limits[0]:.4g} to {limits[-1]:.4g} ms"
@@ -172,18 +178,40 @@ def _require(scenario: Scenario, columns: ColumnSet, options: DeployOptions) -> 
     raise InfeasibleError(f"{scenario.name}: {'; '.join(lacking)}: relax {' and '.join(w.split()[0] for w in lacking)}")
 
 
-def _answer(problem: MasterProblem, deployment: Deployment, workload: ServingWorkload, tpot_ms: float) -> Answer:
-    parts = [
-        Part(column, problem.pools[column.pool], count)
-        for column, count in zip(problem.columns, deployment.counts, strict=True)
-        if count
-    ]
-    parts.sort(key=lambda part: (part.column.role, -part.count * part.column.gpus))
+def _answer(
+    scenarios: Sequence[Scenario],
+    problem: MasterProblem,
+    deployment: Deployment,
+    workload: ServingWorkload,
+    tpot_ms: float,
+) -> Answer:
+    """The answer with its packing, checked from outside.
+
+    Raises:
+        RuntimeError: the solver's answer is invalid (a bug).
+    """
+    used = [i for i, count in enumerate(deployment.counts) if count]
+    used.sort(key=lambda i: (problem.columns[i].role, -deployment.counts[i] * problem.columns[i].gpus))
+    parts = [Part(problem.columns[i], problem.pools[problem.columns[i].pool], deployment.counts[i]) for i in used]
+    packed = layout(problem, deployment.counts)
+    if packed is None:
+        raise RuntimeError(f"the solver's instances do not fit the nodes: {deployment.counts}")
+    place = {column: at for at, column in enumerate(used)}
+    nodes = tuple(
+        NodeGroup(group.pool, group.nodes, tuple((place[i], gpus, n) for i, gpus, n in group.held)) for group in packed
+    )
+    faults = deployment_faults(
+        scenarios,
+        [Kind(p.column.pool, p.column.split, p.count, p.column.point.ttft_s, p.column.point.tpot_s) for p in parts],
+        [HeldGpus(group.pool, group.nodes, {i: gpus for i, gpus, _ in group.held}) for group in nodes],
+    )
+    if faults:
+        raise RuntimeError(f"the solver returned an invalid deployment: {'; '.join(faults)}")
     rate = deployment.requests_per_s * workload.osl
     ttft = [p.column.point.ttft_s for p in parts if p.column.point.ttft_s is not None]
     tpot = [p.column.point.tpot_s for p in parts if p.column.point.tpot_s is not None]
     bound = deployment.bound * workload.osl if deployment.goal == "rate" else deployment.bound
     return Answer(
         tpot_ms, deployment, tuple(parts), rate, rate / max(1, deployment.gpus), bound, max(ttft, default=None),
-        max(tpot, default=None),
+        max(tpot, default=None), nodes,
     )  # fmt: skip

@@ -33,6 +33,7 @@ def deployment_text(report: DeploymentReport, out: str | None) -> str:
         parts += [Text(), heading("front", ", tokens/s per GPU against tokens/s per user"), _front(report)]
     else:
         parts += [Text(), heading("instances"), columns(HEADER, [_row(part) for part in last.parts])]
+        parts += [Text(), heading("nodes"), *(Text(f"  {line}") for line in _nodes(last))]
     parts += [Text(), fields(_figures(report, last)), Text(), heading("columns", _considered(report))]
     parts += [Text(f"  {each.count:6,} {each.role}: {each.reason}") for each in report.columns.dropped]
     if out is not None:
@@ -90,6 +91,14 @@ def _answer(answer: Answer) -> dict[str, Any]:
             "solver": deployment.solver,
         },
         "instances": [_instance(part) for part in answer.parts],
+        "nodes": [
+            {
+                "pool": answer.parts[group.held[0][0]].pool.name,
+                "nodes": group.nodes,
+                "holds": [{"instance": i, "gpus": gpus, "count": n} for i, gpus, n in group.held],
+            }
+            for group in answer.nodes
+        ],
     }
 
 
@@ -123,6 +132,17 @@ def _row(part: Part) -> tuple[str, ...]:
 
 def _milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1e3:,.1f}"
+
+
+def _nodes(answer: Answer) -> list[str]:
+    """What each node holds, nodes that hold the same in one line."""
+    lines = []
+    for group in answer.nodes:
+        held = ", ".join(
+            f"{n} {answer.parts[i].column.role} {_degrees(answer.parts[i])} ({gpus} GPUs)" for i, gpus, n in group.held
+        )
+        lines.append(f"{group.nodes} of {answer.parts[group.held[0][0]].pool.name}: {held}")
+    return lines
 
 
 def _front(report: DeploymentReport) -> RenderableType:

@@ -34,6 +34,11 @@ def test_a_deployment_adds_up(tmp_path: Path) -> None:
     (answer,) = found["answers"]
     kinds = answer["instances"]
     assert sum(k["count"] * k["gpus"] for k in kinds) == answer["gpus"] <= 32
+    for i, kind in enumerate(kinds):
+        lies = sum(g["nodes"] * h["gpus"] for g in answer["nodes"] for h in g["holds"] if h["instance"] == i)
+        assert lies == kind["count"] * kind["gpus"]
+    assert sum(group["nodes"] for group in answer["nodes"]) <= 4
+    assert all(sum(h["gpus"] for h in group["holds"]) <= 8 for group in answer["nodes"])
     rates = {
         role: sum(k["count"] * k["requests_per_s"] for k in kinds if k["role"] == role)
         for role in ("aggregated", "prefill", "decode")
