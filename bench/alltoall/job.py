@@ -94,14 +94,16 @@ class RankRecord:
 
     Attributes:
         sent, received: [kinds, gpus] bytes to and from each rank over the timed rounds' one exchange, by KINDS.
-        seconds: [repeats, parts] by PARTS.
+        begun, ended: [repeats, parts] when each of PARTS began and ended, by the machine's monotonic clock, which
+            ranks of one machine share. Of "pack" only the difference means anything.
         metadata_s: seconds of exchanging counts, slots and weights, once.
         error: largest error of a token's result against the reference, relative to that token's largest value.
     """
 
     sent: IntArray
     received: IntArray
-    seconds: FloatArray
+    begun: FloatArray
+    ended: FloatArray
     metadata_s: float
     error: float
 

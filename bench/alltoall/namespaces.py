@@ -1,7 +1,7 @@
 """A fabric built of Linux network namespaces: one a node, and one that holds the bridge between them.
 
-    node 0: up -- tbf --> port 0 |        | port 1 <-- tbf -- up :node 1
-                  <-- tbf --     | bridge |     -- tbf -->
+    node 0: uplink -- tbf --> port 0 |        | port 1 <-- tbf -- uplink :node 1
+                      <-- tbf --     | bridge |     -- tbf -->
 
 Every address, route and queue lies inside these namespaces; the machine's own network is not touched. Their names hold
 the process that made them, so that the next start can tell and remove what a killed one left behind.
@@ -25,7 +25,7 @@ from placement.errors import MissingExtraError
 PREFIX = "plfab"
 FOLDER = Path("/run/netns")
 #: The uplink's name inside a node.
-UPLINK = "up"
+UPLINK = "uplink"
 _NEEDS = "a shaped fabric needs root and iproute2"
 _MEND = "run as root where 'ip netns add' works (apt-get install iproute2), or leave --fabric out"
 

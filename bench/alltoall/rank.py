@@ -21,10 +21,10 @@ from placement.problem import FloatArray, IntArray
 
 
 class Clock:
-    """Seconds of one round by PARTS. Every timed part starts at a barrier of all ranks; what lies between is `pack`."""
+    """When each of PARTS began and ended in one round. A timed part starts at a barrier; what lies between is `pack`."""
 
     def __init__(self, device: torch.device) -> None:
-        self.seconds = np.zeros(len(PARTS))
+        self.begun, self.ended = np.zeros(len(PARTS)), np.zeros(len(PARTS))
         self._device = device
         self._mark = self._now()
 
@@ -33,21 +33,21 @@ class Clock:
         """Times its body as a part of PARTS."""
         self.pause()
         _barrier(self._device)
-        started = self._now()
+        place = PARTS.index(part)
+        self.begun[place] = self._now()
         yield
-        self._mark = self._now()
-        self.seconds[PARTS.index(part)] += self._mark - started
+        self.ended[place] = self._mark = self._now()
 
     def pause(self) -> None:
         """What passed since the last part was packing."""
         now = self._now()
-        self.seconds[PARTS.index("pack")] += now - self._mark
+        self.ended[PARTS.index("pack")] += now - self._mark
         self._mark = now
 
     def _now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+        return time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _run_layer(job: Job, work: LayerWork, seat: Seat, nets: Nets) -> tuple[list[
     expected = reference(job, work.layer, x, ids, weights)
     sent = packed(x, job.wire)
     ready = [_prepared(job, work, exchange, seat, nets, mine) for exchange in work.exchanges]
-    seconds = np.zeros((len(ready), job.repeats, len(PARTS)))
+    begun, ended = np.zeros((2, len(ready), job.repeats, len(PARTS)))
     errors = [0.0] * len(ready)
     before = None
     for turn in range(-job.warmup, job.repeats):
@@ -119,7 +119,7 @@ def _run_layer(job: Job, work: LayerWork, seat: Seat, nets: Nets) -> tuple[list[
             result = each.route.combine(answers, COMPUTE[job.wire], clock.timed)
             clock.pause()
             if turn >= 0:
-                seconds[i, turn] = clock.seconds
+                begun[i, turn], ended[i, turn] = clock.begun, clock.ended
             errors[i] = max(errors[i], relative_error(result, expected))
     nets.count_into(None)
     _barrier(seat.device)
@@ -128,8 +128,8 @@ def _run_layer(job: Job, work: LayerWork, seat: Seat, nets: Nets) -> tuple[list[
     if before is not None and after is not None:
         counted = WireCount(after.out_bytes - before.out_bytes, after.in_bytes - before.in_bytes)
     found = [
-        RankRecord(each.traffic.sent, each.traffic.received, part, each.metadata_s, error)
-        for each, part, error in zip(ready, seconds, errors, strict=True)
+        RankRecord(each.traffic.sent, each.traffic.received, begun[i], ended[i], each.metadata_s, errors[i])
+        for i, each in enumerate(ready)
     ]
     return found, counted
 
