@@ -15,8 +15,6 @@ from placement.problem import FloatArray, IntArray
 #: Elements that share one fp32 scale in an fp8 message, and the largest finite e4m3 value.
 BLOCK, MOST_FP8 = 128, 448.0
 COMPUTE = {"bf16": torch.bfloat16, "fp8": torch.bfloat16, "fp32": torch.float32}
-#: Largest error of a token's result that counts as right, relative to the token's largest value.
-TOLERANCE = {"bf16": 0.02, "fp8": 0.02, "fp32": 1e-5}
 
 
 def packed(x: Tensor, wire: WireType) -> Tensor:
@@ -91,7 +89,12 @@ class LocalExperts:
 
 
 def grouped_mlp(x: Tensor, up: Tensor, down: Tensor, count: Tensor) -> Tensor:
-    """SwiGLU of several experts: x [copies, hidden] sorted by expert, up [experts, hidden, 2 * width], count [experts]."""
+    """SwiGLU of several experts, [copies, hidden].
+
+    Args:
+        x: [copies, hidden] sorted by expert. count: [experts] copies of each.
+        up: [experts, hidden, 2 * width] gate, then up. down: [experts, width, hidden].
+    """
     ends = count.cumsum(0).to(torch.int32)
     gate, value = _grouped(x, up, ends).chunk(2, dim=-1)
     return _grouped(functional.silu(gate) * value, down, ends)

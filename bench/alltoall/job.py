@@ -124,12 +124,14 @@ class Ran:
         records: [layers][exchanges][ranks].
         uplinks: [layers][ranks] what the rank's node sent and received in the timed rounds; empty without a fabric.
         device: what the ranks computed on. torch: its version.
+        one_machine: whether all ranks share a clock.
     """
 
     records: tuple[tuple[tuple[RankRecord, ...], ...], ...]
     uplinks: tuple[tuple[WireCount, ...], ...]
     device: str
     torch: str
+    one_machine: bool = True
 
 
 def matrix_of(records: tuple[RankRecord, ...], kind: str, side: Literal["sent", "received"]) -> IntArray:

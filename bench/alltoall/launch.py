@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.alltoall.job import Job, Ran
 from bench.alltoall.process import RESULT, TASK, Place, Task, errors_of, failures_of
-from placement.errors import MissingExtraError
+from placement.errors import InputError, MissingExtraError
 
 #: What a rank says that lost its partner, rather than failed by itself.
 _BEREFT = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|Timed out waiting", re.IGNORECASE)
@@ -59,11 +60,34 @@ def run_job(job: Job, places: Sequence[Place] = ()) -> Ran:
         return found
 
 
+def run_under_torchrun(job: Job) -> Ran | None:
+    """Runs this process's rank of a job that torchrun has started; rank 0 gets what all saw, the others None.
+
+    Raises:
+        InputError: torchrun has started another number of ranks than the job has.
+    """
+    import torch.distributed as dist
+
+    from bench.alltoall.rank import Seat, join, run_rank
+
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if size != job.gpus:
+        raise InputError(
+            "torchrun", "WORLD_SIZE", f"is {size}, but the plan has {job.gpus} ranks",
+            f"start {job.gpus} ranks, one a GPU of the plan",
+        )  # fmt: skip
+    device = join(job, rank, "env://", int(os.environ["LOCAL_RANK"]))
+    found = run_rank(job, Seat(rank, device))
+    dist.barrier()
+    dist.destroy_process_group()
+    return None if found is None else replace(found, one_machine=os.environ.get("LOCAL_WORLD_SIZE") == str(size))
+
+
 def _start(folder: Path, out: int) -> subprocess.Popen[bytes]:
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     # Ranks share the cores, and a process to be forked must have one thread.
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return subprocess.Popen(
         [sys.executable, "-m", "bench.alltoall.process", str(folder), str(os.getpid())],
         env={**os.environ, "PYTHONPATH": paths, **threads}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,

@@ -81,9 +81,7 @@ class Nets:
             if ranks not in found:
                 found[ranks] = dist.new_group(list(ranks)) if 1 < len(ranks) < gpus else None
         mine, rail = by_node[rank // gpus_per_node], by_rail[rank % gpus_per_node]
-        return cls(
-            Net(tuple(range(gpus)), device), Net(mine, device, found[mine]), Net(rail, device, found[rail])
-        )
+        return cls(Net(tuple(range(gpus)), device), Net(mine, device, found[mine]), Net(rail, device, found[rail]))
 
     def count_into(self, traffic: Traffic | None) -> None:
         """From now on, bytes are counted there; None: nowhere."""

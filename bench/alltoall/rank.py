@@ -21,7 +21,7 @@ from placement.problem import FloatArray, IntArray
 
 
 class Clock:
-    """When each of PARTS began and ended in one round. A timed part starts at a barrier; what lies between is `pack`."""
+    """When each of PARTS began and ended in one round. Timed parts start at a barrier; what lies between is `pack`."""
 
     def __init__(self, device: torch.device) -> None:
         self.begun, self.ended = np.zeros(len(PARTS)), np.zeros(len(PARTS))
@@ -144,9 +144,7 @@ class _Ready:
     metadata_s: float
 
 
-def _prepared(
-    job: Job, work: LayerWork, exchange: Exchange, seat: Seat, nets: Nets, mine: IntArray
-) -> _Ready:
+def _prepared(job: Job, work: LayerWork, exchange: Exchange, seat: Seat, nets: Nets, mine: IntArray) -> _Ready:
     traffic = Traffic.none(job.gpus)
     nets.count_into(traffic)
     _barrier(seat.device)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from bench.alltoall.net import Net, Nets
 from placement.problem import FloatArray, IntArray
 
 #: Times a part of PARTS by its name, from a barrier on.
-Timed = Callable[[str], "contextmanager[None]"]
+Timed = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,3 @@ def _work(hop: Hop, exchange: Exchange, rank: int) -> Work:
         weight[:, None],
         len(hop.slots),
     )
-
-
-@contextmanager
-def untimed(_: str) -> Iterator[None]:
-    """A `Timed` that times nothing."""
-    yield
