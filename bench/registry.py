@@ -50,6 +50,7 @@ _ALL = (
         "bench.placement_quality.main",
         "Solved placements against heuristics, on held-out routing.",
     ),
+    Benchmark("alltoall", "bench.alltoall.acceptance", "Layouts' traffic on a shaped fabric: measured and predicted."),
     Benchmark("placement_speed", "bench.placement_speed.main", "Seconds to place the layers of a model."),
     Benchmark("counts_speed", "bench.counts_speed", "Seconds and gap for a whole model from load counts."),
     Benchmark(

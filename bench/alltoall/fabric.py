@@ -24,12 +24,13 @@ class Fabric(Spec):
     name: Text = "fabric"
     #: Rate of each node's uplink in each direction, frames and all.
     uplink_mbit_per_s: Positive
-    #: What one rank moves to another one of its node, and what an exchange takes besides: for predictions alone.
-    local_mb_per_s: Positive = 400.0
-    latency_ms: Positive = 2.0
+    #: What one rank moves to another one of its node, and what an exchange of nothing takes: for predictions alone.
+    local_mb_per_s: Positive = 200.0
+    latency_ms: Positive = 5.0
     mtu: Annotated[Whole, Field(ge=1280, le=65_000)] = 9000
-    #: Token bucket, and the queue before it. The queue is deep: a link waits rather than drops, as InfiniBand does.
-    burst_kib: Annotated[Whole, Field(ge=2, le=65_536)] = 32
+    #: Token bucket, and the queue before it. The bucket bridges the shaper's late turns on busy cores. The queue is
+    #: deep: a link waits rather than drops, as InfiniBand does.
+    burst_kib: Annotated[Whole, Field(ge=2, le=65_536)] = 256
     queue_mib: Annotated[Whole, Field(ge=1, le=1_024)] = 64
 
     @property
@@ -46,8 +47,8 @@ class Fabric(Spec):
             rates,
             fast_bytes_per_s=self.local_mb_per_s * 1e6,
             slow_bytes_per_s=self.uplink_bytes_per_s / gpus_per_node,
-            fast_latency_s=latency / 2,
-            slow_latency_s=latency / 2,
+            fast_latency_s=latency,
+            slow_latency_s=latency,
         )
 
 

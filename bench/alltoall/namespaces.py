@@ -84,8 +84,8 @@ def _build(fabric: Fabric, nodes: int, own: str) -> tuple[Place, ...]:
         _run("ip", "-n", name, "addr", "add", f"10.77.{node // 250}.{node % 250 + 1}/16", "dev", UPLINK)
         for where, link in ((bridge, port), (name, UPLINK), (name, "lo")):
             _run("ip", "-n", where, "link", "set", link, "up")
-        # Loss-based control, and no slow start after each pause: the token bucket decides, not the transport.
-        _run("ip", "-n", name, "route", "change", "10.77.0.0/16", "dev", UPLINK, "initcwnd", "64", "congctl", "cubic")
+        # Nothing is lost in so deep a queue, and no slow start after a pause: the bucket decides, not the transport.
+        _run("ip", "-n", name, "route", "change", "10.77.0.0/16", "dev", UPLINK, "initcwnd", "64", "congctl", "reno")
         _run("tc", "-n", name, "qdisc", "add", "dev", UPLINK, "root", *shape)
         _run("tc", "-n", bridge, "qdisc", "add", "dev", port, "root", *shape)
         places.append(Place(str(FOLDER / name), UPLINK))

@@ -121,7 +121,8 @@ def report_text(report: Report) -> str:
     told = "" if not report.repeated_tokens else f", {report.repeated_tokens} of them a second time"
     shown: list[object] = [
         heading(report.scenario, f"  {report.ranks} ranks on {report.nodes} nodes, {report.backend}, {report.device}"),
-        f"{report.tokens_per_rank} tokens a rank{told}; {report.dtype}; medians of {report.repeats}, ms",
+        f"{report.exchanges[0].rule}, {report.tokens_per_rank} tokens a rank{told}, {report.dtype}; "
+        f"median and p95 of {report.repeats} in ms",
         "",
     ]
     layers = len({each.layer for each in report.exchanges})
@@ -153,8 +154,8 @@ def agreement_lines(found: Agreement | None) -> list[str]:
 
 
 _HEADER = (
-    "layer, layout", "rule", "MB within", "MB across", "busiest", "meta MB", "dispatch", "p95", "combine", "p95",
-    "skew", "pack", "predicted",
+    "layer, layout", "MB within", "across", "busiest", "meta", "dispatch", "p95", "combine", "p95", "skew", "pack",
+    "predicted",
 )  # fmt: skip
 _TOTAL_HEADER = ("layout", "rule", "MB across", "busiest", "dispatch", "combine", "both", "predicted", "faster")
 
@@ -163,7 +164,7 @@ def _row(each: Measured) -> tuple[str, ...]:
     mega = 1e-6
     both = (each.dispatch_bytes, each.combine_bytes)
     return (
-        f"{each.layer} {each.layout}", each.rule, f"{sum(b.within for b in both) * mega:.2f}",
+        f"{each.layer} {each.layout}", f"{sum(b.within for b in both) * mega:.2f}",
         f"{sum(b.across for b in both) * mega:.2f}", f"{sum(b.busiest_node for b in both) * mega:.2f}",
         f"{(each.metadata_bytes.within + each.metadata_bytes.across) * mega:.2f}",
         f"{each.dispatch.median_ms:.1f}", f"{each.dispatch.p95_ms:.1f}", f"{each.combine.median_ms:.1f}",
