@@ -126,7 +126,7 @@ def _run(
         check_writable(out, "--out")
     need_torch()
     settings = Settings(
-        tokens_per_rank=tokens_per_rank or _tokens(plan, phase or plan.phase),
+        tokens_per_rank=tokens_per_rank or phase_tokens(plan, phase or plan.phase),
         backend=backend,
         wire=dtype,
         kind="mlp" if mlp else "scale",
@@ -136,8 +136,8 @@ def _run(
         seed=seed,
         timeout_s=timeout_s,
     )
-    sample = take_sample(_traces(plan, traces, part), gpus, settings.tokens_per_rank, seed)
-    chosen = _spaced(layers, len(plan.layers))
+    sample = take_sample(read_traces(plan, traces, part), gpus, settings.tokens_per_rank, seed)
+    chosen = spaced(layers, len(plan.layers))
     layouts = plan_layouts(plan, baselines, chosen, sample, settings, fabric)
     prepared = prepare(layouts, chosen, sample, plan.scenario.spec.model, settings)
     ran = _measure(prepared.job, settings, fabric, torchrun)
@@ -179,7 +179,7 @@ def _need_gpus(job: Job, torchrun: bool) -> None:
         )
 
 
-def _tokens(plan: Plan, phase: Phase) -> int:
+def phase_tokens(plan: Plan, phase: Phase) -> int:
     """Tokens of a rank in one pass of a phase, at least one."""
     from placement.cost.rates import default_tokens_per_rank
     from placement.errors import InputError
@@ -193,7 +193,7 @@ def _tokens(plan: Plan, phase: Phase) -> int:
     return max(1, round(default_tokens_per_rank(scenario, plan.split.split(), phase)))
 
 
-def _traces(plan: Plan, paths: tuple[str, ...], part: Part | None) -> list[Trace]:
+def read_traces(plan: Plan, paths: tuple[str, ...], part: Part | None) -> list[Trace]:
     from placement.errors import InputError
     from placement.routing.split import select_part
     from placement.routing.trace import Trace
@@ -207,7 +207,7 @@ def _traces(plan: Plan, paths: tuple[str, ...], part: Part | None) -> list[Trace
     return found
 
 
-def _spaced(layers: int, of: int) -> list[int]:
+def spaced(layers: int, of: int) -> list[int]:
     """`layers` positions spread evenly over `of`."""
     wanted = min(layers, of)
     return [round(i * (of - 1) / max(1, wanted - 1)) for i in range(wanted)]
