@@ -138,6 +138,13 @@ def report_text(report: Report) -> str:
     worst = max(each.error for each in report.exchanges)
     shown.append(f"bytes exact: {exact} of {len(report.exchanges)}")
     shown.append(f"results right: {right} of {len(report.exchanges)} (largest error {worst:.2g})")
+    if report.uplinks:
+        carried, payload = (
+            sum(getattr(u, name) for u in report.uplinks) for name in ("out_bytes", "payload_out_bytes")
+        )
+        shown.append(
+            f"uplinks carried {carried * 1e-6:.1f} MB by the kernel's count, {payload * 1e-6:.1f} MB of it payload"
+        )
     shown += agreement_lines(report.agreement)
     return rendered(shown)  # type: ignore[arg-type]
 

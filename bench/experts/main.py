@@ -133,6 +133,8 @@ def _device(device: str, dtype: str) -> torch.device:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device", "cuda", "is not there", "use --device cpu, which scales the dimensions down")
+    if device == "cuda" and dtype == "fp32":
+        raise InputError("--dtype", "fp32", "is for the CPU", "use bf16 or fp8")
     target = torch.device(device)
     if dtype == "fp8" and not has_fp8(target):
         raise InputError("--dtype", "fp8", "needs a GPU of compute capability 8.9 or later", "use bf16")
