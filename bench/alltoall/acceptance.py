@@ -98,6 +98,7 @@ def command(
     """
     from bench.alltoall.fabric import read_fabric
     from bench.alltoall.launch import need_torch, run_job
+    from bench.alltoall.main import deaths_told
     from bench.alltoall.measured import measured
     from bench.alltoall.namespaces import shaped
     from bench.alltoall.prepare import Settings, prepare, take_sample
@@ -116,7 +117,7 @@ def command(
     split = enumerate_splits(scenario).best
     settings = Settings(tokens_per_rank, warmup=warmup, repeats=repeats, seed=seed)
     found: list[Measured] = []
-    with shaped(fabric, scenario.cluster.nodes) as places:
+    with deaths_told(), shaped(fabric, scenario.cluster.nodes) as places:
         for name, (first, second) in zip(chosen, halves, strict=True):
             picked = _spaced(layers, first.layers)
             note(f"{name}: solving layers {', '.join(str(scenario.model.moe_layers[i]) for i in picked)}")

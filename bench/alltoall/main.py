@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -65,14 +67,21 @@ def command(**options: Any) -> None:
     exit code 6. Under torchrun the processes are its own.
     """
     torchrun = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
-    try:
+    with deaths_told():
         _run(torchrun=torchrun, **options)
+
+
+@contextmanager
+def deaths_told() -> Iterator[None]:
+    """Turns a rank's death into its own last words on stderr and exit code 1."""
+    try:
+        yield
     except RuntimeError as error:
         from bench.alltoall.launch import RankDiedError
 
         if not isinstance(error, RankDiedError):
             raise
-        # Its traceback is the message; this process's own would tell nothing.
+        # This process's own traceback would tell nothing.
         first, _, words = str(error).partition("\n")
         click.echo(words, err=True)
         note(f"error: {first}")

@@ -17,6 +17,7 @@ import pytest
 
 from bench.alltoall.job import Job
 from bench.alltoall.launch import RankDiedError, run_job
+from bench.alltoall.main import deaths_told
 from tests.alltoall.conftest import small_job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,3 +101,20 @@ def test_a_killed_parent_leaves_no_ranks(tmp_path: Path) -> None:
     running.kill()
     running.wait()
     assert gone(tmp_path)
+
+
+def test_the_command_tells_the_ranks_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(error: RuntimeError) -> None:
+        with deaths_told():
+            raise error
+
+    with pytest.raises(SystemExit) as ended:
+        fails(
+            RankDiedError("rank 2 died (exit code 1); all ranks have been ended\nTraceback\n  its own\nValueError: x")
+        )
+    assert ended.value.code == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == "error: rank 2 died (exit code 1); all ranks have been ended"
+    assert told[:3] == ["Traceback", "  its own", "ValueError: x"]
+    with pytest.raises(RuntimeError, match="a bug"):
+        fails(RuntimeError("a bug"))
