@@ -50,6 +50,7 @@ _ALL = (
         "bench.placement_quality.main",
         "Solved placements against heuristics, on held-out routing.",
     ),
+    Benchmark("alltoall", "bench.alltoall.acceptance", "Layouts' traffic on a shaped fabric: measured and predicted."),
     Benchmark("placement_speed", "bench.placement_speed.main", "Seconds to place the layers of a model."),
     Benchmark("split_quality", "bench.split_quality.main", "Solved splits against hand recipes and a rival planner."),
     Benchmark("accuracy", "bench.accuracy.main", "Predicted against measured TTFT and TPOT."),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.cost.dispatch import Shares, dispatch_shares
+from placement.cost.links import LinkLoad, link_loads, message_matrix
 from placement.cost.links import effective_rule as effective_rule
-from placement.cost.links import link_loads, message_matrix
 from placement.cost.risk import tail_mean
 from placement.cost.touch import Touch, touch
 from placement.problem import FloatArray, IntArray, LayerProblem, LayerRates
@@ -64,6 +64,13 @@ def latency_s(problem: LayerProblem) -> float:
     return fast + slow
 
 
+def message_seconds(problem: LayerProblem, links: LinkLoad) -> tuple[FloatArray, FloatArray]:
+    """([windows], [windows]) seconds of dispatch and of combine: latency, then the busiest link of either kind."""
+    rates = problem.rates
+    link_s = np.maximum(links.slow / rates.slow_bytes_per_s, links.fast / rates.fast_bytes_per_s)
+    return latency_s(problem) + rates.dispatch_bytes * link_s, latency_s(problem) + rates.combine_bytes * link_s
+
+
 def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | None = None) -> LayerScore:
     """Scores a placement.
 
@@ -82,9 +89,7 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
     reach = touch(problem, shares)
     rates, weight = problem.rates, problem.window_weight
     links = link_loads(problem, reach, shares)
-    link_s = np.maximum(links.slow / rates.slow_bytes_per_s, links.fast / rates.fast_bytes_per_s)
-    dispatch = latency_s(problem) + rates.dispatch_bytes * link_s
-    combine = latency_s(problem) + rates.combine_bytes * link_s
+    dispatch, combine = message_seconds(problem, links)
     total_tokens = rates.tokens_per_gpu * problem.topology.gpus
     by_gpu = (problem.windows, problem.topology.gpus, problem.slots_per_gpu)
     work = slot_time(total_tokens * reach.slot_load, rates).reshape(by_gpu).sum(axis=2)
