@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from placement.cost.collectives import all_gather_s
 from placement.cost.stages import kv_bytes_per_token, stage_shapes, stored_tokens
-from placement.cost.throughput import ServingModel
+from placement.cost.throughput import PrefillPass, ServingModel
+from placement.split import Split
 from specs.schema import Cluster, Scenario
 
 Role = Literal["aggregated", "prefill", "decode"]
@@ -72,27 +74,56 @@ def decode_point(model: ServingModel, batch: int) -> InstancePoint:
     return InstancePoint(batch * model.split.dp / (step * model.workload.osl), None, step)
 
 
-def prompt_alone_s(model: ServingModel) -> float:
-    """Seconds to the first token of a prompt that meets no other in a prefill instance, its KV transfer included."""
+def context_degrees(scenario: Scenario, split: Split) -> list[int]:
+    """Numbers of attention ranks that may share a prompt: divisors of dp whose GPUs lie in one node, ascending."""
+    room = scenario.cluster.gpus_per_node // split.tp
+    return [cp for cp in range(1, min(split.dp, room) + 1) if split.dp % cp == 0]
+
+
+def _passes(model: ServingModel, tokens: float, cp: int) -> PrefillPass:
+    """A prefill pass of `tokens` on each of cp ranks that share a prompt.
+
+    Each layer gathers the ranks' keys and values over the fast link, then every rank attends with its own queries;
+    causal work is balanced over ranks (both ends of the prompt to each).
+    """
+    one = model.full_pass if tokens >= model.budget else model.prefill_pass(tokens)
+    if cp == 1:
+        return one
+    scenario = model.passes.scenario
+    size = tokens * cp * kv_bytes_per_token(scenario.model, model.split.tp)
+    gather = all_gather_s(scenario.cluster, model.efficiency, cp, size)
+    deepest = max(shape.layers for shape, _ in model.passes.stages)
+    return PrefillPass(one.stages_s + scenario.model.layers * gather, one.slowest_s + deepest * gather)
+
+
+def prompt_alone_s(model: ServingModel, cp: int = 1) -> float:
+    """Seconds to the first token of a prompt that meets no other in a prefill instance, its KV transfer included.
+
+    Args:
+        cp: attention ranks that share the prompt (context parallelism).
+    """
     workload, split, scenario = model.workload, model.split, model.passes.scenario
-    one = model.full_pass if workload.isl >= model.budget else model.prefill_pass(workload.isl)
-    transfer = kv_bytes_per_request(scenario) / (split.tp * split.pp * transfer_bytes_per_s(scenario.cluster))
-    passes = one.stages_s + (model.prompt_passes - 1) * one.slowest_s
-    return (model.first_token_s + passes + transfer) * model.efficiency.ttft_case.value
+    one = _passes(model, min(workload.isl / cp, model.budget), cp)
+    count = max(1.0, workload.isl / (cp * model.budget))
+    transfer = kv_bytes_per_request(scenario) / (split.tp * cp * split.pp * transfer_bytes_per_s(scenario.cluster))
+    return (
+        model.first_token_s + one.stages_s + (count - 1) * one.slowest_s + transfer
+    ) * model.efficiency.ttft_case.value
 
 
-def prefill_point(model: ServingModel, ttft_s: float) -> InstancePoint | None:
+def prefill_point(model: ServingModel, ttft_s: float, cp: int = 1) -> InstancePoint | None:
     """An instance that only prefills, as busy as the TTFT allows; None where one prompt alone takes longer.
 
     Prompts arrive at random and are served in full passes: an M/D/1 queue (Pollaczek and Khinchine), whose mean wait
-    at a utilization u is u / (2 (1 - u)) services. The KV cache leaves over the rank's own links before the first
-    decode step.
+    at a utilization u is u / (2 (1 - u)) services. The KV cache leaves over the ranks' own links before the first
+    decode step. Sharing a prompt between cp ranks shortens it and its wait, and costs gathers.
     """
-    workload, full, alone = model.workload, model.full_pass, prompt_alone_s(model)
+    workload, alone = model.workload, prompt_alone_s(model, cp)
     spare = ttft_s - alone
     if spare < 0:
         return None
-    service = full.slowest_s * model.prompt_passes
+    full = _passes(model, model.budget, cp)
+    service = full.slowest_s * max(1.0, workload.isl / (cp * model.budget))
     busy = min(MOST_BUSY, 2 * spare / (service + 2 * spare))
     capacity = model.split.dp * model.budget / (workload.isl * full.slowest_s)
     return InstancePoint(busy * capacity, alone + busy / (2 * (1 - busy)) * service, None)

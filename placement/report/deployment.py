@@ -16,7 +16,21 @@ if TYPE_CHECKING:
     from placement.commands.deploying import Answer, DeploymentReport, Part
 
 SCHEMA = "placement.deployment/1"
-HEADER = ("role", "instances", "GPUs each", "TP", "EP", "PP", "DP", "batch", "redundant", "TTFT ms", "TPOT ms", "pool")
+HEADER = (
+    "role",
+    "instances",
+    "GPUs each",
+    "TP",
+    "EP",
+    "PP",
+    "DP",
+    "CP",
+    "batch",
+    "redundant",
+    "TTFT ms",
+    "TPOT ms",
+    "pool",
+)
 
 
 def deployment_text(report: DeploymentReport, out: str | None) -> str:
@@ -106,7 +120,8 @@ def _instance(part: Part) -> dict[str, Any]:
     split, point = part.column.split, part.column.point
     return {
         "role": part.column.role, "pool": part.pool.name, "count": part.count, "gpus": part.column.gpus,
-        "tp": split.tp, "ep": split.ep, "etp": split.etp, "pp": split.pp, "dp": split.dp, "batch": split.batch,
+        "tp": split.tp, "ep": split.ep, "etp": split.etp, "pp": split.pp, "dp": split.dp, "cp": part.column.cp,
+        "batch": split.batch,
         "redundant": split.redundant, "slots_per_gpu": split.slots_per_gpu, "requests_per_s": point.requests_per_s,
         "ttft_ms": _ms(point.ttft_s), "tpot_ms": _ms(point.tpot_s), "moe_layer": part.column.moe_source,
     }  # fmt: skip
@@ -125,7 +140,8 @@ def _row(part: Part) -> tuple[str, ...]:
     batch = "-" if part.column.role == "prefill" else str(split.batch)
     return (
         part.column.role, str(part.count), str(part.column.gpus), str(split.tp), str(split.ep), str(split.pp),
-        str(split.dp), batch, str(split.redundant), _milliseconds(point.ttft_s), _milliseconds(point.tpot_s),
+        str(split.dp), str(part.column.cp), batch, str(split.redundant), _milliseconds(point.ttft_s),
+        _milliseconds(point.tpot_s),
         part.pool.name,
     )  # fmt: skip
 
@@ -160,7 +176,7 @@ def _front(report: DeploymentReport) -> RenderableType:
 def _degrees(part: Part) -> str:
     """The degrees of an instance that are not 1."""
     split = part.column.split
-    named = (("TP", split.tp), ("EP", split.ep), ("PP", split.pp), ("DP", split.dp))
+    named = (("TP", split.tp), ("EP", split.ep), ("PP", split.pp), ("DP", split.dp), ("CP", part.column.cp))
     return " ".join(f"{name}{degree}" for name, degree in named if degree > 1) or "on one GPU"
 
 

@@ -14,6 +14,7 @@ from placement.cost.pools import (
     InstancePoint,
     Role,
     aggregated_point,
+    context_degrees,
     decode_point,
     prefill_point,
     prompt_alone_s,
@@ -31,6 +32,9 @@ from specs.schema import Pins, Scenario, ServingWorkload
 #: Columns of each role and size that are tried with more redundant experts, and slots per GPU that are added.
 REPLICATED = 4
 MORE_SLOTS = (1, 2, 4)
+
+#: Sharing prompts between more ranks has to gain this much.
+LEAST_CONTEXT_GAIN = 1e-6
 
 #: Ratios of placed MoE layers to the balanced estimate, by split; none for the estimate itself.
 Placed = Callable[[Scenario, Split], MoeTimes]
@@ -202,6 +206,8 @@ class _PoolSearch:
         self.dropped: Counter[tuple[Role, str]] = Counter()
         self.considered, self.thinned, self.fits, self.reach = 0, False, False, Reach()
         self.stages: dict[int, StageTable] = {}
+        #: Ranks that share a prompt in the prefill column priced last.
+        self.shared_by = 1
         #: Best rate found of each role and size, which a candidate must beat.
         self.best: dict[tuple[Role, int], float] = {}
 
@@ -261,16 +267,16 @@ class _PoolSearch:
             point, batch = self._point(role, split, model, memory)
             if point is not None:
                 rated = replace(split, batch=batch, microbatches=min(split.pp, batch))
-                columns.append(Column(self.pool, role, rated, point, model.passes.moe_source))
+                cp = self.shared_by if role == "prefill" else 1
+                columns.append(Column(self.pool, role, rated, point, model.passes.moe_source, cp))
         return columns
 
     def _point(
         self, role: Role, split: Split, model: ServingModel, memory: MemoryModel
     ) -> tuple[InstancePoint | None, int]:
         if role == "prefill":
-            point = prefill_point(model, self.ttft_s)
+            point = self._prefill(split, model)
             if point is None:
-                self.reach = self.reach.or_better(Reach(prefill_ttft_s=prompt_alone_s(model)))
                 self.dropped[(role, "misses TTFT")] += 1
             return point, split.batch
         at = aggregated_point if role == "aggregated" else decode_point
@@ -290,6 +296,17 @@ class _PoolSearch:
         point = at(model, batch)
         self.best[key] = max(self.best.get(key, 0.0), point.requests_per_s)
         return point, batch
+
+    def _prefill(self, split: Split, model: ServingModel) -> InstancePoint | None:
+        """The fastest of prompts on one rank and prompts shared between several; sets `shared_by`."""
+        best, self.shared_by = None, 1
+        for cp in context_degrees(self.scenario, split):
+            point = prefill_point(model, self.ttft_s, cp)
+            if point is None:
+                self.reach = self.reach.or_better(Reach(prefill_ttft_s=prompt_alone_s(model, cp)))
+            elif best is None or point.requests_per_s > best.requests_per_s * (1 + LEAST_CONTEXT_GAIN):
+                best, self.shared_by = point, cp
+        return best
 
     def _largest(
         self,

@@ -42,7 +42,7 @@ class Column:
 
     Attributes:
         pool: index of the pool it runs in. split: with `instances` 1. point: what an instance yields.
-        moe_source: where the times of its MoE layers come from.
+        moe_source: where the times of its MoE layers come from. cp: attention ranks that share a prompt.
     """
 
     pool: int
@@ -50,6 +50,7 @@ class Column:
     split: Split
     point: InstancePoint
     moe_source: str = "balanced estimate"
+    cp: int = 1
 
     @property
     def gpus(self) -> int:

@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from placement.cost.collectives import all_gather_s
+from placement.cost.efficiency import load_efficiency
 from placement.cost.memory import memory_of
-from placement.cost.pools import Role, kv_bytes_per_request, prefill_point
+from placement.cost.pools import Role, context_degrees, kv_bytes_per_request, prefill_point, prompt_alone_s
 from placement.cost.throughput import MoeTimes, ServingModel, predict
 from placement.errors import InputError
 from placement.split import Split, make_split
@@ -140,6 +142,30 @@ def test_a_prefill_instance_is_busier_the_looser_the_objective() -> None:
     loosest = points[-1]
     assert loosest is not None
     assert (loosest.ttft_s or 0.0) < 5.0
+
+
+def test_sharing_a_prompt_shortens_it_and_costs_gathers() -> None:
+    workload = s.serving(isl=16384, osl=64, prefill_tokens_per_gpu=4096)
+    case = s.scenario(workload=workload)
+    model = ServingModel(case, workload, make_split(case, 1, 4, 1, 4, 1, instances=1))
+    assert context_degrees(case, model.split) == [1, 2, 4]
+    alone = [prompt_alone_s(model, cp) for cp in (1, 2, 4)]
+    assert alone == sorted(alone, reverse=True)
+    # Four passes of a quarter each become one, with a gather of all keys and values in each of 12 layers.
+    gather = all_gather_s(case.cluster, load_efficiency(), 4, 16384 * 2 * 4 * 64 * 2)
+    fixed = alone[0] - (model.full_pass.stages_s + 3 * model.full_pass.slowest_s)
+    moved = kv_bytes_per_request(case) * (1 - 1 / 4) / case.cluster.slow.bytes_per_s
+    assert alone[2] == pytest.approx(model.full_pass.stages_s + 12 * gather + fixed - moved)
+    loose = [prefill_point(model, 60.0, cp) for cp in (1, 4)]
+    assert loose[0] is not None
+    assert loose[1] is not None
+    # With all the time there is, gathers are only a cost; under a tight objective sharing is what meets it.
+    assert loose[1].requests_per_s < loose[0].requests_per_s
+    tight = (alone[0] + alone[2]) / 2
+    assert prefill_point(model, tight, 1) is None
+    assert prefill_point(model, tight, 4) is not None
+    quick = case.model_copy(update={"workload": workload.model_copy(update={"ttft_ms": tight * 1e3})})
+    assert any(column.cp > 1 for column in list_columns([quick], ("prefill",), Pins(dp=4, tp=1, pp=1), None).columns)
 
 
 def test_kv_of_a_request() -> None:
