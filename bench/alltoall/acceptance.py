@@ -94,7 +94,7 @@ def command(
     """Dispatch and combine of hash, greedy, eplb and solved layouts, measured on a fabric of network namespaces.
 
     Every message rule, with one copy of each expert and with 50% extra slots. Solved on the first half of each
-    domain's sequences, measured on tokens of the second. Needs root, iproute2 and torch; some 20 minutes.
+    domain's sequences, measured on tokens of the second. Needs root, iproute2 and torch; some 30 minutes.
     """
     from bench.alltoall.fabric import read_fabric
     from bench.alltoall.launch import need_torch, run_job

@@ -164,7 +164,7 @@ _HEADER = (
     "layer, layout", "MB within", "across", "busiest", "meta", "dispatch", "p95", "combine", "p95", "skew", "pack",
     "predicted",
 )  # fmt: skip
-_TOTAL_HEADER = ("layout", "rule", "MB across", "busiest", "dispatch", "combine", "both", "predicted", "faster")
+_TOTAL_HEADER = ("layout", "rule", "MB across", "busiest", "dispatch", "combine", "both", "predicted", "ratio")
 
 
 def _row(each: Measured) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ def test_what_crosses_takes_the_uplinks_time() -> None:
         took = np.stack([r.ended for r in records]).max(axis=0) - np.stack([r.begun for r in records]).min(axis=0)
         seconds = np.median(took[:, 0])
         least = (busiest - 16 * 1024) / fabric.uplink_bytes_per_s
-        assert 0.9 * least < seconds < 2.0 * least + 0.1
+        assert 0.9 * least < seconds < 3.0 * least + 0.5
     # The kernel counted at least the payload on the uplinks, and not much more.
     payload = sum(int(np.where(node[:, None] == node[None, :], 0, m)[:2].sum()) for pair in wanted for m in pair) * 2
     assert payload < ran.uplinks[0][0].out_bytes < 1.3 * payload + 200_000
