@@ -3,6 +3,12 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A suite gives the same answer twice: examples follow from each test alone. `--hypothesis-profile=explore` draws new ones.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=300)
+settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session")

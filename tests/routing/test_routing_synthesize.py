@@ -132,7 +132,7 @@ def test_any_shape(data: st.DataObject) -> None:
     assert len(trace.seq_lens) == sequences
     assert trace.seq_lens.sum() == tokens
     assert trace.seq_lens.min() >= 1
-    used = np.sort(trace.topk_ids // (experts // groups), axis=2)
+    used = np.sort(trace.topk_ids.astype(np.int64) // (experts // groups), axis=2)
     assert int((np.diff(used.astype(np.int64), axis=2) > 0).sum(axis=2).max(initial=0)) + 1 <= top_groups
 
 
