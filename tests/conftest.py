@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# A suite gives the same answer twice: examples follow from each test alone. `--hypothesis-profile=explore` draws new ones.
+# A suite gives the same answer twice: examples follow from each test alone; `--hypothesis-profile=explore` draws more.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=300)
 settings.load_profile("fixed")

@@ -29,7 +29,7 @@ class LayerScore:
         nodes_per_token: distinct nodes that serve a token (nan without token sets).
         remote_nodes_per_token: of these, the ones other than its home, mean over homes (nan without token sets).
         cross_node_bytes_per_token: bytes that cross nodes for one token, dispatch and combine together.
-        gpu_load: [windows, gpus] expected copies of a token per GPU, whatever its speed.
+        gpu_load: [windows, gpus] expected copies of a token per GPU, whatever its speed. slot_load: [windows, slots].
     """
 
     objective: float
@@ -44,6 +44,7 @@ class LayerScore:
     remote_nodes_per_token: float
     cross_node_bytes_per_token: float
     gpu_load: FloatArray
+    slot_load: FloatArray
     window_value: FloatArray
 
 
@@ -118,6 +119,7 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
         / total_tokens
         * (rates.dispatch_bytes + rates.combine_bytes),
         gpu_load=gpu_load,
+        slot_load=reach.slot_load,
         window_value=value,
     )
 

@@ -54,8 +54,8 @@ def evaluate(
     parts: FloatArray,
     share: float,
     price: float,
-) -> tuple[float, float, float]:
-    """(guide, objective without its constants, excess of the largest load over the cap).
+) -> tuple[float, float, float, float]:
+    """(guide, objective without its constants, excess of the largest load over the cap, smooth part).
 
     The guide adds to the objective, which busiest links and GPUs alone decide, `share` times a smooth part: mean
     traffic and the 16-norm of GPU costs. It leads there, and keeps GPUs away from the top, where held-out routing
@@ -91,7 +91,7 @@ def evaluate(
         parts[0, w] = max(top, link) if overlap else top + link
         smooth += weight[w] * (d.reach_scale * total[w] + top * np.sqrt(np.sqrt(np.sqrt(np.sqrt(norm / gpus)))))
     value = worst_mean(parts, weight, d.tail)
-    return value * (1.0 + price * over) + share * smooth, value, max(0.0, top_load - cap)
+    return value * (1.0 + price * over) + share * smooth, value, max(0.0, top_load - cap), smooth
 
 
 @njit(cache=True, nogil=True, _nrt=False, forceinline=True)
@@ -149,6 +149,7 @@ def anneal(
     hot: float,
     cold: float,
     most_price: float,
+    kept_smooth: float,
     steps: int,
     redirect_only: bool,
     seed: int,
@@ -160,6 +161,7 @@ def anneal(
         first_smooth, last_smooth: weight of the smooth part in the guide, at the start and at the end.
         hot, cold: first and last temperature as shares of the starting objective.
         most_price: largest weight of an excess over the cap. steps: proposals.
+        kept_smooth: weight of the smooth part where the best placement is chosen (0: by the objective alone).
         redirect_only: copies stay where they are, only `planned` targets change.
 
     Returns:
@@ -169,9 +171,9 @@ def anneal(
     load_state(d, s, targets)
     windows, slots, experts = len(d.window_weight), len(s.slots), len(s.copies)
     parts = np.zeros((2, windows))
-    guide, value, excess = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, first_smooth, LEAST_PRICE)
+    guide, value, excess, even = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, first_smooth, LEAST_PRICE)
     best, best_target = s.slots.copy(), s.target.copy()
-    best_value, best_excess, start_value = value, excess, value
+    best_figure, best_value, best_excess, start_value = value + kept_smooth * even, value, excess, value
     classes = len(d.home)
     replicas = slots > experts
     planned = d.policy == PLANNED and classes > 1 and replicas
@@ -184,9 +186,9 @@ def anneal(
         if step % 256 == 0:
             temperature = start_value * hot * (cold / hot) ** (step / steps)
             smooth = first_smooth * (last_smooth / first_smooth) ** (step / steps)
-            _, _, excess = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
+            _, _, excess, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
             price = min(most_price, price * RISE) if excess > 0.0 else max(LEAST_PRICE, price * FALL)
-            guide, _, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
+            guide, _, _, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
         draw = np.random.random()
         i = np.random.randint(slots)
         a = s.slots[i]
@@ -233,10 +235,10 @@ def anneal(
             add_work(d, s, b, 1.0)
         limit = guide - temperature * np.log(1.0 - np.random.random())
         price_change(d, s, t, a, b)
-        new_guide, value, excess = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth, price)
+        new_guide, value, excess, even = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth, price)
         if new_guide <= limit:
             price_both(d, s, t, a, b)
-            new_guide, value, excess = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth, price)
+            new_guide, value, excess, even = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth, price)
         if new_guide <= limit:
             guide = new_guide
             moved += moves
@@ -244,10 +246,11 @@ def anneal(
             accepted += 1
             if accepted % REFRESH == 0:
                 load_traffic(d, s)
-            if excess < best_excess - 1e-12 or (excess <= best_excess + 1e-12 and value < best_value - 1e-15):
+            figure = value + kept_smooth * even
+            if excess < best_excess - 1e-12 or (excess <= best_excess + 1e-12 and figure < best_figure - 1e-15):
                 best[:] = s.slots
                 best_target[:] = s.target
-                best_value, best_excess = value, excess
+                best_figure, best_value, best_excess = figure, value, excess
         else:
             if c < 0:
                 put(d, s, i, a)
@@ -261,5 +264,5 @@ def anneal(
 def price_state(d: Data, s: State, targets: bool) -> tuple[float, float]:
     """(objective without constants, excess over the cap) of a state's slots, made anew."""
     load_state(d, s, targets)
-    _, value, excess = evaluate(d, s, s.in_sum, s.out_sum, s.total, np.zeros((2, len(d.window_weight))), 0.0, 0.0)
+    _, value, excess, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, np.zeros((2, len(d.window_weight))), 0.0, 0.0)
     return value, excess

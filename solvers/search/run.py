@@ -20,7 +20,8 @@ from solvers.stop import Stop
 class Schedule:
     """Temperatures as shares of the starting objective, weights of the guide's smooth part, first and last.
 
-    `most_price` is the largest weight of an excess over the balance cap: where it is small, the cap is a wish.
+    `most_price` is the largest weight of an excess over the balance cap: where it is small, the cap is a wish. `even`:
+    the best is kept by the guide's last form, smooth part and all, rather than by the objective alone.
     """
 
     steps: int
@@ -29,6 +30,7 @@ class Schedule:
     first_smooth: float
     last_smooth: float
     most_price: float = 300.0
+    even: bool = False
 
     def scaled(self, work: float) -> Schedule:
         """The same with `work` times the steps."""
@@ -38,12 +40,13 @@ class Schedule:
 @dataclass(frozen=True)
 class Annealed:
     """A placement [slots], the node [nodes, experts] that serves each home's tokens (None where homes don't differ),
-    and how the run ended."""
+    and how the run ended. `over`: what the largest load exceeds the balance cap by."""
 
     slots: IntArray
     target: IntArray | None
     steps: int
     termination: Termination
+    over: float = 0.0
 
 
 #: Steps that tell how fast a step is, where a deadline must be kept.
@@ -79,21 +82,21 @@ def run_annealing(
         probe = empty_state(data, start[problem.usable])
         probe.target[:] = state.target
         began = time.perf_counter()
-        anneal(data, probe, change, targets, 1.0, 1.0, schedule.hot, schedule.cold, 1.0, PROBE_STEPS, False, seed)
+        anneal(data, probe, change, targets, 1.0, 1.0, schedule.hot, schedule.cold, 1.0, 0.0, PROBE_STEPS, False, seed)
         spent = time.perf_counter() - began
         affordable = int(0.7 * PROBE_STEPS * max(0.0, left - spent) / max(spent, 1e-6))
         if affordable < steps:
             steps, termination = affordable, Termination.TIME
     if steps < 1:
         return Annealed(start, target, 0, termination)
-    best, best_target, _, _ = anneal(
+    best, best_target, _, over = anneal(
         data, state, change, targets, schedule.first_smooth, schedule.last_smooth, schedule.hot, schedule.cold,
-        schedule.most_price, steps,
-        False, seed,
+        schedule.most_price, schedule.last_smooth if schedule.even else 0.0, steps, False, seed,
     )  # fmt: skip
     slots = np.full(problem.slots, EMPTY, dtype=np.int64)
     slots[problem.usable] = best
-    return Annealed(slots, np.asarray(best_target) if by_home(problem) else None, steps, termination)
+    found = np.asarray(best_target) if by_home(problem) else None
+    return Annealed(slots, found, steps, termination, over)
 
 
 #: Proposals of `redirect` for each expert and home, and its temperatures.
@@ -108,6 +111,6 @@ def redirect(problem: LayerProblem, slots: IntArray) -> IntArray:
     steps = REDIRECTS * problem.experts * problem.topology.nodes
     _, target, _, _ = anneal(
         data, state, empty_change(state), False, COOL.first_smooth, COOL.last_smooth, COOL.hot, COOL.cold,
-        COOL.most_price, steps, True, 1,
+        COOL.most_price, 0.0, steps, True, 1,
     )  # fmt: skip
     return np.asarray(target)

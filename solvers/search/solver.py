@@ -15,22 +15,24 @@ from solvers.bounds import layer_bound
 from solvers.candidates import Candidate, candidate, choose
 from solvers.dispatch import needs_fractions, target_fractions
 from solvers.heuristics.greedy import GreedySolver
+from solvers.merit import merit
 from solvers.search.arrays import SetRows
 from solvers.search.balance import balance
 from solvers.search.multilevel import copy_loads, has_levels, node_level, onto_gpus
 from solvers.search.run import Annealed, Schedule, run_annealing
+from solvers.search.settle import settle
 from solvers.search.start import starts
 from solvers.search.terms import Terms, terms_of
 from solvers.stop import Stop
 
 #: Default budgets and temperatures (docs/performance.md): experts onto nodes, then onto their GPUs, without replicas
 #: (`SINGLE`) and with; all at once where nodes do not decide the traffic; inside one node, where little is at stake.
-ON_NODES_SINGLE = Schedule(150_000, 0.02, 0.0005, 10.0, 1.0, most_price=0.3)
-ON_NODES = Schedule(150_000, 0.012, 0.0005, 10.0, 1.0, most_price=0.3)
+ON_NODES_SINGLE = Schedule(150_000, 0.02, 0.0005, 10.0, 1.0, most_price=0.3, even=True)
+ON_NODES = Schedule(150_000, 0.012, 0.0005, 10.0, 1.0, most_price=0.3, even=True)
 #: Placement and dispatch together have more to try.
-ON_NODES_PLANNED = Schedule(150_000, 0.017, 0.0005, 10.0, 1.0, most_price=0.3)
-ON_GPUS = Schedule(60_000, 0.001, 0.0002, 1.0, 1.0)
-ON_GPUS_SINGLE = Schedule(200_000, 0.01, 0.0003, 1.0, 1.0)
+ON_NODES_PLANNED = Schedule(150_000, 0.017, 0.0005, 10.0, 1.0, most_price=0.3, even=True)
+ON_GPUS = Schedule(60_000, 0.001, 0.0002, 1.0, 1.0, even=True)
+ON_GPUS_SINGLE = Schedule(200_000, 0.01, 0.0003, 1.0, 1.0, even=True)
 AT_ONCE = Schedule(300_000, 0.01, 0.0003, 3.0, 0.5)
 IN_ONE_NODE = Schedule(60_000, 0.005, 0.0002, 1.0, 0.3)
 #: A layer has the default steps at this many experts; with fewer or more in proportion, within limits.
@@ -39,7 +41,11 @@ EXPERTS, LEAST, MOST = 64, 0.4, 1.6
 BINS = 16
 #: The node level keeps this share of the imbalance that the cap allows: packing onto GPUs adds its own.
 NODE_SHARE = 0.5
+#: Runs of a layer, each closer on the node level, until one keeps the cap: without it the whole gain would be lost.
+TRIES = 4
 KICKS = 200
+#: Evening out the GPUs of a node may cost this share of the objective on the routing solved on.
+SETTLE_LOSS = 0.003
 #: A load search ends when its largest load is this near the bound.
 NEAR_BOUND = 1.0005
 
@@ -94,7 +100,8 @@ class SearchSolver:
                 fractions = None
                 if needs_fractions(problem) and annealed.target is not None:
                     fractions = target_fractions(problem, annealed.slots, annealed.target)
-                found.append(candidate(problem, annealed.slots, fractions))
+                placed = candidate(problem, annealed.slots, fractions)
+                found.append(_settled(problem, placed, seed) if has_levels(problem) else placed)
                 steps += annealed.steps
                 termination = annealed.termination
         best = choose(problem, found)
@@ -102,6 +109,15 @@ class SearchSolver:
             best.slots, Status.FEASIBLE, termination, seconds=time.perf_counter() - started, iterations=steps,
             fractions=best.fractions,
         )  # fmt: skip
+
+
+def _settled(problem: LayerProblem, placed: Candidate, seed: int) -> Candidate:
+    """The placement with its nodes' GPUs evened out; as it was where that costs time or balance on this routing."""
+    order = settle(problem, placed.slots, placed.score.slot_load, seed)
+    fractions = None if placed.fractions is None else placed.fractions[:, order]
+    evened = candidate(problem, placed.slots[order], fractions)
+    (over, value), (was_over, was) = merit(problem, evened.score), merit(problem, placed.score)
+    return evened if over <= was_over and value <= was * (1 + SETTLE_LOSS) else placed
 
 
 def _target(problem: LayerProblem) -> float:
@@ -161,16 +177,22 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
         plan = AT_ONCE if problem.topology.nodes > 1 else IN_ONE_NODE
         schedule = plan.scaled(size * min(1.0, BINS / terms.bins.count))
         return [run_annealing(problem, start, None, schedule, stop, seed, rows)]
-    coarse = node_level(problem)
-    if problem.max_load is not None:
-        coarse = replace(coarse, max_load=1.0 + (problem.max_load - 1.0) * NODE_SHARE)
     copies = problem.usable_slots > problem.experts
     plan = ON_NODES_PLANNED if problem.dispatch == "planned" else ON_NODES
-    schedule = (plan if copies else ON_NODES_SINGLE).scaled(size)
-    nodes = run_annealing(coarse, GreedySolver().place(coarse, seed), None, schedule, _half(stop), seed, rows)
-    packed = onto_gpus(problem, nodes.slots, copy_loads(problem, nodes.slots, nodes.target))
     fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
-    return [run_annealing(problem, packed, nodes.target, fine, stop, seed, rows)]
+    coarse, schedule = node_level(problem), (plan if copies else ON_NODES_SINGLE).scaled(size)
+    share, runs = NODE_SHARE, []
+    for turn in range(TRIES):
+        if problem.max_load is not None:
+            coarse = replace(coarse, max_load=1.0 + (problem.max_load - 1.0) * share)
+        first = GreedySolver().place(coarse, seed)
+        nodes = run_annealing(coarse, first, None, schedule, _half(stop), seed + turn, rows)
+        packed = onto_gpus(problem, nodes.slots, copy_loads(problem, nodes.slots, nodes.target))
+        runs.append(run_annealing(problem, packed, nodes.target, fine, stop, seed + turn, rows))
+        if runs[-1].over <= 0.0 or stop.expired:
+            break
+        share *= 0.5
+    return runs
 
 
 def _half(stop: Stop) -> Stop:

@@ -69,7 +69,7 @@ def test_increments_stay_exact_over_a_whole_anneal(rule: str, dispatch: str) -> 
         state = empty_state(data, slots)
         before, _ = price_state(data, state, False)
         best, target, value, excess = anneal(
-            data, state, empty_change(state), False, 3.0, 0.3, 0.01, 0.0005, 300.0, 20_000, False, 3
+            data, state, empty_change(state), False, 3.0, 0.3, 0.01, 0.0005, 300.0, 0.0, 20_000, False, 3
         )
         assert check_layer(problem, best) == ()
         assert value == pytest.approx(_scored(problem, best, target), rel=5e-6)
