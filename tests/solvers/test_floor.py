@@ -6,7 +6,7 @@ import pytest
 from placement.cost.moe_layer import score_layer
 from placement.problem import LayerProblem, TokenSets, Topology
 from solvers.baselines import baseline_candidates
-from solvers.floor import LEAST_FLOOR, balance_floor, raised_floor
+from solvers.floor import LEAST_FLOOR, MOST_FLOOR, balance_floor, raised_floor
 from solvers.planner import plan_layers
 from solvers.registry import get_solver
 from solvers.search.solver import SearchSolver
@@ -60,3 +60,17 @@ def test_search_saves_traffic_under_a_cap_that_is_hard_to_keep(dispatch: str) ->
     score = score_layer(problem, found.slots, found.fractions)
     assert score.pooled_imbalance <= 1.006 * (1 + 1e-9)
     assert score.remote_nodes_per_token < 0.85 * balancer.remote_nodes_per_token
+
+
+def _drifting(hot: float) -> LayerProblem:
+    """Two windows, each with four hot experts of its own among 16 of load 0.2; 8 GPUs x 2 slots."""
+    load = np.full((2, 16), 0.2)
+    load[0, :4], load[1, 4:8] = hot, hot
+    sets = TokenSets(np.arange(16).reshape(4, 4), np.full((2, 4), 0.25))
+    return LayerProblem(load, Topology(8, 1), 2, RATES, sets=sets, window_weight=np.full(2, 0.5))
+
+
+@pytest.mark.parametrize(("hot", "floor"), [(0.2, LEAST_FLOOR), (0.24, 0.44 / 0.42), (0.4, MOST_FLOOR)])
+def test_the_floor_asks_no_more_of_the_mean_than_windows_have(hot: float, floor: float) -> None:
+    """A hot expert beside a cold one is the best balance, of the mean and of each window."""
+    assert balance_floor(_drifting(hot)).max_load == pytest.approx(floor, rel=1e-6)
