@@ -69,7 +69,7 @@ class Outcome:
 @click.option("--warmup", type=click.IntRange(0, 1000), default=1, show_default=True)
 @click.option("--scenario", "spec", default=str(SHAPED / "deepseek_v2_lite.yaml"), help="Default: 4 nodes x 2 ranks.")
 @click.option("--fabric", "fabric_path", default=str(SHAPED / "fabric.yaml"), help="Default: 200 Mbit/s uplinks.")
-@click.option("--work", type=click.FloatRange(1e-3, 1e3), default=1.0, show_default=True, help="Search effort.")
+@click.option("--work", type=click.FloatRange(1e-3, 1e3), default=16.0, show_default=True, help="Search effort.")
 @click.option("--workers", type=click.IntRange(1, 1024), default=2, show_default=True, help="For solving.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--out", metavar="FILE", help="Write the JSON to this file, too.")
