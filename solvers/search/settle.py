@@ -14,6 +14,8 @@ from placement.problem import BoolArray, FloatArray, IntArray, LayerProblem
 
 #: Proposals for each slot, and the first temperature as a share of a GPU's mean cost.
 PROPOSALS, HOT = 300, 3e-4
+#: Weight of loads beside seconds.
+LOAD_SHARE = 1.0
 
 
 def settle(problem: LayerProblem, slots: IntArray, slot_load: FloatArray, seed: int) -> IntArray:
@@ -24,9 +26,11 @@ def settle(problem: LayerProblem, slots: IntArray, slot_load: FloatArray, seed: 
         slots: [slots] a valid placement. slot_load: [windows, slots] its LayerScore's.
     """
     topology = problem.topology
-    cost = slot_load
+    cost, weight = slot_load, problem.window_weight
     if problem.objective == "time":
-        cost = slot_time(problem.rates.tokens_per_gpu * topology.gpus * slot_load, problem.rates)
+        timed = slot_time(problem.rates.tokens_per_gpu * topology.gpus * slot_load, problem.rates)
+        # Where a GPU's time is that of its weights, loads differ unseen: they count beside it.
+        cost, weight = np.concatenate([timed, slot_load]), np.concatenate([weight, LOAD_SHARE * weight])
     mean = cost.sum(axis=1, keepdims=True) / topology.gpus
     cost = np.ascontiguousarray(cost / np.where(mean > 0.0, mean, 1.0))
     holds = np.zeros((topology.gpus, problem.experts), dtype=bool)
@@ -34,7 +38,7 @@ def settle(problem: LayerProblem, slots: IntArray, slot_load: FloatArray, seed: 
     return np.asarray(
         _settle(
             np.array(slots, dtype=np.int64), problem.slots_per_gpu, topology.gpus_per_node, cost, holds,
-            np.array(problem.window_weight), PROPOSALS * len(slots), HOT, seed,
+            np.array(weight), PROPOSALS * len(slots), HOT, seed,
         )
     )  # fmt: skip
 
