@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from placement.errors import InputError
 from placement.files import json_text, write_text
-from placement.problem import EMPTY
+from placement.problem import EMPTY, Objective
 from placement.schedules import piece_count
 from placement.split import Split
 from specs.documents import parse_json, shown
@@ -42,6 +42,11 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", strict=True)]
 #: [nodes][slots of experts with several copies, ascending] share of that copy, by home node; other slots take all.
 Fractions = tuple[tuple[Amount, ...], ...]
 LayerStatus = Literal["optimal", "feasible"]
+CertificateUnit = Literal["us", "max_over_mean", "bytes_per_token"]
+#: The unit of a certificate by objective, and how many of it are one of the scorer's.
+CERTIFICATE_UNITS: Mapping[Objective, tuple[CertificateUnit, float]] = {
+    "time": ("us", 1e6), "load": ("max_over_mean", 1.0), "traffic": ("bytes_per_token", 1.0),
+}  # fmt: skip
 
 
 class Record(BaseModel):
@@ -192,7 +197,7 @@ class CertificateRecord(Record):
     bound: Amount
     gap: Amount | None
     status: LayerStatus
-    unit: Literal["us", "max_over_mean"]
+    unit: CertificateUnit
 
 
 class InputRecord(Record):
@@ -246,7 +251,7 @@ class Plan(Record):
     schema_: Annotated[Literal["placement.plan/1"], Field(alias="schema")]
     scenario: ScenarioRecord
     phase: Phase
-    objective: Literal["time", "load"]
+    objective: Objective
     tail: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
     dispatch: Dispatch
     message_rule: MessageRule

@@ -22,8 +22,9 @@ BoolArray = NDArray[np.bool_]
 #: A slot that holds no expert: one beyond its GPU's capacity.
 EMPTY = -1
 
-#: "time": expected MoE-layer seconds; "load": largest expected GPU load over the mean (needs load counts alone).
-Objective = Literal["time", "load"]
+#: "time": expected MoE-layer seconds; "load": largest expected GPU load over the mean (needs load counts alone);
+#: "traffic": bytes that cross nodes for one token, dispatch and combine together.
+Objective = Literal["time", "load", "traffic"]
 
 
 def frozen(array: Any, dtype: Any) -> Any:
@@ -221,6 +222,10 @@ class LayerProblem(FrozenArrays):
             )
         if self.group is not None and len(self.group) != self.experts:
             raise InputError("layer", "group", "needs one entry an expert", "give the group of every expert")
+        if self.objective == "traffic" and self.topology.nodes == 1:
+            raise InputError(
+                "layer", "objective", "'traffic' counts bytes between nodes, but all GPUs are on one", "use 'time'"
+            )
         if not 0.0 <= self.tail <= 1.0:
             raise InputError("layer", "tail", f"{self.tail:g} is no share", "give a number from 0 (worst) to 1 (mean)")
 

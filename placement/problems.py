@@ -33,11 +33,16 @@ def layer_problems(
         failed_gpus: expert-parallel ranks that are lost: without capacity, and no token's home.
 
     Raises:
-        InputError: the split's ranks do not fill nodes, the GPU states no rate for a data type, or groups that have to
-            be kept do not divide over the nodes.
+        InputError: the split's ranks do not fill nodes, or fill one where traffic between nodes is the objective; the
+            GPU states no rate for a data type; or groups that have to be kept do not divide over the nodes.
     """
     rates = layer_rates(scenario, split, phase)
     topology = topology_of(scenario, split)
+    if objective == "traffic" and topology.nodes == 1:
+        raise InputError(
+            scenario.name, "objective", f"'traffic' counts bytes between nodes, but the {topology.gpus} GPUs of the "
+            "plan's expert parallelism are on one node", "use objective 'time', or pin an ep that spans nodes",
+        )  # fmt: skip
     group = None
     if scenario.keep_groups:
         moe = scenario.model.moe

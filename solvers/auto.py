@@ -70,7 +70,7 @@ class AutoSolver:
                 solved += [candidate(problem, r.slots, fractions_for(free, r.slots)) for r in solved]
             rivals = [*solved, *(r for r in rivals if r.score.objective >= near)]
             best = choose(problem, [candidate(problem, best.slots, best.fractions, True), *rivals])
-        if proof is None and rivals and problem.sets is not None and problem.objective == "time":
+        if proof is None and rivals and problem.sets is not None and problem.objective != "load":
             rival = choose(problem, rivals)
             kept = merit(problem, rival.score)[0] <= merit(problem, best.score)[0]
             if kept and best.score.objective > rival.score.objective * (1 - LEAST_GAIN):

@@ -10,8 +10,8 @@ from placement.problem import FloatArray, IntArray, LayerProblem
 from solvers.dispatch import near_fractions, needs_fractions, plan_fractions
 from solvers.merit import merit
 
-#: Of placements whose largest load is this near the best, the one with the least time is taken.
-LOAD_TOLERANCE = 1.004
+#: Of placements whose largest load, or whose bytes, are this near the best, the one with the least time is taken.
+NEAR = 1.004
 #: Solving the dispatch of a placement takes less than this share off its objective: it is done only where that could
 #: still win.
 DISPATCH_GAIN = 0.1
@@ -45,9 +45,10 @@ def candidate(
 
 
 def choose(problem: LayerProblem, found: Sequence[Candidate]) -> Candidate:
-    """The best by `merit`; largest loads within LOAD_TOLERANCE of the best are told apart by the layer's time."""
-    least = min(merit(problem, each.score) for each in found)
+    """The best by `merit`; of loads or bytes within NEAR of the best, the placement of the least layer time."""
+    ranked = [(merit(problem, each.score), each) for each in found]
+    over, least = min(rank for rank, _ in ranked)
     if problem.objective == "time":
-        return next(each for each in found if merit(problem, each.score) == least)
-    near = [each for each in found if each.score.objective <= least[1] * LOAD_TOLERANCE]
+        return next(each for rank, each in ranked if rank == (over, least))
+    near = [each for (excess, value), each in ranked if excess <= over and value <= least * NEAR]
     return min(near, key=lambda each: each.score.time_s)

@@ -68,7 +68,8 @@ def plan_layers(
         problems: one a layer. strategy: a solver's name. seed: layer i uses a stream of its own of it.
         workers: processes or threads.
         on_layer: called with a layer's position when it is done, from the calling thread.
-        floor: whether solved layers keep the balance floor (see `balance_floor`); baselines never do.
+        floor: whether solved layers keep the balance floor (see `balance_floor`). Of baselines only the dispatch does,
+            where bytes alone count ("traffic").
         backend: what workers are (solvers.parallel); None: processes, but threads where little is to do.
 
     Raises:
@@ -78,6 +79,9 @@ def plan_layers(
     if not get_solver(strategy).features.groups and strategy in BASELINES:
         # A baseline that knows no groups is shown as what it is.
         problems = [replace(problem, group=None) for problem in problems]
+    if strategy in BASELINES and floor:
+        # Least bytes without a cap would be any balance: a baseline's dispatch keeps what a solved plan must keep.
+        problems = [balance_floor(one) if one.objective == "traffic" else one for one in problems]
     seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0] >> 1) for i in range(len(problems))]
 
     workers = max(1, workers)

@@ -12,7 +12,7 @@ import numpy as np
 from bench.recorded import DOMAINS, read_domain
 from placement.cost.rates import layer_rates
 from placement.errors import InputError
-from placement.problem import LayerProblem, LayerRates, Topology
+from placement.problem import LayerProblem, LayerRates, Objective, Topology
 from placement.routing.split import split_by_sequence
 from placement.routing.statistics import LayerStatistics, layer_statistics, with_mixture
 from placement.routing.trace import Trace
@@ -40,6 +40,7 @@ class Setting:
     extra: float = 0.0
     nodes: int = 4
     tail: float = 1.0
+    objective: Objective = "time"
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def problems(statistics: Sequence[LayerStatistics], setting: Setting, experts: i
         LayerProblem(
             layer.load, Topology(gpus, GPUS_PER_NODE), slots // gpus, rates(setting.phase), sets=layer.sets,
             window_weight=layer.window_weight, dispatch=setting.dispatch, tail=setting.tail,
+            objective=setting.objective,
         )
         for layer in statistics
     )  # fmt: skip

@@ -16,7 +16,7 @@ from placement.cost.rates import layer_rates, topology_of
 from placement.cost.stages import piece_rows
 from placement.errors import InputError
 from placement.figures import predicted_record
-from placement.plan import Plan, StrategyRecord
+from placement.plan import CERTIFICATE_UNITS, Plan, StrategyRecord
 from placement.problem import EMPTY
 from placement.routing.statistics import LayerStatistics
 from placement.sources import Routing, read_sources, routing_of, synthetic_source
@@ -213,8 +213,8 @@ def _check_one(where: str, objective: float, bound: float, gap: float | None, st
 
 def _check_certificate(plan: Plan) -> str:
     record = plan.certificate
-    unit = 1e6 if plan.objective == "time" else 1.0
-    _require(record.unit == ("us" if plan.objective == "time" else "max_over_mean"), f"unit is {record.unit}")
+    name, unit = CERTIFICATE_UNITS[plan.objective]
+    _require(record.unit == name, f"unit is {record.unit}, of objective {plan.objective} it is {name}")
     for layer in plan.layers:
         _check_one(f"layer {layer.layer}", layer.objective, layer.bound, layer.gap, layer.status)
     objective, bound = (

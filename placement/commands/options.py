@@ -61,7 +61,7 @@ class SolveOptions(Effort):
 
     traces: tuple[str, ...] = ()
     phase: Literal["prefill", "decode", "train"] | None = None
-    objective: Literal["time", "load"] | None = None
+    objective: Literal["time", "load", "traffic"] | None = None
     strategy: str = "auto"
     redundant: int | Literal["auto"] | None = None
     dispatch: Literal["even", "nearest", "planned"] | None = None
@@ -164,8 +164,9 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--objective",
-            type=click.Choice(["time", "load"]),
-            help="Least MoE-layer time, or least largest GPU load. Default: time; load where only counts are known.",
+            type=click.Choice(["time", "load", "traffic"]),
+            help="Least MoE-layer time, least largest GPU load, or least bytes between nodes. Default: time, or load "
+            "where only counts are known.",
         ),
         click.option(
             "--strategy",

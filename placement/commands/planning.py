@@ -20,6 +20,7 @@ from placement.cost.throughput import ServingModel
 from placement.errors import InputError
 from placement.figures import Placement, moe_times, packed_fractions, predicted_record
 from placement.plan import (
+    CERTIFICATE_UNITS,
     SCHEMA,
     CertificateRecord,
     LayerRecord,
@@ -314,7 +315,7 @@ def _bound(answer: LayerAnswer) -> float:
 
 def certificate_of(answers: tuple[LayerAnswer, ...], objective: Objective) -> CertificateRecord:
     """The certificate of all layers' answers."""
-    scale = 1e6 if objective == "time" else 1.0
+    unit, scale = CERTIFICATE_UNITS[objective]
     value = float(np.mean([answer.score.objective for answer in answers])) * scale
     bound = float(np.mean([_bound(answer) for answer in answers])) * scale
     return CertificateRecord(
@@ -322,7 +323,7 @@ def certificate_of(answers: tuple[LayerAnswer, ...], objective: Objective) -> Ce
         bound=bound,
         gap=value / bound - 1.0 if bound > 0 else None,
         status="optimal" if all(answer.status is Status.OPTIMAL for answer in answers) else "feasible",
-        unit="us" if objective == "time" else "max_over_mean",
+        unit=unit,
     )
 
 

@@ -22,7 +22,7 @@ class LayerScore:
 
     Attributes:
         objective: what the problem asks for, the `tail` mean of `window_value`.
-        window_value: [windows] seconds ("time") or max/mean GPU load ("load").
+        window_value: [windows] seconds ("time"), max/mean GPU load ("load") or bytes per token ("traffic").
         time_s, dispatch_s, experts_s, combine_s: seconds of the layer and of its parts.
         balancedness: mean over max GPU load, at most 1. imbalance: max over mean.
         pooled_imbalance: max over mean of the GPU loads averaged over the windows; what `max_load` bounds.
@@ -103,7 +103,9 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
     largest, mean = (gpu_load / speed).max(axis=1), gpu_load.sum(axis=1) / alive
     pooled = weight @ gpu_load
     nodes, remote = _nodes_per_token(problem, reach, shares)
-    value = time if problem.objective == "time" else largest / mean
+    across = links.across / total_tokens * (rates.dispatch_bytes + rates.combine_bytes)
+    values = {"time": time, "load": largest / mean, "traffic": across}
+    value = values[problem.objective]
     return LayerScore(
         objective=tail_mean(value, weight, problem.tail),
         time_s=float(weight @ time),
@@ -115,9 +117,7 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
         pooled_imbalance=float((pooled / speed).max() / (pooled.sum() / alive)),
         nodes_per_token=nodes,
         remote_nodes_per_token=remote,
-        cross_node_bytes_per_token=float(weight @ links.across)
-        / total_tokens
-        * (rates.dispatch_bytes + rates.combine_bytes),
+        cross_node_bytes_per_token=float(weight @ across),
         gpu_load=gpu_load,
         slot_load=reach.slot_load,
         window_value=value,
@@ -125,7 +125,7 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
 
 
 def objective_value(problem: LayerProblem, slots: IntArray, fractions: FloatArray | None = None) -> float:
-    """The problem's objective for a placement: seconds, or max/mean GPU load."""
+    """The problem's objective for a placement, in the unit of LayerScore.window_value."""
     return score_layer(problem, slots, fractions).objective
 
 

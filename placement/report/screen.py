@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from placement.plan import TimingsRecord
     from solvers.split.enumerate import SplitChoice
 
+#: How a certificate's unit reads after its figure.
+_UNITS = {
+    "us": " us per MoE layer",
+    "max_over_mean": " x mean GPU load",
+    "bytes_per_token": " bytes between nodes per token",
+}
 STRATEGY_HEADER = (
     "strategy", "balancedness", "nodes/token", "cross-node kB/token", "MoE layer us", "tokens/s",
 )  # fmt: skip
@@ -71,7 +77,7 @@ def strategy_row(strategy: StrategyRecord) -> tuple[str, ...]:
 def certificate(plan: Plan) -> str:
     """The certificate in one sentence."""
     record = plan.certificate
-    unit = " us per MoE layer" if record.unit == "us" else " x mean GPU load"
+    unit = _UNITS[record.unit]
     gap = "no bound" if record.gap is None else f"gap {record.gap:.2%}"
     proven = sum(layer.status == "optimal" for layer in plan.layers)
     return (

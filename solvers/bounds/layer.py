@@ -9,7 +9,7 @@ import numpy as np
 from placement.cost.moe_layer import latency_s
 from placement.cost.risk import tail_mean
 from placement.problem import FloatArray, LayerProblem
-from solvers.bounds.links import colocation_reach, counted_reach, link_seconds
+from solvers.bounds.links import Reach, colocation_reach, counted_reach, crossing, link_seconds
 from solvers.bounds.work import CLOSE, work_bounds
 
 
@@ -36,6 +36,8 @@ def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool =
         work = work_bounds(problem, known, packing=not quick)
         return Bound(tail_mean(work.values, problem.window_weight, problem.tail), work.source)
     reach = counted_reach(problem)
+    if problem.objective == "traffic":
+        return _traffic_bound(problem, reach, known, quick)
     moved = moved_seconds(problem, link_seconds(problem, problem.load, reach))
     work = work_bounds(problem, packing=False)
     best = Bound(_joined(problem, moved, work.values), _source(problem, work.source, "messages"))
@@ -57,6 +59,19 @@ def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool =
         if _near(best, known):
             break
     return best
+
+
+def _traffic_bound(problem: LayerProblem, reach: Reach, known: float | None, quick: bool) -> Bound:
+    """Of the bytes per token: the slots that its experts need in each window, then co-location in the windows' mean."""
+    rates = problem.rates
+    each = (rates.dispatch_bytes + rates.combine_bytes) / float(problem.home_tokens.sum()) * (1 - 1e-12)
+    counted = each * crossing(problem, problem.load, reach)
+    best = Bound(tail_mean(counted, problem.window_weight, problem.tail), "messages")
+    if quick or _near(best, known):
+        return best
+    together = colocation_reach(problem, reach)
+    value = each * float(crossing(problem, problem.mean_load[None, :], together)[0])
+    return Bound(value, "co-location") if value > best.value else best
 
 
 def moved_seconds(problem: LayerProblem, link_s: FloatArray) -> FloatArray:

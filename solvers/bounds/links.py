@@ -79,38 +79,55 @@ def _most_on(problem: LayerProblem, gpus: int) -> int:
     return max(1, min(problem.experts, int(problem.capacities.reshape(-1, gpus).sum(axis=1).max())))
 
 
+def crossing(problem: LayerProblem, load: FloatArray, reach: Reach) -> FloatArray:
+    """[windows] least messages that cross nodes in one dispatch.
+
+    With one home class (`even`, or one copy each) a bin's messages come from every home outside it alike; else a home's
+    own copies can serve it, and only what must be remote counts.
+
+    Args:
+        load: [windows, experts] loads. reach: means per token that hold in each of these windows.
+    """
+    topology, rule = problem.topology, effective_rule(problem)
+    tokens = problem.home_tokens.reshape(topology.nodes, -1).sum(axis=1)
+    total, k, none = float(tokens.sum()), load.sum(axis=1), np.zeros(len(load))
+    if topology.nodes == 1:
+        return none
+    if even_split(problem):
+        across = total - float(tokens.max())
+        found = {"per_node": none + reach.nodes, "per_rank": none + reach.gpus, "per_expert": k}
+        return np.asarray(across * found[rule])
+    if rule != "per_expert":
+        return none + total * reach.remote_nodes
+    return total * _least_away(load, _most_on(problem, topology.gpus_per_node))
+
+
 def link_seconds(problem: LayerProblem, load: FloatArray, reach: Reach) -> FloatArray:
     """[windows] least seconds per byte of the busiest link.
 
-    The busiest link of a kind carries at least the mean over the GPUs. With one home class (`even`, or one copy each)
-    a bin's messages come from every home outside it alike; else a home's own copies can serve it, and only what must
-    be remote counts.
+    The busiest link of a kind carries at least the mean over the GPUs; see `crossing` for those between nodes.
 
     Args:
         load: [windows, experts] loads. reach: means per token that hold in each of these windows.
     """
     topology, rates, rule = problem.topology, problem.rates, effective_rule(problem)
-    gpus, m = topology.gpus, topology.gpus_per_node
-    tokens = problem.home_tokens.reshape(topology.nodes, m)
+    tokens = problem.home_tokens.reshape(topology.nodes, topology.gpus_per_node)
     total = float(tokens.sum())
-    k = load.sum(axis=1)
-    none = np.zeros(len(load))
+    fast = np.zeros(len(load))
     if even_split(problem):
-        across = total - float(tokens.sum(axis=1).max())
         if rule == "per_node":
-            slow, fast = none + across * reach.nodes, none + (total - float(tokens.sum(axis=0).max())) * reach.gpus
+            fast += (total - float(tokens.sum(axis=0).max())) * reach.gpus
         else:
-            copies = k if rule == "per_expert" else none + reach.gpus
-            slow = across * copies
-            fast = float((tokens.sum(axis=1, keepdims=True) - tokens).min()) * copies
-    else:
-        held = -np.sort(-load, axis=1)
-        away = k - held[:, : _most_on(problem, m)].sum(axis=1)
-        slow = total * np.maximum(away, 0.0) if rule == "per_expert" else none + total * reach.remote_nodes
-        fast = none
-        if topology.nodes == 1:
-            away = k - held[:, : _most_on(problem, 1)].sum(axis=1)
-            fast = total * np.maximum(away, 0.0) if rule == "per_expert" else none + total * reach.remote_gpus
-    if topology.nodes == 1:
-        slow = none
-    return np.asarray(np.maximum(slow / rates.slow_bytes_per_s, fast / rates.fast_bytes_per_s) / gpus * (1 - 1e-12))
+            copies = load.sum(axis=1) if rule == "per_expert" else reach.gpus
+            fast += float((tokens.sum(axis=1, keepdims=True) - tokens).min()) * copies
+    elif topology.nodes == 1:
+        fast += total * (_least_away(load, _most_on(problem, 1)) if rule == "per_expert" else reach.remote_gpus)
+    slow = crossing(problem, load, reach)
+    both = np.maximum(slow / rates.slow_bytes_per_s, fast / rates.fast_bytes_per_s)
+    return np.asarray(both / topology.gpus * (1 - 1e-12))
+
+
+def _least_away(load: FloatArray, most: int) -> FloatArray:
+    """[windows] copies of a token that go to none of the `most` most loaded experts."""
+    held = -np.sort(-load, axis=1)
+    return np.asarray(np.maximum(load.sum(axis=1) - held[:, :most].sum(axis=1), 0.0))

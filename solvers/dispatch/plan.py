@@ -68,7 +68,7 @@ def _steps(problem: LayerProblem) -> int:
 
 def _directed(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
     """The local search's plan for copies that stay where they are; None without token sets."""
-    if problem.sets is None or problem.objective != "time":
+    if problem.sets is None or problem.objective == "load":
         return None
     from solvers.search.run import redirect
 

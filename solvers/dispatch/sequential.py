@@ -61,7 +61,8 @@ class _Shape:
         bin: [gpus] where messages are counted: nodes (`per_node`) or GPUs. bins: how many there are.
         amount: [windows, homes, columns] tokens of a home for the expert of a slot.
         into, out: [homes, bins] seconds that a link spends for a token's chance to reach a bin; ingress of the bin's
-            link group, egress of the home (or, in one node, of every GPU: the whole node's mean).
+            link group, egress of the home (or, in one node, of every GPU: the whole node's mean). For objective
+            "traffic" bytes, all of them into one group.
         group: [bins] link group.
     """
 
@@ -88,12 +89,16 @@ class _Shape:
         node_of_bin = np.arange(bins) if by_node else topology.node_of_gpu
         group = np.arange(bins) if by_node or nodes == 1 else np.arange(gpus) // topology.gpus_per_tray
         both = rates.dispatch_bytes + rates.combine_bytes
+        away = node_of_bin[None, :] != np.arange(nodes)[:, None]
         if nodes == 1:
             # A GPU's own tokens for itself cross no link, and each GPU sends what the others get.
             into = np.full((1, bins), both / rates.fast_bytes_per_s * tokens[0] * (m - 1) / m)
-            out = np.full((1, bins), both / rates.fast_bytes_per_s * tokens[0] * (m - 1) / m / m)
+            out = into / m
+        elif problem.objective == "traffic":
+            # One link for the bytes of all homes, per token.
+            into, group = both * (tokens / tokens.sum())[:, None] * away, np.zeros(bins, dtype=np.int64)
+            out = np.zeros_like(into)
         else:
-            away = node_of_bin[None, :] != np.arange(nodes)[:, None]
             width = m if by_node else topology.gpus_per_tray
             into = both / rates.slow_bytes_per_s * tokens[:, None] * away / width
             out = both / rates.slow_bytes_per_s * tokens[:, None] * away / m
@@ -126,8 +131,9 @@ class _Linear:
         homes, columns = problem.topology.nodes, len(shape.slot)
         start = fractions[:, shape.slot].reshape(-1)
         rows = _Rows(homes * columns, problem)
-        _add_work(rows, problem, shape, slots, fractions, start)
-        if problem.objective == "time":
+        if problem.objective != "traffic":
+            _add_work(rows, problem, shape, slots, fractions, start)
+        if problem.objective != "load":
             _add_links(rows, problem, shape, slots, fractions, start)
         _add_cap(rows, problem, shape, slots, fractions, start)
         of, place = np.unique(shape.expert, return_inverse=True)

@@ -21,7 +21,10 @@ MOST_TERMS = 2_000_000
 
 @dataclass(frozen=True)
 class LinkRow:
-    """One link: it takes sum(seconds * P) for dispatch and combine, where P are touch chances of GPUs or of nodes."""
+    """One link: it takes sum(seconds * P) for dispatch and combine, where P are touch chances of GPUs or of nodes.
+
+    For objective "traffic" `seconds` are bytes.
+    """
 
     level: Literal["gpu", "node"]
     seconds: FloatArray
@@ -44,9 +47,10 @@ class Coefficients:
 
     Attributes:
         most: largest number of copies an expert can have.
-        work: [most + 1, windows, experts] what one copy adds to its GPU (row 0 unused): seconds, or load over mean.
+        work: [most + 1, windows, experts] what one copy adds to its GPU (row 0 unused): seconds, load over mean, or
+            nothing ("traffic").
         speed: [gpus] what a GPU's work is divided by.
-        links: the link rows; empty for objective "load".
+        links: see link_rows.
         linear: P are loads (copies), not touch chances of sets.
         fixed: part of the objective that no placement changes (seconds).
         pooled: [experts] load over the mean GPU load, mean over windows (for `max_load`).
@@ -89,7 +93,7 @@ def coefficients_of(problem: LayerProblem) -> Coefficients:
     if timed:
         work = slot_time(rates.tokens_per_gpu * topology.gpus * problem.load[None] / copies, rates)
     else:
-        work = relative[None] / copies
+        work = relative[None] / copies * (problem.objective == "load")
     held = None
     if problem.current is not None:
         held = np.zeros((topology.gpus, problem.experts), dtype=np.int64)
@@ -97,7 +101,7 @@ def coefficients_of(problem: LayerProblem) -> Coefficients:
         held[problem.gpu_of_slot[kept], problem.current[kept]] = 1
     pooled_mean = problem.mean_load.sum() / alive
     return Coefficients(
-        most, work, problem.speeds if timed else problem.relative_speed, tuple(link_rows(problem)) if timed else (),
+        most, work, problem.speeds if timed else problem.relative_speed, tuple(link_rows(problem)),
         effective_rule(problem) == "per_expert", 2 * latency_s(problem) if timed else 0.0,
         problem.mean_load / max(pooled_mean, 1e-300), held, *_alike(problem),
     )  # fmt: skip
@@ -119,11 +123,17 @@ def _alike(problem: LayerProblem) -> tuple[BoolArray, BoolArray]:
 def link_rows(problem: LayerProblem) -> list[LinkRow]:
     """Every ingress and egress as a row over touch chances (docs/formulation.md, "Links"), for one home class.
 
+    For objective "load" there are none; for "traffic" one row holds the bytes per token of all of them.
+
     Where rows of one node differ in a factor only, as those of its trays, the largest stands for all.
     """
     topology, rates = problem.topology, problem.rates
     gpus, m, nodes, tray = topology.gpus, topology.gpus_per_node, topology.nodes, topology.gpus_per_tray
     both = rates.dispatch_bytes + rates.combine_bytes
+    if problem.objective == "load":
+        return []
+    if problem.objective == "traffic":
+        return [_crossing_row(problem)]
     fast, slow = both / rates.fast_bytes_per_s, both / rates.slow_bytes_per_s
     node, gpu = topology.node_of_gpu, np.arange(gpus)
     tokens = problem.home_tokens.reshape(nodes, m)
@@ -153,6 +163,15 @@ def link_rows(problem: LayerProblem) -> list[LinkRow]:
     for h in range(nodes):
         rows.append(LinkRow("gpu", np.where(node == h, 0.0, slow * sent[h])))
     return rows
+
+
+def _crossing_row(problem: LayerProblem) -> LinkRow:
+    """Bytes of a token, dispatch and combine, that cross nodes, over touch chances."""
+    rates, by_home = problem.rates, problem.homes.reshape(problem.topology.nodes, -1).sum(axis=1)
+    away = (rates.dispatch_bytes + rates.combine_bytes) * (1.0 - by_home)
+    if effective_rule(problem) == "per_node":
+        return LinkRow("node", away)
+    return LinkRow("gpu", away[problem.topology.node_of_gpu])
 
 
 def tail_shares(problem: LayerProblem) -> tuple[FloatArray, bool]:

@@ -18,7 +18,7 @@ class Prices:
 
     Attributes:
         data: prices by number of copies; see Coefficients. Its links are not used: those below know token sets.
-        links: the link rows; empty for objective "load".
+        links: see solvers.exact.coefficients.link_rows.
         linear: messages follow loads, not token sets.
         gpu_bins, node_bins: [gpus] bin of each GPU at the two levels of link rows.
         shares: [windows] weight of each window; with a tail, of its excess over the tail's threshold.
@@ -49,7 +49,7 @@ def prices_of(problem: LayerProblem) -> Prices:
     if problem.usable_slots > problem.experts and not linear:
         raise UnsupportedError("neighbourhoods with replicas are priced for loads alone, without token sets")
     data = coefficients_of(replace(problem, sets=None))
-    links = tuple(link_rows(problem)) if problem.objective == "time" else ()
+    links = tuple(link_rows(problem))
     shares, worst = tail_shares(problem)
     if problem.tail >= 1.0:
         shares, worst = problem.window_weight, False

@@ -125,7 +125,7 @@ def _no_less_balanced(problem: LayerProblem, scores: list[LayerScore]) -> LayerP
 def _limited(problem: LayerProblem, start: IntArray, forced: int, most: int, stop: Stop, seed: int) -> list[Point]:
     """The best points found under budgets below `most` moves; `start` is `forced` moves away."""
     rows = None
-    if problem.sets is not None and problem.objective == "time":
+    if problem.sets is not None and problem.objective != "load":
         rows = SetRows.of(problem.sets, problem.experts, problem.windows)
     scale = float(np.clip(EXPERTS / problem.experts, 1.0, MOST_HEAT))
     onward = replace(ONWARD, hot=ONWARD.hot * scale).scaled(stop.work)

@@ -73,8 +73,8 @@ class PartitionSolver:
         started = time.perf_counter()
         if any(part is not None for part in (problem.group, problem.max_moves, problem.fixed)):
             raise UnsupportedError("partition keeps no groups, no fixed experts and no budget of moves")
-        if problem.sets is None or problem.objective != "time":
-            raise UnsupportedError("partition needs token sets and objective 'time'")
+        if problem.sets is None or problem.objective == "load":
+            raise UnsupportedError("partition needs token sets and an objective with messages")
         load_library()
         nodes, copies = _Nodes.of(problem), Copies.of(problem)
         trials: list[_Trial] = []

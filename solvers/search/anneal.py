@@ -7,7 +7,7 @@ from numba import njit
 
 from placement.problem import FloatArray, IntArray
 from solvers.search.layout import add_work, choose_targets, load_state, load_traffic, put
-from solvers.search.state import PLANNED, Data, State
+from solvers.search.state import LARGER, LINK, PLANNED, Data, State
 from solvers.search.traffic import Change, book_change, price_both, price_change
 
 #: Shares of the moves where an expert has several copies; the rest are swaps.
@@ -66,7 +66,7 @@ def evaluate(
         price: of an excess over the cap.
     """
     gpu_load, gpu_cost, weight, out_rate = s.gpu_load, s.gpu_cost, d.window_weight, d.out_rate
-    gpus, cap, overlap, one_class = len(gpu_load), d.cap, d.overlap, len(d.home) == 1
+    gpus, cap, join, one_class = len(gpu_load), d.cap, d.join, len(d.home) == 1
     over, top_load = 0.0, 0.0
     for g in range(gpus):
         top_load = max(top_load, gpu_load[g])
@@ -88,7 +88,10 @@ def evaluate(
         for o in range(out_sum.shape[1]):
             out = total[w] - out_sum[w, o] if one_class else out_sum[w, o]
             link = max(link, out_rate[o] * out)
-        parts[0, w] = max(top, link) if overlap else top + link
+        if join == LINK:
+            parts[0, w] = link
+        else:
+            parts[0, w] = max(top, link) if join == LARGER else top + link
         smooth += weight[w] * (d.reach_scale * total[w] + top * np.sqrt(np.sqrt(np.sqrt(np.sqrt(norm / gpus)))))
     value = worst_mean(parts, weight, d.tail)
     return value * (1.0 + price * over) + share * smooth, value, max(0.0, top_load - cap), smooth

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.problem import EMPTY, BoolArray, FloatArray, IntArray, LayerProblem, TokenSets
-from solvers.search.state import EVEN, NEAREST, PLANNED, Data
-from solvers.search.terms import bins_of
+from solvers.search.state import EVEN, LARGER, LINK, NEAREST, PLANNED, SUM, Data
+from solvers.search.terms import Bins, bins_of
 
+#: Objective "traffic": what an imbalance of 1 counts in the guide's smooth part, in messages of a token.
+BALANCE = 2.0
 _POLICY = {"even": EVEN, "nearest": NEAREST, "planned": PLANNED}
 
 
@@ -26,37 +28,17 @@ def search_data(problem: LayerProblem, start: IntArray, rows: SetRows | None = N
         start: [slots] a valid placement: it says on which node a group is kept, and which slots are fixed.
         rows: the problem's token sets, where they are at hand already.
     """
-    topology, rates = problem.topology, problem.rates
-    gpus, nodes, m = topology.gpus, topology.nodes, topology.gpus_per_node
+    topology = problem.topology
     used = np.flatnonzero(problem.usable)
     gpu_of_slot = used // problem.slots_per_gpu
     bins = bins_of(problem)
     homes_differ = by_home(problem)
-    of_node = problem.homes.reshape(nodes, m).sum(axis=1)
-    home = of_node if homes_differ else np.ones(1)
     node_of_bin = np.zeros(bins.count, dtype=np.int64)
     node_of_bin[bins.of_gpu] = topology.node_of_gpu
-    timed = problem.objective == "time"
-    in_s, out_s = (bins.in_s, bins.out_s) if timed else (0.0, 0.0)
-    in_size = np.bincount(bins.in_group)[bins.in_group]
-    others = max(nodes - 1, 1)
-    if homes_differ:
-        away = np.arange(nodes)[:, None] != node_of_bin[None, :]
-        in_rate = (away * (home * nodes)[:, None] * in_s / others / in_size[None, :]).reshape(-1)
-        out_rate = out_s * nodes * home
-    else:
-        sent = nodes * (1.0 - of_node[node_of_bin]) / others if nodes > 1 else np.ones(bins.count)
-        in_rate = in_s * sent / in_size
-        out_rate = np.full(int(bins.out_group.max()) + 1, out_s)
-        if nodes > 1:
-            out_rate *= nodes * of_node
-    mean = problem.load.sum(axis=1, keepdims=True) / max(1, int(problem.alive.sum()))
-    load = problem.load / mean
-    tokens = rates.tokens_per_gpu * gpus * problem.load
-    weight_s, token_s, work_share = rates.weight_s, rates.token_s, 1.0 / problem.speeds
-    if not timed:
-        tokens, weight_s, token_s, work_share = load, 0.0, 1.0, 1.0 / problem.relative_speed
-    linear = bins.linear or problem.sets is None or not timed
+    links = _Links.of(problem, bins, node_of_bin)
+    load = problem.load / (problem.load.sum(axis=1, keepdims=True) / max(1, int(problem.alive.sum())))
+    work = _Work.of(problem, load)
+    linear = bins.linear or problem.sets is None or problem.objective == "load"
     if linear or rows is None:
         rows = SetRows.of(None if linear else problem.sets, problem.experts, problem.windows)
     slots = np.asarray(start)[used]
@@ -66,19 +48,19 @@ def search_data(problem: LayerProblem, start: IntArray, rows: SetRows | None = N
         node_of_gpu=topology.node_of_gpu,
         bin_of_gpu=bins.of_gpu,
         node_of_bin=node_of_bin,
-        in_group=bins.in_group,
+        in_group=links.in_group,
         out_group=bins.out_group,
-        in_rate=np.ascontiguousarray(in_rate),
-        out_rate=out_rate,
+        in_rate=links.in_rate,
+        out_rate=links.out_rate,
         policy=_POLICY[problem.dispatch] if homes_differ else EVEN,
-        home=np.ascontiguousarray(home),
-        tokens=np.ascontiguousarray(tokens),
+        home=links.home,
+        tokens=work.tokens,
         share_load=np.array(problem.load),
         mean_load=np.ascontiguousarray(problem.window_weight @ load),
-        work_share=np.ascontiguousarray(work_share),
+        work_share=work.share,
         load_share=np.ascontiguousarray(1.0 / problem.relative_speed),
-        weight_s=float(weight_s),
-        token_s=float(token_s),
+        weight_s=work.weight_s,
+        token_s=work.token_s,
         linear=linear,
         set_start=rows.start,
         set_index=rows.index,
@@ -90,14 +72,83 @@ def search_data(problem: LayerProblem, start: IntArray, rows: SetRows | None = N
         weight_value=rows.weight_value,
         window_weight=np.array(problem.window_weight),
         tail=float(problem.tail),
-        overlap=rates.overlap == "two_batch",
+        join=_join(problem),
         cap=float("inf") if problem.max_load is None else float(problem.max_load),
-        reach_scale=0.5 * (in_s + out_s * max(bins.count - 1, 1)) / (bins.count * len(home)),
+        reach_scale=links.reach_scale,
         allowed=_allowed(problem, gpu_of_slot, slots),
         fixed=_fixed(problem, gpu_of_slot, slots),
         was=was,
         max_moves=max_moves,
     )
+
+
+def _join(problem: LayerProblem) -> int:
+    if problem.objective == "traffic":
+        return LINK
+    return LARGER if problem.rates.overlap == "two_batch" else SUM
+
+
+@dataclass(frozen=True)
+class _Links:
+    """What messages cost; the fields are those of Data. home: share of the tokens of each class."""
+
+    home: FloatArray
+    in_group: IntArray
+    in_rate: FloatArray
+    out_rate: FloatArray
+    reach_scale: float
+
+    @staticmethod
+    def of(problem: LayerProblem, bins: Bins, node_of_bin: IntArray) -> _Links:
+        """The prices of a token's chance to reach a bin."""
+        nodes = problem.topology.nodes
+        of_node = problem.homes.reshape(nodes, -1).sum(axis=1)
+        differ = by_home(problem)
+        home = of_node if differ else np.ones(1)
+        away = np.arange(nodes)[:, None] != node_of_bin[None, :]
+        out_groups = int(bins.out_group.max()) + 1
+        if problem.objective == "traffic":
+            # One link for the bytes of all homes. It holds the whole objective, so that the guide needs no mean beside.
+            each = problem.rates.dispatch_bytes + problem.rates.combine_bytes
+            rate = each * ((away * home[:, None]).reshape(-1) if differ else 1.0 - of_node[node_of_bin])
+            none = np.zeros(nodes if differ else out_groups)
+            return _Links(home, np.zeros(bins.count, dtype=np.int64), np.ascontiguousarray(rate), none, 0.0)
+        in_s, out_s = (bins.in_s, bins.out_s) if problem.objective == "time" else (0.0, 0.0)
+        in_size = np.bincount(bins.in_group)[bins.in_group]
+        others = max(nodes - 1, 1)
+        if differ:
+            rate = (away * (home * nodes)[:, None] * in_s / others / in_size[None, :]).reshape(-1)
+            out_rate = out_s * nodes * home
+        else:
+            sent = nodes * (1.0 - of_node[node_of_bin]) / others if nodes > 1 else np.ones(bins.count)
+            rate = in_s * sent / in_size
+            out_rate = np.full(out_groups, out_s)
+            if nodes > 1:
+                out_rate *= nodes * of_node
+        scale = 0.5 * (in_s + out_s * max(bins.count - 1, 1)) / (bins.count * len(home))
+        return _Links(np.ascontiguousarray(home), bins.in_group, np.ascontiguousarray(rate), out_rate, scale)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What GPUs' work costs; the fields are those of Data (share: work_share)."""
+
+    tokens: FloatArray
+    weight_s: float
+    token_s: float
+    share: FloatArray
+
+    @staticmethod
+    def of(problem: LayerProblem, load: FloatArray) -> _Work:
+        """The prices of slots: seconds, or loads over the mean ([windows, experts] `load`)."""
+        rates = problem.rates
+        if problem.objective == "time":
+            tokens = rates.tokens_per_gpu * problem.topology.gpus * problem.load
+            return _Work(
+                np.ascontiguousarray(tokens), float(rates.weight_s), float(rates.token_s), 1.0 / problem.speeds
+            )
+        each = 1.0 if problem.objective == "load" else BALANCE * (rates.dispatch_bytes + rates.combine_bytes)
+        return _Work(np.ascontiguousarray(load), 0.0, float(each), 1.0 / problem.relative_speed)
 
 
 def _budget(problem: LayerProblem) -> tuple[BoolArray, int]:

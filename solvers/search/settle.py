@@ -27,7 +27,7 @@ def settle(problem: LayerProblem, slots: IntArray, slot_load: FloatArray, seed: 
     """
     topology = problem.topology
     cost, weight = slot_load, problem.window_weight
-    if problem.objective == "time":
+    if problem.objective != "load":
         timed = slot_time(problem.rates.tokens_per_gpu * topology.gpus * slot_load, problem.rates)
         # Where a GPU's time is that of its weights, loads differ unseen: they count beside it.
         cost, weight = np.concatenate([timed, slot_load]), np.concatenate([weight, LOAD_SHARE * weight])

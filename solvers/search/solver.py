@@ -41,6 +41,8 @@ EXPERTS, LEAST, MOST = 64, 0.4, 1.6
 BINS = 16
 #: The node level keeps this share of the imbalance that the cap allows: packing onto GPUs adds its own.
 NODE_SHARE = 0.5
+#: Where no seconds of GPUs hold a balance ("traffic"), the cap is more than a wish on nodes, too.
+TRAFFIC_PRICE = 30.0
 #: Runs of a layer, each closer on the node level, until one keeps the cap: without it the whole gain would be lost.
 TRIES = 4
 KICKS = 200
@@ -132,7 +134,7 @@ def _load_costs(problem: LayerProblem, terms: Terms) -> list[tuple[FloatArray, F
     a low time beside, as further windows: copies of cold experts cost weight reads that loads don't show.
     """
     weight = terms.window_weight
-    if problem.objective == "load" and problem.slots_per_gpu == 1:
+    if problem.objective == "traffic" or (problem.objective == "load" and problem.slots_per_gpu == 1):
         return [(terms.cost, weight, 1.0)]
     if problem.objective == "load":
         timed = terms_of(replace(problem, objective="time")).cost
@@ -171,7 +173,7 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
     """The search's placements: by node and then by GPU where that pays, else all at once."""
     size = float(np.clip(problem.experts / EXPERTS, LEAST, MOST)) * stop.work
     rows = None
-    if not terms.bins.linear and problem.objective == "time":
+    if not terms.bins.linear and problem.objective != "load":
         rows = SetRows.of(problem.sets, problem.experts, problem.windows)
     if not has_levels(problem):
         plan = AT_ONCE if problem.topology.nodes > 1 else IN_ONE_NODE
@@ -181,6 +183,8 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
     plan = ON_NODES_PLANNED if problem.dispatch == "planned" else ON_NODES
     fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
     coarse, schedule = node_level(problem), (plan if copies else ON_NODES_SINGLE).scaled(size)
+    if problem.objective == "traffic":
+        schedule = replace(schedule, most_price=TRAFFIC_PRICE)
     share, runs = NODE_SHARE, []
     for turn in range(TRIES):
         if problem.max_load is not None:

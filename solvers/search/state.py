@@ -17,6 +17,8 @@ import numpy as np
 from placement.problem import BoolArray, FloatArray, IntArray
 
 EVEN, NEAREST, PLANNED = 0, 1, 2
+#: How the busiest GPU and the busiest link make a window's value: both in turn, side by side, or the link alone.
+SUM, LARGER, LINK = 0, 1, 2
 #: Stands for a chance of 0 in keep, so that products can be undone by a division; exact as a power of two.
 COVERED = 2.0**-20
 
@@ -38,7 +40,7 @@ class Data(NamedTuple):
         set_start, set_index: sets that hold an expert, in compressed rows; pair_start, pair_index: that hold the two
             experts a < b, row a * experts + b. ids: [sets, k].
         weight_start, weight_window, weight_value: a set's weights that are not 0, in compressed rows.
-        window_weight: [windows]. tail: share of the worst windows that counts (1: all).
+        window_weight: [windows]. tail: share of the worst windows that counts (1: all). join: SUM, LARGER or LINK.
         cap: largest allowed load over the mean. reach_scale: seconds of a touch in the smooth part of the guide.
         allowed: [nodes, experts] where an expert may lie. fixed: [slots] slots that keep their expert.
         was: [gpus, experts] experts held before; max_moves: how many (GPU, expert) pairs may be new.
@@ -72,7 +74,7 @@ class Data(NamedTuple):
     weight_value: FloatArray
     window_weight: FloatArray
     tail: float
-    overlap: bool
+    join: int
     cap: float
     reach_scale: float
     allowed: BoolArray

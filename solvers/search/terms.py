@@ -60,7 +60,7 @@ class Terms:
 
     Attributes:
         cost: [most copies + 1, windows, experts] seconds of one copy's slot when an expert has that many copies
-            (`even` split), for objective "time"; for "load", the copy's load over the mean GPU load.
+            (`even` split), for objective "time"; else the copy's load over the mean GPU load.
         load: [windows, experts] load over the mean GPU load (a perfectly balanced GPU holds 1).
     """
 

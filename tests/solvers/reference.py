@@ -146,7 +146,13 @@ def reference_objective(problem: LayerProblem, slots: list[int]) -> float:
             largest = max(load / speed for load, speed in zip(loads, speeds, strict=True))
             values.append(largest * sum(r > 0 for r in room) / sum(loads))
             continue
-        link = link_seconds_per_byte(problem, messages(problem, slots, window))
+        crossing = messages(problem, slots, window)
+        if problem.objective == "traffic":
+            m, both = topology.gpus_per_node, rates.dispatch_bytes + rates.combine_bytes
+            across = sum(count for (source, to), count in crossing.items() if source // m != to // m)
+            values.append(across * both / (rates.tokens_per_gpu * topology.gpus))
+            continue
+        link = link_seconds_per_byte(problem, crossing)
         moved = 2 * latency + (rates.dispatch_bytes + rates.combine_bytes) * link
         work = max(second / speed for second, speed in zip(seconds, speeds, strict=True))
         values.append(max(moved, work) if rates.overlap == "two_batch" else moved + work)

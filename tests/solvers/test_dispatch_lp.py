@@ -53,16 +53,16 @@ def test_slopes_are_those_of_the_touch_chance() -> None:
 @given(
     seed=st.integers(0, 10_000),
     rule=st.sampled_from(["per_node", "per_rank", "per_expert"]),
-    timed=st.booleans(),
+    objective=st.sampled_from(["time", "load", "traffic"]),
     two=st.booleans(),
     tail=st.sampled_from([0.0, 0.4, 1.0]),
 )
 def test_the_lp_prices_its_own_plan_as_the_scorer_does(
-    seed: int, rule: str, timed: bool, two: bool, tail: float
+    seed: int, rule: str, objective: str, two: bool, tail: float
 ) -> None:
     problem = random_problem(
         seed, slots_per_gpu=6, windows=3, rule=rule, dispatch="planned", tail=tail, rates=SLOW,
-        objective="time" if timed else "load",
+        objective=objective,
     )  # fmt: skip
     if two:
         problem = replace(problem, rates=replace(SLOW, overlap="two_batch"))

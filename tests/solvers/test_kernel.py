@@ -49,7 +49,7 @@ def _scored(problem: LayerProblem, slots: np.ndarray, target: np.ndarray | None)
 @pytest.mark.parametrize("dispatch", POLICIES)
 @pytest.mark.parametrize("windows", [1, 3])
 def test_prices_placements_as_the_scorer_does(rule: str, dispatch: str, windows: int) -> None:
-    for objective, tail in product(("time", "load"), (1.0, 0.5)):
+    for objective, tail in product(("time", "load", "traffic"), (1.0, 0.5)):
         problem = _slow(rule=rule, dispatch=dispatch, windows=windows, objective=objective, tail=tail)
         slots = get_solver("hash").solve(replace(problem, dispatch="even"), Stop(), 0).slots
         data = search_data(problem, slots)
@@ -83,7 +83,7 @@ def test_prices_unequal_gpus_as_the_scorer_does() -> None:
     rng = np.random.default_rng(0)
     capacity = np.array([6, 5, 6, 6, 4, 6, 6, 5])
     home = rng.dirichlet(np.ones(4)).repeat(2) / 2
-    for dispatch, objective in product(POLICIES, ("time", "load")):
+    for dispatch, objective in product(POLICIES, ("time", "load", "traffic")):
         problem = _slow(
             dispatch=dispatch, objective=objective, capacity=capacity, speed=rng.uniform(0.5, 2, 8), home=home
         )
