@@ -17,6 +17,8 @@ from solvers.stop import Stop
 
 #: Branch-and-bound nodes of the default budget: the machine-independent measure of CBC's work.
 NODES = 20_000
+#: CBC ignores a larger limit.
+MOST_NODES = 2**31 - 1
 #: CBC's tolerances let a proven optimum be this much (relative) above the true one.
 SLACK = 1e-6
 #: CBC writes 1e+50 for a bound that it does not have.
@@ -53,6 +55,9 @@ class MilpSolver:
         status = STATUS[model.model.sol_status]
         if model.model.status == pulp.LpStatusInfeasible:
             status = Status.INFEASIBLE
+        if status is Status.INFEASIBLE and stop.expired:
+            # CBC's cut generators call a model infeasible when the clock stops them.
+            status = Status.UNKNOWN
         found = status in (Status.OPTIMAL, Status.FEASIBLE)
         slots = model.placement() if found else None
         bound, source = 0.0, ""
@@ -61,7 +66,7 @@ class MilpSolver:
         elif status is not Status.INFEASIBLE:
             bound, source = self._cut_bound(model, log, stop)
         finished = status in (Status.OPTIMAL, Status.INFEASIBLE)
-        termination = Termination.FINISHED if finished else _reason(log)
+        termination = Termination.FINISHED if finished else _reason(log, stop)
         return Result(
             slots, status, termination, bound=max(0.0, bound), bound_source=source, seconds=time.perf_counter() - began
         )
@@ -77,7 +82,7 @@ class MilpSolver:
             path = Path(folder) / "cbc.log"
             model.model.solve(
                 pulp.PULP_CBC_CMD(
-                    msg=False, threads=1, maxNodes=max(1, int(NODES * stop.work)), logPath=str(path),
+                    msg=False, threads=1, maxNodes=int(min(max(NODES * stop.work, 1), MOST_NODES)), logPath=str(path),
                     timeLimit=None if left is None else max(left, 0.01), options=options,
                 )
             )  # fmt: skip
@@ -102,7 +107,7 @@ def _less_slack(value: float) -> float:
     return value - SLACK * max(1.0, abs(value))
 
 
-def _reason(log: str) -> Termination:
+def _reason(log: str, stop: Stop) -> Termination:
     """Why CBC stopped before its end."""
-    by_clock = "Stopped on time limit" in log or "Exiting on maximum time" in log
+    by_clock = stop.expired or "Stopped on time limit" in log or "Exiting on maximum time" in log
     return Termination.TIME if by_clock else Termination.WORK

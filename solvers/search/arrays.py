@@ -11,7 +11,7 @@ from solvers.search.state import EVEN, LARGER, LINK, NEAREST, PLANNED, SUM, Data
 from solvers.search.terms import Bins, bins_of
 
 #: Objective "traffic": what an imbalance of 1 counts in the guide's smooth part, in messages of a token.
-BALANCE = 2.0
+BALANCE = 1.2
 _POLICY = {"even": EVEN, "nearest": NEAREST, "planned": PLANNED}
 
 

@@ -31,6 +31,8 @@ ON_NODES_SINGLE = Schedule(150_000, 0.02, 0.0005, 10.0, 1.0, most_price=0.3, eve
 ON_NODES = Schedule(150_000, 0.012, 0.0005, 10.0, 1.0, most_price=0.3, even=True)
 #: Placement and dispatch together have more to try.
 ON_NODES_PLANNED = Schedule(150_000, 0.017, 0.0005, 10.0, 1.0, most_price=0.3, even=True)
+#: Objective "traffic": no seconds of GPUs hold a balance, so that the cap is more than a wish on nodes, too.
+ON_NODES_TRAFFIC = Schedule(300_000, 0.017, 0.0005, 2.0, 1.0, most_price=30.0, even=True)
 ON_GPUS = Schedule(60_000, 0.001, 0.0002, 1.0, 1.0, even=True)
 ON_GPUS_SINGLE = Schedule(200_000, 0.01, 0.0003, 1.0, 1.0, even=True)
 AT_ONCE = Schedule(300_000, 0.01, 0.0003, 3.0, 0.5)
@@ -41,8 +43,6 @@ EXPERTS, LEAST, MOST = 64, 0.4, 1.6
 BINS = 16
 #: The node level keeps this share of the imbalance that the cap allows: packing onto GPUs adds its own.
 NODE_SHARE = 0.5
-#: Where no seconds of GPUs hold a balance ("traffic"), the cap is more than a wish on nodes, too.
-TRAFFIC_PRICE = 30.0
 #: Runs of a layer, each closer on the node level, until one keeps the cap: without it the whole gain would be lost.
 TRIES = 4
 KICKS = 200
@@ -180,11 +180,8 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
         schedule = plan.scaled(size * min(1.0, BINS / terms.bins.count))
         return [run_annealing(problem, start, None, schedule, stop, seed, rows)]
     copies = problem.usable_slots > problem.experts
-    plan = ON_NODES_PLANNED if problem.dispatch == "planned" else ON_NODES
     fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
-    coarse, schedule = node_level(problem), (plan if copies else ON_NODES_SINGLE).scaled(size)
-    if problem.objective == "traffic":
-        schedule = replace(schedule, most_price=TRAFFIC_PRICE)
+    coarse, schedule = node_level(problem), _on_nodes(problem).scaled(size)
     share, runs = NODE_SHARE, []
     for turn in range(TRIES):
         if problem.max_load is not None:
@@ -197,6 +194,15 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
             break
         share *= 0.5
     return runs
+
+
+def _on_nodes(problem: LayerProblem) -> Schedule:
+    """The budget and temperatures of the node level."""
+    if problem.objective == "traffic":
+        return ON_NODES_TRAFFIC
+    if problem.usable_slots == problem.experts:
+        return ON_NODES_SINGLE
+    return ON_NODES_PLANNED if problem.dispatch == "planned" else ON_NODES
 
 
 def _half(stop: Stop) -> Stop:

@@ -76,6 +76,33 @@ def test_load_counts_are_planned_for_balance(call: Callable[..., Done], folder: 
     assert "nothing held out" in screen.out
 
 
+def test_least_bytes_between_nodes_are_planned_and_verified(call: Callable[..., Done], folder: Path) -> None:
+    plans = {}
+    for objective in ("time", "traffic"):
+        out = folder / f"least_{objective}.json"
+        done = call(
+            "solve", "--spec", str(folder / "tiny.yaml"), "--trace", str(folder / "a.npz"), "--objective", objective,
+            "--phase", "prefill", *QUICK, "--out", str(out),
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        plans[objective] = json.loads(out.read_text())
+    assert "bytes between nodes per token" in done.out
+    assert plans["traffic"]["certificate"]["unit"] == "bytes_per_token"
+    own = {name: next(s for s in plan["strategies"] if s["name"] == "solved") for name, plan in plans.items()}
+    assert own["traffic"]["cross_node_bytes_per_token"] <= own["time"]["cross_node_bytes_per_token"] * 1.01
+    checked = call("verify", str(folder / "least_traffic.json"), "--trace", str(folder / "a.npz"))
+    assert checked.code == 0, checked.out + checked.err
+
+
+def test_traffic_between_nodes_needs_nodes(call: Callable[..., Done], folder: Path) -> None:
+    done = call(
+        "solve", "--spec", str(folder / "tiny.yaml"), "--ep", "2", "--dp", "2", "--objective", "traffic", *QUICK
+    )
+    assert done.code == 2
+    assert "on one node" in done.err
+    assert "Traceback" not in done.err
+
+
 def test_pins_and_overrides_reach_the_plan(call: Callable[..., Done], folder: Path) -> None:
     done = call(
         "solve", "--spec", str(folder / "tiny.yaml"), "--ep", "2", "--dp", "2", "--redundant", "0", "--dispatch",

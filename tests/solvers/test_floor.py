@@ -6,6 +6,7 @@ import pytest
 from placement.cost.moe_layer import score_layer
 from placement.problem import LayerProblem, TokenSets, Topology
 from solvers.baselines import baseline_candidates
+from solvers.candidates import candidate, choose
 from solvers.floor import LEAST_FLOOR, MOST_FLOOR, balance_floor, raised_floor
 from solvers.planner import plan_layers
 from solvers.registry import get_solver
@@ -74,3 +75,31 @@ def _drifting(hot: float) -> LayerProblem:
 def test_the_floor_asks_no_more_of_the_mean_than_windows_have(hot: float, floor: float) -> None:
     """A hot expert beside a cold one is the best balance, of the mean and of each window."""
     assert balance_floor(_drifting(hot)).max_load == pytest.approx(floor, rel=1e-6)
+
+
+def test_least_bytes_keep_the_floor_and_so_does_a_baselines_dispatch() -> None:
+    problem = random_problem(
+        5, experts=32, gpus=8, gpus_per_node=2, slots_per_gpu=6, dispatch="planned", objective="traffic", windows=2
+    )
+    floor = balance_floor(problem).max_load
+    assert floor is not None
+    solved = plan_layers([problem], "auto", Stop(0.3), 0)[0].score
+    rival = plan_layers([problem], "eplb", Stop(), 0)[0].score
+    free = plan_layers([problem], "eplb", Stop(), 0, floor=False)[0].score
+    assert solved.pooled_imbalance <= floor
+    assert solved.objective < rival.objective
+    assert rival.pooled_imbalance < free.pooled_imbalance
+    assert free.objective <= rival.objective
+
+
+def test_of_alike_bytes_the_one_of_less_time_is_taken() -> None:
+    problem = replace(random_problem(2, slots_per_gpu=4), objective="traffic")
+    found = [candidate(problem, get_solver(name).solve(problem, Stop(), 0).slots) for name in ("greedy", "hash")]
+    best = choose(problem, found)
+    assert best.score.objective == min(each.score.objective for each in found)
+    # Copies on the GPUs of a node may change places without a byte more.
+    swapped = found[0].slots.copy()
+    swapped[[0, 4]] = swapped[[4, 0]]
+    pair = [candidate(problem, swapped), found[0]]
+    assert pair[0].score.objective == pytest.approx(pair[1].score.objective)
+    assert choose(problem, pair).score.time_s == min(each.score.time_s for each in pair)

@@ -53,6 +53,8 @@ def test_a_neighbourhood_is_solved_as_brute_force_solves_it(seed: int, rule: str
     shape = SMALL | ({"gpus": 4, "gpus_per_node": 2, "experts": 8} if seed % 2 else {})
     problem = random_problem(seed, **shape, windows=2, rule=rule, tail=tail)
     problem = replace(problem, rates=replace(problem.rates, overlap="two_batch" if two else "none"))
+    if seed % 3 == 0 and problem.topology.nodes > 1:
+        problem = replace(problem, objective="traffic")
     slots = random_placement(problem, seed)
     free = np.random.default_rng(seed).random(problem.slots) < 0.7
     found = best_of_neighbourhood(problem, slots, free)
