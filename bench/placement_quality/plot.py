@@ -43,6 +43,8 @@ def _bytes(records: Sequence[Any]) -> Figure:
     for colour, (dispatch, limits) in zip(("C0", "C1"), BYTES.items(), strict=True):
         for protocol, mark in marks.items():
             mine = [r for r in records if r.protocol == protocol and r.setting.dispatch == dispatch]
+            if not mine:
+                continue
             axes.plot(
                 [100 * r.setting.extra for r in mine], [100 * r.bytes_change for r in mine], mark, color=colour,
                 label=f"{dispatch}, {protocol}",

@@ -13,6 +13,7 @@ import pulp
 from placement.errors import InfeasibleError, NothingFoundError
 from solvers.base import UnsupportedError
 from solvers.deploy.problem import Deployment, MasterProblem, first_fit, patterns
+from solvers.stop import Stop
 
 #: CBC's tolerances let an optimum be this much (relative) off.
 SLACK = 1e-7
@@ -134,9 +135,11 @@ def _by_relaxation(problem: MasterProblem, time_limit: float | None) -> Deployme
 
 def _solved(master: MasterMilp, time_limit: float | None) -> tuple[tuple[int, ...], bool]:
     """Counts, and whether CBC proved them best."""
+    stop = Stop.after(time_limit)
     solver = pulp.PULP_CBC_CMD(msg=False, timeLimit=time_limit, gapRel=0.0, gapAbs=0.0, threads=1, options=OPTIONS)
     master.model.solve(solver)
-    if master.model.status == pulp.LpStatusInfeasible:
+    # CBC's cut generators call a model infeasible when the clock stops them.
+    if master.model.status == pulp.LpStatusInfeasible and not stop.expired:
         raise InfeasibleError(f"no deployment serves {master.problem.target:.4g} requests/s")
     # sol_status tells a proven optimum from the best of a run that was cut short; status says Optimal for both.
     if master.model.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
