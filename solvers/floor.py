@@ -47,11 +47,15 @@ def balance_floor(problem: LayerProblem) -> LayerProblem:
 def raised_floor(problem: LayerProblem, baselines: Sequence[Candidate], floor: float, objective: float) -> float | None:
     """The imbalance of the best baseline among those over `floor`; None if none of them is below `objective`.
 
+    Only less time is a reason: fewer bytes at less balance ("traffic") are what the floor is there to forbid.
+
     Args:
         problem: without a `max_load`. baselines: see solvers.baselines. floor: the imbalance that was allowed.
         objective: what was reached within it.
     """
     raised = None
+    if problem.objective == "traffic":
+        return raised
     for each in baselines:
         found = each
         if needs_fractions(problem) and found.score.objective < objective * (1 + DISPATCH_GAIN):

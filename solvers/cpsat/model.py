@@ -40,7 +40,7 @@ class CpSatModel:
         width = 1 if problem.sets is None else problem.sets.ids.shape[1]
         self.chance = min(CHANCE_UNITS, math.lcm(*range(1, self.data.most + 1)) ** min(width, 16))
         # No placement of a layer costs more than all its work on one GPU and all its messages on one link.
-        links = max((float(row.seconds.sum()) for row in self.data.links), default=0.0)
+        links = max((float(row.price.sum()) for row in self.data.links), default=0.0)
         largest = float(self.data.work[1].sum(axis=1).max()) / float(self.data.speed[problem.alive].min())
         largest += links * float(problem.load.sum(axis=1).max())
         self.shares, self.whole, self.exact = _tail_units(problem)
@@ -167,8 +167,8 @@ class CpSatModel:
             link = model.new_int_var(0, top, f"link_{w}")
             for row in data.links:
                 parts: list[Linear] = []
-                for b in np.flatnonzero(row.seconds):
-                    parts += self._reach(touch, row.level, int(b), w, float(row.seconds[b]) * scale)
+                for b in np.flatnonzero(row.price):
+                    parts += self._reach(touch, row.level, int(b), w, float(row.price[b]) * scale)
                 if parts:
                     model.add(sum(parts) <= link)
             part: Linear = work + link

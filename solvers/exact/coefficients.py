@@ -21,13 +21,13 @@ MOST_TERMS = 2_000_000
 
 @dataclass(frozen=True)
 class LinkRow:
-    """One link: it takes sum(seconds * P) for dispatch and combine, where P are touch chances of GPUs or of nodes.
+    """One link: sum(price * P) for dispatch and combine, where P are touch chances of GPUs or of nodes.
 
-    For objective "traffic" `seconds` are bytes.
+    The price is in seconds, or for objective "traffic" in bytes.
     """
 
     level: Literal["gpu", "node"]
-    seconds: FloatArray
+    price: FloatArray
 
 
 def gpus_of_bins(topology: Topology, level: str) -> list[range]:

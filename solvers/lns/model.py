@@ -224,14 +224,14 @@ class NeighbourhoodModel:
     def _add_links(self, link: cp_model.IntVar, w: int, scale: float) -> list[Linear]:
         """link >= every row that may be the busiest, in objective units; returns the guide's terms."""
         rows = self.prices.links
-        now = max((float(row.seconds @ self._touch_now(row.level)[w]) for row in rows), default=0.0)
-        counted = [row for row in rows if float(row.seconds @ self._touch_most(row.level)[w]) >= LEAST_LINK * now]
+        now = max((float(row.price @ self._touch_now(row.level)[w]) for row in rows), default=0.0)
+        counted = [row for row in rows if float(row.price @ self._touch_most(row.level)[w]) >= LEAST_LINK * now]
         for row in counted:
-            terms = self._reach(row.level, w, row.seconds * scale)
+            terms = self._reach(row.level, w, row.price * scale)
             self.model.add(sum(terms) <= link)
         mean: dict[str, FloatArray] = {}
         for row in counted:
-            mean[row.level] = mean.get(row.level, 0.0) + row.seconds * (GUIDE * scale / len(counted))
+            mean[row.level] = mean.get(row.level, 0.0) + row.price * (GUIDE * scale / len(counted))
         return [term for level, price in mean.items() for term in self._reach(level, w, price)]
 
     def _touch_now(self, level: str) -> FloatArray:

@@ -19,7 +19,7 @@ class MilpModel:
         self.data: Coefficients = coefficients_of(problem)
         self.model = pulp.LpProblem("layer", pulp.LpMinimize)
         mean = float((problem.window_weight @ self.data.work[1]).sum()) / problem.topology.gpus
-        links = max((float(row.seconds.sum()) for row in self.data.links), default=0.0)
+        links = max((float(row.price.sum()) for row in self.data.links), default=0.0)
         speed = float(self.data.speed[problem.alive].mean())
         self.scale = max(mean / speed + links / problem.topology.gpus, 1e-300)
         self._add_variables()
@@ -137,8 +137,8 @@ class MilpModel:
                 self.model += pulp.lpSum(terms) <= work
             for row in data.links:
                 parts: list[pulp.LpAffineExpression] = []
-                for b in np.flatnonzero(row.seconds):
-                    parts += self._reach(touch, row.level, int(b), w, float(row.seconds[b]) / self.scale)
+                for b in np.flatnonzero(row.price):
+                    parts += self._reach(touch, row.level, int(b), w, float(row.price[b]) / self.scale)
                 self.model += pulp.lpSum(parts) <= link
             part = work + link
             if problem.rates.overlap == "two_batch" and problem.objective == "time":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from unittest.mock import patch
 
+import pulp
 import pytest
 
-from placement.errors import InfeasibleError
+from placement.errors import InfeasibleError, NothingFoundError
 from solvers.base import UnsupportedError
 from solvers.deploy import milp
 from solvers.deploy.cpsat import solve_cpsat
@@ -52,6 +54,18 @@ def test_a_rate_out_of_reach_says_what_is_within() -> None:
         solve_master(wanting(problem, 2 * best))
     with pytest.raises(InfeasibleError):
         solve_cpsat(wanting(problem, 2 * best))
+
+
+def test_cbc_is_not_believed_once_its_time_is_up() -> None:
+    def claims(self: pulp.LpProblem, solver: object) -> None:
+        self.status, self.sol_status = pulp.LpStatusInfeasible, pulp.LpSolutionInfeasible
+
+    problem = random_problem(3)
+    with patch.object(pulp.LpProblem, "solve", claims):
+        with pytest.raises(NothingFoundError):
+            solve_milp(problem, 0.0)
+        with pytest.raises(InfeasibleError):
+            solve_milp(problem)
 
 
 def test_of_equal_answers_the_one_with_fewer_gpus() -> None:

@@ -1,8 +1,10 @@
 """CP-SAT, MILP and brute force agree on 90 small layers of running systems: unlike GPUs, fixed experts, tails."""
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
+import pulp
 import pytest
 
 from placement.cost.moe_layer import objective_value, score_layer
@@ -12,6 +14,7 @@ from placement.verify import check_layer
 from solvers.cpsat.model import CpSatModel
 from solvers.cpsat.solver import CpSatSolver
 from solvers.exact.coefficients import coefficients_of, link_rows
+from solvers.milp.model import MilpModel
 from solvers.milp.solver import MilpSolver
 from solvers.stop import Stop
 from tests.solvers.oracle import brute_force
@@ -111,7 +114,7 @@ def test_link_rows_price_a_placement_as_the_scorer_does(rule: str, seed: int) ->
     for ids, weight in zip(problem.sets.ids.tolist(), problem.sets.weight[0].tolist(), strict=True):
         reached["gpu"][[gpu[e] for e in ids]] += weight
         reached["node"][list({gpu[e] // 4 for e in ids})] += weight
-    dearest = max(float(row.seconds @ reached[row.level]) for row in link_rows(problem))
+    dearest = max(float(row.price @ reached[row.level]) for row in link_rows(problem))
     score = score_layer(problem, slots)
     assert score.dispatch_s + score.combine_s - 22e-6 == pytest.approx(dearest, rel=1e-9)
 
@@ -146,6 +149,21 @@ def test_a_run_cut_by_the_clock_says_so(solver: CpSatSolver | MilpSolver) -> Non
     cut = solver.solve(problem, Stop.after(0.3, work=1e6), 0)
     assert cut.status in (Status.FEASIBLE, Status.UNKNOWN)
     assert cut.termination is Termination.TIME
+
+
+@pytest.mark.parametrize("seconds", [0.0, None])
+def test_cbc_is_not_believed_once_its_time_is_up(seconds: float | None) -> None:
+    """Stopped inside its cut generators, it calls a model infeasible."""
+
+    def claims(self: MilpSolver, model: MilpModel, stop: Stop, seed: int) -> str:
+        model.model.status, model.model.sol_status = pulp.LpStatusInfeasible, pulp.LpSolutionInfeasible
+        return "Pre-processing says infeasible or unbounded"
+
+    problem = random_problem(1, experts=4, gpus=2, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=10)
+    with patch.object(MilpSolver, "_run", claims):
+        found = MilpSolver().solve(problem, Stop.after(seconds), 0)
+    expected = (Status.UNKNOWN, Termination.TIME) if seconds == 0.0 else (Status.INFEASIBLE, Termination.FINISHED)
+    assert (found.status, found.termination) == expected
 
 
 @pytest.mark.parametrize("solver", [CpSatSolver(), MilpSolver()], ids=lambda s: s.name)

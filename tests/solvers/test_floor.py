@@ -102,4 +102,25 @@ def test_of_alike_bytes_the_one_of_less_time_is_taken() -> None:
     swapped[[0, 4]] = swapped[[4, 0]]
     pair = [candidate(problem, swapped), found[0]]
     assert pair[0].score.objective == pytest.approx(pair[1].score.objective)
+    assert pair[0].score.time_s != pytest.approx(pair[1].score.time_s)
     assert choose(problem, pair).score.time_s == min(each.score.time_s for each in pair)
+
+
+def test_fewer_bytes_are_no_reason_to_leave_the_floor() -> None:
+    problem = replace(_blocks((0.4, 0.3, 0.2, 0.1)), objective="traffic")
+    floor = balance_floor(problem).max_load
+    linear = score_layer(problem, np.arange(16))
+    answer = plan_layers([problem], "auto", Stop(), 0)[0].score
+    assert floor is not None
+    assert linear.pooled_imbalance > floor
+    assert linear.objective < answer.objective
+    assert answer.pooled_imbalance <= floor
+
+
+def test_a_plan_of_least_bytes_has_fewer_than_one_of_least_time() -> None:
+    problem = random_problem(7, experts=64, gpus=16, gpus_per_node=4, slots_per_gpu=6, k=6, dispatch="planned")
+    least = {}
+    for objective in ("time", "traffic"):
+        answer = plan_layers([replace(problem, objective=objective)], "auto", Stop(), 0)[0]
+        least[objective] = answer.score.cross_node_bytes_per_token
+    assert least["traffic"] < 0.98 * least["time"]

@@ -62,8 +62,11 @@ def test_prices_placements_as_the_scorer_does(rule: str, dispatch: str, windows:
 @pytest.mark.parametrize("dispatch", POLICIES)
 def test_increments_stay_exact_over_a_whole_anneal(rule: str, dispatch: str) -> None:
     """What the kernel says of its best answer is what the scorer says of it."""
-    for slots_per_gpu, windows in ((4, 1), (6, 2)):
-        problem = _slow(rule=rule, dispatch=dispatch, windows=windows, slots_per_gpu=slots_per_gpu, max_load=1.2)
+    for slots_per_gpu, windows, objective in ((4, 1, "time"), (6, 2, "time"), (6, 2, "traffic")):
+        problem = _slow(
+            rule=rule, dispatch=dispatch, windows=windows, slots_per_gpu=slots_per_gpu, max_load=1.2,
+            objective=objective,
+        )  # fmt: skip
         slots = get_solver("linear").solve(replace(problem, dispatch="even"), Stop(), 0).slots
         data = search_data(problem, slots)
         state = empty_state(data, slots)
