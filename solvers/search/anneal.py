@@ -45,6 +45,21 @@ def worst_mean(parts: FloatArray, weight: FloatArray, tail: float) -> float:
 
 
 @njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _power(x: float) -> float:
+    """x ** 16."""
+    x *= x
+    x *= x
+    x *= x
+    return x * x
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _root(x: float) -> float:
+    """x ** (1 / 16)."""
+    return float(np.sqrt(np.sqrt(np.sqrt(np.sqrt(x)))))
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
 def evaluate(
     d: Data,
     s: State,
@@ -57,42 +72,44 @@ def evaluate(
 ) -> tuple[float, float, float, float]:
     """(guide, objective without its constants, excess of the largest load over the cap, smooth part).
 
-    The guide adds to the objective, which busiest links and GPUs alone decide, `share` times a smooth part: mean
-    traffic and the 16-norm of GPU costs. It leads there, and keeps GPUs away from the top, where held-out routing
-    finds them.
+    The guide adds to the objective, which busiest links and GPUs alone decide, `share` times a smooth part: a little
+    of the mean traffic and the 16-norms of links and of GPU costs. It leads there, and keeps the others away from the
+    top, where held-out routing finds them.
 
     Args:
         in_sum, out_sum, total: traffic. parts: [2, windows] scratch. share: weight of the smooth part.
         price: of an excess over the cap.
     """
     gpu_load, gpu_cost, weight, out_rate = s.gpu_load, s.gpu_cost, d.window_weight, d.out_rate
-    gpus, cap, join, one_class = len(gpu_load), d.cap, d.join, len(d.home) == 1
+    gpus, ins, outs = len(gpu_load), in_sum.shape[1], out_sum.shape[1]
+    cap, join, one_class, smooth_links = d.cap, d.join, len(d.home) == 1, d.join != LINK
     over, top_load = 0.0, 0.0
     for g in range(gpus):
         top_load = max(top_load, gpu_load[g])
         over += max(0.0, gpu_load[g] - cap)
     smooth = 0.0
     for w in range(len(weight)):
-        top, norm = 0.0, 0.0
+        top, link, norm, links = 0.0, 0.0, 0.0, 0.0
         for g in range(gpus):
             top = max(top, gpu_cost[w, g])
         for g in range(gpus):
-            c = gpu_cost[w, g] / top
-            c *= c
-            c *= c
-            c *= c
-            norm += c * c
-        link = 0.0
-        for i in range(in_sum.shape[1]):
+            norm += _power(gpu_cost[w, g] / top)
+        for i in range(ins):
             link = max(link, in_sum[w, i])
-        for o in range(out_sum.shape[1]):
+        for o in range(outs):
             out = total[w] - out_sum[w, o] if one_class else out_sum[w, o]
             link = max(link, out_rate[o] * out)
+        if smooth_links and link > 0.0:
+            for i in range(ins):
+                links += _power(in_sum[w, i] / link)
+            for o in range(outs):
+                out = total[w] - out_sum[w, o] if one_class else out_sum[w, o]
+                links += _power(out_rate[o] * out / link)
         if join == LINK:
             parts[0, w] = link
         else:
             parts[0, w] = max(top, link) if join == LARGER else top + link
-        smooth += weight[w] * (d.reach_scale * total[w] + top * np.sqrt(np.sqrt(np.sqrt(np.sqrt(norm / gpus)))))
+        smooth += weight[w] * (d.reach_scale * total[w] + top * _root(norm / gpus) + link * _root(links / (ins + outs)))
     value = worst_mean(parts, weight, d.tail)
     return value * (1.0 + price * over) + share * smooth, value, max(0.0, top_load - cap), smooth
 

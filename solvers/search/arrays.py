@@ -12,6 +12,8 @@ from solvers.search.terms import Bins, bins_of
 
 #: Objective "traffic": what an imbalance of 1 counts in the guide's smooth part, in messages of a token.
 BALANCE = 1.2
+#: Weight of the mean traffic in the guide's smooth part, beside the norm of links that are as busy as one another.
+REACH = 0.05
 _POLICY = {"even": EVEN, "nearest": NEAREST, "planned": PLANNED}
 
 
@@ -125,7 +127,7 @@ class _Links:
             out_rate = np.full(out_groups, out_s)
             if nodes > 1:
                 out_rate *= nodes * of_node
-        scale = 0.5 * (in_s + out_s * max(bins.count - 1, 1)) / (bins.count * len(home))
+        scale = REACH * (in_s + out_s * max(bins.count - 1, 1)) / (bins.count * len(home))
         return _Links(np.ascontiguousarray(home), bins.in_group, np.ascontiguousarray(rate), out_rate, scale)
 
 

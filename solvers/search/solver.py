@@ -34,13 +34,16 @@ ON_NODES_PLANNED = Schedule(150_000, 0.017, 0.0005, 10.0, 1.0, most_price=0.3, e
 #: Objective "traffic": no seconds of GPUs hold a balance, so that the cap is more than a wish on nodes, too.
 ON_NODES_TRAFFIC = Schedule(300_000, 0.017, 0.0005, 2.0, 1.0, most_price=30.0, even=True)
 ON_GPUS = Schedule(60_000, 0.001, 0.0002, 1.0, 1.0, even=True)
-ON_GPUS_SINGLE = Schedule(200_000, 0.01, 0.0003, 1.0, 1.0, even=True)
+ON_GPUS_SINGLE = Schedule(100_000, 0.005, 0.0003, 1.0, 1.0, even=True)
 AT_ONCE = Schedule(300_000, 0.01, 0.0003, 3.0, 0.5)
 IN_ONE_NODE = Schedule(60_000, 0.005, 0.0002, 1.0, 0.3)
 #: A layer has the default steps at this many experts; with fewer or more in proportion, within limits.
 EXPERTS, LEAST, MOST = 64, 0.4, 1.6
 #: More bins than these make a step dearer, so that it has fewer.
 BINS = 16
+#: A step costs a fixed part, worth this many reads of a weight, and those of an accepted move; a layer has the default
+#: steps at the second number of reads. With fewer the node level has more steps in the same time, up to MORE times.
+STEP_READS, READS, MORE = 1_000, 4_700, 3.0
 #: The node level keeps this share of the imbalance that the cap allows: packing onto GPUs adds its own.
 NODE_SHARE = 0.5
 #: Runs of a layer, each closer on the node level, until one keeps the cap: without it the whole gain would be lost.
@@ -181,7 +184,7 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
         return [run_annealing(problem, start, None, schedule, stop, seed, rows)]
     copies = problem.usable_slots > problem.experts
     fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
-    coarse, schedule = node_level(problem), _on_nodes(problem).scaled(size)
+    coarse, schedule = node_level(problem), _on_nodes(problem).scaled(size * _cheap(rows))
     share, runs = NODE_SHARE, []
     for turn in range(TRIES):
         if problem.max_load is not None:
@@ -194,6 +197,14 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
             break
         share *= 0.5
     return runs
+
+
+def _cheap(rows: SetRows | None) -> float:
+    """How many times the default steps a layer with few token sets has in the same time."""
+    if rows is None:
+        return 1.0
+    reads = len(rows.weight_value) * rows.ids.shape[1] ** 2 / (len(rows.start) - 1)
+    return float(np.clip((STEP_READS + READS) / (STEP_READS + reads), 1.0, MORE))
 
 
 def _on_nodes(problem: LayerProblem) -> Schedule:
