@@ -10,7 +10,7 @@ from placement.problem import IntArray, LayerProblem
 from placement.result import Result, Status, Termination
 from solvers.base import Features, UnsupportedError
 from solvers.baselines import baseline_candidates
-from solvers.candidates import DISPATCH_GAIN, Candidate, candidate, choose
+from solvers.candidates import DISPATCH_GAIN, Candidate, candidate, choose, steadiest
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.merit import merit
 from solvers.search.solver import SearchSolver
@@ -26,7 +26,8 @@ LEAST_GAIN = 0.03
 
 
 class AutoSolver:
-    """Never worse than the best heuristic, by the same scorer; keeps the balance cap where a heuristic does."""
+    """Never worse than the best heuristic, by the same scorer (layer times within NEAR_TIME of one another count as
+    alike, and the most balanced one is taken); keeps the balance cap where a heuristic does."""
 
     name = "auto"
     features = Features(
@@ -71,7 +72,7 @@ class AutoSolver:
             rivals = [*solved, *(r for r in rivals if r.score.objective >= near)]
             best = choose(problem, [candidate(problem, best.slots, best.fractions, True), *rivals])
         if proof is None and rivals and problem.sets is not None and problem.objective != "load":
-            rival = choose(problem, rivals)
+            rival = steadiest(problem, rivals)
             kept = merit(problem, rival.score)[0] <= merit(problem, best.score)[0]
             if kept and best.score.objective > rival.score.objective * (1 - LEAST_GAIN):
                 best = rival

@@ -12,6 +12,8 @@ from solvers.merit import merit
 
 #: Of placements whose largest load, or whose bytes, are this near the best, the one with the least time is taken.
 NEAR = 1.004
+#: Layer times this near to one another are alike: held-out routing orders them anew, while balance is kept.
+NEAR_TIME = 1.002
 #: Solving the dispatch of a placement takes less than this share off its objective: it is done only where that could
 #: still win.
 DISPATCH_GAIN = 0.1
@@ -52,3 +54,15 @@ def choose(problem: LayerProblem, found: Sequence[Candidate]) -> Candidate:
         return next(each for rank, each in ranked if rank == (over, least))
     near = [each for (excess, value), each in ranked if excess <= over and value <= least * NEAR]
     return min(near, key=lambda each: each.score.time_s)
+
+
+def steadiest(problem: LayerProblem, found: Sequence[Candidate]) -> Candidate:
+    """The best by `merit`, where placements are no more than a choice between heuristics: of layer times within
+    NEAR_TIME of the best the most balanced one."""
+    best = choose(problem, found)
+    if problem.objective != "time":
+        return best
+    over, least = merit(problem, best.score)
+    ranked = [(merit(problem, each.score), each) for each in found]
+    near = [each for (excess, value), each in ranked if excess <= over and value <= least * NEAR_TIME]
+    return min(near, key=lambda each: each.score.pooled_imbalance)

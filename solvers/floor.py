@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from placement.cost.moe_layer import score_layer
 from placement.problem import LayerProblem
-from solvers.candidates import DISPATCH_GAIN, Candidate, candidate
+from solvers.candidates import DISPATCH_GAIN, NEAR_TIME, Candidate, candidate
 from solvers.dispatch import needs_fractions
 from solvers.heuristics.eplb import EplbSolver
 from solvers.heuristics.greedy import GreedySolver
@@ -45,7 +45,8 @@ def balance_floor(problem: LayerProblem) -> LayerProblem:
 
 
 def raised_floor(problem: LayerProblem, baselines: Sequence[Candidate], floor: float, objective: float) -> float | None:
-    """The imbalance of the best baseline among those over `floor`; None if none of them is below `objective`.
+    """The imbalance of the best baseline among those over `floor`; None if none of them is below `objective`
+    by more than times that are alike differ.
 
     Only less time is a reason: fewer bytes at less balance ("traffic") are what the floor is there to forbid.
 
@@ -53,7 +54,7 @@ def raised_floor(problem: LayerProblem, baselines: Sequence[Candidate], floor: f
         problem: without a `max_load`. baselines: see solvers.baselines. floor: the imbalance that was allowed.
         objective: what was reached within it.
     """
-    raised = None
+    raised, objective = None, objective / NEAR_TIME
     if problem.objective == "traffic":
         return raised
     for each in baselines:
