@@ -184,7 +184,9 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
         return [run_annealing(problem, start, None, schedule, stop, seed, rows)]
     copies = problem.usable_slots > problem.experts
     fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
-    coarse, schedule = node_level(problem), _on_nodes(problem).scaled(size * _cheap(rows))
+    # Bytes alone gain 0.3 points from more steps, at 0.003 less balance.
+    more = 1.0 if problem.objective == "traffic" else _cheap(rows)
+    coarse, schedule = node_level(problem), _on_nodes(problem).scaled(size * more)
     share, runs = NODE_SHARE, []
     for turn in range(TRIES):
         if problem.max_load is not None:
