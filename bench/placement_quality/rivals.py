@@ -17,6 +17,7 @@ from placement.cost.moe_layer import score_layer
 from placement.routing.split import split_by_sequence
 from placement.routing.statistics import layer_statistics
 from placement.routing.synthesize import synthesize
+from solvers.candidates import NEAR_TIME
 from solvers.planner import plan_layers
 from solvers.registry import BASELINES
 from solvers.stop import Stop
@@ -104,7 +105,8 @@ def sweep_part(solves: Solves, tell: Tell) -> Part:
                     test_us[SOLVED] / min(test_us[name] for name in BASELINES),
                 )
             )  # fmt: skip
-    worse = sum(s.ratio > 1 + 1e-9 for s in found)
+    # Layer times that count as alike are ordered by balance.
+    worse = sum(s.ratio > NEAR_TIME for s in found)
     held = sum(s.held_out_ratio > 1 + 1e-9 for s in found)
     header = ("scenario", "dispatch", "best baseline", "time over its", "held out, over the best there")
     rows = tuple(
@@ -119,5 +121,8 @@ def sweep_part(solves: Solves, tell: Tell) -> Part:
         f"{len(found)} synthetic scenarios: time over the best baseline's, mean {mean:.3f}, held out {held_mean:.3f} "
         f"(worse in {held})"
     )
-    targets = (Target(f"{len(found)} scenarios: worse than a baseline", worse, 0, ""),)
+    targets = (
+        Target(f"{len(found)} scenarios: over {NEAR_TIME - 1:.1%} worse than a baseline, as solved", worse, 0, ""),
+        Target(f"{len(found)} scenarios: worse than a baseline, held out", held, 0, ""),
+    )
     return Part("sweep", title, header, rows, found, targets)
