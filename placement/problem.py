@@ -153,6 +153,8 @@ class LayerProblem(FrozenArrays):
         current: [slots] placement to start from, or None; may hold EMPTY, and experts where no slot is usable now.
         max_moves: bound on the moves from `current` (see `moves_between`), or None.
         fixed: [slots] True where the expert of `current` must stay on its GPU, or None; means nothing where EMPTY.
+        drift: [experts, experts] covariance of the loads between short stretches of routing, or None. No score sees it:
+            it tells a solver which experts will grow busy together (placement.routing.statistics).
         max_load: largest allowed GPU load as a multiple of the mean GPU load, both of the loads averaged over the
             windows (LayerScore.pooled_imbalance), or None.
 
@@ -179,6 +181,7 @@ class LayerProblem(FrozenArrays):
     speed: FloatArray | None = None
     home: FloatArray | None = None
     fixed: BoolArray | None = None
+    drift: FloatArray | None = None
 
     def __post_init__(self) -> None:
         load = frozen(np.atleast_2d(self.load), np.float64)
@@ -190,6 +193,7 @@ class LayerProblem(FrozenArrays):
         for name, kinds, dtype in (
             ("group", "iuf", np.int64), ("current", "iuf", np.int64), ("capacity", "iu", np.int64),
             ("speed", "iuf", np.float64), ("home", "iuf", np.float64), ("fixed", "b", np.bool_),
+            ("drift", "iuf", np.float64),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None:
@@ -222,6 +226,11 @@ class LayerProblem(FrozenArrays):
             )
         if self.group is not None and len(self.group) != self.experts:
             raise InputError("layer", "group", "needs one entry an expert", "give the group of every expert")
+        if self.drift is not None:
+            if self.drift.shape != (self.experts, self.experts):
+                raise InputError("layer", "drift", f"{self.drift.shape} for {self.experts} experts", "give a square")
+            if not np.isfinite(self.drift).all():
+                raise InputError("layer", "drift", "covariances must be finite", "mend the counts")
         if self.objective == "traffic" and self.topology.nodes == 1:
             raise InputError(
                 "layer", "objective", "'traffic' counts bytes between nodes, but all GPUs are on one", "use 'time'"

@@ -71,6 +71,7 @@ def layer_problems(
             max_load=max_load,
             tail=tail,
             capacity=capacity,
+            drift=layer.drift,
         )
         for layer in statistics
     )

@@ -38,6 +38,8 @@ def problem(**changes: Any) -> LayerProblem:
         ({"home": [0.5, 0.2, 0.2]}, "home", "sum to 0.9"),
         ({"home": [1.5, -0.5, 0.0]}, "home", "not negative"),
         ({"home": [0.5, 0.5, 0.0], "capacity": [2, 0, 2]}, "home", "GPU 1 has tokens but no capacity"),
+        ({"drift": np.zeros((4, 3))}, "drift", "4 experts"),
+        ({"drift": np.full((4, 4), np.nan)}, "drift", "finite"),
         ({"fixed": np.zeros(6, dtype=bool)}, "fixed", "needs a current placement"),
         ({"max_moves": 1}, "max_moves", "needs a current placement"),
         ({"current": CURRENT[:5]}, "current", "one entry a slot"),

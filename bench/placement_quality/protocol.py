@@ -128,7 +128,7 @@ def problems(statistics: Sequence[LayerStatistics], setting: Setting, experts: i
         LayerProblem(
             layer.load, Topology(gpus, GPUS_PER_NODE), slots // gpus, rates(setting.phase), sets=layer.sets,
             window_weight=layer.window_weight, dispatch=setting.dispatch, tail=setting.tail,
-            objective=setting.objective,
+            objective=setting.objective, drift=layer.drift,
         )
         for layer in statistics
     )  # fmt: skip

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from placement.errors import InputError
 from placement.problem import FloatArray, IntArray, TokenSets, frozen
+from placement.routing.drift import Stretches
 from placement.routing.split import window_edges
 from placement.routing.trace import LoadCounts, Trace
 
@@ -23,15 +24,20 @@ class LayerStatistics:
         load: [windows, experts] expected copies of a token that go to each expert; a row sums to k.
         window_weight: [windows] weight of each window; sums to 1.
         sets: the distinct k-sets and their share of each window's tokens; None where only counts are known.
+        drift: [experts, experts] covariance of the loads of short stretches of sequences, whatever their windows: which
+            experts grow busy together. None where only counts are known, or a single stretch.
     """
 
     load: FloatArray
     window_weight: FloatArray
     sets: TokenSets | None
+    drift: FloatArray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "load", frozen(self.load, np.float64))
         object.__setattr__(self, "window_weight", frozen(self.window_weight, np.float64))
+        if self.drift is not None:
+            object.__setattr__(self, "drift", frozen(self.drift, np.float64))
 
 
 #: Weight of the mixture against its own windows in `with_mixture`. Measured on three recorded domains (4 nodes x 4
@@ -53,7 +59,7 @@ def with_mixture(layer: LayerStatistics, share: float = MIXTURE_SHARE) -> LayerS
     if sets is not None:
         sets = TokenSets(sets.ids, np.concatenate([(weight @ sets.weight)[None], sets.weight]))
     load = np.concatenate([(weight @ layer.load)[None], layer.load])
-    return LayerStatistics(load, np.concatenate([[share], (1 - share) * weight]), sets)
+    return LayerStatistics(load, np.concatenate([[share], (1 - share) * weight]), sets, layer.drift)
 
 
 def layer_statistics(
@@ -78,8 +84,16 @@ def layer_statistics(
     tokens = np.concatenate(sizes)
     window = np.repeat(np.arange(len(tokens)), tokens)
     experts = sources[0].experts
+    stretches = Stretches.of(sources, share)
     return tuple(
-        _layer(np.concatenate([trace.topk_ids[layer] for trace in sources]), window, tokens, window_weight, experts)
+        _layer(
+            np.concatenate([trace.topk_ids[layer] for trace in sources]),
+            window,
+            tokens,
+            window_weight,
+            stretches,
+            experts,
+        )
         for layer in range(sources[0].layers)
     )
 
@@ -104,14 +118,20 @@ def counts_statistics(counts: LoadCounts, top_k: int) -> tuple[LayerStatistics, 
 
 
 def _layer(
-    ids: NDArray[Any], window: IntArray, tokens: IntArray, window_weight: FloatArray, experts: int
+    ids: NDArray[Any],
+    window: IntArray,
+    tokens: IntArray,
+    window_weight: FloatArray,
+    stretches: Stretches,
+    experts: int,
 ) -> LayerStatistics:
     windows, top_k = len(tokens), ids.shape[1]
     cell = np.repeat(window * experts, top_k) + ids.ravel()
     load = np.bincount(cell, minlength=windows * experts).reshape(windows, experts) / tokens[:, None]
     first, which, count = _distinct_rows(np.sort(ids, axis=1), experts)
     share = np.bincount(window * count + which, minlength=windows * count).reshape(windows, count) / tokens[:, None]
-    return LayerStatistics(load, window_weight, TokenSets(np.sort(ids[first], axis=1), share))
+    sets = TokenSets(np.sort(ids[first], axis=1), share)
+    return LayerStatistics(load, window_weight, sets, stretches.covariance(ids, experts))
 
 
 def _distinct_rows(rows: NDArray[Any], experts: int) -> tuple[IntArray, IntArray, int]:

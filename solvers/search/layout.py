@@ -159,16 +159,17 @@ def load_state(d: Data, s: State, targets: bool) -> None:
     load_traffic(d, s)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def load_traffic(d: Data, s: State) -> None:
     """Fills miss, marginal and the sums of touches from keep."""
-    cells, bins = s.keep.shape[1], len(d.node_of_bin)
+    cells = s.keep.shape[1]
     s.in_sum[:] = 0.0
     s.out_sum[:] = 0.0
     s.total[:] = 0.0
     s.marginal[:] = 0.0
     k = d.ids.shape[1]
-    touch = np.zeros((len(d.window_weight), cells))
+    touch = s.touch
+    touch[:] = 0.0
     if d.linear:
         for e in range(len(s.copies)):
             for w in range(len(d.window_weight)):
@@ -188,18 +189,15 @@ def load_traffic(d: Data, s: State) -> None:
                         s.marginal[w, d.ids[i, j], x] += d.weight_value[p] * part
     for w in range(len(d.window_weight)):
         for x in range(cells):
-            add_touch(d, x, touch[w, x], w, s.in_sum, s.out_sum, s.total, bins)
+            if d.in_rate[x] != 0.0:
+                add_touch(d, x, touch[w, x], w, s.in_sum, s.out_sum, s.total)
 
 
 @njit(cache=True, nogil=True, _nrt=False, forceinline=True)
 def add_touch(
-    d: Data, cell: int, change: float, w: int, in_sum: FloatArray, out_sum: FloatArray, total: FloatArray, bins: int
+    d: Data, cell: int, change: float, w: int, in_sum: FloatArray, out_sum: FloatArray, total: FloatArray
 ) -> None:
-    """Books a change of a cell's touches in the sums of its links."""
-    rate = d.in_rate[cell]
-    if rate == 0.0:
-        return
-    c, b = cell // bins, cell % bins
-    in_sum[w, d.in_group[b]] += rate * change
-    out_sum[w, d.out_group[b] if len(d.home) == 1 else c] += change
+    """Books a change of a cell's touches, where they need messages, in the sums of its links."""
+    in_sum[w, d.in_of_cell[cell]] += d.in_rate[cell] * change
+    out_sum[w, d.out_of_cell[cell]] += change
     total[w] += change

@@ -29,6 +29,7 @@ class Data(NamedTuple):
     Attributes:
         gpu_of_slot: [slots] of usable slots. node_of_gpu, bin_of_gpu: [gpus].
         node_of_bin, in_group, out_group: [bins].
+        in_of_cell, out_of_cell: [cells] index of the links that a cell's messages take.
         in_rate: [cells] seconds of ingress of the cell's group per touch; 0 where no message is needed.
         out_rate: [out groups] seconds of egress per touch. policy: EVEN, NEAREST or PLANNED.
         home: [classes] share of the tokens. tokens: [windows, experts] tokens in a batch.
@@ -52,6 +53,8 @@ class Data(NamedTuple):
     node_of_bin: IntArray
     in_group: IntArray
     out_group: IntArray
+    in_of_cell: IntArray
+    out_of_cell: IntArray
     in_rate: FloatArray
     out_rate: FloatArray
     policy: int
@@ -90,9 +93,11 @@ class State(NamedTuple):
         slots: [slots] expert of each usable slot. where: [experts, gpus] its slots, the first copies[e] of a row.
         holds: [gpus, experts]. on_node: [nodes, experts] copies there.
         target: [classes, experts] node that serves a home's tokens (`planned`).
-        keep: [experts, cells]. miss: [sets, cells]. marginal: [windows, experts, cells].
+        keep: [experts, cells]. miss: [sets, cells]. marginal: [windows, experts, cells]; both
+            are kept up where messages are needed (in_rate above 0).
         gpu_cost: [windows, gpus] seconds of work. gpu_load: [gpus] over the mean.
         in_sum: [windows, in groups] seconds. out_sum: [windows, out groups] touches. total: [windows] touches.
+        touch: [windows, cells] scratch.
     """
 
     slots: IntArray
@@ -109,6 +114,7 @@ class State(NamedTuple):
     in_sum: FloatArray
     out_sum: FloatArray
     total: FloatArray
+    touch: FloatArray
 
 
 def empty_state(data: Data, slots: IntArray) -> State:
@@ -133,4 +139,5 @@ def empty_state(data: Data, slots: IntArray) -> State:
         in_sum=np.zeros((windows, int(data.in_group.max()) + 1)),
         out_sum=np.zeros((windows, len(data.out_rate))),
         total=np.zeros(windows),
+        touch=np.zeros((windows, cells)),
     )

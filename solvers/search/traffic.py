@@ -57,7 +57,7 @@ def price_change(d: Data, s: State, t: Change, a: int, b: int) -> None:
     _copy(s.in_sum, t.in_sum)
     _copy(s.out_sum, t.out_sum)
     in_sum, out_sum, total, old_total = t.in_sum, t.out_sum, t.total, s.total
-    bins, windows, linear = len(d.node_of_bin), len(d.window_weight), d.linear
+    windows, linear, in_rate = len(d.window_weight), d.linear, d.in_rate
     row, cell, ratio, keep, marginal, share_load = t.row, t.cell, t.ratio, s.keep, s.marginal, d.share_load
     for w in range(windows):
         total[w] = old_total[w]
@@ -68,18 +68,16 @@ def price_change(d: Data, s: State, t: Change, a: int, b: int) -> None:
         for x in range(row.shape[1]):
             old, new = keep[e, x], row[turn, x]
             ratio[turn, x] = 1.0
-            if abs(new - old) < 1e-12:
+            if abs(new - old) < 1e-12 or in_rate[x] == 0.0:
                 continue
             cell[turn, n] = x
             n += 1
             if not linear:
                 ratio[turn, x] = new / old
+            lost = old - new if linear else 1.0 - ratio[turn, x]
             for w in range(windows):
-                if linear:
-                    touch = share_load[w, e] * (old - new)
-                else:
-                    touch = marginal[w, e, x] * (1.0 - ratio[turn, x])
-                add_touch(d, x, touch, w, in_sum, out_sum, total, bins)
+                touch = (share_load[w, e] if linear else marginal[w, e, x]) * lost
+                add_touch(d, x, touch, w, in_sum, out_sum, total)
         t.changed[turn] = n
 
 
@@ -92,12 +90,12 @@ def price_both(d: Data, s: State, t: Change, a: int, b: int) -> None:
     first, last = d.pair_start[pair], d.pair_start[pair + 1]
     if first == last:
         return
-    in_sum, out_sum, total, bins = t.in_sum, t.out_sum, t.total, len(d.node_of_bin)
+    in_sum, out_sum, total = t.in_sum, t.out_sum, t.total
     ratio, miss, pair_index, both = t.ratio, s.miss, d.pair_index, t.both
     start, window, value = d.weight_start, d.weight_window, d.weight_value
     for i in range(t.changed[0]):
         x = t.cell[0, i]
-        if ratio[1, x] == 1.0 or d.in_rate[x] == 0.0:
+        if ratio[1, x] == 1.0:
             continue
         factor = (1.0 - ratio[0, x]) * (1.0 - ratio[1, x])
         for w in range(len(both)):
@@ -108,7 +106,7 @@ def price_both(d: Data, s: State, t: Change, a: int, b: int) -> None:
             for q in range(start[z], start[z + 1]):
                 both[window[q]] += value[q] * part
         for w in range(len(both)):
-            add_touch(d, x, -factor * both[w], w, in_sum, out_sum, total, bins)
+            add_touch(d, x, -factor * both[w], w, in_sum, out_sum, total)
 
 
 @njit(cache=True, nogil=True, _nrt=False, forceinline=True)
@@ -128,15 +126,14 @@ def book_change(d: Data, s: State, t: Change, a: int, b: int) -> None:
     ids, set_start, set_index = d.ids, d.set_start, d.set_index
     start, window, value = d.weight_start, d.weight_window, d.weight_value
     miss, marginal, ratio, cell = s.miss, s.marginal, t.ratio, t.cell
+    keep, row, in_rate = s.keep, t.row, d.in_rate
     k = ids.shape[1]
-    # Sets that two further experts cover change too little to matter.
-    least = COVERED * COVERED * 4.0
+    # What is less is lost in the rounding of sets that three further experts cover.
+    least = COVERED * COVERED * 0.25
     for turn in range(1 if b < 0 else 2):
         e = a if turn == 0 else b
         n = t.changed[turn]
-        if n == 0:
-            continue
-        if not d.linear:
+        if not d.linear and n > 0:
             for p in range(set_start[e], set_start[e + 1]):
                 z = set_index[p]
                 for i in range(n):
@@ -153,4 +150,7 @@ def book_change(d: Data, s: State, t: Change, a: int, b: int) -> None:
                             marginal[w, ids[z, j], x] += part
         for i in range(n):
             x = cell[turn, i]
-            s.keep[e, x] = t.row[turn, x]
+            keep[e, x] = row[turn, x]
+        for x in range(row.shape[1]):
+            if in_rate[x] == 0.0:
+                keep[e, x] = row[turn, x]

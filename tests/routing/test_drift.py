@@ -1,0 +1,70 @@
+"""Drift of loads against plain covariances."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from placement.routing.drift import STRETCH, Stretches
+from placement.routing.statistics import counts_statistics, layer_statistics, with_mixture
+from placement.routing.trace import LoadCounts, Trace
+
+
+def _trace(seed: int, lens: list[int], experts: int = 9, top_k: int = 3) -> Trace:
+    rng = np.random.default_rng(seed)
+    ids = np.argsort(rng.random((2, sum(lens), experts)), axis=2)[:, :, :top_k]
+    return Trace(ids.astype(np.uint16), np.array(lens), experts, f"t{seed}", "recorded")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    first=st.lists(st.integers(1, 400), min_size=1, max_size=4),
+    second=st.lists(st.integers(1, 400), min_size=1, max_size=4),
+    share=st.floats(0.05, 0.95),
+)
+def test_stretches_are_short_parts_of_one_sequence(first: list[int], second: list[int], share: float) -> None:
+    found = Stretches.of([_trace(0, first), _trace(1, second)], np.array([share, 1 - share]))
+    # Every sequence ends where a stretch ends.
+    assert set(np.cumsum(first + second)) <= set(np.cumsum(found.sizes))
+    assert found.sizes.min() >= 1
+    assert found.sizes.max() <= 1.5 * STRETCH
+    # A trace weighs its share, whatever its length, and its stretches weigh by their tokens.
+    cut = int(np.searchsorted(np.cumsum(found.sizes), sum(first))) + 1
+    assert found.weight[:cut].sum() == pytest.approx(share)
+    assert found.weight.sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(found.weight[:cut], found.sizes[:cut] / sum(first) * share)
+
+
+@pytest.mark.parametrize("lens", [[300], [64, 63, 70], [1, 1, 1, 90, 700]])
+def test_covariance_is_that_of_the_stretches_loads(lens: list[int]) -> None:
+    trace = _trace(3, lens)
+    found = Stretches.of([trace], np.ones(1))
+    ids = trace.topk_ids[1]
+    ends = np.cumsum(found.sizes)
+    loads = [
+        np.bincount(ids[end - size : end].ravel(), minlength=9) / size
+        for end, size in zip(ends, found.sizes, strict=True)
+    ]
+    covariance = found.covariance(ids, 9)
+    assert covariance is not None
+    np.testing.assert_allclose(covariance, np.cov(np.array(loads).T, aweights=found.weight, ddof=0), atol=1e-12)
+    # Every token has k experts, so that all loads together do not drift.
+    np.testing.assert_allclose(covariance.sum(axis=0), 0.0, atol=1e-12)
+
+
+def test_a_single_stretch_tells_no_drift() -> None:
+    assert layer_statistics([_trace(0, [50])])[0].drift is None
+    assert counts_statistics(LoadCounts(np.ones((2, 3, 8)), "c", "recorded"), 2)[0].drift is None
+
+
+def test_statistics_carry_it_whatever_the_windows() -> None:
+    traces = [_trace(0, [100, 200, 150]), _trace(1, [80, 80])]
+    one, several = layer_statistics(traces)[1], layer_statistics(traces, 2)[1]
+    assert one.drift is not None
+    assert several.drift is not None
+    np.testing.assert_array_equal(one.drift, several.drift)
+    mixed = with_mixture(several).drift
+    assert mixed is not None
+    np.testing.assert_array_equal(mixed, several.drift)
+    with pytest.raises(ValueError, match="read-only"):
+        one.drift[0, 0] = 1.0

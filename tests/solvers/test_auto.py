@@ -1,0 +1,43 @@
+"""`auto`: which of several dispatch plans it keeps."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from placement.problem import Objective
+from solvers.auto import LEAST_DISPATCH_GAIN, _dispatched
+from solvers.candidates import candidate
+from solvers.heuristics.greedy import GreedySolver
+from solvers.search.solver import SearchSolver
+from solvers.stop import Stop
+from tests.solvers.problems import random_problem
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("objective", ["time", "traffic"])
+def test_a_searched_dispatch_stays_unless_an_lp_gains_more(seed: int, objective: Objective) -> None:
+    problem = random_problem(seed, experts=32, gpus=8, slots_per_gpu=6, dispatch="planned", objective=objective)
+    found = SearchSolver().solve(problem, Stop(0.3), seed)
+    assert found.slots is not None
+    searched = candidate(problem, found.slots, found.fractions)
+    solved = candidate(problem, found.slots, found.fractions, True)
+    kept = _dispatched(problem, searched)
+    gain = 1 - solved.score.objective / searched.score.objective
+    if objective == "time" and gain < LEAST_DISPATCH_GAIN:
+        assert kept is searched
+    else:
+        assert kept.score.objective == solved.score.objective
+        np.testing.assert_array_equal(kept.fractions, solved.fractions)
+
+
+def test_a_poor_dispatch_is_solved_anew() -> None:
+    problem = random_problem(1, experts=32, gpus=8, slots_per_gpu=6, dispatch="planned")
+    slots = GreedySolver().place(replace(problem, dispatch="even"), 0)
+    # Every home's tokens go evenly to all copies, wherever they lie.
+    even = np.tile(1.0 / np.bincount(slots, minlength=32)[slots], (4, 1))
+    poor = candidate(problem, slots, even)
+    kept = _dispatched(problem, poor)
+    assert kept.score.objective < poor.score.objective * (1 - LEAST_DISPATCH_GAIN)
+    over = replace(problem, max_load=1.0)
+    assert _dispatched(over, candidate(over, slots, even)).score.pooled_imbalance < poor.score.pooled_imbalance + 1e-9
