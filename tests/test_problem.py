@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.errors import InputError
-from placement.problem import EMPTY, LayerProblem, LayerRates, Topology, moves_between
+from placement.moves import moves_between
+from placement.problem import EMPTY, LayerProblem, LayerRates, Topology
 
 RATES = LayerRates(10.0, 1e-6, 1e-7, 100.0, 200.0, 1e9, 1e8, 1e-6, 1e-6)
 CURRENT = np.array([0, 1, 2, 3, 0, EMPTY])

@@ -12,7 +12,7 @@ from bench.placement_quality.protocol import GPUS_PER_NODE, Phase, Protocol, Set
 from bench.placement_quality.result import Part
 from bench.targets import Target
 from placement.cost.moe_layer import LayerScore
-from placement.problem import moves_between
+from placement.moves import moves_between
 from solvers.relabel import relabel
 from specs.schema import Dispatch
 

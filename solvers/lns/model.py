@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from ortools.sat.python import cp_model
 
-from placement.problem import EMPTY, BoolArray, FloatArray, IntArray, LayerProblem, moves_between
+from placement.moves import moves_between
+from placement.problem import EMPTY, BoolArray, FloatArray, IntArray, LayerProblem
 from solvers.lns.prices import Prices
 
 #: Integer units of the incumbent's objective. With coefficients beyond 1e9 OR-Tools 9.15 was seen to call worse answers

@@ -8,7 +8,8 @@ import numpy as np
 
 from placement.cost.moe_layer import LayerScore, score_layer
 from placement.errors import NothingFoundError
-from placement.problem import FloatArray, IntArray, LayerProblem, moves_between
+from placement.moves import moves_between
+from placement.problem import FloatArray, IntArray, LayerProblem
 from placement.verify import check_layer
 from solvers.candidates import candidate
 from solvers.dispatch import needs_fractions, target_fractions

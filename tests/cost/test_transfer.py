@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from placement.cost.transfer import Transfer, transfer
 from placement.errors import InputError
-from placement.problem import EMPTY, Topology, moves_between
+from placement.moves import moves_between
+from placement.problem import EMPTY, Topology
 from tests.solvers.problems import RATES
 
 BYTES = 1e6

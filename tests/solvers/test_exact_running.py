@@ -8,7 +8,8 @@ import pulp
 import pytest
 
 from placement.cost.moe_layer import objective_value, score_layer
-from placement.problem import EMPTY, LayerProblem, moves_between
+from placement.moves import moves_between
+from placement.problem import EMPTY, LayerProblem
 from placement.result import Status, Termination
 from placement.verify import check_layer
 from solvers.cpsat.model import CpSatModel

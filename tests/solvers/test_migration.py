@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from placement.cost.moe_layer import score_layer
 from placement.cost.transfer import transfer
 from placement.errors import NothingFoundError
-from placement.problem import EMPTY, LayerProblem, moves_between
+from placement.moves import moves_between
+from placement.problem import EMPTY, LayerProblem
 from placement.verify import check_layer
 from solvers.migration.allocate import allocate, transfer_seconds, within_seconds
 from solvers.migration.front import LayerFront, Point, layer_front
