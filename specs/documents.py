@@ -150,6 +150,9 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark is not None else ""
+        if "nesting depth" in (error.problem or ""):
+            # Newer releases of libyaml have a limit of their own, and reach it first: they read ahead.
+            raise InputError(source, "", f"{where}nested over {MAX_DEPTH} deep", "flatten it") from None
         problem = shown(error.problem or error.context or "malformed", 120)
         raise InputError(source, "", f"{where}not valid YAML: {problem}", "mend the line") from None
     except yaml.YAMLError as error:  # a reader error: characters that YAML does not allow
