@@ -60,48 +60,6 @@ def _root(x: float) -> float:
 
 
 @njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _norm(values: FloatArray, top: float, count: int) -> float:
-    """16-norm of the first `count` values, of which `top` is the largest, over that of as many ones."""
-    total, scale = 0.0, 1.0 / top
-    for i in range(count):
-        total += _power(values[i] * scale)
-    return float(top * _root(total / count))
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _smooth(d: Data, s: State, in_sum: FloatArray, out_sum: FloatArray, total: FloatArray, each: FloatArray) -> float:
-    """The smooth part of the guide, of the windows' mean: a little of the mean traffic, the 16-norm of links (left out
-    where they are the objective) and that of GPU costs. each: scratch."""
-    gpu_cost, weight, out_rate, windows = s.gpu_cost, d.window_weight, d.out_rate, len(d.window_weight)
-    gpus, ins, outs, one_class = gpu_cost.shape[1], in_sum.shape[1], out_sum.shape[1], len(d.home) == 1
-    smooth, top = 0.0, 0.0
-    for w in range(windows):
-        smooth += weight[w] * total[w]
-    smooth *= d.reach_scale
-    for g in range(gpus):
-        each[g] = 0.0
-        for w in range(windows):
-            each[g] += weight[w] * gpu_cost[w, g]
-        top = max(top, each[g])
-    smooth += _norm(each, top, gpus)
-    if d.join == LINK:
-        return float(smooth)
-    top = 0.0
-    for i in range(ins):
-        each[i] = 0.0
-        for w in range(windows):
-            each[i] += weight[w] * in_sum[w, i]
-        top = max(top, each[i])
-    for o in range(outs):
-        out = 0.0
-        for w in range(windows):
-            out += weight[w] * (total[w] - out_sum[w, o] if one_class else out_sum[w, o])
-        each[ins + o] = out_rate[o] * out
-        top = max(top, each[ins + o])
-    return float(smooth + (_norm(each, top, ins + outs) if top > 0.0 else 0.0))
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
 def evaluate(
     d: Data,
     s: State,
@@ -114,24 +72,29 @@ def evaluate(
 ) -> tuple[float, float, float, float]:
     """(guide, objective without its constants, excess of the largest load over the cap, smooth part).
 
-    The guide adds to the objective, which busiest links and GPUs alone decide, `share` times the smooth part. It leads
+    The guide adds to the objective, which busiest links and GPUs alone decide, `share` times a smooth part: a little
+    of the mean traffic, the 16-norms of links (left out where they are the objective) and of GPU costs. It leads
     there, and keeps the others away from the top, where held-out routing finds them.
 
     Args:
-        in_sum, out_sum, total: traffic. parts: scratch (`empty_parts`). share: weight of the smooth part.
+        in_sum, out_sum, total: traffic. parts: [2, windows] scratch. share: weight of the smooth part.
         price: of an excess over the cap.
     """
-    gpu_load, gpu_cost, out_rate = s.gpu_load, s.gpu_cost, d.out_rate
+    gpu_load, gpu_cost, weight, out_rate = s.gpu_load, s.gpu_cost, d.window_weight, d.out_rate
     gpus, ins, outs = len(gpu_load), in_sum.shape[1], out_sum.shape[1]
     cap, join, one_class = d.cap, d.join, len(d.home) == 1
     over, top_load = 0.0, 0.0
     for g in range(gpus):
         top_load = max(top_load, gpu_load[g])
         over += max(0.0, gpu_load[g] - cap)
-    for w in range(len(d.window_weight)):
-        top, link = 0.0, 0.0
+    smooth = 0.0
+    for w in range(len(weight)):
+        top, link, norm, links = 0.0, 0.0, 0.0, 0.0
         for g in range(gpus):
             top = max(top, gpu_cost[w, g])
+        scale = 1.0 / top
+        for g in range(gpus):
+            norm += _power(gpu_cost[w, g] * scale)
         for i in range(ins):
             link = max(link, in_sum[w, i])
         for o in range(outs):
@@ -141,8 +104,15 @@ def evaluate(
             parts[0, w] = link
         else:
             parts[0, w] = max(top, link) if join == LARGER else top + link
-    smooth = _smooth(d, s, in_sum, out_sum, total, parts[2])
-    value = worst_mean(parts, d.window_weight, d.tail)
+        if join != LINK and link > 0.0:
+            scale = 1.0 / link
+            for i in range(ins):
+                links += _power(in_sum[w, i] * scale)
+            for o in range(outs):
+                out = total[w] - out_sum[w, o] if one_class else out_sum[w, o]
+                links += _power(out_rate[o] * out * scale)
+        smooth += weight[w] * (d.reach_scale * total[w] + top * _root(norm / gpus) + link * _root(links / (ins + outs)))
+    value = worst_mean(parts, weight, d.tail)
     return value * (1.0 + price * over) + share * smooth, value, max(0.0, top_load - cap), smooth
 
 
@@ -221,19 +191,13 @@ def anneal(
     """
     np.random.seed(seed)
     load_state(d, s, targets)
-    parts = empty_parts(s)
+    parts = np.zeros((2, len(d.window_weight)))
     best, best_target = s.slots.copy(), s.target.copy()
     value, excess = _steps(
         d, s, t, parts, best, best_target, first_smooth, last_smooth, hot, cold, most_price, kept_smooth, steps,
         redirect_only,
     )  # fmt: skip
     return best, best_target, value, excess
-
-
-@njit(cache=True, nogil=True)
-def empty_parts(s: State) -> FloatArray:
-    """Scratch for `evaluate`."""
-    return np.zeros((3, max(s.gpu_cost.shape[0], len(s.gpu_load), s.in_sum.shape[1] + s.out_sum.shape[1])))
 
 
 @njit(cache=True, nogil=True, _nrt=False)
@@ -353,5 +317,5 @@ def _steps(
 def price_state(d: Data, s: State, targets: bool) -> tuple[float, float]:
     """(objective without constants, excess over the cap) of a state's slots, made anew."""
     load_state(d, s, targets)
-    _, value, excess, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, empty_parts(s), 0.0, 0.0)
+    _, value, excess, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, np.zeros((2, len(d.window_weight))), 0.0, 0.0)
     return value, excess

@@ -14,7 +14,7 @@ from placement.problem import LayerProblem
 from placement.verify import check_layer
 from solvers.dispatch import near_fractions, plan_fractions, rounded_fractions, target_fractions
 from solvers.registry import get_solver
-from solvers.search.anneal import anneal, empty_parts, evaluate, price_state, worst_mean
+from solvers.search.anneal import anneal, evaluate, price_state, worst_mean
 from solvers.search.arrays import search_data
 from solvers.search.multilevel import copy_loads, has_levels, node_level, onto_gpus
 from solvers.search.run import Schedule, redirect, run_annealing
@@ -84,27 +84,27 @@ def test_increments_stay_exact_over_a_whole_anneal(rule: str, dispatch: str) -> 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("dispatch", POLICIES)
-def test_the_guide_adds_norms_of_the_windows_mean(rule: str, dispatch: str) -> None:
+def test_the_guide_adds_norms_of_links_and_gpus(rule: str, dispatch: str) -> None:
     problem = _slow(rule=rule, dispatch=dispatch, windows=3, tail=0.5)
     slots = get_solver("hash").solve(replace(problem, dispatch="even"), Stop(), 0).slots
     data = search_data(problem, slots)
     state = empty_state(data, slots)
     value, _ = price_state(data, state, False)
     guide, objective, _, smooth = evaluate(
-        data, state, state.in_sum, state.out_sum, state.total, empty_parts(state), 0.7, 0.0
+        data, state, state.in_sum, state.out_sum, state.total, np.zeros((2, 3)), 0.7, 0.0
     )
     assert objective == value
     assert guide == pytest.approx(value + 0.7 * smooth, rel=1e-12)
 
-    def norm(values: np.ndarray) -> float:
-        return float((values**16).mean() ** (1 / 16))
+    def norm(values: np.ndarray) -> np.ndarray:
+        return (values**16).mean(axis=1) ** (1 / 16)
 
     weight, out = data.window_weight, state.out_sum
     if len(data.home) == 1:
         out = state.total[:, None] - out
-    links = np.concatenate([weight @ state.in_sum, data.out_rate * (weight @ out)])
-    expected = data.reach_scale * float(weight @ state.total) + norm(weight @ state.gpu_cost) + norm(links)
-    assert smooth == pytest.approx(expected, rel=1e-9)
+    links = np.concatenate([state.in_sum, data.out_rate * out], axis=1)
+    expected = weight @ (data.reach_scale * state.total + norm(state.gpu_cost) + norm(links))
+    assert smooth == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_prices_unequal_gpus_as_the_scorer_does() -> None:
