@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from placement.problems import layer_problems
 from placement.routing.drift import STRETCH, Stretches
 from placement.routing.statistics import counts_statistics, layer_statistics, with_mixture
 from placement.routing.trace import LoadCounts, Trace
+from solvers.split.enumerate import enumerate_splits
+from specs.loading import load_scenario
 
 
 def _trace(seed: int, lens: list[int], experts: int = 9, top_k: int = 3) -> Trace:
@@ -68,3 +71,13 @@ def test_statistics_carry_it_whatever_the_windows() -> None:
     np.testing.assert_array_equal(mixed, several.drift)
     with pytest.raises(ValueError, match="read-only"):
         one.drift[0, 0] = 1.0
+
+
+def test_layer_problems_know_it() -> None:
+    scenario = load_scenario("deepseek_v2_lite_h100_ib")
+    layers = layer_statistics([_trace(0, [200, 100], experts=64, top_k=6)])
+    posed = layer_problems(scenario, enumerate_splits(scenario).best, "decode", layers)
+    for problem, layer in zip(posed, layers, strict=True):
+        assert problem.drift is not None
+        assert layer.drift is not None
+        np.testing.assert_array_equal(problem.drift, layer.drift)

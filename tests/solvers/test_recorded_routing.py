@@ -1,5 +1,6 @@
 """Placements on recorded routing, judged on sequences that no solver saw."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ def test_solved_beats_the_baselines_on_held_out_sequences(shared_dir: Path) -> N
 
     def problem(layer, mixed: bool) -> LayerProblem:
         layer = with_mixture(layer) if mixed else layer
-        return LayerProblem(layer.load, Topology(16, 4), 4, RATES, sets=layer.sets, window_weight=layer.window_weight)
+        return LayerProblem(
+            layer.load, Topology(16, 4), 4, RATES, sets=layer.sets, window_weight=layer.window_weight, drift=layer.drift
+        )
 
     solved_on = [problem(train[i], True) for i in LAYERS]
     judged_on = [problem(test[i], False) for i in LAYERS]
@@ -42,3 +45,27 @@ def test_solved_beats_the_baselines_on_held_out_sequences(shared_dir: Path) -> N
     assert solved[0] <= 0.8 * rivals["eplb"][0]
     assert solved[1] >= rivals["eplb"][1] - 0.01
     assert all(solved[3] < rival[3] for rival in rivals.values())
+
+
+def test_drift_known_is_balance_kept(shared_dir: Path) -> None:
+    """One domain, half as many slots again: GPUs are more even on other sequences, at no more time."""
+    trace = read_trace(shared_dir / "traces" / "dsv2lite_summary.npz")
+    first, second = split_by_sequence(trace)
+    train, test = layer_statistics([first], 3), layer_statistics([second])
+    figures = {}
+    for known in (True, False):
+        posed = [
+            LayerProblem(
+                layer.load, Topology(16, 4), 6, replace(RATES, tokens_per_gpu=4096.0), sets=layer.sets,
+                window_weight=layer.window_weight, dispatch="planned", drift=layer.drift if known else None,
+            )
+            for layer in (with_mixture(train[i]) for i in range(0, 26, 2))
+        ]  # fmt: skip
+        answers = plan_layers(posed, "auto", Stop(), 0, 2)
+        judged = [
+            score_layer(replace(p, load=t.load, sets=t.sets, window_weight=t.window_weight), a.slots, a.fractions)
+            for p, t, a in zip(posed, (test[i] for i in range(0, 26, 2)), answers, strict=True)
+        ]
+        figures[known] = np.mean([(score.balancedness, score.time_s) for score in judged], axis=0)
+    assert figures[True][0] > figures[False][0] + 0.004
+    assert figures[True][1] < figures[False][1]
