@@ -33,10 +33,8 @@ ON_NODES = Schedule(225_000, 0.012, 0.0005, 10.0, 1.0, most_price=0.3, even=True
 ON_NODES_PLANNED = Schedule(225_000, 0.017, 0.0005, 10.0, 1.0, most_price=0.3, even=True)
 #: Objective "traffic": no seconds of GPUs hold a balance, so that the cap is more than a wish on nodes, too.
 ON_NODES_TRAFFIC = Schedule(300_000, 0.017, 0.0005, 2.0, 1.0, most_price=30.0, even=True)
-ON_GPUS = Schedule(60_000, 0.001, 0.0002, 4.0, 4.0, even=True)
-ON_GPUS_SINGLE = Schedule(100_000, 0.005, 0.0003, 4.0, 4.0, even=True)
-#: In the smooth part of objective "traffic" balance is all there is.
-SMOOTH_OF_TRAFFIC = 1.0
+ON_GPUS = Schedule(60_000, 0.001, 0.0002, 1.0, 1.0, even=True)
+ON_GPUS_SINGLE = Schedule(100_000, 0.005, 0.0003, 1.0, 1.0, even=True)
 AT_ONCE = Schedule(300_000, 0.01, 0.0003, 3.0, 0.5)
 IN_ONE_NODE = Schedule(60_000, 0.005, 0.0002, 1.0, 0.3)
 #: A layer has the default steps at this many experts; with fewer or more in proportion, within limits.
@@ -189,7 +187,8 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
         plan = AT_ONCE if problem.topology.nodes > 1 else IN_ONE_NODE
         schedule = plan.scaled(size * min(1.0, BINS / terms.bins.count))
         return [run_annealing(problem, start, None, schedule, stop, seed, rows)]
-    fine = _on_gpus(problem).scaled(size)
+    copies = problem.usable_slots > problem.experts
+    fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
     # Bytes alone gain 0.3 points from more steps, at 0.003 less balance.
     more = 1.0 if problem.objective == "traffic" else _cheap(rows)
     coarse, schedule = node_level(problem), _on_nodes(problem).scaled(size * more)
@@ -222,14 +221,6 @@ def _on_nodes(problem: LayerProblem) -> Schedule:
     if problem.usable_slots == problem.experts:
         return ON_NODES_SINGLE
     return ON_NODES_PLANNED if problem.dispatch == "planned" else ON_NODES
-
-
-def _on_gpus(problem: LayerProblem) -> Schedule:
-    """The budget and temperatures of the GPUs' level."""
-    plan = ON_GPUS if problem.usable_slots > problem.experts else ON_GPUS_SINGLE
-    if problem.objective == "traffic":
-        return replace(plan, first_smooth=SMOOTH_OF_TRAFFIC, last_smooth=SMOOTH_OF_TRAFFIC)
-    return plan
 
 
 def _half(stop: Stop) -> Stop:
