@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.placement_quality.measure import RIVAL, SOLVED, Comparison, Solves, mean
+from bench.placement_quality.measure import RIVAL, SOLVED, Comparison, Solves, mean, mean_figures
 from bench.placement_quality.protocol import GPUS_PER_NODE, Phase, Protocol, Setting
 from bench.placement_quality.result import Part
 from bench.targets import Target
@@ -69,17 +69,43 @@ def bytes_part(solves: Solves, tell: Tell) -> Part:
     return Part("bytes", title, HEADER, rows, found, tuple(targets))
 
 
-def time_part(solves: Solves, tell: Tell) -> Part:
-    """MoE-layer time, each phase solved as such, `planned` dispatch."""
+@dataclass(frozen=True)
+class Timed:
+    """Layer times of one setting, solved with several seeds: figures are their means, speedups one a seed."""
+
+    comparison: Comparison
+    speedups: tuple[float, ...]
+
+
+def time_part(solves: Solves, tell: Tell, seeds: int = 1) -> Part:
+    """MoE-layer time, each phase solved as such, `planned` dispatch.
+
+    Args:
+        seeds: searches to take means over, each with a seed of its own; targets are held against the means.
+    """
     found, targets = [], []
+    each = solves.reseeded(seeds)
     for phase, extra, ratio in TIMES:
         tell(f"time: {phase}, {extra:.0%} extra")
-        one = solves.compare("in-domain", Setting(phase=phase, extra=extra))
-        found.append(one)
+        runs = [one.compare("in-domain", Setting(phase=phase, extra=extra)) for one in each]
+        one = replace(
+            runs[0], solved=mean_figures([run.solved for run in runs]), rival=mean_figures([run.rival for run in runs])
+        )
+        found.append(Timed(one, tuple(run.speedup for run in runs)))
         targets.append(Target(f"{phase}, {extra:.0%} extra slots: times faster", one.speedup, ratio, "x", True))
-    title = "MoE-layer time, H100 with 400 Gb/s InfiniBand, in-domain, planned dispatch"
-    rows = tuple(_row(one, f"{one.setting.phase}, +{one.setting.extra:.0%}") for one in found)
-    return Part("time", title, HEADER, rows, found, tuple(targets))
+    title = f"MoE-layer time, H100 with 400 Gb/s InfiniBand, in-domain, planned dispatch, {_seeds(seeds)}"
+    rows = tuple(
+        (
+            *_row(one.comparison, f"{one.comparison.setting.phase}, +{one.comparison.setting.extra:.0%}"),
+            f"{min(one.speedups):.3f}-{max(one.speedups):.3f}x",
+        )
+        for one in found
+    )  # fmt: skip
+    return Part("time", title, (*HEADER, "by seed"), rows, found, tuple(targets))
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"means of {count} seeds"
 
 
 def nodes_part(solves: Solves, tell: Tell) -> Part:

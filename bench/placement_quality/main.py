@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,10 @@ LAYERS = 26
 @click.option("--work", type=click.FloatRange(1e-3, 1e3), default=1.0, show_default=True, help="Search effort.")
 @click.option("--workers", type=click.IntRange(1, 1024), default=2, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), default=1, show_default=True,
+    help="Searches that part `time` takes means over, with --seed and the seeds after it.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for results.json, table.txt and plots.")
 @click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -52,6 +57,7 @@ def command(
     work: float,
     workers: int,
     seed: int,
+    seeds: int,
     out: str | None,
     check: bool,
     as_json: bool,
@@ -74,10 +80,10 @@ def command(
     from bench.placement_quality.plot import write_plots
     from bench.placement_quality.protocol import PROTOCOLS, Recorded, spaced
 
-    makers = {
-        "bytes": gains.bytes_part, "time": gains.time_part, "nodes": gains.nodes_part, "phases": gains.phases_part,
-        "rivals": rivals.rivals_part, "sweep": rivals.sweep_part, "robust": risks.robust_part,
-        "rounding": risks.rounding_part, "migration": risks.migration_part,
+    makers: dict[str, Callable[[Solves, gains.Tell], Part]] = {
+        "bytes": gains.bytes_part, "time": partial(gains.time_part, seeds=seeds), "nodes": gains.nodes_part,
+        "phases": gains.phases_part, "rivals": rivals.rivals_part, "sweep": rivals.sweep_part,
+        "robust": risks.robust_part, "rounding": risks.rounding_part, "migration": risks.migration_part,
     }  # fmt: skip
     recorded = Recorded(traces, spaced(layers, LAYERS))
     solves = Solves(recorded, work, seed, workers, protocols or PROTOCOLS)
@@ -93,7 +99,7 @@ def command(
         targets = [target for part in done for target in part.targets]
         text = json.dumps(
             {
-                "layers": layers, "work": work, "seed": seed, "targets": target_records(targets),
+                "layers": layers, "work": work, "seed": seed, "seeds": seeds, "targets": target_records(targets),
                 "parts": {part.name: [asdict(record) for record in part.records] for part in done},
             },
             indent=1,

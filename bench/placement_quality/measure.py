@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -29,6 +29,11 @@ class Figures:
     train_remote_nodes: float
     train_balancedness: float
     train_layer_us: float
+
+
+def mean_figures(found: Sequence[Figures]) -> Figures:
+    """Field by field."""
+    return Figures(*(float(np.mean([getattr(one, part.name) for one in found])) for part in fields(Figures)))
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,11 @@ class Solves:
         self.recorded, self.protocols = recorded, tuple(protocols)
         self.work, self.seed, self.workers = work, seed, workers
         self._known: dict[tuple[Protocol, bool, str, Setting, str], tuple[LayerAnswer, ...]] = {}
+
+    def reseeded(self, count: int) -> tuple[Solves, ...]:
+        """This one and others of the next seeds, `count` in all."""
+        others = range(self.seed + 1, self.seed + count)
+        return (self, *(Solves(self.recorded, self.work, seed, self.workers, self.protocols) for seed in others))
 
     def answers(
         self, protocol: Protocol, case: Case, setting: Setting, strategy: str, mixture: bool = True

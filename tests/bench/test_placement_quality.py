@@ -10,7 +10,7 @@ import pytest
 
 from bench.cli import cli
 from bench.placement_quality import rivals
-from bench.placement_quality.gains import Crossed, phases_part
+from bench.placement_quality.gains import Crossed, phases_part, time_part
 from bench.placement_quality.measure import Comparison, Figures, Solves
 from bench.placement_quality.protocol import Recorded, Setting, problems, spaced
 from bench.placement_quality.risks import robust_part, rounding_part
@@ -62,6 +62,19 @@ def test_protocols_solve_on_one_part_and_judge_on_another(shared_dir: Path) -> N
         assert case.test[0].load.shape[0] == 1
         assert not (case.train[0].load[0] == case.test[0].load[0]).all()
     assert len(recorded.cases("joint", mixture=False)[0].train[0].load) == 3
+
+
+def test_times_are_means_over_seeds(shared_dir: Path) -> None:
+    solves = Solves(Recorded(str(shared_dir / "traces"), (5,)), 0.02, 3, 1)
+    part = time_part(solves, _quiet, seeds=2)
+    alone = [Solves(solves.recorded, 0.02, seed, 1).compare("in-domain", Setting(extra=0.5)) for seed in (3, 4)]
+    timed = next(one for one in part.records if one.comparison.setting == Setting(extra=0.5))
+    assert timed.speedups == tuple(one.speedup for one in alone)
+    assert timed.speedups[0] != timed.speedups[1]
+    mean_us = sum(one.solved.layer_us for one in alone) / 2
+    assert timed.comparison.solved.layer_us == pytest.approx(mean_us)
+    target = next(one for one in part.targets if one.name.startswith("prefill, 50%"))
+    assert target.measured == pytest.approx(alone[0].rival.layer_us / mean_us)
 
 
 def test_figures_are_the_scorers(shared_dir: Path) -> None:
