@@ -6,8 +6,9 @@ import numpy as np
 from numba import njit
 
 from placement.problem import FloatArray, IntArray
+from solvers.search.guide import ROUNDING, Slopes, empty_slopes, evaluate, least_guide, set_slopes
 from solvers.search.layout import add_work, choose_targets, load_state, load_traffic, put
-from solvers.search.state import LARGER, LINK, PLANNED, Data, State
+from solvers.search.state import PLANNED, Data, State
 from solvers.search.traffic import Change, book_change, price_both, price_change
 
 #: Shares of the moves where an expert has several copies; the rest are swaps.
@@ -16,104 +17,6 @@ REPLICATE, REDIRECT = 0.35, 0.25
 REFRESH = 20_000
 #: Weight of an excess over the cap, as a share of the objective: it grows while a placement is over, and falls again.
 LEAST_PRICE, RISE, FALL = 0.3, 1.2, 0.95
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def worst_mean(parts: FloatArray, weight: FloatArray, tail: float) -> float:
-    """Mean of parts[0] over the worst `tail` share of the weight (1: the mean, 0: the largest); parts[1] is scratch."""
-    windows, total = len(weight), 0.0
-    if tail >= 1.0:
-        for w in range(windows):
-            total += weight[w] * parts[0, w]
-        return total
-    for w in range(windows):
-        parts[1, w] = weight[w]
-    left = tail
-    while True:
-        worst = 0
-        for w in range(1, windows):
-            if parts[1, w] > 0.0 and (parts[1, worst] <= 0.0 or parts[0, w] > parts[0, worst]):
-                worst = w
-        if tail <= 1e-12:
-            return float(parts[0, worst])
-        part = min(left, parts[1, worst])
-        total += part * parts[0, worst]
-        left -= part
-        if part <= 0.0 or left <= 1e-12:
-            return float(total / (tail - left))
-        parts[1, worst] = 0.0
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _power(x: float) -> float:
-    """x ** 16."""
-    x *= x
-    x *= x
-    x *= x
-    return x * x
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _root(x: float) -> float:
-    """x ** (1 / 16)."""
-    return float(np.sqrt(np.sqrt(np.sqrt(np.sqrt(x)))))
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def evaluate(
-    d: Data,
-    s: State,
-    in_sum: FloatArray,
-    out_sum: FloatArray,
-    total: FloatArray,
-    parts: FloatArray,
-    share: float,
-    price: float,
-) -> tuple[float, float, float, float]:
-    """(guide, objective without its constants, excess of the largest load over the cap, smooth part).
-
-    The guide adds to the objective, which busiest links and GPUs alone decide, `share` times a smooth part: a little
-    of the mean traffic, the 16-norms of links (left out where they are the objective) and of GPU costs. It leads
-    there, and keeps the others away from the top, where held-out routing finds them.
-
-    Args:
-        in_sum, out_sum, total: traffic. parts: [2, windows] scratch. share: weight of the smooth part.
-        price: of an excess over the cap.
-    """
-    gpu_load, gpu_cost, weight, out_rate = s.gpu_load, s.gpu_cost, d.window_weight, d.out_rate
-    gpus, ins, outs = len(gpu_load), in_sum.shape[1], out_sum.shape[1]
-    cap, join, one_class = d.cap, d.join, len(d.home) == 1
-    over, top_load = 0.0, 0.0
-    for g in range(gpus):
-        top_load = max(top_load, gpu_load[g])
-        over += max(0.0, gpu_load[g] - cap)
-    smooth = 0.0
-    for w in range(len(weight)):
-        top, link, norm, links = 0.0, 0.0, 0.0, 0.0
-        for g in range(gpus):
-            top = max(top, gpu_cost[w, g])
-        scale = 1.0 / top
-        for g in range(gpus):
-            norm += _power(gpu_cost[w, g] * scale)
-        for i in range(ins):
-            link = max(link, in_sum[w, i])
-        for o in range(outs):
-            out = total[w] - out_sum[w, o] if one_class else out_sum[w, o]
-            link = max(link, out_rate[o] * out)
-        if join == LINK:
-            parts[0, w] = link
-        else:
-            parts[0, w] = max(top, link) if join == LARGER else top + link
-        if join != LINK and link > 0.0:
-            scale = 1.0 / link
-            for i in range(ins):
-                links += _power(in_sum[w, i] * scale)
-            for o in range(outs):
-                out = total[w] - out_sum[w, o] if one_class else out_sum[w, o]
-                links += _power(out_rate[o] * out * scale)
-        smooth += weight[w] * (d.reach_scale * total[w] + top * _root(norm / gpus) + link * _root(links / (ins + outs)))
-    value = worst_mean(parts, weight, d.tail)
-    return value * (1.0 + price * over) + share * smooth, value, max(0.0, top_load - cap), smooth
 
 
 @njit(cache=True, nogil=True, _nrt=False, forceinline=True)
@@ -192,9 +95,10 @@ def anneal(
     np.random.seed(seed)
     load_state(d, s, targets)
     parts = np.zeros((2, len(d.window_weight)))
+    slopes = empty_slopes(s)
     best, best_target = s.slots.copy(), s.target.copy()
     value, excess = _steps(
-        d, s, t, parts, best, best_target, first_smooth, last_smooth, hot, cold, most_price, kept_smooth, steps,
+        d, s, t, slopes, parts, best, best_target, first_smooth, last_smooth, hot, cold, most_price, kept_smooth, steps,
         redirect_only,
     )  # fmt: skip
     return best, best_target, value, excess
@@ -205,6 +109,7 @@ def _steps(
     d: Data,
     s: State,
     t: Change,
+    slopes: Slopes,
     parts: FloatArray,
     best: IntArray,
     best_target: IntArray,
@@ -232,6 +137,8 @@ def _steps(
         if not d.was[d.gpu_of_slot[i], s.slots[i]]:
             moved += 1
     temperature, accepted, smooth, price = 0.0, 0, first_smooth, LEAST_PRICE
+    # Most proposals fail by the guide's tangent already, at a fraction of its price.
+    bounded = d.tail >= 1.0
     for step in range(steps):
         if step % 256 == 0:
             temperature = start_value * hot * (cold / hot) ** (step / steps)
@@ -239,6 +146,8 @@ def _steps(
             _, _, excess, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
             price = min(most_price, price * RISE) if excess > 0.0 else max(LEAST_PRICE, price * FALL)
             guide, _, _, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
+            if bounded:
+                set_slopes(d, s, slopes, smooth)
         draw = np.random.random()
         i = np.random.randint(slots)
         a = s.slots[i]
@@ -285,7 +194,9 @@ def _steps(
             add_work(d, s, b, 1.0)
         limit = guide - temperature * np.log(1.0 - np.random.random())
         price_change(d, s, t, a, b)
-        new_guide, value, excess, even = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth, price)
+        new_guide = np.inf
+        if not bounded or least_guide(s, slopes, t.in_sum, t.out_sum, t.total) <= limit * (1.0 + ROUNDING):
+            new_guide, value, excess, even = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth, price)
         if new_guide <= limit:
             price_both(d, s, t, a, b)
             new_guide, value, excess, even = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth, price)
@@ -296,6 +207,8 @@ def _steps(
             accepted += 1
             if accepted % REFRESH == 0:
                 load_traffic(d, s)
+            if bounded:
+                set_slopes(d, s, slopes, smooth)
             figure = value + kept_smooth * even
             if excess < best_excess - 1e-12 or (excess <= best_excess + 1e-12 and figure < best_figure - 1e-15):
                 for i in range(slots):

@@ -14,8 +14,9 @@ from placement.problem import LayerProblem
 from placement.verify import check_layer
 from solvers.dispatch import near_fractions, plan_fractions, rounded_fractions, target_fractions
 from solvers.registry import get_solver
-from solvers.search.anneal import anneal, evaluate, price_state, worst_mean
+from solvers.search.anneal import anneal, price_state
 from solvers.search.arrays import search_data
+from solvers.search.guide import empty_slopes, evaluate, least_guide, set_slopes, worst_mean
 from solvers.search.multilevel import copy_loads, has_levels, node_level, onto_gpus
 from solvers.search.run import Schedule, redirect, run_annealing
 from solvers.search.start import mend, starts
@@ -212,6 +213,38 @@ def test_the_node_level_has_the_same_traffic(dispatch: str) -> None:
     a, b = score_layer(coarse, by_node, wide), score_layer(problem, slots, narrow)
     assert a.cross_node_bytes_per_token == pytest.approx(b.cross_node_bytes_per_token)
     assert a.remote_nodes_per_token == pytest.approx(b.remote_nodes_per_token)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dispatch", POLICIES)
+def test_the_guide_is_nowhere_below_its_tangent(rule: str, dispatch: str) -> None:
+    for objective in ("time", "traffic"):
+        problem = _slow(rule=rule, dispatch=dispatch, windows=2, objective=objective)
+        placements = [
+            get_solver(name).solve(replace(problem, dispatch="even"), Stop(), 0).slots
+            for name in ("linear", "greedy", "eplb")
+        ]
+        states = []
+        for slots in placements:
+            data = search_data(problem, slots)
+            states.append(empty_state(data, slots))
+            price_state(data, states[-1], False)
+        parts = np.zeros((2, problem.windows))
+        guides = [evaluate(data, s, s.in_sum, s.out_sum, s.total, parts, 0.7, 0.0)[0] for s in states]
+        for i, at in enumerate(states):
+            slopes = empty_slopes(at)
+            set_slopes(data, at, slopes, 0.7)
+            assert least_guide(at, slopes, at.in_sum, at.out_sum, at.total) == pytest.approx(guides[i], rel=1e-12)
+            for j, s in enumerate(states):
+                least = least_guide(s, slopes, s.in_sum, s.out_sum, s.total)
+                assert least <= guides[j] * (1 + 1e-12)
+                # Close placements: the tangent says nearly all.
+                near = s._replace(gpu_cost=at.gpu_cost + 1e-6 * (s.gpu_cost - at.gpu_cost))
+                sums = [
+                    x + 1e-6 * (y - x) for x, y in ((at.in_sum, s.in_sum), (at.out_sum, s.out_sum), (at.total, s.total))
+                ]
+                moved = evaluate(data, near, *sums, parts, 0.7, 0.0)[0]
+                assert least_guide(near, slopes, *sums) == pytest.approx(moved, rel=1e-9)
 
 
 def test_redirected_dispatch_beats_fair_shares() -> None:
