@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from solvers.candidates import Candidate, candidate, choose
 from solvers.dispatch import needs_fractions, target_fractions
 from solvers.heuristics.greedy import GreedySolver
 from solvers.merit import merit
-from solvers.search.arrays import SetRows
+from solvers.search.arrays import SetRows, by_home
 from solvers.search.balance import balance
 from solvers.search.multilevel import copy_loads, has_levels, node_level, onto_gpus
 from solvers.search.run import Annealed, Schedule, run_annealing
@@ -44,6 +45,8 @@ BINS = 16
 #: A step costs a fixed part, worth this many reads of a weight, and those of an accepted move; a layer has the default
 #: steps at the second number of reads. With fewer the node level has more steps in the same time, up to MORE times.
 STEP_READS, READS, MORE = 1_000, 4_700, 3.0
+#: With more cells (homes by nodes) than these a step of the node level is dearer: steps fall as the root of the cells.
+CELLS = 32
 #: The node level keeps this share of the imbalance that the cap allows: packing onto GPUs adds its own.
 NODE_SHARE = 0.8
 #: Runs of a layer, each closer on the node level, until one keeps the cap: without it the whole gain would be lost.
@@ -190,8 +193,9 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
     copies = problem.usable_slots > problem.experts
     fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
     # Bytes alone gain 0.3 points from more steps, at 0.003 less balance.
-    more = 1.0 if problem.objective == "traffic" else _cheap(rows)
-    coarse, schedule = node_level(problem), _on_nodes(problem).scaled(size * more)
+    coarse = node_level(problem)
+    more = 1.0 if problem.objective == "traffic" else steps_ratio(coarse, rows)
+    schedule = _on_nodes(problem).scaled(size * more)
     share, runs = NODE_SHARE, []
     for turn in range(TRIES):
         if problem.max_load is not None:
@@ -206,12 +210,14 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
     return runs
 
 
-def _cheap(rows: SetRows | None) -> float:
-    """How many times the default steps a layer with few token sets has in the same time."""
+def steps_ratio(coarse: LayerProblem, rows: SetRows | None) -> float:
+    """How many times the default steps the node level has: more with few token sets, fewer with many nodes."""
+    nodes = coarse.topology.nodes
+    few = min(1.0, math.sqrt(CELLS / (nodes * nodes if by_home(coarse) else nodes)))
     if rows is None:
-        return 1.0
+        return few
     reads = len(rows.weight_value) * rows.ids.shape[1] ** 2 / (len(rows.start) - 1)
-    return float(np.clip((STEP_READS + READS) / (STEP_READS + reads), 1.0, MORE))
+    return few * float(np.clip((STEP_READS + READS) / (STEP_READS + reads), 1.0, MORE))
 
 
 def _on_nodes(problem: LayerProblem) -> Schedule:

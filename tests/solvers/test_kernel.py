@@ -15,10 +15,11 @@ from placement.verify import check_layer
 from solvers.dispatch import near_fractions, plan_fractions, rounded_fractions, target_fractions
 from solvers.registry import get_solver
 from solvers.search.anneal import anneal, price_state
-from solvers.search.arrays import search_data
+from solvers.search.arrays import SetRows, search_data
 from solvers.search.guide import empty_slopes, evaluate, least_guide, set_slopes, worst_mean
 from solvers.search.multilevel import copy_loads, has_levels, node_level, onto_gpus
 from solvers.search.run import Schedule, redirect, run_annealing
+from solvers.search.solver import steps_ratio
 from solvers.search.start import mend, starts
 from solvers.search.state import empty_state
 from solvers.search.traffic import empty_change
@@ -245,6 +246,17 @@ def test_the_guide_is_nowhere_below_its_tangent(rule: str, dispatch: str) -> Non
                 ]
                 moved = evaluate(data, near, *sums, parts, 0.7, 0.0)[0]
                 assert least_guide(near, slopes, *sums) == pytest.approx(moved, rel=1e-9)
+
+
+def test_steps_fall_where_many_nodes_make_each_dearer() -> None:
+    def times(nodes: int, dispatch: str) -> float:
+        problem = random_problem(3, experts=64, gpus=4 * nodes, gpus_per_node=4, slots_per_gpu=24 // nodes)
+        coarse = node_level(replace(problem, dispatch=dispatch))
+        return steps_ratio(coarse, SetRows.of(problem.sets, problem.experts, problem.windows))
+
+    # Homes of 8 nodes that dispatch each in its own way are 64 cells, of 4 nodes 16; alike they are 8 and 4.
+    assert times(8, "nearest") == pytest.approx(times(8, "even") / 2**0.5)
+    assert times(4, "nearest") == times(4, "even") == times(8, "even")
 
 
 def test_redirected_dispatch_beats_fair_shares() -> None:
