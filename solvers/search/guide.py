@@ -72,6 +72,18 @@ def _root(x: float) -> float:
 
 
 @njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _norm_slope(x: float) -> float:
+    """x ** 15."""
+    return float(_power(x) / x) if x > 0.0 else 0.0
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _egress(d: Data, out_sum: FloatArray, total: FloatArray, w: int, o: int) -> float:
+    """Seconds of an egress link: of what leaves it, or with one class of homes of all that does not stay there."""
+    return float(d.out_rate[o] * (total[w] - out_sum[w, o] if len(d.home) == 1 else out_sum[w, o]))
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
 def evaluate(
     d: Data,
     s: State,
@@ -92,9 +104,9 @@ def evaluate(
         in_sum, out_sum, total: traffic. parts: [2, windows] scratch. share: weight of the smooth part.
         price: of an excess over the cap.
     """
-    gpu_load, gpu_cost, weight, out_rate = s.gpu_load, s.gpu_cost, d.window_weight, d.out_rate
+    gpu_load, gpu_cost, weight = s.gpu_load, s.gpu_cost, d.window_weight
     gpus, ins, outs = len(gpu_load), in_sum.shape[1], out_sum.shape[1]
-    cap, join, one_class = d.cap, d.join, len(d.home) == 1
+    cap, join = d.cap, d.join
     over, top_load = 0.0, 0.0
     for g in range(gpus):
         top_load = max(top_load, gpu_load[g])
@@ -110,8 +122,7 @@ def evaluate(
         for i in range(ins):
             link = max(link, in_sum[w, i])
         for o in range(outs):
-            out = total[w] - out_sum[w, o] if one_class else out_sum[w, o]
-            link = max(link, out_rate[o] * out)
+            link = max(link, _egress(d, out_sum, total, w, o))
         if join == LINK:
             parts[0, w] = link
         else:
@@ -121,8 +132,7 @@ def evaluate(
             for i in range(ins):
                 links += _power(in_sum[w, i] * scale)
             for o in range(outs):
-                out = total[w] - out_sum[w, o] if one_class else out_sum[w, o]
-                links += _power(out_rate[o] * out * scale)
+                links += _power(_egress(d, out_sum, total, w, o) * scale)
         smooth += weight[w] * (d.reach_scale * total[w] + top * _root(norm / gpus) + link * _root(links / (ins + outs)))
     value = worst_mean(parts, weight, d.tail)
     return value * (1.0 + price * over) + share * smooth, value, max(0.0, top_load - cap), smooth
@@ -135,8 +145,8 @@ def set_slopes(d: Data, s: State, p: Slopes, share: float) -> None:
     Args:
         share: weight of the smooth part.
     """
-    gpu_cost, in_sum, out_rate = s.gpu_cost, s.in_sum, d.out_rate
-    gpus, ins, outs = gpu_cost.shape[1], in_sum.shape[1], len(out_rate)
+    gpu_cost, in_sum, out_sum, total = s.gpu_cost, s.in_sum, s.out_sum, s.total
+    gpus, ins, outs = gpu_cost.shape[1], in_sum.shape[1], out_sum.shape[1]
     join = d.join
     for w in range(len(d.window_weight)):
         weight = d.window_weight[w]
@@ -148,7 +158,7 @@ def set_slopes(d: Data, s: State, p: Slopes, share: float) -> None:
             if in_sum[w, i] > link:
                 link, top_in = in_sum[w, i], i
         for o in range(outs):
-            seconds = _egress(d, s, w, o)
+            seconds = _egress(d, out_sum, total, w, o)
             if seconds > link:
                 link, top_in, top_out = seconds, -1, o
         top, norm, links = gpu_cost[w, top_gpu], 0.0, 0.0
@@ -163,34 +173,25 @@ def set_slopes(d: Data, s: State, p: Slopes, share: float) -> None:
             for i in range(ins):
                 links += _power(in_sum[w, i] / link)
             for o in range(outs):
-                links += _power(_egress(d, s, w, o) / link)
+                links += _power(_egress(d, out_sum, total, w, o) / link)
         scale = 1.0 / (link * _root(links / (ins + outs))) if links > 0.0 else 0.0
         counts = join != LARGER or link > top
+        p.total[w] = weight * share * d.reach_scale
         for i in range(ins):
             slope = share * _norm_slope(in_sum[w, i] * scale) / (ins + outs)
-            p.ins[w, i] = weight * (slope + 1.0 if counts and i == top_in else slope)
-        p.total[w] = weight * share * d.reach_scale
+            if counts and i == top_in:
+                slope += 1.0
+            p.ins[w, i] = weight * slope
         for o in range(outs):
-            slope = share * _norm_slope(_egress(d, s, w, o) * scale) / (ins + outs)
-            slope = weight * out_rate[o] * (slope + 1.0 if counts and o == top_out else slope)
+            slope = share * _norm_slope(_egress(d, out_sum, total, w, o) * scale) / (ins + outs)
+            if counts and o == top_out:
+                slope += 1.0
+            slope *= weight * d.out_rate[o]
             if len(d.home) == 1:
                 p.outs[w, o] = -slope
                 p.total[w] += slope
             else:
                 p.outs[w, o] = slope
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _egress(d: Data, s: State, w: int, o: int) -> float:
-    """Seconds of an egress link."""
-    touches = s.total[w] - s.out_sum[w, o] if len(d.home) == 1 else s.out_sum[w, o]
-    return float(d.out_rate[o] * touches)
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _norm_slope(x: float) -> float:
-    """x ** 15."""
-    return float(_power(x) / x) if x > 0.0 else 0.0
 
 
 @njit(cache=True, nogil=True, _nrt=False, forceinline=True)

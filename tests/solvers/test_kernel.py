@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from placement.cost.moe_layer import score_layer
 from placement.cost.risk import tail_mean
 from placement.problem import LayerProblem
+from placement.result import Termination
 from placement.verify import check_layer
 from solvers.dispatch import near_fractions, plan_fractions, rounded_fractions, target_fractions
 from solvers.registry import get_solver
+from solvers.search import solver
 from solvers.search.anneal import anneal, price_state
 from solvers.search.arrays import SetRows, search_data
 from solvers.search.guide import empty_slopes, evaluate, least_guide, set_slopes, worst_mean
 from solvers.search.multilevel import copy_loads, has_levels, node_level, onto_gpus
-from solvers.search.run import Schedule, redirect, run_annealing
+from solvers.search.run import Annealed, Schedule, redirect, run_annealing
 from solvers.search.solver import steps_ratio
 from solvers.search.start import mend, starts
 from solvers.search.state import empty_state
@@ -248,15 +250,36 @@ def test_the_guide_is_nowhere_below_its_tangent(rule: str, dispatch: str) -> Non
                 assert least_guide(near, slopes, *sums) == pytest.approx(moved, rel=1e-9)
 
 
+def test_both_levels_count_and_a_deadline_on_either_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = _slow()
+    assert has_levels(problem)
+    real, level_steps = solver.run_annealing, []
+
+    def cut(posed: LayerProblem, *args: object, **kwargs: object) -> Annealed:
+        run = real(posed, *args, **kwargs)  # type: ignore[arg-type]
+        level_steps.append(run.steps)
+        return replace(run, termination=Termination.TIME) if posed.topology.gpus_per_node == 1 else run
+
+    plain = get_solver("search").solve(problem, Stop(0.1), 1)
+    monkeypatch.setattr(solver, "run_annealing", cut)
+    told = get_solver("search").solve(problem, Stop(0.1), 1)
+    assert len(set(level_steps)) == 2
+    assert plain.iterations == told.iterations == sum(level_steps)
+    assert (plain.termination, told.termination) == (Termination.WORK, Termination.TIME)
+
+
 def test_steps_fall_where_many_nodes_make_each_dearer() -> None:
-    def times(nodes: int, dispatch: str) -> float:
+    def times(nodes: int, dispatch: str, objective: str = "time") -> float:
         problem = random_problem(3, experts=64, gpus=4 * nodes, gpus_per_node=4, slots_per_gpu=24 // nodes)
-        coarse = node_level(replace(problem, dispatch=dispatch))
+        coarse = node_level(replace(problem, dispatch=dispatch, objective=objective))
         return steps_ratio(coarse, SetRows.of(problem.sets, problem.experts, problem.windows))
 
     # Homes of 8 nodes that dispatch each in its own way are 64 cells, of 4 nodes 16; alike they are 8 and 4.
     assert times(8, "nearest") == pytest.approx(times(8, "even") / 2**0.5)
     assert times(4, "nearest") == times(4, "even") == times(8, "even")
+    # Of bytes, too, whatever the token sets.
+    assert times(8, "nearest", "traffic") == pytest.approx(0.5**0.5)
+    assert times(4, "nearest", "traffic") == 1.0
 
 
 def test_redirected_dispatch_beats_fair_shares() -> None:
