@@ -61,6 +61,7 @@ def plan_layers(
     on_layer: Callable[[int], None] | None = None,
     floor: bool = True,
     backend: Backend | None = None,
+    certify: bool = True,
 ) -> tuple[LayerAnswer, ...]:
     """Places every layer; the same answer for any number of workers and on every backend.
 
@@ -71,6 +72,7 @@ def plan_layers(
         floor: whether solved layers keep the balance floor (see `balance_floor`). Of baselines only the dispatch does,
             where bytes alone count ("traffic").
         backend: what workers are (solvers.parallel); None: processes, but threads where little is to do.
+        certify: whether answers carry the best bound known, else one that takes no time, as who only compares needs.
 
     Raises:
         InfeasibleError: a layer is proven to have no answer. NothingFoundError: none was found.
@@ -87,7 +89,7 @@ def plan_layers(
     workers = max(1, workers)
     floor = floor and strategy not in BASELINES
     tasks = [
-        _Task(i, problem, strategy, carry(stop), seeds[i], floor, -(-(len(problems) - i) // workers))
+        _Task(i, problem, strategy, carry(stop), seeds[i], floor, certify, -(-(len(problems) - i) // workers))
         for i, problem in enumerate(problems)
     ]
     if backend is None:
@@ -109,6 +111,7 @@ class _Task:
     stop: Carried
     seed: int
     floor: bool
+    certify: bool
     rounds: int
 
 
@@ -119,7 +122,7 @@ def _plan_layer(task: _Task) -> LayerAnswer:
     solver = get_solver(task.strategy)
     target = balance_floor(task.problem) if task.floor else task.problem
     if target is task.problem or target.max_load is None:
-        return _answer(task.index, task.problem, solver.solve(target, stop, task.seed), proves=True)
+        return _answer(task, solver.solve(target, stop, task.seed), proves=True)
     # Scored once: what a solver must be no worse than, and what may raise the floor.
     baselines = baseline_candidates(task.problem)
 
@@ -129,7 +132,7 @@ def _plan_layer(task: _Task) -> LayerAnswer:
             found = solver.solve_against(posed, baselines, stop, task.seed)
         else:
             found = solver.solve(posed, stop, task.seed)
-        return _answer(task.index, task.problem, found, proves=False)
+        return _answer(task, found, proves=False)
 
     answer = within(target.max_load)
     # A load balancer's placement over the floor may take less time than anything under it; then that one counts.
@@ -137,7 +140,8 @@ def _plan_layer(task: _Task) -> LayerAnswer:
     return answer if needed is None else within(needed)
 
 
-def _answer(index: int, problem: LayerProblem, found: Result, proves: bool) -> LayerAnswer:
+def _answer(task: _Task, found: Result, proves: bool) -> LayerAnswer:
+    index, problem = task.index, task.problem
     if found.status is Status.INFEASIBLE:
         raise InfeasibleError(f"layer {index}: no placement satisfies its constraints ({'; '.join(found.notes)})")
     if found.slots is None:
@@ -149,7 +153,7 @@ def _answer(index: int, problem: LayerProblem, found: Result, proves: bool) -> L
     if fractions is None:
         fractions = fractions_for(problem, found.slots)
     score = score_layer(problem, found.slots, fractions)
-    bound = layer_bound(problem, score.objective)
+    bound = layer_bound(problem, score.objective, quick=not task.certify, effort=task.stop.work)
     value, source = bound.value, bound.source
     # A solver's bound for the problem with the balance floor, or with another policy, says nothing of this one.
     comparable = proves and (problem.dispatch == "even" or problem.usable_slots == problem.experts)

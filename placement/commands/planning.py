@@ -208,7 +208,9 @@ def solve_baselines(
     answers = {}
     for name in BASELINES:
         progress.stage(f"placing experts: {name}", len(problems))
-        answers[name] = _solve(problems, name, Stop(options.work), options, progress)
+        # Of the others only what they reach is shown.
+        own = name == options.strategy
+        answers[name] = _solve(problems, name, Stop(options.work), options, progress, certify=own)
     return answers
 
 
@@ -225,7 +227,12 @@ def _solve_all(
 
 
 def _solve(
-    problems: tuple[LayerProblem, ...], strategy: str, stop: Stop, options: SolveOptions, progress: Progress
+    problems: tuple[LayerProblem, ...],
+    strategy: str,
+    stop: Stop,
+    options: SolveOptions,
+    progress: Progress,
+    certify: bool = True,
 ) -> tuple[LayerAnswer, ...]:
     try:
         return plan_layers(
@@ -237,6 +244,7 @@ def _solve(
             progress.advance,
             options.balance_floor,
             options.backend,
+            certify,
         )
     except UnsupportedError as error:
         raise InputError("--strategy", strategy, str(error), "choose another strategy, such as auto") from None
@@ -263,7 +271,7 @@ def _within_objectives(
         return split
     problems = layer_problems(scenario, split, phase, routing.solved_on)
     progress.stage("fitting the batch to the routing", len(problems))
-    balancer = _solve(problems, "eplb", Stop(options.work, stop.deadline), options, progress)
+    balancer = _solve(problems, "eplb", Stop(options.work, stop.deadline), options, progress, certify=False)
     placement = Placement(tuple(a.slots for a in balancer), tuple(a.fractions for a in balancer))
     seconds = Assessor(scenario, split, phase, routing.judged_on).seconds(placement)
     model = ServingModel(scenario, workload, split, moe_times(seconds))

@@ -21,7 +21,7 @@ class Bound:
     source: str
 
 
-def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool = False) -> Bound:
+def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool = False, effort: float = 1.0) -> Bound:
     """A lower bound on the objective of every placement and dispatch that the problem allows.
 
     Work and links are bounded apart (solvers.bounds.work, solvers.bounds.links) in every window, and add up as the
@@ -31,19 +31,20 @@ def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool =
     Args:
         known: the objective of an answer at hand; work stops once the bound is within CLOSE of it, relatively.
         quick: only what is counted in closed form: mean and slot bounds of the work, slots that a token needs.
+        effort: of the co-location bound; 1 is the default.
     """
     if problem.objective == "load":
         work = work_bounds(problem, known, packing=not quick)
         return Bound(tail_mean(work.values, problem.window_weight, problem.tail), work.source)
     reach = counted_reach(problem)
     if problem.objective == "traffic":
-        return _traffic_bound(problem, reach, known, quick)
+        return _traffic_bound(problem, reach, known, None if quick else effort)
     moved = moved_seconds(problem, link_seconds(problem, problem.load, reach))
     work = work_bounds(problem, packing=False)
     best = Bound(_joined(problem, moved, work.values), _source(problem, work.source, "messages"))
     if quick or _near(best, known):
         return best
-    together = colocation_reach(problem, reach)
+    together = colocation_reach(problem, reach, effort)
     mean = problem.mean_load[None, :]
     mean_moved = moved_seconds(problem, link_seconds(problem, mean, together))
     least = float(moved.min()) if together == reach else float(max(moved.min(), mean_moved[0]))
@@ -61,15 +62,15 @@ def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool =
     return best
 
 
-def _traffic_bound(problem: LayerProblem, reach: Reach, known: float | None, quick: bool) -> Bound:
-    """Of the bytes per token: the slots that its experts need in each window, then co-location in the windows' mean."""
+def _traffic_bound(problem: LayerProblem, reach: Reach, known: float | None, effort: float | None) -> Bound:
+    """Of the bytes per token: the slots that its experts need in each window; with effort co-location in their mean."""
     rates = problem.rates
     each = (rates.dispatch_bytes + rates.combine_bytes) / float(problem.home_tokens.sum()) * (1 - 1e-12)
     counted = each * crossing(problem, problem.load, reach)
     best = Bound(tail_mean(counted, problem.window_weight, problem.tail), "messages")
-    if quick or _near(best, known):
+    if effort is None or _near(best, known):
         return best
-    together = colocation_reach(problem, reach)
+    together = colocation_reach(problem, reach, effort)
     value = each * float(crossing(problem, problem.mean_load[None, :], together)[0])
     return Bound(value, "co-location") if value > best.value else best
 

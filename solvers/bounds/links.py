@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,12 +36,14 @@ def counted_reach(problem: LayerProblem) -> Reach:
     return Reach(nodes, gpus, nodes - 1, gpus - 1)
 
 
-def colocation_reach(problem: LayerProblem, reach: Reach) -> Reach:
+def colocation_reach(problem: LayerProblem, reach: Reach, effort: float = 1.0) -> Reach:
     """`reach` with the co-location bound of the window mean where messages are counted that way, else as it is.
 
     Where homes dispatch apart (`nearest`, `planned` with copies), each home's choice of copies is a placement of its
-    own, and its home is one more expert of every token, whose bin is the home's: what the token reaches beside that
-    bin is remote.
+    own (solvers.bounds.homes).
+
+    Args:
+        effort: 1 is the default.
     """
     rule, topology = effective_rule(problem), problem.topology
     if problem.sets is None or rule == "per_expert" or topology.gpus == 1:
@@ -49,29 +51,23 @@ def colocation_reach(problem: LayerProblem, reach: Reach) -> Reach:
     if problem.experts > MOST_EXPERTS or problem.sets.ids.size > MOST_IDS:
         return reach
     from solvers.bounds.colocation import distinct_bins
+    from solvers.bounds.homes import remote_bins
+    from solvers.bounds.partitions import cut_sets
 
-    ids = problem.sets.ids.astype(np.int64)
     weight = np.asarray(problem.window_weight @ problem.sets.weight)
+    ids, weight = cut_sets(problem.sets.ids.astype(np.int64), weight, problem.mean_load)
     single = even_split(problem)
     by_node = topology.nodes > 1 and (rule == "per_node" or not single)
     bins = topology.nodes if by_node else topology.gpus
     most = _most_on(problem, topology.gpus_per_node if by_node else 1)
     if single:
-        found = distinct_bins(ids, weight, problem.experts, bins, most)
-    else:
-        home = np.full((len(ids), 1), problem.experts, dtype=np.int64)
-        wide = np.concatenate([ids, home], axis=1)
-        found = distinct_bins(wide, weight, problem.experts + 1, bins, most + 1)
-    nodes, gpus, remote_nodes, remote_gpus = reach.nodes, reach.gpus, reach.remote_nodes, reach.remote_gpus
-    if by_node and single:
-        nodes = max(nodes, found)
-    elif single:
-        gpus = max(gpus, found)
-    elif by_node:
-        remote_nodes = max(remote_nodes, found - 1)
-    else:
-        remote_gpus = max(remote_gpus, found - 1)
-    return Reach(nodes, gpus, remote_nodes, remote_gpus)
+        found = distinct_bins(ids, weight, problem.experts, bins, most, effort)
+        return replace(reach, nodes=max(reach.nodes, found)) if by_node else replace(reach, gpus=max(reach.gpus, found))
+    homes = problem.homes.reshape(bins, -1).sum(axis=1)
+    found = remote_bins(ids, weight, problem.experts, homes, most, effort)
+    if by_node:
+        return replace(reach, remote_nodes=max(reach.remote_nodes, found))
+    return replace(reach, remote_gpus=max(reach.remote_gpus, found))
 
 
 def _most_on(problem: LayerProblem, gpus: int) -> int:

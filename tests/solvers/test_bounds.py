@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from placement.cost.moe_layer import score_layer
 from placement.problem import LayerProblem, Topology
 from placement.verify import check_layer
-from solvers.bounds import Bound, layer_bound, link_bound, work_bound
-from solvers.bounds.colocation import distinct_bins, fewest_pairs_hull
+from solvers.bounds import Bound, layer_bound, work_bound
 from solvers.bounds.game import IMPOSSIBLE, impossible
 from solvers.bounds.work import CLOSE, copy_costs, work_bounds
 from solvers.dispatch import plan_fractions
@@ -232,66 +231,6 @@ def test_unequal_gpus_and_tails_keep_the_bound_valid() -> None:
             slots = np.concatenate(held)
             if set(range(5)) <= set(slots.tolist()):
                 assert bound <= score_layer(problem, slots).objective * (1 + 1e-9)
-
-
-@pytest.mark.parametrize("k", [2, 3, 4, 6, 8])
-def test_pairs_hull_lies_below_every_partition(k: int) -> None:
-    """Clusters against pairs, for every partition of k into sizes; each line touches two of them."""
-
-    def sizes(left: int, most: int):
-        if left == 0:
-            yield ()
-        for part in range(min(left, most), 0, -1):
-            for rest in sizes(left - part, part):
-                yield (part, *rest)
-
-    value, fall = fewest_pairs_hull(k, k)
-    points = [(len(p), sum(a * (a - 1) / 2 for a in p)) for p in sizes(k, k)]
-    for v, f in zip(value[1:], fall[1:], strict=True):
-        slack = [clusters - (v - f * pairs) for clusters, pairs in points]
-        assert min(slack) >= -1e-9
-        assert sum(abs(s) < 1e-9 for s in slack) >= 2
-    assert value[0] == 1.0
-
-
-def test_colocation_bound_is_exact_on_symmetric_and_on_separable_routing() -> None:
-    """All pairs alike: every placement is as good. Four closed topics on four nodes: one node per token."""
-    experts, bins, most = 12, 3, 4
-    pairs = np.array([(a, b) for a in range(experts) for b in range(a + 1, experts)])
-    alike = distinct_bins(pairs, np.full(len(pairs), 1 / len(pairs)), experts, bins, most)
-    assert alike == pytest.approx(2 - (most - 1) / (experts - 1), abs=1e-3)
-    assert alike <= 2 - (most - 1) / (experts - 1) + 1e-9
-    topics = np.arange(experts).reshape(bins, most)[:, :3]
-    assert distinct_bins(topics, np.full(3, 1 / 3), experts, bins, most) == pytest.approx(1.0, abs=1e-9)
-
-
-def test_colocation_bound_is_stronger_than_counting_and_below_every_placement() -> None:
-    """One copy each, 16 experts on 4 nodes: the best of many searched placements is above it, 5% more is too much."""
-    gains, tight = [], 0
-    for seed in range(4):
-        problem = random_problem(seed, 16, 4, 1, 4, k=4, tokens=300)
-        ids, weight = problem.sets.ids.astype(np.int64), problem.sets.weight[0]
-        bound = distinct_bins(ids, weight, 16, 4, 4)
-        answer = plan_layers([problem], "search", Stop(work=0.3), seed, floor=False)[0]
-        assert 1.0 < bound <= answer.score.nodes_per_token
-        gains.append(link_bound(problem))
-        tight += bound * 1.25 > answer.score.nodes_per_token
-        assert answer.score.objective >= layer_bound(problem).value > layer_bound(problem, quick=True).value
-    assert tight >= 2
-
-
-def test_remote_nodes_of_planned_copies_are_bounded_by_the_home_as_an_expert() -> None:
-    """Any fractions: remote nodes per token stay above the bound that link_bound stands on."""
-    rng = np.random.default_rng(3)
-    for seed in range(5):
-        problem = random_problem(seed, 12, 4, 1, 4, k=4, tokens=200, dispatch="planned")
-        ids = problem.sets.ids.astype(np.int64)
-        home = np.full((len(ids), 1), 12)
-        remote = distinct_bins(np.hstack([ids, home]), problem.sets.weight[0], 13, 4, 5) - 1
-        for slots in sampled(problem, rng, 6):
-            for shares in (random_fractions(problem, slots, rng), plan_fractions(problem, slots)):
-                assert score_layer(problem, slots, shares).remote_nodes_per_token >= remote - 1e-9
-        assert remote > 0
 
 
 def test_bound_of_several_windows_and_tail() -> None:

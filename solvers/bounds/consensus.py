@@ -1,0 +1,87 @@
+"""The alternating direction method of multipliers that bounds what tokens reach, whatever relaxes the placements.
+
+Tokens and a relaxation of the placements have copies of shared variables and pay for the distance (Boyd et al. 2011;
+with tokens as the factors of a decomposition, Martins et al. 2015). The prices that come of it prove a bound, however
+far they are from the best: the tokens' minimum at their prices, and the relaxation's at what is left.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from solvers.bounds.partitions import Floats, Tokens, approach, proven
+
+#: Penalty of half a squared distance from the shared variables, in bins.
+PENALTY = 0.4
+#: Partitions that a token's point may take in per step, the first time and later.
+FIRST_ROUNDS, ROUNDS = 6, 3
+#: Sets that move in one step, and the most parts that they are cut into.
+BLOCK, BLOCKS = 2048, 8
+#: How often a proven value is taken, and the gain, relative, below which the method ends.
+EVERY, ENOUGH = 10, 1e-3
+#: Elementary steps by default over the experts squared, about a nanosecond each: a search takes longer, too. Least and
+#: most steps of the method.
+BUDGET, LEAST_STEPS, MOST_STEPS = 2.5e4, 16, 400
+#: Elementary steps of a token's point beside the subsets that `cheapest` goes through, and of an eigenvalue.
+BESIDE, EIGENVALUE = 400, 2
+
+
+class Relaxation(Protocol):
+    """A convex set that holds the shared variables of every placement; keeps the state of the method."""
+
+    @property
+    def spectra(self) -> tuple[int, ...]:
+        """Sizes of the matrices whose eigenvalues a step takes."""
+        ...
+
+    def start(self) -> Floats:
+        """[variables] a first guess."""
+        ...
+
+    def agree(self, shared: Floats, pull: Floats, weight: Floats) -> Floats:
+        """A step towards the set: [variables] between what the tokens ask for and what the set does.
+
+        Args:
+            shared: [variables] now. pull, weight: [variables] what tokens ask for times their weight, and that weight.
+        """
+        ...
+
+    def least(self, slope: Floats, penalty: float) -> float:
+        """A proven lower bound on the minimum of <slope, shared> over the set, by the prices times `penalty`."""
+        ...
+
+
+def least_reached(tokens: Tokens, relaxation: Relaxation, effort: float = 1.0) -> float:
+    """A lower bound on the mean bins that tokens reach, over all placements: the largest that was proven.
+
+    Args:
+        effort: 1 is the default.
+    """
+    shared = relaxation.start()
+    weight, pull, slope = np.zeros_like(shared), np.zeros_like(shared), np.zeros_like(shared)
+    np.add.at(weight, tokens.variable, tokens.weight[:, None])
+    sets = len(tokens.weight)
+    stride = min(BLOCKS, -(-sets // BLOCK))
+    best = -np.inf
+    steps = _steps(tokens, relaxation, stride, effort)
+    for step in range(steps):
+        rounds = FIRST_ROUNDS if step < stride else ROUNDS
+        approach(tokens, step % stride, stride, shared, PENALTY, rounds, pull)
+        shared = relaxation.agree(shared, pull, weight)
+        if (step + 1) % EVERY == 0 or step + 1 == steps:
+            value = float(proven(tokens, PENALTY, slope)) + relaxation.least(-slope, PENALTY)
+            if value <= best + ENOUGH * abs(best) and step + 1 >= LEAST_STEPS * stride:
+                return max(best, value)
+            best = max(best, value)
+    return best
+
+
+def _steps(tokens: Tokens, relaxation: Relaxation, stride: int, effort: float) -> int:
+    """Steps of the method that the budget pays for."""
+    subsets = 3 ** (tokens.experts if tokens.home else tokens.experts - 1) / 2
+    points = len(tokens.weight) / stride * ROUNDS * (subsets + BESIDE)
+    spectra = EIGENVALUE * sum(size**3 for size in relaxation.spectra)
+    budget = effort * BUDGET * max(relaxation.spectra) ** 2
+    return int(np.clip(budget / (points + spectra), LEAST_STEPS, MOST_STEPS * max(1.0, effort)))

@@ -1,0 +1,174 @@
+"""A lower bound on how many bins beside its home a token reaches, where homes dispatch apart to copies of their own.
+
+Each home's choice of copies is a placement of its own: what its bin holds is served there (it would reach as many
+other bins or more elsewhere), the rest in the bins of others. Over homes and draws let l[e] be the chance that expert
+e is served at home, L[e, f] that e and f both are, and R[e, f] that they are served in one bin that is not the home.
+With C the experts that a bin holds, and every bin filled up, which makes nothing remote:
+
+    (1, l; l, L)  the mean of s s' with s = (1, home's experts): positive semidefinite, and (C, -1, ..., -1) is in its
+                  null space, so that l sums to C and L[e, .] to C l[e];
+    R             the mean of sums of p p' over the other bins: positive semidefinite, rank bins - 1, eigenvalues of at
+                  most C, 1 - l on its diagonal, rows that sum to at most C (1 - l);
+    l[e] >= the least share of a home, since every expert is somewhere;
+    R <= r L      with r the largest (1 - share) / share of a home: experts that share a bin share it for its own home.
+
+It is the relaxation of solvers.bounds.colocation, lifted by the home's bin. Tokens come in by features of both kinds
+(solvers.bounds.partitions). What is returned does not rest on convergence here either: prices of the tokens' features,
+of both spectral sets, of rows and of R <= r L leave minima in closed form.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from placement.problem import FloatArray, IntArray
+from solvers.bounds.consensus import least_reached
+from solvers.bounds.partitions import Floats, new_tokens
+from solvers.bounds.symmetric import (
+    ROUNDING,
+    cone,
+    largest_inner,
+    moved_over,
+    pair_count,
+    pair_places,
+    row_step,
+    to_matrix,
+    to_pairs,
+    without,
+)
+
+
+def remote_bins(
+    ids: IntArray, weight: FloatArray, experts: int, homes: FloatArray, most: int, effort: float = 1.0
+) -> float:
+    """A lower bound on the mean number of bins other than its home that a token reaches.
+
+    Args:
+        ids: [sets, k] experts, k at most MOST_IN_SET. weight: [sets] share of the tokens; sums to 1. experts: how many.
+        homes: [bins] share of the tokens whose home a bin is; sums to 1. most: experts that one bin can hold.
+        effort: 1 is the default.
+    """
+    k, count = ids.shape[1], pair_count(experts)
+    if len(homes) == 1 or most >= experts:
+        return 0.0
+    place = pair_places(experts)
+    pairs = [place[ids[:, i], ids[:, j]] for i in range(k) for j in range(i)]
+    alone = [2 * count + ids[:, i] for i in range(k)]
+    variable = np.stack([*pairs, *(count + column for column in pairs), *alone], axis=1)
+    tokens = new_tokens(variable, weight, k, True, most)
+    penalty = max(1, len(pairs)) / count
+    relaxation = Homes(experts, homes, most, penalty, 2 * k / experts / penalty)
+    return max(0.0, least_reached(tokens, relaxation, effort))
+
+
+class Homes:
+    """The chances R, L and l in one vector, with the state of the method of multipliers (solvers.bounds.consensus)."""
+
+    def __init__(self, experts: int, homes: FloatArray, most: int, penalty: float, alone: float) -> None:
+        """A state without prices.
+
+        Args:
+            penalty: of a squared distance from the spectral sets, over that of the tokens. alone: weight of l in that
+                distance, which many more tokens hold on to than to a pair.
+        """
+        self.experts, self.bins, self.most, self.penalty, self.alone = experts, len(homes), most, penalty, alone
+        self.spectra = (experts + 1, experts)
+        self._low = max(0.0, float(homes.min()))
+        self._ratio = (1.0 - self._low) / self._low if self._low > 0 else np.inf
+        # s is scaled by `_root` in its first entry, which weighs l and keeps the cone.
+        self._root = float(np.sqrt(alone))
+        null = np.concatenate([[most / self._root], -np.ones(experts)])
+        self._null = null / np.linalg.norm(null)
+        self._home_price, self._away_price = np.zeros((experts + 1, experts + 1)), np.zeros((experts, experts))
+        self._ratio_price, self._row_price = np.zeros(pair_count(experts)), np.zeros(experts)
+
+    def start(self) -> Floats:
+        share, both, count = self.most / self.experts, (self.most - 1) / (self.experts - 1), pair_count(self.experts)
+        away, near = np.full(count, (1 - share) * both), np.full(count, share * both)
+        return np.concatenate([away, near, np.full(self.experts, share)])
+
+    def agree(self, shared: Floats, pull: Floats, weight: Floats) -> Floats:
+        away, near, at_home = self._parts(shared)
+        pull_away, pull_near, pull_home = self._parts(pull)
+        weight_away, weight_near, weight_home = self._parts(weight)
+        home, elsewhere = self._home_step(near, at_home), self._away_step(away, at_home)
+        row = self._row_step(away, at_home)
+        c = self.penalty
+        strong_away, strong_near = 4 * c + weight_away, 2 * c + weight_near
+        asked = 2 * to_pairs(elsewhere) + 2 * away + to_pairs(row[:, None] + row[None, :])
+        away = (c * asked + pull_away) / strong_away
+        near = (2 * c * to_pairs(home[1:, 1:]) + pull_near) / strong_near
+        away, near = self._ratio_step(away, near, strong_away, strong_near)
+        # l is in the first row and column of one matrix, on both diagonals, and in its row.
+        asked = 2 * self._root * home[0, 1:] + np.diag(home)[1:] + 1.0 - np.diag(elsewhere)
+        asked += at_home + (self.most - 1) * row
+        at_home = (c * asked + pull_home) / ((2 * self.alone + 3) * c + weight_home)
+        return np.concatenate([np.clip(away, 0.0, 1.0), np.clip(near, 0.0, 1.0), np.clip(at_home, self._low, 1.0)])
+
+    def _parts(self, vector: Floats) -> tuple[Floats, Floats, Floats]:
+        """R, L and l."""
+        count = pair_count(self.experts)
+        return vector[:count], vector[count : 2 * count], vector[2 * count :]
+
+    def _home_step(self, near: Floats, at_home: Floats) -> Floats:
+        """What the spectral set of L and l asks for; its prices are brought up to date."""
+        matrix = np.empty_like(self._home_price)
+        matrix[0, 0], matrix[0, 1:], matrix[1:, 0] = self.alone, self._root * at_home, self._root * at_home
+        matrix[1:, 1:] = to_matrix(near, at_home)
+        found = cone(without(matrix - self._home_price, self._null), self.alone + self.most)
+        self._home_price += found - matrix
+        return found + self._home_price
+
+    def _away_step(self, away: Floats, at_home: Floats) -> Floats:
+        """What the spectral set of R asks for; its prices are brought up to date."""
+        matrix = to_matrix(away, 1.0 - at_home)
+        found = cone(matrix - self._away_price, self.most)
+        self._away_price += found - matrix
+        return found + self._away_price
+
+    def _row_step(self, away: Floats, at_home: Floats) -> Floats:
+        """[experts] what rows ask for beside what is: sum of R[e, f] over f != e + (C - 1) l[e] is at most C - 1."""
+        most = self.most - 1
+        over = to_matrix(away, 0.0).sum(axis=1) - most * (1.0 - at_home)
+        self._row_price, asked = row_step(self._row_price, over, self.experts - 1 + most**2)
+        return asked
+
+    def _ratio_step(
+        self, away: Floats, near: Floats, strong_away: Floats, strong_near: Floats
+    ) -> tuple[Floats, Floats]:
+        """The nearest R and L with R <= ratio * L; the prices are the multipliers of it."""
+        if np.isinf(self._ratio):
+            return away, near
+        line = (strong_near * near + self._ratio * strong_away * away) / (strong_near + self._ratio**2 * strong_away)
+        over = away > self._ratio * near
+        self._ratio_price = np.where(over, strong_away * (away - self._ratio * line), 0.0)
+        return np.where(over, self._ratio * line, away), np.where(over, line, near)
+
+    def least(self, slope: Floats, penalty: float) -> float:
+        experts, most = self.experts, self.most
+        scale = -0.5 * penalty * self.penalty
+        y_home, y_away = (
+            scale * (self._home_price + self._home_price.T),
+            scale * (self._away_price + self._away_price.T),
+        )
+        slope_away, slope_near, slope_home = self._parts(slope)
+        ratio_price = penalty * self._ratio_price
+        if np.isfinite(self._ratio):
+            slope_away, slope_near = slope_away + ratio_price, slope_near - self._ratio * ratio_price
+        away, near = y_away + to_matrix(0.5 * slope_away, np.inf), y_home[1:, 1:] + to_matrix(0.5 * slope_near, np.inf)
+        # A pair counts half in either row, and may be shared out otherwise: by what the rows' own prices are.
+        away += penalty * self.penalty * moved_over(self._row_price)
+        # An expert away shares its bin with at most C - 1 others, one at home with just so many.
+        if_away = np.minimum(np.sort(away, axis=1)[:, : most - 1], 0.0).sum(axis=1) + np.diag(y_away)
+        if_home = np.sort(near, axis=1)[:, : most - 1].sum(axis=1) + np.diag(y_home)[1:]
+        if_home += 2 * self._root * y_home[0, 1:] + slope_home
+        gain = np.sort(if_home - if_away)
+        left = 1.0 - self._low
+        share = np.clip(most - experts * self._low - left * np.arange(experts), 0.0, left)
+        box = float(self.alone * y_home[0, 0] + if_away.sum() + self._low * gain.sum() + gain @ share)
+        top = largest_inner(without(y_home, self._null), 1, self.alone + most, self.alone + most)
+        top += largest_inner(y_away, self.bins - 1, most, experts - most)
+        largest = np.abs(y_home).max() + np.abs(y_away).max() + np.abs(slope_away).max() + np.abs(slope_near).max()
+        largest += np.abs(slope_home).max()
+        largest += penalty * self.penalty * self._row_price.max()
+        return box - top - ROUNDING * float(largest) * (1 + self._root) * experts * (most + self.alone)

@@ -1,0 +1,294 @@
+"""Tokens as points of the partition polytope: what a token reaches, as a function of which of its experts share a bin.
+
+In every draw the k experts of a token fall into bins, that is into a partition of them. Its features say which pairs
+share a bin; where homes dispatch apart, which pairs share one away from the home, which share the home's, and which
+experts are at home. The means of the features over all draws lie in the hull of all partitions, and what the token
+reaches, in the mean, is at least the lower hull of (features, bins) there. By duality,
+
+    mean bins >= min over partitions P of (bins of P + <prices, features of P>) - <prices, mean features>
+
+for any prices. The minimum is exact: by dynamic programming over subsets, a bin at a time.
+
+`approach` is the tokens' part of a step of the method of multipliers (solvers.bounds.consensus): towards the point of
+the hull that is nearest to a target, its bins counted, by pairwise steps of the method of Frank and Wolfe
+(Lacoste-Julien and Jaggi 2015). A point is kept as a mixture of partitions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: Most experts of a set: with a home and so many experts the features of a partition fill a word of 64 bits.
+MOST_IN_SET = 8
+#: Most partitions that one token's point is a mixture of.
+MIXED = 40
+#: Steps among the partitions of a mixture after each that may take one in.
+SETTLE = 3
+#: A point this near the best, in bins, is near enough.
+NEAR = 1e-3
+
+
+class Tokens(NamedTuple):
+    """Sets of experts, their points in the hull and the prices of their features.
+
+    Attributes:
+        variable: [sets, features] shared variable of each feature. weight: [sets] share of the tokens; sums to 1.
+        experts: of a set. home: whether a bin is the home's, which is not counted. most: experts that a bin holds.
+        point, price: [sets, features] point in the hull, scaled price (over the penalty).
+        held: [sets, MIXED] features of the partitions mixed, as bits. bins, share: their bins and shares.
+        mixed: [sets] how many.
+    """
+
+    variable: Ints
+    weight: Floats
+    experts: int
+    home: bool
+    most: int
+    point: Floats
+    price: Floats
+    held: NDArray[np.uint64]
+    bins: Floats
+    share: Floats
+    mixed: Ints
+
+
+def cut_sets(ids: Ints, weight: Floats, load: Floats) -> tuple[Ints, Floats]:
+    """Sets of at most MOST_IN_SET experts: the most loaded ones of larger sets, which reach no more bins than all.
+
+    Args:
+        ids: [sets, k] experts. weight: [sets]. load: [experts].
+    """
+    if ids.shape[1] <= MOST_IN_SET:
+        return ids, weight
+    order = np.argsort(-load[ids], axis=1, kind="stable")[:, :MOST_IN_SET]
+    kept, inverse = np.unique(np.sort(np.take_along_axis(ids, order, axis=1), axis=1), axis=0, return_inverse=True)
+    return kept, np.asarray(np.bincount(inverse.ravel(), weights=weight, minlength=len(kept)), dtype=np.float64)
+
+
+def feature_count(experts: int, home: bool) -> int:
+    """Features of a partition: its pairs; with a home, pairs elsewhere, pairs at home and experts at home."""
+    pairs = experts * (experts - 1) // 2
+    return 2 * pairs + experts if home else pairs
+
+
+def new_tokens(variable: Ints, weight: Floats, experts: int, home: bool, most: int) -> Tokens:
+    """Tokens at prices of 0, each a single partition: every expert in a bin of its own.
+
+    Args:
+        variable: [sets, features], in the order of `feature_count`; pairs (i, j) with j < i by i, then j.
+    """
+    shape = variable.shape
+    bins, share = np.zeros((len(variable), MIXED)), np.zeros((len(variable), MIXED))
+    bins[:, 0], share[:, 0] = experts, 1.0
+    return Tokens(
+        variable, weight, experts, home, most, np.zeros(shape), np.zeros(shape),
+        np.zeros((len(variable), MIXED), dtype=np.uint64), bins, share, np.ones(len(variable), dtype=np.int64),
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _wholes(price: Floats, first: int, start: float, experts: int, most: int, inner: Floats, whole: Floats) -> None:
+    """whole[S] = start + prices of the pairs in S, from price[first] on; infinite for more than `most` experts."""
+    whole[0] = start
+    q = first
+    for i in range(experts):
+        size = 1 << i
+        inner[0] = 0.0
+        for j in range(i):
+            for s in range(1 << j):
+                inner[s + (1 << j)] = inner[s] + price[q]
+            q += 1
+        for s in range(size):
+            whole[s + size] = whole[s] + inner[s]
+    if most < experts:
+        for s in range(1 << experts):
+            bits, count = s, 0
+            while bits:
+                bits &= bits - 1
+                count += 1
+            if count > most:
+                whole[s] = np.inf
+
+
+@njit(cache=True, nogil=True)
+def _pairs_of(subset: int, first: int, experts: int) -> np.uint64:
+    """Features of the pairs in a subset, as bits."""
+    out, q = np.uint64(0), first
+    for i in range(experts):
+        for j in range(i):
+            if (subset >> i) & (subset >> j) & 1:
+                out |= np.uint64(1) << np.uint64(q)
+            q += 1
+    return out
+
+
+@njit(cache=True, nogil=True)
+def cheapest(
+    price: Floats, experts: int, home: bool, most: int, scratch: Floats, cut: Ints
+) -> tuple[float, np.uint64, float]:
+    """min over partitions of bins + <price, features>; the features of the best one, as bits; its bins.
+
+    Args:
+        price: [features]. scratch: [4, 2 ** experts]. cut: [2 ** experts].
+    """
+    full = (1 << experts) - 1
+    pairs = experts * (experts - 1) // 2
+    inner, whole, best, at_home = scratch[0], scratch[1], scratch[2], scratch[3]
+    _wholes(price, 0, 1.0, experts, most, inner, whole)
+    best[0] = 0.0
+    # best[S]: S in bins of its own; the bin of its lowest expert is chosen first. Without a home only sets without
+    # expert 0, and the whole, are asked for.
+    for s in range(1, full + 1):
+        low = s & -s
+        if low == 1 and not home and s != full:
+            continue
+        rest = s ^ low
+        part, least, arg = rest, np.inf, 0
+        while True:
+            v = whole[part | low] + best[rest ^ part]
+            if v < least:
+                least, arg = v, part
+            if part == 0:
+                break
+            part = (part - 1) & rest
+        best[s], cut[s] = least, arg | low
+    left, value, held, bins = full, best[full], np.uint64(0), 0.0
+    if home:
+        _wholes(price, pairs, 0.0, experts, most, inner, at_home)
+        for i in range(experts):
+            for s in range(1 << i):
+                # Sets whose highest expert is i: those below have had their own experts' prices added.
+                inner[s + (1 << i)] = price[2 * pairs + i] + (inner[s] if s else 0.0)
+        chosen = 0
+        for s in range(1, full + 1):
+            v = at_home[s] + inner[s] + best[full ^ s]
+            if v < value:
+                value, chosen = v, s
+        left = full ^ chosen
+        if chosen:
+            held = _pairs_of(chosen, pairs, experts)
+            for i in range(experts):
+                if (chosen >> i) & 1:
+                    held |= np.uint64(1) << np.uint64(2 * pairs + i)
+    while left:
+        held |= _pairs_of(cut[left], 0, experts)
+        left ^= cut[left]
+        bins += 1.0
+    return value, held, bins
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _ones(word: np.uint64) -> np.int64:
+    """Bits that are set."""
+    word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _along(held: np.uint64, price: Floats) -> float:
+    """<price, features>."""
+    total = 0.0
+    while held:
+        rest = held & (held - np.uint64(1))
+        total += price[_ones((held ^ rest) - np.uint64(1))]
+        held = rest
+    return total
+
+
+@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+def _shift(point: Floats, held: np.uint64, by: float) -> None:
+    """Adds `by` to each feature held."""
+    while held:
+        rest = held & (held - np.uint64(1))
+        point[_ones((held ^ rest) - np.uint64(1))] += by
+        held = rest
+
+
+@njit(cache=True, nogil=True)
+def approach(t: Tokens, first: int, stride: int, shared: Floats, penalty: float, rounds: int, pull: Floats) -> None:
+    """Moves points nearer to their shared variables, prices the rest, and says what tokens ask of the variables.
+
+    Args:
+        first, stride: the sets first, first + stride, and so on. shared: [variables].
+        penalty: of half a squared distance, in bins.
+        rounds: partitions that a point may take in. pull: [variables] point + scaled price, summed over all sets by
+            weight; kept up to date.
+    """
+    features = t.variable.shape[1]
+    experts, home, most = t.experts, t.home, t.most
+    scratch, cut = np.empty((4, 1 << experts)), np.empty(1 << experts, dtype=np.int64)
+    slope, value = np.empty(features), np.empty(MIXED)
+    for s in range(first, len(t.weight), stride):
+        variable, point, price, weight = t.variable[s], t.point[s], t.price[s], t.weight[s]
+        held, bins, share, mixed = t.held[s], t.bins[s], t.share[s], t.mixed[s]
+        for q in range(features):
+            pull[variable[q]] -= weight * (point[q] + price[q])
+            slope[q] = penalty * (point[q] - shared[variable[q]] + price[q])
+        for a in range(mixed):
+            value[a] = bins[a] + _along(held[a], slope)
+        for r in range(rounds * (1 + SETTLE)):
+            worst, known = 0, 0
+            for a in range(1, mixed):
+                if value[a] > value[worst]:
+                    worst = a
+                if value[a] < value[known]:
+                    known = a
+            gain = value[worst] - value[known]
+            if r % (1 + SETTLE) == 0:
+                least, best, best_bins = cheapest(slope, experts, home, most, scratch, cut)
+                if value[worst] - least < NEAR:
+                    break
+                if least < value[known] - NEAR and mixed < MIXED:
+                    gain = value[worst] - least
+                    known = mixed
+                    held[known], bins[known], share[known], value[known] = best, best_bins, 0.0, least
+                    mixed += 1
+            if gain < NEAR:
+                continue
+            up, down = held[known], held[worst]
+            step = min(share[worst], gain / (penalty * _ones(up ^ down)))
+            by = penalty * step
+            for a in range(mixed):
+                value[a] += by * (_ones(held[a] & up) - _ones(held[a] & down))
+            _shift(slope, down, -by)
+            _shift(slope, up, by)
+            share[known] += step
+            share[worst] -= step
+            if share[worst] <= 1e-12:
+                mixed -= 1
+                held[worst], bins[worst] = held[mixed], bins[mixed]
+                share[worst], value[worst] = share[mixed], value[mixed]
+        t.mixed[s] = mixed
+        for q in range(features):
+            point[q] = slope[q] / penalty + shared[variable[q]] - price[q]
+            price[q] = slope[q] / penalty
+            pull[variable[q]] += weight * (point[q] + price[q])
+
+
+@njit(cache=True, nogil=True)
+def proven(t: Tokens, penalty: float, slope: Floats) -> float:
+    """A number and a slope with: mean bins >= number - <slope, mean features>, whatever the features.
+
+    Args:
+        slope: [variables] written.
+    """
+    sets, features = t.variable.shape
+    scratch, cut = np.empty((4, 1 << t.experts)), np.empty(1 << t.experts, dtype=np.int64)
+    price = np.empty(features)
+    slope[:] = 0.0
+    total = 0.0
+    for s in range(sets):
+        for q in range(features):
+            price[q] = penalty * t.price[s, q]
+            slope[t.variable[s, q]] += t.weight[s] * price[q]
+        total += t.weight[s] * cheapest(price, t.experts, t.home, t.most, scratch, cut)[0]
+    return total

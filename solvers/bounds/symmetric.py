@@ -1,0 +1,81 @@
+"""Symmetric matrices of pairs of experts: as vectors of pairs, and projected."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from solvers.bounds.partitions import Floats, Ints
+
+#: Relative allowance for rounding in eigenvalues and sums, of the sizes that enter them.
+ROUNDING = 1e-11
+
+
+def pair_count(size: int) -> int:
+    return size * (size - 1) // 2
+
+
+def pair_places(size: int) -> Ints:
+    """[size, size] place of every pair in a vector of pairs; -1 on the diagonal."""
+    place = np.full((size, size), -1, dtype=np.int64)
+    place[np.tril_indices(size, -1)] = np.arange(pair_count(size))
+    return np.maximum(place, place.T)
+
+
+def to_matrix(pairs: Floats, diagonal: Floats | float) -> Floats:
+    """The symmetric matrix of a vector of pairs."""
+    size = len(pairs)
+    size = round((1 + np.sqrt(1 + 8 * size)) / 2)
+    out = np.zeros((size, size))
+    out[np.tril_indices(size, -1)] = pairs
+    out += out.T
+    np.fill_diagonal(out, diagonal)
+    return out
+
+
+def to_pairs(matrix: Floats) -> Floats:
+    """The vector of pairs of a symmetric matrix."""
+    return np.asarray(matrix[np.tril_indices(len(matrix), -1)])
+
+
+def cone(matrix: Floats, top: float) -> Floats:
+    """The nearest positive semidefinite matrix with eigenvalues of at most `top`."""
+    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+    kept = values > 0
+    vectors = vectors[:, kept]
+    return np.asarray((vectors * np.minimum(values[kept], top)) @ vectors.T)
+
+
+def without(matrix: Floats, vector: Floats) -> Floats:
+    """A symmetric matrix projected off a unit vector on both sides."""
+    along = matrix @ vector
+    both = np.outer(vector, along)
+    return np.asarray(matrix - both - both.T + float(vector @ along) * np.outer(vector, vector))
+
+
+def row_step(price: Floats, over: Floats, norm: float) -> tuple[Floats, Floats]:
+    """A step of the method of multipliers for half-spaces <normal, row> <= limit, one a row.
+
+    Prices of a row's entries are multiples of its normal, so that one number each is kept.
+
+    Args:
+        price: [rows] multiples so far. over: [rows] what rows are over the limit. norm: of a normal, squared.
+
+    Returns:
+        The new prices, and what the half-spaces ask for beside what is, as multiples of the normals.
+    """
+    new = np.maximum(0.0, price + over / norm)
+    return new, price - 2 * new
+
+
+def moved_over(price: Floats) -> Floats:
+    """What to add to entries of rows that stand for half a pair each, so that rows' prices are each row's own alone."""
+    return np.asarray(0.5 * (price[None, :] - price[:, None]))
+
+
+def largest_inner(matrix: Floats, rank: int, top: float, trace: float) -> float:
+    """max <matrix, V> over positive semidefinite V of so much trace, at most that rank, eigenvalues of at most `top`.
+
+    A sum of the largest eigenvalues (Fan 1949). rank * top must be at least `trace`.
+    """
+    values = np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[::-1][:rank]
+    return float(values @ np.clip(trace - top * np.arange(len(values)), 0.0, top))
