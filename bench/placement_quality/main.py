@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.placement_quality.result import Part
     from bench.targets import Target
 
-PARTS = ("bytes", "time", "nodes", "phases", "rivals", "sweep", "robust", "rounding", "migration")
+PARTS = ("bytes", "time", "nodes", "phases", "rivals", "sweep", "robust", "rounding", "migration", "bounds")
 #: MoE layers of the recorded model.
 LAYERS = 26
 
@@ -75,7 +75,7 @@ def command(
     for part in chosen:
         if part not in PARTS:
             raise InputError("--parts", part, "is no part", f"choose of {', '.join(PARTS)}")
-    from bench.placement_quality import gains, risks, rivals
+    from bench.placement_quality import certified, gains, risks, rivals
     from bench.placement_quality.measure import Solves
     from bench.placement_quality.plot import write_plots
     from bench.placement_quality.protocol import PROTOCOLS, Recorded, spaced
@@ -84,6 +84,7 @@ def command(
         "bytes": gains.bytes_part, "time": partial(gains.time_part, seeds=seeds), "nodes": gains.nodes_part,
         "phases": gains.phases_part, "rivals": rivals.rivals_part, "sweep": rivals.sweep_part,
         "robust": risks.robust_part, "rounding": risks.rounding_part, "migration": risks.migration_part,
+        "bounds": certified.bounds_part,
     }  # fmt: skip
     recorded = Recorded(traces, spaced(layers, LAYERS))
     solves = Solves(recorded, work, seed, workers, protocols or PROTOCOLS)

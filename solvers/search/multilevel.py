@@ -79,3 +79,17 @@ def copy_loads(problem: LayerProblem, by_node: IntArray, target: IntArray | None
     else:
         served = holds / copies[None, :]
     return np.asarray(served * problem.mean_load[None, :])
+
+
+def copies_needed(problem: LayerProblem) -> IntArray | None:
+    """[experts] copies below which a GPU that holds one is over the cap, if copies share alike; None: one will do.
+
+    Nodes don't see it: a hot expert's only copy fits a node, but no GPU of it beside the coldest others.
+    """
+    if problem.max_load is None or problem.dispatch != "even" or problem.usable_slots == problem.experts:
+        return None
+    load = problem.mean_load / (problem.mean_load.sum() / problem.topology.gpus)
+    others = float(np.sort(load)[: problem.slots_per_gpu - 1].sum())
+    room = problem.max_load - min(others, 0.5 * problem.max_load)
+    needed = np.clip(np.ceil(load / room - 1e-9), 1, problem.topology.nodes)
+    return np.asarray(needed, dtype=np.int64)

@@ -19,7 +19,7 @@ from solvers.heuristics.greedy import GreedySolver
 from solvers.merit import merit
 from solvers.search.arrays import SetRows, by_home
 from solvers.search.balance import balance
-from solvers.search.multilevel import copy_loads, has_levels, node_level, onto_gpus
+from solvers.search.multilevel import copies_needed, copy_loads, has_levels, node_level, onto_gpus
 from solvers.search.run import Annealed, Schedule, run_annealing
 from solvers.search.settle import settle
 from solvers.search.start import starts
@@ -195,12 +195,12 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
     fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
     coarse = node_level(problem)
     schedule = _on_nodes(problem).scaled(size * steps_ratio(coarse, rows))
-    share, runs = NODE_SHARE, []
+    least, share, runs = copies_needed(problem), NODE_SHARE, []
     for turn in range(TRIES):
         if problem.max_load is not None:
             coarse = replace(coarse, max_load=1.0 + (problem.max_load - 1.0) * share)
         first = GreedySolver().place(coarse, seed)
-        nodes = run_annealing(coarse, first, None, schedule, _half(stop), seed + turn, rows)
+        nodes = run_annealing(coarse, first, None, schedule, _half(stop), seed + turn, rows, least)
         packed = onto_gpus(problem, nodes.slots, copy_loads(problem, nodes.slots, nodes.target))
         refined = run_annealing(problem, packed, nodes.target, fine, stop, seed + turn, rows)
         ended = max(nodes.termination, refined.termination, key=lambda each: each is Termination.TIME)

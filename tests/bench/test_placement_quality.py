@@ -10,6 +10,7 @@ import pytest
 
 from bench.cli import cli
 from bench.placement_quality import rivals
+from bench.placement_quality.certified import bounds_part
 from bench.placement_quality.gains import Crossed, phases_part, time_part
 from bench.placement_quality.measure import Comparison, Figures, Solves
 from bench.placement_quality.protocol import Recorded, Setting, problems, spaced
@@ -145,6 +146,19 @@ def test_robust_objectives_are_ordered_and_rounding_is_scored(shared_dir: Path) 
         assert abs(ratios[2] - 1) < 0.002
         assert ratios[0] != 1
         assert 0 < split.pop() < 1
+
+
+def test_bounds_are_below_and_more_effort_brings_them_nearer(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.placement_quality.certified.CASES", (("planned", 0.0), ("planned", 0.5)))
+    monkeypatch.setattr("bench.placement_quality.certified.EFFORTS", (0.3, 4.0))
+    part = bounds_part(Solves(Recorded(str(shared_dir / "traces"), (5,)), 0.1, 0, 1), _quiet)
+    assert len(part.rows) == len(part.records) == 8
+    for little, much in zip(part.records[::2], part.records[1::2], strict=True):
+        assert (little.objective, little.extra) == (much.objective, much.extra)
+        assert 0 < much.least <= much.mean <= much.largest
+        assert much.mean <= little.mean
+        assert little.mean < (0.25 if little.extra == 0 else 0.65)
+        assert much.above > 2 * much.mean
 
 
 def test_a_sweep_over_synthetic_routing(shared_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from placement.cost.moe_layer import score_layer
 from placement.cost.risk import tail_mean
-from placement.problem import LayerProblem
+from placement.problem import LayerProblem, Topology
 from placement.result import Termination
 from placement.verify import check_layer
 from solvers.dispatch import near_fractions, plan_fractions, rounded_fractions, target_fractions
@@ -19,14 +19,14 @@ from solvers.search import solver
 from solvers.search.anneal import anneal, price_state
 from solvers.search.arrays import SetRows, search_data
 from solvers.search.guide import empty_slopes, evaluate, least_guide, set_slopes, worst_mean
-from solvers.search.multilevel import copy_loads, has_levels, node_level, onto_gpus
+from solvers.search.multilevel import copies_needed, copy_loads, has_levels, node_level, onto_gpus
 from solvers.search.run import Annealed, Schedule, redirect, run_annealing
 from solvers.search.solver import steps_ratio
 from solvers.search.start import mend, starts
 from solvers.search.state import empty_state
 from solvers.search.traffic import empty_change
 from solvers.stop import Stop
-from tests.solvers.problems import random_problem
+from tests.solvers.problems import RATES, random_problem
 
 RULES = ("per_node", "per_rank", "per_expert")
 POLICIES = ("even", "nearest", "planned")
@@ -308,3 +308,16 @@ def test_a_deadline_in_the_past_returns_the_start() -> None:
     found = run_annealing(problem, current, None, SHORT, Stop.after(0.0), 1)
     assert found.steps == 0
     assert np.array_equal(found.slots, current)
+
+
+def test_copies_that_a_cap_needs() -> None:
+    """Loads over the mean GPU of 1.5, 1.0 and cold ones: beside its coldest neighbour no GPU may be over 1.1."""
+    load = np.array([1.5, 1.0, 0.5, 0.4, 0.3, 0.3])
+    problem = LayerProblem(load, Topology(4, 2), 2, RATES, dispatch="even", max_load=1.1)
+    needed = copies_needed(problem)
+    assert needed is not None
+    assert needed.tolist() == [2, 2, 1, 1, 1, 1]
+    assert copies_needed(replace(problem, max_load=1.3)).tolist() == [2, 1, 1, 1, 1, 1]
+    assert copies_needed(replace(problem, max_load=None)) is None
+    # Shares that a dispatch may plan are no matter of copies alone.
+    assert copies_needed(replace(problem, dispatch="planned")) is None

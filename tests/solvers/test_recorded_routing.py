@@ -69,3 +69,21 @@ def test_drift_known_is_balance_kept(shared_dir: Path) -> None:
         figures[known] = np.mean([(score.balancedness, score.time_s) for score in judged], axis=0)
     assert figures[True][0] > figures[False][0] + 0.004
     assert figures[True][1] < figures[False][1]
+
+
+def test_a_hot_expert_costs_no_layer_its_gain(shared_dir: Path) -> None:
+    """Even shares: an expert too hot for one GPU keeps its copies, so that the cap is met and messages still fall."""
+    trace = read_trace(shared_dir / "traces" / "dsv2lite_intent.npz")
+    train = layer_statistics([split_by_sequence(trace)[0]], 3)
+    posed = [
+        LayerProblem(
+            layer.load, Topology(16, 4), slots, replace(RATES, tokens_per_gpu=4096.0), sets=layer.sets,
+            window_weight=layer.window_weight, dispatch="even",
+        )
+        for layer in (with_mixture(train[i]) for i in (0, 8))
+        for slots in (5, 6)
+    ]  # fmt: skip
+    rivals, solved = (plan_layers(posed, name, Stop(0.5), 0, 2, certify=False) for name in ("eplb", "auto"))
+    for rival, answer in zip(rivals, solved, strict=True):
+        assert answer.score.remote_nodes_per_token < 0.8 * rival.score.remote_nodes_per_token
+        assert answer.score.time_s < 0.9 * rival.score.time_s
