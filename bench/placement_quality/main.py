@@ -64,8 +64,8 @@ def command(
 ) -> None:
     """Bytes, layer time and balance of solved placements against eplb's, at the same slots, dispatch and scorer.
 
-    Recorded routing of three domains; what judges was not solved on. All layers take some 20 minutes on two cores;
-    --layers 5 gives a first picture in four.
+    Recorded routing of three domains; what judges was not solved on. All layers take some 35 minutes on two cores;
+    --layers 5 gives a first picture in seven.
     """
     from bench.targets import check_targets, target_records
     from placement.errors import InputError
