@@ -17,7 +17,7 @@ from solvers.bounds.partitions import Floats, Tokens, approach, proven
 PENALTY = 0.4
 #: Partitions that a token's point may take in per step, the first time and later.
 FIRST_ROUNDS, ROUNDS = 6, 3
-#: Sets that move in one step, and the most parts that they are cut into.
+#: Sets that move in one step, more if eigenvalues take longer than they do, and the most parts that they are cut into.
 BLOCK, BLOCKS = 2048, 8
 #: How often a proven value is taken, and the gain, relative, below which the method ends.
 EVERY, ENOUGH = 10, 1e-3
@@ -25,7 +25,7 @@ EVERY, ENOUGH = 10, 1e-3
 #: most steps of the method.
 BUDGET, LEAST_STEPS, MOST_STEPS = 2.5e4, 16, 400
 #: Elementary steps of a token's point beside the subsets that `cheapest` goes through, and of an eigenvalue.
-BESIDE, EIGENVALUE = 400, 2
+BESIDE, EIGENVALUE = 400, 1
 
 
 class Relaxation(Protocol):
@@ -62,10 +62,8 @@ def least_reached(tokens: Tokens, relaxation: Relaxation, effort: float = 1.0) -
     shared = relaxation.start()
     weight, pull, slope = np.zeros_like(shared), np.zeros_like(shared), np.zeros_like(shared)
     np.add.at(weight, tokens.variable, tokens.weight[:, None])
-    sets = len(tokens.weight)
-    stride = min(BLOCKS, -(-sets // BLOCK))
+    stride, steps = _plan(tokens, relaxation, effort)
     best = -np.inf
-    steps = _steps(tokens, relaxation, stride, effort)
     for step in range(steps):
         rounds = FIRST_ROUNDS if step < stride else ROUNDS
         approach(tokens, step % stride, stride, shared, PENALTY, rounds, pull)
@@ -78,10 +76,12 @@ def least_reached(tokens: Tokens, relaxation: Relaxation, effort: float = 1.0) -
     return best
 
 
-def _steps(tokens: Tokens, relaxation: Relaxation, stride: int, effort: float) -> int:
-    """Steps of the method that the budget pays for."""
+def _plan(tokens: Tokens, relaxation: Relaxation, effort: float) -> tuple[int, int]:
+    """Parts that the sets are cut into, of which one moves in a step, and the steps that the budget pays for."""
     subsets = 3 ** (tokens.experts if tokens.home else tokens.experts - 1) / 2
-    points = len(tokens.weight) / stride * ROUNDS * (subsets + BESIDE)
+    point, sets = ROUNDS * (subsets + BESIDE), len(tokens.weight)
     spectra = EIGENVALUE * sum(size**3 for size in relaxation.spectra)
+    stride = int(np.clip(np.ceil(sets * point / max(BLOCK * point, spectra)), 1, BLOCKS))
+    points = sets * point / stride
     budget = effort * BUDGET * max(relaxation.spectra) ** 2
-    return int(np.clip(budget / (points + spectra), LEAST_STEPS, MOST_STEPS * max(1.0, effort)))
+    return stride, int(np.clip(budget / (points + spectra), LEAST_STEPS, MOST_STEPS * max(1.0, effort)))
