@@ -126,7 +126,7 @@ def effort_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NUMBER",
             default="1",
             show_default=True,
-            help="Effort of search and bounds, over the default; the plan depends on it and the seed, not on the clock.",
+            help="Effort of search and bounds over the default; the plan depends on it and the seed, not on the clock.",
         ),
         click.option(
             "--seed",
