@@ -71,9 +71,11 @@ class Colocation:
         self._price, self._row_price = np.zeros((experts, experts)), np.zeros(experts)
 
     def start(self) -> Floats:
+        """See Relaxation."""
         return np.full(pair_count(self.experts), (self.most - 1) / (self.experts - 1))
 
     def agree(self, shared: Floats, pull: Floats, weight: Floats) -> Floats:
+        """See Relaxation."""
         matrix = to_matrix(shared, 1.0)
         target = matrix - self._price
         mean = 1.0 / self.bins
@@ -88,6 +90,7 @@ class Colocation:
         return np.clip((asked + pull) / (strength + weight), 0.0, 1.0)
 
     def least(self, slope: Floats, penalty: float) -> float:
+        """See Relaxation."""
         experts, most = self.experts, self.most
         y = -0.5 * penalty * self.penalty * (self._price + self._price.T)
         # A pair counts half in either row, and may be shared out otherwise.

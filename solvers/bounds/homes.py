@@ -83,11 +83,13 @@ class Homes:
         self._ratio_price, self._row_price = np.zeros(pair_count(experts)), np.zeros(experts)
 
     def start(self) -> Floats:
+        """See Relaxation."""
         share, both, count = self.most / self.experts, (self.most - 1) / (self.experts - 1), pair_count(self.experts)
         away, near = np.full(count, (1 - share) * both), np.full(count, share * both)
         return np.concatenate([away, near, np.full(self.experts, share)])
 
     def agree(self, shared: Floats, pull: Floats, weight: Floats) -> Floats:
+        """See Relaxation."""
         away, near, at_home = self._parts(shared)
         pull_away, pull_near, pull_home = self._parts(pull)
         weight_away, weight_near, weight_home = self._parts(weight)
@@ -145,6 +147,7 @@ class Homes:
         return np.where(over, self._ratio * line, away), np.where(over, line, near)
 
     def least(self, slope: Floats, penalty: float) -> float:
+        """See Relaxation."""
         experts, most = self.experts, self.most
         scale = -0.5 * penalty * self.penalty
         y_home, y_away = (

@@ -11,6 +11,7 @@ ROUNDING = 1e-11
 
 
 def pair_count(size: int) -> int:
+    """Pairs of so many experts."""
     return size * (size - 1) // 2
 
 
@@ -23,8 +24,8 @@ def pair_places(size: int) -> Ints:
 
 def to_matrix(pairs: Floats, diagonal: Floats | float) -> Floats:
     """The symmetric matrix of a vector of pairs."""
-    size = len(pairs)
-    size = round((1 + np.sqrt(1 + 8 * size)) / 2)
+    # pairs = size * (size - 1) / 2
+    size = round((1 + np.sqrt(1 + 8 * len(pairs))) / 2)
     out = np.zeros((size, size))
     out[np.tril_indices(size, -1)] = pairs
     out += out.T

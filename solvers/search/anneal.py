@@ -160,7 +160,7 @@ def _steps(
             if s.copies[a] < 2 or s.on_node[c, a] > 0 or s.target[c, a] == node:
                 continue
         elif replicas and draw < REDIRECT + REPLICATE:
-            if s.copies[a] <= d.least[a] or d.fixed[i]:
+            if s.copies[a] <= d.least_copies[a] or d.fixed[i]:
                 continue
             b = np.random.randint(experts)
             if s.holds[g, b] or not d.allowed[d.node_of_gpu[g], b]:

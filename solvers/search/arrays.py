@@ -24,14 +24,14 @@ def by_home(problem: LayerProblem) -> bool:
 
 
 def search_data(
-    problem: LayerProblem, start: IntArray, rows: SetRows | None = None, least: IntArray | None = None
+    problem: LayerProblem, start: IntArray, rows: SetRows | None = None, least_copies: IntArray | None = None
 ) -> Data:
     """The constants of `problem`.
 
     Args:
         start: [slots] a valid placement: it says on which node a group is kept, and which slots are fixed.
         rows: the problem's token sets, where they are at hand already.
-        least: [experts] copies below which none is dropped; None: one.
+        least_copies: [experts] copies below which none is dropped; None: one.
     """
     topology = problem.topology
     used = np.flatnonzero(problem.usable)
@@ -84,7 +84,7 @@ def search_data(
         reach_scale=links.reach_scale,
         allowed=_allowed(problem, gpu_of_slot, slots),
         fixed=_fixed(problem, gpu_of_slot, slots),
-        least=np.ones(problem.experts, dtype=np.int64) if least is None else least,
+        least_copies=np.ones(problem.experts, dtype=np.int64) if least_copies is None else least_copies,
         was=was,
         max_moves=max_moves,
     )

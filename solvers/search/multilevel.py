@@ -89,6 +89,7 @@ def copies_needed(problem: LayerProblem) -> IntArray | None:
     if problem.max_load is None or problem.dispatch != "even" or problem.usable_slots == problem.experts:
         return None
     load = problem.mean_load / (problem.mean_load.sum() / problem.topology.gpus)
+    # One copy of each of the coldest; copies of their own could make them colder still, so they count for half at most.
     others = float(np.sort(load)[: problem.slots_per_gpu - 1].sum())
     room = problem.max_load - min(others, 0.5 * problem.max_load)
     needed = np.clip(np.ceil(load / room - 1e-9), 1, problem.topology.nodes)

@@ -61,15 +61,15 @@ def run_annealing(
     stop: Stop,
     seed: int,
     rows: SetRows | None = None,
-    least: IntArray | None = None,
+    least_copies: IntArray | None = None,
 ) -> Annealed:
     """Anneals `start` [slots]; the steps are cut to what a deadline leaves.
 
     Args:
         target: [nodes, experts] the start's dispatch targets, or None.
-        rows, least: see search_data.
+        rows, least_copies: see search_data.
     """
-    data = search_data(problem, start, rows, least)
+    data = search_data(problem, start, rows, least_copies)
     state = empty_state(data, start[problem.usable])
     if target is not None and target.shape == state.target.shape:
         state.target[:] = target

@@ -195,12 +195,12 @@ def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, se
     fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
     coarse = node_level(problem)
     schedule = _on_nodes(problem).scaled(size * steps_ratio(coarse, rows))
-    least, share, runs = copies_needed(problem), NODE_SHARE, []
+    needed, share, runs = copies_needed(problem), NODE_SHARE, []
     for turn in range(TRIES):
         if problem.max_load is not None:
             coarse = replace(coarse, max_load=1.0 + (problem.max_load - 1.0) * share)
         first = GreedySolver().place(coarse, seed)
-        nodes = run_annealing(coarse, first, None, schedule, _half(stop), seed + turn, rows, least)
+        nodes = run_annealing(coarse, first, None, schedule, _half(stop), seed + turn, rows, needed)
         packed = onto_gpus(problem, nodes.slots, copy_loads(problem, nodes.slots, nodes.target))
         refined = run_annealing(problem, packed, nodes.target, fine, stop, seed + turn, rows)
         ended = max(nodes.termination, refined.termination, key=lambda each: each is Termination.TIME)

@@ -44,7 +44,7 @@ class Data(NamedTuple):
         window_weight: [windows]. tail: share of the worst windows that counts (1: all). join: SUM, LARGER or LINK.
         cap: largest allowed load over the mean. reach_scale: seconds of a touch in the smooth part of the guide.
         allowed: [nodes, experts] where an expert may lie. fixed: [slots] slots that keep their expert.
-        least: [experts] copies below which none is dropped.
+        least_copies: [experts] copies below which none is dropped.
         was: [gpus, experts] experts held before; max_moves: how many (GPU, expert) pairs may be new.
     """
 
@@ -83,7 +83,7 @@ class Data(NamedTuple):
     reach_scale: float
     allowed: BoolArray
     fixed: BoolArray
-    least: IntArray
+    least_copies: IntArray
     was: BoolArray
     max_moves: int
 
