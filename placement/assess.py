@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.cost.throughput import Prediction, predict
+from placement.cost.throughput import MoeTimes, Prediction, predict
 from placement.figures import (
     Figures,
     Placement,
@@ -22,14 +22,16 @@ from placement.problem import LayerProblem, Objective
 from placement.problems import layer_problems, phases_of
 from placement.routing.statistics import LayerStatistics
 from placement.split import Split
-from specs.schema import Phase, Scenario
+from specs.schema import PlannedPhase, Scenario
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """Figures of the MoE layers in the plan's phase, and the prediction with every phase's MoE layers scored."""
+    """Figures of the MoE layers in the plan's phase, their mean seconds in each phase of the workload, and the
+    prediction that follows from these."""
 
     figures: Figures
+    times: MoeTimes
     prediction: Prediction
 
 
@@ -40,7 +42,7 @@ class Assessor:
         self,
         scenario: Scenario,
         split: Split,
-        phase: Phase,
+        phase: PlannedPhase,
         statistics: Sequence[LayerStatistics],
         objective: Objective = "time",
         tail: float = 1.0,
@@ -52,14 +54,14 @@ class Assessor:
             InputError: see placement.problems.layer_problems.
         """
         self.scenario, self.split, self.phase = scenario, split, phase
-        self.problems: dict[Phase, tuple[LayerProblem, ...]] = {
+        self.problems: dict[PlannedPhase, tuple[LayerProblem, ...]] = {
             each: layer_problems(scenario, split, each, statistics, objective, tail=tail, failed_gpus=failed_gpus)
             for each in dict.fromkeys((phase, *phases_of(scenario)))
         }
 
-    def seconds(self, placement: Placement) -> dict[Phase, float]:
-        """Mean MoE-layer seconds by phase."""
-        return {each: self._figures(each, placement).moe_layer_s for each in self.problems}
+    def times(self, placement: Placement) -> MoeTimes:
+        """Mean MoE-layer seconds by phase of the workload."""
+        return moe_times({each: self._figures(each, placement).moe_layer_s for each in phases_of(self.scenario)})
 
     def assess(self, placement: Placement) -> Assessment:
         """Figures and prediction of a placement.
@@ -68,10 +70,10 @@ class Assessor:
             InputError: `planned` dispatch without valid fractions.
         """
         by_phase = {each: self._figures(each, placement) for each in self.problems}
-        times = moe_times({each: figures.moe_layer_s for each, figures in by_phase.items()})
-        return Assessment(by_phase[self.phase], predict(self.scenario, self.split, times))
+        times = moe_times({each: by_phase[each].moe_layer_s for each in phases_of(self.scenario)})
+        return Assessment(by_phase[self.phase], times, predict(self.scenario, self.split, times))
 
-    def _figures(self, phase: Phase, placement: Placement) -> Figures:
+    def _figures(self, phase: PlannedPhase, placement: Placement) -> Figures:
         return figures_of(score_placement(self.problems[phase], placement))
 
 
@@ -90,10 +92,16 @@ def strategy_record(name: str, assessment: Assessment, placement: Placement | No
         remote_nodes_per_token=figures.remote_nodes_per_token,
         cross_node_bytes_per_token=figures.cross_node_bytes_per_token,
         moe_layer_us=figures.moe_layer_us,
+        decode_us=_us(assessment.times.decode_s),
+        prefill_us=_us(assessment.times.prefill_s),
         tokens_per_s=assessment.prediction.tokens_per_s,
         placements=None if placement is None else tuple(tuple(slots.tolist()) for slots in placement.slots),
         dispatch_fractions=fractions,
     )
+
+
+def _us(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e6
 
 
 def own_placement(plan: Plan) -> Placement:

@@ -35,7 +35,7 @@ def evaluate_plan(
     Raises:
         InputError: routing that can't be read, is of another model, or has no such part.
     """
-    from placement.assess import Assessor, placement_of
+    from placement.assess import Assessor, placement_of, strategy_record
     from placement.errors import InputError
     from placement.report.evaluation import Evaluation, Row
     from placement.routing.split import select_part
@@ -61,8 +61,7 @@ def evaluate_plan(
         if weight_levels is not None:
             placed = _with_whole_weights(placed, weight_levels)
         assessment = assessor.assess(placed)
-        own = strategy.placements is None
-        rows.append(Row(strategy.name, own, assessment.figures, assessment.prediction.tokens_per_s))
+        rows.append(Row(strategy.placements is None, strategy_record(strategy.name, assessment, None)))
     return Evaluation(routing.name, trace, part, tokens, routing.synthetic, tuple(rows))
 
 

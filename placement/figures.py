@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,7 @@ def figures_of(scores: Sequence[LayerScore]) -> Figures:
     )
 
 
-def moe_times(seconds: dict[Phase, float]) -> MoeTimes:
+def moe_times(seconds: Mapping[Phase, float]) -> MoeTimes:
     """The scorer's mean MoE-layer seconds by phase, as the step model takes them."""
     return MoeTimes(prefill_s=seconds.get("prefill"), decode_s=seconds.get("decode"), train_s=seconds.get("train"))
 

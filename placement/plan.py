@@ -22,7 +22,7 @@ from placement.schedules import piece_count
 from placement.split import Split
 from specs.documents import parse_json, shown
 from specs.fields import MAX_EXPERTS, MAX_GPUS, MAX_LAYERS, Count, Degree
-from specs.schema import Dispatch, MessageRule, Phase, Recompute, Scenario
+from specs.schema import Dispatch, MessageRule, PlannedPhase, Recompute, Scenario
 from specs.validation import validate
 
 SCHEMA: Literal["placement.plan/1"] = "placement.plan/1"
@@ -175,7 +175,8 @@ class PredictedRecord(Record):
 class StrategyRecord(Record):
     """One strategy's figures: means over the MoE layers, on the routing that `routing.judged_on` names.
 
-    `nodes_per_token` and `remote_nodes_per_token` are null where only load counts are known. `placements` holds one
+    `nodes_per_token` and `remote_nodes_per_token` are null where only load counts are known. `moe_layer_us` is of the
+    plan's phase; `decode_us` and `prefill_us` of these phases, null in training. `placements` holds one
     placement per MoE layer, in the order of `layers`; null for the plan's own, which stand in `layers`.
     """
 
@@ -185,6 +186,8 @@ class StrategyRecord(Record):
     remote_nodes_per_token: Amount | None
     cross_node_bytes_per_token: Amount
     moe_layer_us: Amount
+    decode_us: Amount | None = None
+    prefill_us: Amount | None = None
     tokens_per_s: Amount
     placements: Annotated[tuple[Slots, ...], Field(max_length=MAX_LAYERS)] | None = None
     dispatch_fractions: tuple[Fractions | None, ...] | None = None
@@ -250,7 +253,7 @@ class Plan(Record):
 
     schema_: Annotated[Literal["placement.plan/1"], Field(alias="schema")]
     scenario: ScenarioRecord
-    phase: Phase
+    phase: PlannedPhase
     objective: Objective
     tail: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
     dispatch: Dispatch

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from placement.cost.rates import layer_rates, topology_of
+from placement.cost.mix import planned_rates
+from placement.cost.rates import topology_of
 from placement.errors import InputError
 from placement.problem import LayerProblem, Objective
 from placement.routing.statistics import LayerStatistics
 from placement.split import Split
-from specs.schema import Phase, Scenario
+from specs.schema import Phase, PlannedPhase, Scenario
 
 
 def layer_problems(
     scenario: Scenario,
     split: Split,
-    phase: Phase,
+    phase: PlannedPhase,
     statistics: Sequence[LayerStatistics],
     objective: Objective = "time",
     max_load: float | None = None,
@@ -27,7 +28,7 @@ def layer_problems(
     """One problem per MoE layer.
 
     Args:
-        phase: the phase whose prices count; tokens per GPU are the split's own in that phase.
+        phase: what the prices are of; tokens per GPU are the split's own in that phase.
         statistics: routing of each MoE layer.
         max_load: see LayerProblem.max_load; the planner sets its own where it is None. tail: see LayerProblem.tail.
         failed_gpus: expert-parallel ranks that are lost: without capacity, and no token's home.
@@ -36,7 +37,7 @@ def layer_problems(
         InputError: the split's ranks do not fill nodes, or fill one where traffic between nodes is the objective; the
             GPU states no rate for a data type; or groups that have to be kept do not divide over the nodes.
     """
-    rates = layer_rates(scenario, split, phase)
+    rates = planned_rates(scenario, split, phase)
     topology = topology_of(scenario, split)
     if objective == "traffic" and topology.nodes == 1:
         raise InputError(
@@ -78,5 +79,10 @@ def layer_problems(
 
 
 def phases_of(scenario: Scenario) -> tuple[Phase, ...]:
-    """The phases that the scenario's workload has, the default one to plan for first."""
+    """The phases that the scenario's workload has."""
     return ("decode", "prefill") if scenario.workload.kind == "serving" else ("train",)
+
+
+def planned_phases(scenario: Scenario) -> tuple[PlannedPhase, ...]:
+    """What a plan for the scenario can be made for, the default first."""
+    return ("serving", "decode", "prefill") if scenario.workload.kind == "serving" else ("train",)

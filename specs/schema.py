@@ -56,6 +56,7 @@ __all__ = [
     "Moe",
     "Phase",
     "Pins",
+    "PlannedPhase",
     "Published",
     "Recompute",
     "Scenario",
@@ -72,6 +73,8 @@ __all__ = [
 Dispatch = Literal["even", "nearest", "planned"]
 MessageRule = Literal["per_expert", "per_rank", "per_node"]
 Phase = Literal["prefill", "decode", "train"]
+#: What a plan is made for: one phase, or those of aggregated serving together.
+PlannedPhase = Literal["serving", "prefill", "decode", "train"]
 Engine = Literal["vllm", "sglang", "trtllm"]
 #: Order in which a stage runs the passes of its microbatches (docs/cost-model.md, "Training").
 Schedule = Literal["gpipe", "1f1b", "interleaved", "zb_h1", "dualpipe", "dualpipe_v"]

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 @click.option(
     "--tokens-per-rank", type=click.IntRange(1, 1_000_000), metavar="N", help="Default: the plan's, in --phase."
 )
-@click.option("--phase", type=click.Choice(["prefill", "decode", "train"]), help="Default: the plan's.")
+@click.option(
+    "--phase", type=click.Choice(["prefill", "decode", "train"]), help="Default: the plan's, decode of serving."
+)
 @click.option(
     "--part", type=click.Choice(["all", "first-half", "second-half"]),
     help="Which sequences of the traces. Default: what the plan was judged on.",
@@ -135,7 +137,7 @@ def _run(
         check_writable(out, "--out")
     need_torch()
     settings = Settings(
-        tokens_per_rank=tokens_per_rank or phase_tokens(plan, phase or plan.phase),
+        tokens_per_rank=tokens_per_rank or phase_tokens(plan, phase or plans_phase(plan)),
         backend=backend,
         wire=dtype,
         kind="mlp" if mlp else "scale",
@@ -186,6 +188,11 @@ def _need_gpus(job: Job, torchrun: bool) -> None:
         raise InputError(
             "--backend", "nccl", f"needs a GPU a rank, {wanted}; here are {torch.cuda.device_count()}", "use gloo"
         )
+
+
+def plans_phase(plan: Plan) -> Phase:
+    """The phase of the passes that a plan is made for; decode where it is made for both."""
+    return "decode" if plan.phase == "serving" else plan.phase
 
 
 def phase_tokens(plan: Plan, phase: Phase) -> int:

@@ -16,7 +16,7 @@ from placement.cost.moe_layer import score_layer
 from placement.cost.rates import message_bytes
 from placement.errors import InputError
 from placement.plan import Plan
-from placement.problem import FloatArray, IntArray, LayerProblem, LayerRates
+from placement.problem import ALIKE, FloatArray, IntArray, LayerProblem, LayerRates
 from placement.problems import layer_problems
 from placement.routing.statistics import LayerStatistics, layer_statistics
 from placement.routing.trace import Trace
@@ -127,6 +127,7 @@ def message_rates(rates: LayerRates, model: Model, settings: Settings, fabric: F
     sized = replace(
         rates,
         tokens_per_gpu=float(settings.tokens_per_rank),
+        kinds=ALIKE,
         dispatch_bytes=message_bytes(model, settings.wire, constants),
         combine_bytes=message_bytes(model, COMBINE[settings.wire], constants),
     )

@@ -25,7 +25,9 @@ CPU_SCALE = 8
 @click.option("--baseline", "baselines", multiple=True, metavar="NAME", help="A strategy of the plan. Repeatable.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @click.option("--dtype", type=click.Choice(["bf16", "fp8", "fp32"]), help="Default: bf16, on a CPU fp32.")
-@click.option("--phase", type=click.Choice(["prefill", "decode", "train"]), help="Default: the plan's.")
+@click.option(
+    "--phase", type=click.Choice(["prefill", "decode", "train"]), help="Default: the plan's, decode of serving."
+)
 @click.option("--tokens-per-rank", type=click.IntRange(1, 1_000_000), metavar="N", help="Default: the plan's.")
 @click.option(
     "--part", type=click.Choice(["all", "first-half", "second-half"]),
@@ -64,7 +66,7 @@ def command(
     memory. The roofline f(n) of the cost model stands beside what was measured.
     """
     from bench.alltoall.launch import need_torch
-    from bench.alltoall.main import phase_tokens, read_traces, spaced
+    from bench.alltoall.main import phase_tokens, plans_phase, read_traces, spaced
     from bench.alltoall.prepare import Settings, plan_layouts, take_sample
     from bench.experts.report import Report, layout_times, median_error, report_json, report_text
     from placement.files import check_writable, write_text
@@ -76,7 +78,7 @@ def command(
     scenario = plan.scenario.spec
     if out is not None:
         check_writable(out, "--out")
-    chosen_phase = phase or plan.phase
+    chosen_phase = phase or plans_phase(plan)
     tokens = tokens_per_rank or phase_tokens(plan, chosen_phase)
     if traces:
         recorded = read_traces(plan, traces, part)

@@ -11,8 +11,9 @@ import numpy as np
 from placement.assess import Assessor, own_placement, placement_of
 from placement.checks.layer import slot_faults
 from placement.cost.memory import memory_of
+from placement.cost.mix import planned_rates
 from placement.cost.moe_layer import score_layer
-from placement.cost.rates import layer_rates, topology_of
+from placement.cost.rates import topology_of
 from placement.cost.stages import piece_rows
 from placement.errors import InputError
 from placement.figures import predicted_record
@@ -114,7 +115,7 @@ def _check_topology(plan: Plan) -> str:
     for name in ("gpus", "gpus_per_node", "gpus_per_tray"):
         mine, its = getattr(derived, name), getattr(record, name)
         _require(mine == its, f"topology.{name} is {its}, the split gives {mine}")
-    tokens = layer_rates(plan.scenario.spec, _split(plan), plan.phase).tokens_per_gpu
+    tokens = planned_rates(plan.scenario.spec, _split(plan), plan.phase).tokens_per_gpu
     _require(
         _near(tokens, plan.tokens_per_gpu), f"tokens_per_gpu is {plan.tokens_per_gpu:g}, the split gives {tokens:g}"
     )
@@ -284,6 +285,10 @@ def _check_figures(plan: Plan, routing: Routing) -> str:
         assessment = assessor.assess(placement_of(plan, strategy))
         for name in _FIGURES:
             _same(strategy, name, getattr(assessment.figures, name))
+        for name, seconds in (("decode_us", assessment.times.decode_s), ("prefill_us", assessment.times.prefill_s)):
+            # Plans of before there were these have none.
+            if getattr(strategy, name) is not None:
+                _same(strategy, name, None if seconds is None else seconds * 1e6)
         _same(strategy, "tokens_per_s", assessment.prediction.tokens_per_s)
         if strategy.placements is None:
             _check_predicted(plan, predicted_record(assessment.prediction).model_dump())

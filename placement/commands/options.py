@@ -60,7 +60,7 @@ class SolveOptions(Effort):
     """What the command line asks of a solve. None takes the scenario's own."""
 
     traces: tuple[str, ...] = ()
-    phase: Literal["prefill", "decode", "train"] | None = None
+    phase: Literal["serving", "decode", "prefill", "train"] | None = None
     objective: Literal["time", "load", "traffic"] | None = None
     strategy: str = "auto"
     redundant: int | Literal["auto"] | None = None
@@ -159,8 +159,9 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option(
             "--phase",
-            type=click.Choice(["prefill", "decode", "train"]),
-            help="Phase that expert placement is priced for. Default: decode for serving, train for training.",
+            type=click.Choice(["serving", "decode", "prefill", "train"]),
+            help="What expert placement is priced for. Default: serving, which is decode and prefill as they count in "
+            "tokens/s; train for training.",
         ),
         click.option(
             "--objective",

@@ -14,11 +14,12 @@ from placement.assess import Assessor, strategy_record
 from placement.commands.options import SolveOptions
 from placement.commands.progress import Progress
 from placement.cost.memory import MemoryReport, memory_of
-from placement.cost.rates import layer_rates, topology_of
+from placement.cost.mix import planned_rates
+from placement.cost.rates import topology_of
 from placement.cost.stages import piece_rows
 from placement.cost.throughput import ServingModel
 from placement.errors import InputError
-from placement.figures import Placement, moe_times, packed_fractions, predicted_record
+from placement.figures import Placement, packed_fractions, predicted_record
 from placement.plan import (
     CERTIFICATE_UNITS,
     SCHEMA,
@@ -36,7 +37,7 @@ from placement.plan import (
     TopologyRecord,
 )
 from placement.problem import LayerProblem, Objective
-from placement.problems import layer_problems, phases_of
+from placement.problems import layer_problems, planned_phases
 from placement.result import Status
 from placement.sources import Holdout, Routing, load_routing
 from placement.split import Split
@@ -47,7 +48,7 @@ from solvers.planner import TOLERANCE, LayerAnswer, plan_layers
 from solvers.registry import BASELINES, get_solver
 from solvers.split.enumerate import SplitChoice, enumerate_splits
 from solvers.stop import Stop
-from specs.schema import Phase, Scenario
+from specs.schema import PlannedPhase, Scenario
 from specs.validation import validate
 
 #: The plan's own row in tables, where a solver made it.
@@ -139,7 +140,7 @@ def make_plan(scenario: Scenario, options: SolveOptions, progress: Progress, wit
             gpus=topology.gpus, gpus_per_node=topology.gpus_per_node, gpus_per_tray=topology.gpus_per_tray
         ),
         slots_per_gpu=split.slots_per_gpu,
-        tokens_per_gpu=layer_rates(scenario, split, phase).tokens_per_gpu,
+        tokens_per_gpu=planned_rates(scenario, split, phase).tokens_per_gpu,
         layers=tuple(
             layer_record(index, answer) for index, answer in zip(scenario.model.moe_layers, answers[own], strict=True)
         ),
@@ -181,14 +182,14 @@ def with_options(scenario: Scenario, options: SolveOptions) -> Scenario:
     return changed
 
 
-def _phase(scenario: Scenario, options: SolveOptions) -> Phase:
-    phases = phases_of(scenario)
+def _phase(scenario: Scenario, options: SolveOptions) -> PlannedPhase:
+    phases = planned_phases(scenario)
     if options.phase is None:
         return phases[0]
     if options.phase not in phases:
         raise InputError(
             "--phase", "", f"{options.phase} is no phase of the {scenario.workload.kind} workload "
-            f"{scenario.workload.name}", f"choose {' or '.join(phases)}",
+            f"{scenario.workload.name}", f"choose {', '.join(phases)}",
         )  # fmt: skip
     return options.phase
 
@@ -253,7 +254,7 @@ def _solve(
 def _within_objectives(
     scenario: Scenario,
     split: Split,
-    phase: Phase,
+    phase: PlannedPhase,
     routing: Routing,
     stop: Stop,
     options: SolveOptions,
@@ -273,8 +274,8 @@ def _within_objectives(
     progress.stage("fitting the batch to the routing", len(problems))
     balancer = _solve(problems, "eplb", Stop(options.work, stop.deadline), options, progress, certify=False)
     placement = Placement(tuple(a.slots for a in balancer), tuple(a.fractions for a in balancer))
-    seconds = Assessor(scenario, split, phase, routing.judged_on).seconds(placement)
-    model = ServingModel(scenario, workload, split, moe_times(seconds))
+    times = Assessor(scenario, split, phase, routing.judged_on).times(placement)
+    model = ServingModel(scenario, workload, split, times)
 
     def meets(batch: int) -> bool:
         point = model.at(batch)

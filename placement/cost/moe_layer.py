@@ -48,14 +48,50 @@ class LayerScore:
     window_value: FloatArray
 
 
-def slot_time(tokens: FloatArray, rates: LayerRates) -> FloatArray:
-    """Seconds that slots with an expected number of tokens take (any shape).
+def slot_times(tokens: FloatArray, rates: LayerRates) -> FloatArray:
+    """[kinds, ...] seconds that slots take in each kind of pass, times the kind's share of the passes.
 
     The roofline max(weights read once if touched, tokens multiplied), with the chance that a Poisson count of that
     mean is not 0 for "touched".
+
+    Args:
+        tokens: expected tokens of slots in the mean pass (any shape).
     """
-    x = np.asarray(tokens, dtype=np.float64)
-    return np.asarray(np.maximum(-np.expm1(-x) * rates.weight_s, x * rates.token_s))
+    kinds, x = rates.kinds, np.asarray(tokens, dtype=np.float64)
+    seconds = np.empty((len(kinds), *x.shape))
+    for k, kind in enumerate(kinds):
+        count = kind.tokens * x
+        seconds[k] = kind.share * np.maximum(-np.expm1(-count) * rates.weight_s, count * rates.token_s)
+    return seconds
+
+
+def slot_time(tokens: FloatArray, rates: LayerRates) -> FloatArray:
+    """Seconds that slots take in the mean over all passes; see `slot_times`."""
+    return np.asarray(slot_times(tokens, rates).sum(axis=0))
+
+
+def slot_slopes(tokens: FloatArray, rates: LayerRates) -> FloatArray:
+    """[kinds, ...] derivative of `slot_times` by the tokens; of the branch at hand where it has a kink."""
+    kinds, x = rates.kinds, np.asarray(tokens, dtype=np.float64)
+    slopes = np.empty((len(kinds), *x.shape))
+    for k, kind in enumerate(kinds):
+        count = kind.tokens * x
+        reading = -np.expm1(-count) * rates.weight_s > count * rates.token_s
+        slopes[k] = kind.share * kind.tokens * np.where(reading, np.exp(-count) * rates.weight_s, rates.token_s)
+    return slopes
+
+
+def layer_seconds(rates: LayerRates, moved: FloatArray, work: FloatArray, wait: float) -> FloatArray:
+    """[...] seconds of layers, the mean over kinds of passes: messages and work in turn, or the longer (`two_batch`).
+
+    Args:
+        moved: [...] seconds of dispatch and combine in the mean pass. work: [kinds, ...] seconds of the busiest GPU,
+            times the kind's share. wait: the latency that is in `moved`, of passes of any size.
+    """
+    if rates.overlap == "none":
+        return np.asarray(moved + work.sum(axis=0))
+    each = [kind.share * (wait + kind.tokens * (moved - wait)) for kind in rates.kinds]
+    return np.asarray(np.maximum(each, work).sum(axis=0))
 
 
 def latency_s(problem: LayerProblem) -> float:
@@ -93,10 +129,10 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
     dispatch, combine = message_seconds(problem, links)
     total_tokens = rates.tokens_per_gpu * problem.topology.gpus
     by_gpu = (problem.windows, problem.topology.gpus, problem.slots_per_gpu)
-    work = slot_time(total_tokens * reach.slot_load, rates).reshape(by_gpu).sum(axis=2)
-    experts = (work / problem.speeds).max(axis=1)
-    moved = dispatch + combine
-    time = np.maximum(moved, experts) if rates.overlap == "two_batch" else moved + experts
+    work = slot_times(total_tokens * reach.slot_load, rates).reshape(len(rates.kinds), *by_gpu).sum(axis=3)
+    busiest = (work / problem.speeds).max(axis=2)
+    experts = busiest.sum(axis=0)
+    time = layer_seconds(rates, dispatch + combine, busiest, 2 * latency_s(problem))
 
     gpu_load = reach.slot_load.reshape(by_gpu).sum(axis=2)
     speed, alive = problem.relative_speed, int(problem.alive.sum())

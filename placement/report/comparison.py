@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from placement.plan import Plan, StrategyRecord
-from placement.report.screen import STRATEGY_HEADER, certificate, strategy_row
+from placement.report.screen import certificate, strategy_header, strategy_row
 from placement.report.text import columns, fields, heading, rendered
 
 
@@ -26,8 +26,8 @@ def comparison_text(plans: Sequence[Plan]) -> str:
             ),
             fields([("routing", f"{routing.source}; {judged}")]),
             columns(
-                (*STRATEGY_HEADER, "time/plan"),
-                [(*strategy_row(row), _relative(plan, row)) for row in plan.strategies],
+                (*strategy_header(plan), "time/plan"),
+                [(*strategy_row(plan, row), _relative(plan, row)) for row in plan.strategies],
                 own,
             ),
             fields([("certificate", certificate(plan))]),

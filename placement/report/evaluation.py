@@ -5,27 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import RenderableType
 
-from placement.figures import Figures
-from placement.plan import Plan
+from placement.plan import Plan, StrategyRecord
+from placement.report.screen import time_cells, time_header
 from placement.report.text import columns, fields, heading, rendered
-from placement.report.units import grouped, kb, or_dash, us
+from placement.report.units import grouped, kb, or_dash
 
-HEADER = (
-    "strategy", "balancedness", "nodes/token", "remote nodes/token", "cross-node kB/token", "MoE layer us", "tokens/s",
-)  # fmt: skip
+HEADER = ("strategy", "balancedness", "nodes/token", "remote nodes/token", "cross-node kB/token")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy's figures; `own` marks the plan's."""
+    """One strategy's figures, without its placement; `own` marks the plan's."""
 
-    name: str
     own: bool
-    figures: Figures
-    tokens_per_s: float
+    record: StrategyRecord
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def evaluation_json(path: str, plan: Plan, results: Sequence[Evaluation]) -> str
                     "tokens": result.tokens,
                     "synthetic": result.synthetic,
                     "plan": next((_record(row) for row in result.rows if row.own), None),
-                    "baselines": {row.name: _record(row) for row in result.rows if not row.own},
+                    "baselines": {row.record.name: _record(row) for row in result.rows if not row.own},
                 }
                 for result in results
             ],
@@ -79,35 +76,27 @@ def evaluation_text(path: str, plan: Plan, results: Sequence[Evaluation]) -> str
         heading("plan ", f"{path}: {plan.scenario.name}, {plan.phase}"),
         fields([("solved on", solved)]),
     ]
+    header = (*HEADER, *time_header(plan), "tokens/s")
     for result in results:
         kind = "synthetic" if result.synthetic else "recorded"
         own = next((i for i, row in enumerate(result.rows) if row.own), None)
         parts.append(heading(f"\n{result.trace}", f" ({kind}, {result.part}, {grouped(result.tokens)} tokens)"))
-        parts.append(columns(HEADER, [_cells(row) for row in result.rows], own))
+        parts.append(columns(header, [_cells(plan, row) for row in result.rows], own))
     return rendered(parts)
 
 
-def _record(row: Row) -> dict[str, float | str | None]:
-    figures = row.figures
-    return {
-        "name": row.name,
-        "balancedness": figures.balancedness,
-        "nodes_per_token": figures.nodes_per_token,
-        "remote_nodes_per_token": figures.remote_nodes_per_token,
-        "cross_node_bytes_per_token": figures.cross_node_bytes_per_token,
-        "moe_layer_us": figures.moe_layer_us,
-        "tokens_per_s": row.tokens_per_s,
-    }
+def _record(row: Row) -> dict[str, Any]:
+    return row.record.model_dump(mode="json", exclude={"placements", "dispatch_fractions"})
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    figures = row.figures
+def _cells(plan: Plan, row: Row) -> tuple[str, ...]:
+    record = row.record
     return (
-        row.name,
-        or_dash(figures.balancedness, 3),
-        or_dash(figures.nodes_per_token),
-        or_dash(figures.remote_nodes_per_token),
-        kb(figures.cross_node_bytes_per_token),
-        us(figures.moe_layer_us),
-        grouped(row.tokens_per_s),
+        record.name,
+        or_dash(record.balancedness, 3),
+        or_dash(record.nodes_per_token),
+        or_dash(record.remote_nodes_per_token),
+        kb(record.cross_node_bytes_per_token),
+        *time_cells(plan, record),
+        grouped(record.tokens_per_s),
     )

@@ -14,7 +14,7 @@ from placement.plan import RoutingRecord
 from placement.problem import Objective
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import grouped, or_dash, us
-from specs.schema import Phase
+from specs.schema import PlannedPhase
 
 HEADER = (
     "moves", "of slots", "transfer ms", "GB", "gain", "held-out gain", "MoE layer us", "balancedness",
@@ -59,7 +59,7 @@ class Migration:
 
     plan: str
     scenario: str
-    phase: Phase
+    phase: PlannedPhase
     objective: Objective
     routing: RoutingRecord
     slots: int

@@ -22,9 +22,8 @@ _UNITS = {
     "max_over_mean": " x mean GPU load",
     "bytes_per_token": " bytes between nodes per token",
 }
-STRATEGY_HEADER = (
-    "strategy", "balancedness", "nodes/token", "cross-node kB/token", "MoE layer us", "tokens/s",
-)  # fmt: skip
+#: Figures of a placement beside its layer times.
+STRATEGY_HEADER = ("strategy", "balancedness", "nodes/token", "cross-node kB/token")
 
 
 def solve_screen(
@@ -59,19 +58,36 @@ def solve_screen(
 def strategy_table(plan: Plan) -> RenderableType:
     """Every strategy's figures, the plan's own in bold."""
     own = next((i for i, strategy in enumerate(plan.strategies) if strategy.placements is None), None)
-    return columns(STRATEGY_HEADER, [strategy_row(strategy) for strategy in plan.strategies], own)
+    return columns(strategy_header(plan), [strategy_row(plan, strategy) for strategy in plan.strategies], own)
 
 
-def strategy_row(strategy: StrategyRecord) -> tuple[str, ...]:
-    """One strategy's figures under STRATEGY_HEADER."""
+def strategy_header(plan: Plan) -> tuple[str, ...]:
+    """The names of `strategy_row`."""
+    return (*STRATEGY_HEADER, *time_header(plan), "tokens/s")
+
+
+def strategy_row(plan: Plan, strategy: StrategyRecord) -> tuple[str, ...]:
+    """One strategy's figures under `strategy_header`."""
     return (
         strategy.name,
         or_dash(strategy.balancedness, 3),
         or_dash(strategy.nodes_per_token),
         kb(strategy.cross_node_bytes_per_token),
-        us(strategy.moe_layer_us),
+        *time_cells(plan, strategy),
         grouped(strategy.tokens_per_s),
     )
+
+
+def time_header(plan: Plan) -> tuple[str, ...]:
+    """The names of `time_cells`: an MoE layer's microseconds in each phase of serving, or in training."""
+    return ("MoE layer us",) if plan.phase == "train" else ("decode us", "prefill us")
+
+
+def time_cells(plan: Plan, strategy: StrategyRecord) -> tuple[str, ...]:
+    """An MoE layer's microseconds, under `time_header`."""
+    if plan.phase == "train":
+        return (us(strategy.moe_layer_us),)
+    return tuple("-" if each is None else us(each) for each in (strategy.decode_us, strategy.prefill_us))
 
 
 def certificate(plan: Plan) -> str:

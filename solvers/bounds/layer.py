@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from placement.cost.moe_layer import latency_s
+from placement.cost.moe_layer import latency_s, layer_seconds
 from placement.cost.risk import tail_mean
 from placement.problem import FloatArray, LayerProblem
 from solvers.bounds.links import Reach, colocation_reach, counted_reach, crossing, link_seconds
-from solvers.bounds.work import CLOSE, work_bounds
+from solvers.bounds.work import CLOSE, WorkBound, work_bounds
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool =
     if problem.objective == "traffic":
         return _traffic_bound(problem, reach, known, None if quick else effort)
     moved = moved_seconds(problem, link_seconds(problem, problem.load, reach))
-    work = work_bounds(problem, packing=False)
+    work = _work(problem, packing=False)
     best = Bound(_joined(problem, moved, work.values), _source(problem, work.source, "messages"))
     if quick or _near(best, known):
         return best
@@ -50,7 +50,7 @@ def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool =
     least = float(moved.min()) if together == reach else float(max(moved.min(), mean_moved[0]))
     for packing in (False, True):
         if packing:
-            work = work_bounds(problem, None if known is None or problem.windows > 1 else _left(problem, known, least))
+            work = _work(problem, None if known is None or problem.windows > 1 else _left(problem, known, least))
         for value, link in (
             (_joined(problem, moved, work.values), "messages"),
             (_joined_means(problem, float(mean_moved[0]), work.values), "co-location"),
@@ -90,15 +90,27 @@ def _left(problem: LayerProblem, known: float, moved: float) -> float:
     return known if problem.rates.overlap == "two_batch" else known - moved
 
 
+def _work(problem: LayerProblem, known: float | None = None, packing: bool = True) -> WorkBound:
+    """As work_bounds, but with values [kinds, windows] of each kind of pass, times its share."""
+    rates = problem.rates
+    if len(rates.kinds) > 1:
+        # What an answer may take in one kind depends on the others.
+        known = None
+    each = [work_bounds(replace(problem, rates=rates.of_kind(kind)), known, packing) for kind in rates.kinds]
+    values = np.array([kind.share * bound.values for kind, bound in zip(rates.kinds, each, strict=True)])
+    return WorkBound(values, " and ".join(dict.fromkeys(bound.source for bound in each)))
+
+
 def _joined(problem: LayerProblem, moved: FloatArray, work: FloatArray) -> float:
-    value = np.maximum(moved, work) if problem.rates.overlap == "two_batch" else moved + work
-    return tail_mean(np.asarray(value), problem.window_weight, problem.tail)
+    """Of messages [windows] and work [kinds, windows]."""
+    value = layer_seconds(problem.rates, moved, work, 2 * latency_s(problem))
+    return tail_mean(value, problem.window_weight, problem.tail)
 
 
 def _joined_means(problem: LayerProblem, moved: float, work: FloatArray) -> float:
     """The worst windows are never better than the mean, nor a mean of maxima than the maximum of means."""
-    mean = float(problem.window_weight @ work)
-    return max(moved, mean) if problem.rates.overlap == "two_batch" else moved + mean
+    means = work @ problem.window_weight
+    return float(layer_seconds(problem.rates, np.array(moved), means, 2 * latency_s(problem)))
 
 
 def _source(problem: LayerProblem, work: str, link: str) -> str:
@@ -107,8 +119,8 @@ def _source(problem: LayerProblem, work: str, link: str) -> str:
 
 def work_bound(problem: LayerProblem) -> tuple[float, str]:
     """(least objective value of the busiest GPU's work over the windows, what proves it), by the strongest argument."""
-    work = work_bounds(problem)
-    return tail_mean(work.values, problem.window_weight, problem.tail), work.source
+    work = _work(problem)
+    return tail_mean(work.values.sum(axis=0), problem.window_weight, problem.tail), work.source
 
 
 def link_bound(problem: LayerProblem) -> float:

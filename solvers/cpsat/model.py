@@ -41,7 +41,7 @@ class CpSatModel:
         self.chance = min(CHANCE_UNITS, math.lcm(*range(1, self.data.most + 1)) ** min(width, 16))
         # No placement of a layer costs more than all its work on one GPU and all its messages on one link.
         links = max((float(row.price.sum()) for row in self.data.links), default=0.0)
-        largest = float(self.data.work[1].sum(axis=1).max()) / float(self.data.speed[problem.alive].min())
+        largest = float(self.data.work[:, 1].sum(axis=(0, 2)).max()) / float(self.data.speed[problem.alive].min())
         largest += links * float(problem.load.sum(axis=1).max())
         self.shares, self.whole, self.exact = _tail_units(problem)
         # `whole` units of the objective stand for one of a window's value: both are to stay small.
@@ -156,33 +156,45 @@ class CpSatModel:
         for w in range(problem.windows):
             # For the mean a window's weight is in its prices, else in the objective.
             scale = self.unit * float(problem.window_weight[w] if problem.tail >= 1.0 else self.shares[w] > 0)
-            work = model.new_int_var(0, top, f"work_{w}")
-            for g in range(problem.topology.gpus):
-                terms: list[Linear] = [
-                    math.floor(data.work[r + 1, w, e] * (scale / float(data.speed[g]))) * self.y[e][r][g]
-                    for e in range(problem.experts)
-                    for r in range(data.most)
-                ]
-                model.add(sum(terms) <= work)
-            link = model.new_int_var(0, top, f"link_{w}")
-            for row in data.links:
-                parts: list[Linear] = []
-                for b in np.flatnonzero(row.price):
-                    parts += self._reach(touch, row.level, int(b), w, float(row.price[b]) * scale)
-                if parts:
-                    model.add(sum(parts) <= link)
-            part: Linear = work + link
+            works = [self._busiest_gpu(table[:, w] * scale, top) for table in data.work]
             if problem.rates.overlap == "two_batch" and problem.objective == "time":
-                # Latency counts with the messages; `fixed` is added back in the bound.
-                wait = math.floor(data.fixed * scale)
-                part = model.new_int_var(0, 2 * top + wait, f"part_{w}")
-                model.add(part >= work)
-                model.add(part >= link + wait)
-            value.append(part)
+                larger: list[Linear] = []
+                for work, share, moved in zip(works, data.shares, data.moved, strict=True):
+                    # Latency counts with the messages; `fixed` is added back in the bound.
+                    wait = math.floor(data.fixed * share * scale)
+                    larger.append(model.new_int_var(0, 2 * top + wait, ""))
+                    model.add(larger[-1] >= work)
+                    model.add(larger[-1] >= self._busiest_link(touch, w, scale * moved, top) + wait)
+                value.append(sum(larger))
+            else:
+                value.append(sum(works) + self._busiest_link(touch, w, scale, top))
         if problem.tail >= 1.0:
             model.minimize(sum(value))
         else:
             model.minimize(self._tail_of(value, 2 * top + math.ceil(data.fixed * self.unit)))
+
+    def _busiest_gpu(self, table: FloatArray, top: int) -> cp_model.IntVar:
+        """At least every GPU's sum of table[copies, expert], in objective units."""
+        work = self.model.new_int_var(0, top, "")
+        for g in range(self.problem.topology.gpus):
+            terms: list[Linear] = [
+                math.floor(table[r + 1, e] / float(self.data.speed[g])) * self.y[e][r][g]
+                for e in range(self.problem.experts)
+                for r in range(self.data.most)
+            ]
+            self.model.add(sum(terms) <= work)
+        return work
+
+    def _busiest_link(self, touch: _Touch, w: int, scale: float, top: int) -> cp_model.IntVar:
+        """At least every link's price in window w, times `scale`, in objective units."""
+        link = self.model.new_int_var(0, top, "")
+        for row in self.data.links:
+            parts: list[Linear] = []
+            for b in np.flatnonzero(row.price):
+                parts += self._reach(touch, row.level, int(b), w, float(row.price[b]) * scale)
+            if parts:
+                self.model.add(sum(parts) <= link)
+        return link
 
     def _tail_of(self, value: list[Linear], top: int) -> Linear:
         """The mean of the worst `tail` of the windows, in epigraph form, in `whole` units per unit of value."""

@@ -9,12 +9,13 @@ Stewart 1961).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
-from placement.cost.moe_layer import effective_rule, latency_s, score_layer, slot_time
+from placement.cost.moe_layer import effective_rule, latency_s, score_layer, slot_slopes, slot_times
 from placement.problem import EMPTY, FloatArray, IntArray, LayerProblem
 from solvers.dispatch.marginals import marginals
 from solvers.merit import merit
@@ -164,14 +165,15 @@ class _Linear:
 
 
 class _Rows:
-    """Rows of an LP as triplets, and its price: after the shares come, for each window, its work, its messages, and
-    the larger of both (`two_batch`); then the tail's threshold and each window's excess over it."""
+    """Rows of an LP as triplets, and its price: after the shares come, for each window, its work and the larger of
+    that and the messages (`two_batch`) in each kind of pass, its messages and its value; then the tail's threshold and
+    each window's excess over it."""
 
     def __init__(self, shares: int, problem: LayerProblem) -> None:
-        windows = problem.windows
-        self.work, self.link, part = shares, shares + windows, shares + 2 * windows
-        tail = shares + 3 * windows
-        self.width = shares + 4 * windows + 1
+        windows, kinds = problem.windows, problem.rates.kinds
+        self.work, self.link = shares, shares + 2 * len(kinds) * windows
+        larger, part, tail = shares + len(kinds) * windows, self.link + windows, self.link + 2 * windows
+        self.width = tail + 1 + windows
         self.row: list[IntArray] = []
         self.column: list[IntArray] = []
         self.value: list[FloatArray] = []
@@ -181,11 +183,14 @@ class _Rows:
         wait = 2 * latency_s(problem) if problem.objective == "time" else 0.0
         weight = problem.window_weight / problem.window_weight.sum()
         for w in range(windows):
+            work, each = (range(of + w * len(kinds), of + (w + 1) * len(kinds)) for of in (self.work, larger))
             if problem.objective == "time" and problem.rates.overlap == "two_batch":
-                self.add([self.work + w, part + w], [1.0, -1.0], 0.0)
-                self.add([self.link + w, part + w], [1.0, -1.0], -wait)
+                for k, kind in enumerate(kinds):
+                    self.add([work[k], each[k]], [1.0, -1.0], 0.0)
+                    self.add([self.link + w, each[k]], [kind.share * kind.tokens, -1.0], -kind.share * wait)
+                self.add([*each, part + w], [*np.ones(len(each)), -1.0], 0.0)
             else:
-                self.add([self.work + w, self.link + w, part + w], [1.0, 1.0, -1.0], -wait)
+                self.add([*work, self.link + w, part + w], [*np.ones(len(work)), 1.0, -1.0], -wait)
             if problem.tail < 1.0:
                 self.add([part + w, tail, tail + 1 + w], [1.0, -1.0, -1.0], 0.0)
         if problem.tail >= 1.0:
@@ -240,21 +245,17 @@ def _add_work(
     """Every GPU's work, at the slopes of its slots' times."""
     rates, homes = problem.rates, problem.topology.nodes
     tokens = _slot_tokens(problem, slots, fractions)
-    timed = problem.objective == "time"
-    time, x = (slot_time(tokens, rates), tokens[:, shape.slot]) if timed else (tokens, tokens[:, shape.slot])
-    slope = np.ones_like(x)
-    if timed:
-        reading = -np.expm1(-x) * rates.weight_s > x * rates.token_s
-        slope = np.where(reading, np.exp(-x) * rates.weight_s, rates.token_s)
-    speed = problem.speeds if timed else problem.relative_speed
-    scale = np.ones(problem.windows)
-    if not timed:
+    x = tokens[:, shape.slot]
+    if problem.objective == "time":
+        time, slope, speed, scale = slot_times(tokens, rates), slot_slopes(x, rates), problem.speeds, np.ones(len(x))
+    else:
+        time, slope, speed = tokens[None], np.ones((1, *x.shape)), problem.relative_speed
         scale = problem.alive.sum() / (problem.load.sum(axis=1) * rates.tokens_per_gpu * problem.topology.gpus)
-    gpu = np.tile(shape.gpu, homes)
-    by_gpu = time.reshape(problem.windows, problem.topology.gpus, -1).sum(axis=2)
-    for w in range(problem.windows):
-        value = (shape.amount[w] * slope[w][None, :] / speed[shape.gpu][None, :]).reshape(-1) * scale[w]
-        rows.under(gpu, value, by_gpu[w] / speed * scale[w], start, rows.work + w)
+    gpu, kinds = np.tile(shape.gpu, homes), len(time)
+    by_gpu = time.reshape(kinds, problem.windows, problem.topology.gpus, -1).sum(axis=3)
+    for w, k in product(range(problem.windows), range(kinds)):
+        value = (shape.amount[w] * slope[k, w][None, :] / speed[shape.gpu][None, :]).reshape(-1) * scale[w]
+        rows.under(gpu, value, by_gpu[k, w] / speed * scale[w], start, rows.work + w * len(rates.kinds) + k)
 
 
 def _add_links(

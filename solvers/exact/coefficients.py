@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 
 from placement.cost.links import entering_tokens
-from placement.cost.moe_layer import effective_rule, latency_s, slot_time
-from placement.problem import EMPTY, BoolArray, FloatArray, IntArray, LayerProblem, Topology
+from placement.cost.moe_layer import effective_rule, latency_s, slot_times
+from placement.problem import ALIKE, EMPTY, BoolArray, FloatArray, IntArray, LayerProblem, Topology
 from solvers.base import UnsupportedError
 
 #: Largest model that is built: terms of the touch chains and of the placement.
@@ -47,8 +47,9 @@ class Coefficients:
 
     Attributes:
         most: largest number of copies an expert can have.
-        work: [most + 1, windows, experts] what one copy adds to its GPU (row 0 unused): seconds, load over mean, or
-            nothing ("traffic").
+        work: [kinds, most + 1, windows, experts] what one copy adds to its GPU in a kind of pass, by how many there are
+            (0 unused): seconds times the kind's share, load over mean, or nothing ("traffic").
+        shares, moved: [kinds] share of the passes, and of what messages take in the mean pass.
         speed: [gpus] what a GPU's work is divided by.
         links: see link_rows.
         linear: P are loads (copies), not touch chances of sets.
@@ -61,6 +62,8 @@ class Coefficients:
 
     most: int
     work: FloatArray
+    shares: FloatArray
+    moved: FloatArray
     speed: FloatArray
     links: tuple[LinkRow, ...]
     linear: bool
@@ -91,9 +94,11 @@ def coefficients_of(problem: LayerProblem) -> Coefficients:
     copies = np.maximum(np.arange(most + 1), 1)[:, None, None]
     timed = problem.objective == "time"
     if timed:
-        work = slot_time(rates.tokens_per_gpu * topology.gpus * problem.load[None] / copies, rates)
+        kinds = rates.kinds
+        work = slot_times(rates.tokens_per_gpu * topology.gpus * problem.load[None] / copies, rates)
     else:
-        work = relative[None] / copies * (problem.objective == "load")
+        kinds = ALIKE
+        work = relative[None, None] / copies * (problem.objective == "load")
     held = None
     if problem.current is not None:
         held = np.zeros((topology.gpus, problem.experts), dtype=np.int64)
@@ -101,7 +106,8 @@ def coefficients_of(problem: LayerProblem) -> Coefficients:
         held[problem.gpu_of_slot[kept], problem.current[kept]] = 1
     pooled_mean = problem.mean_load.sum() / alive
     return Coefficients(
-        most, work, problem.speeds if timed else problem.relative_speed, tuple(link_rows(problem)),
+        most, work, np.array([kind.share for kind in kinds]), np.array([kind.share * kind.tokens for kind in kinds]),
+        problem.speeds if timed else problem.relative_speed, tuple(link_rows(problem)),
         effective_rule(problem) == "per_expert", 2 * latency_s(problem) if timed else 0.0,
         problem.mean_load / max(pooled_mean, 1e-300), held, *_alike(problem),
     )  # fmt: skip

@@ -181,30 +181,40 @@ class NeighbourhoodModel:
 
     def _add_objective(self, cutoff: float) -> None:
         problem, prices, model = self.problem, self.prices, self.model
+        data = prices.data
         top, average = 2 * OBJECTIVE_UNITS, problem.tail >= 1.0
         timed = problem.objective == "time"
         value: list[Linear] = []
         guide: list[Linear] = []
         for w in np.flatnonzero(prices.shares > 0):
             scale = self.unit * (float(prices.shares[w]) if average else 1.0)
-            table = prices.data.work[:, w, :] * scale
-            changing = self._on_gpus(table, prices.data.speed)
-            idle = np.delete(self._now(table) / prices.data.speed, list(changing))
-            work = model.new_int_var(math.floor(idle.max(initial=0.0)), top, f"work_{w}")
-            for terms in changing.values():
-                model.add(sum(terms) <= work)
-            wait = math.floor(prices.data.fixed * scale)
+            works = [self._busiest_gpu(table[:, w, :] * scale, top) for table in data.work]
+            if timed and problem.rates.overlap == "two_batch":
+                larger: list[Linear] = []
+                for work, share, moved in zip(works, data.shares, data.moved, strict=True):
+                    link = model.new_int_var(0, top, "")
+                    guide += self._add_links(link, int(w), scale * float(moved))
+                    larger.append(model.new_int_var(0, 2 * top, ""))
+                    model.add(larger[-1] >= work)
+                    model.add(larger[-1] >= link + math.floor(data.fixed * share * scale))
+                value.append(sum(larger))
+                continue
             link = model.new_int_var(0, top, f"link_{w}")
             guide += self._add_links(link, int(w), scale)
-            part: Linear = work + link + wait
-            if timed and problem.rates.overlap == "two_batch":
-                part = model.new_int_var(0, 2 * top, f"part_{w}")
-                model.add(part >= work)
-                model.add(part >= link + wait)
-            value.append(part)
+            value.append(sum(works) + link + math.floor(data.fixed * scale))
         whole = sum(value) if average else self._tail_of(value)
         model.add(whole <= math.ceil(cutoff * self.unit * (1 if average or prices.worst else TAIL_UNITS)))
         model.minimize(whole + sum(guide))
+
+    def _busiest_gpu(self, table: FloatArray, top: int) -> cp_model.IntVar:
+        """At least every GPU's sum of table[copies, expert] over its speed, in objective units."""
+        speed = self.prices.data.speed
+        changing = self._on_gpus(table, speed)
+        idle = np.delete(self._now(table) / speed, list(changing))
+        work = self.model.new_int_var(math.floor(idle.max(initial=0.0)), top, "")
+        for terms in changing.values():
+            self.model.add(sum(terms) <= work)
+        return work
 
     def _tail_of(self, value: list[Linear]) -> Linear:
         """The mean of the worst `tail` of the windows, in epigraph form (Rockafellar and Uryasev 2000)."""

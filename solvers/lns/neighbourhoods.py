@@ -25,7 +25,8 @@ def gpu_work(problem: LayerProblem, prices: Prices, slots: IntArray) -> FloatArr
     """[gpus] mean work over the windows, under evenly shared copies."""
     used = slots != EMPTY
     copies = np.bincount(slots[used], minlength=problem.experts)
-    weight = problem.window_weight @ prices.data.work[np.minimum(copies, prices.data.most), :, np.arange(len(copies))].T
+    work = prices.data.work.sum(axis=0)
+    weight = problem.window_weight @ work[np.minimum(copies, prices.data.most), :, np.arange(len(copies))].T
     out = np.bincount(problem.gpu_of_slot[used], weights=weight[slots[used]], minlength=problem.topology.gpus)
     return np.asarray(out / prices.data.speed)
 

@@ -18,7 +18,7 @@ class MilpModel:
         self.problem = problem
         self.data: Coefficients = coefficients_of(problem)
         self.model = pulp.LpProblem("layer", pulp.LpMinimize)
-        mean = float((problem.window_weight @ self.data.work[1]).sum()) / problem.topology.gpus
+        mean = float((problem.window_weight @ self.data.work[:, 1]).sum()) / problem.topology.gpus
         links = max((float(row.price.sum()) for row in self.data.links), default=0.0)
         speed = float(self.data.speed[problem.alive].mean())
         self.scale = max(mean / speed + links / problem.topology.gpus, 1e-300)
@@ -126,27 +126,39 @@ class MilpModel:
         touch = self._touch_chances()
         value = []
         for w in range(problem.windows):
-            work = pulp.LpVariable(f"work_{w}", 0)
-            link = pulp.LpVariable(f"link_{w}", 0)
-            for g in range(problem.topology.gpus):
-                terms = [
-                    float(data.work[r + 1, w, e]) / (self.scale * float(data.speed[g])) * self.y[e][r][g]
-                    for e in range(problem.experts)
-                    for r in range(data.most)
-                ]
-                self.model += pulp.lpSum(terms) <= work
-            for row in data.links:
-                parts: list[pulp.LpAffineExpression] = []
-                for b in np.flatnonzero(row.price):
-                    parts += self._reach(touch, row.level, int(b), w, float(row.price[b]) / self.scale)
-                self.model += pulp.lpSum(parts) <= link
-            part = work + link
+            works = [self._busiest_gpu(table[:, w], f"{w}_{k}") for k, table in enumerate(data.work)]
+            link = self._busiest_link(touch, w)
+            part = pulp.lpSum(works) + link
             if problem.rates.overlap == "two_batch" and problem.objective == "time":
-                part = pulp.LpVariable(f"part_{w}", 0)
-                self.model += part >= work
-                self.model += part >= link + data.fixed / self.scale
+                larger = [pulp.LpVariable(f"larger_{w}_{k}", 0) for k in range(len(works))]
+                for each, work, share, moved in zip(larger, works, data.shares, data.moved, strict=True):
+                    self.model += each >= work
+                    self.model += each >= float(moved) * link + float(share) * data.fixed / self.scale
+                part = pulp.lpSum(larger)
             value.append(part)
         self.model.setObjective(self._over_windows(value))
+
+    def _busiest_gpu(self, table: FloatArray, name: str) -> pulp.LpVariable:
+        """At least every GPU's sum of table[copies, expert]."""
+        work = pulp.LpVariable(f"work_{name}", 0)
+        for g in range(self.problem.topology.gpus):
+            terms = [
+                float(table[r + 1, e]) / (self.scale * float(self.data.speed[g])) * self.y[e][r][g]
+                for e in range(self.problem.experts)
+                for r in range(self.data.most)
+            ]
+            self.model += pulp.lpSum(terms) <= work
+        return work
+
+    def _busiest_link(self, touch: _Touch, w: int) -> pulp.LpVariable:
+        """At least every link's price in window w."""
+        link = pulp.LpVariable(f"link_{w}", 0)
+        for row in self.data.links:
+            parts: list[pulp.LpAffineExpression] = []
+            for b in np.flatnonzero(row.price):
+                parts += self._reach(touch, row.level, int(b), w, float(row.price[b]) / self.scale)
+            self.model += pulp.lpSum(parts) <= link
+        return link
 
     def _over_windows(self, value: list[pulp.LpAffineExpression]) -> pulp.LpAffineExpression:
         """The mean of the worst `tail` of the windows, in epigraph form."""

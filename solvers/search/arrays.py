@@ -68,6 +68,7 @@ def search_data(
         load_share=np.ascontiguousarray(1.0 / problem.relative_speed),
         weight_s=work.weight_s,
         token_s=work.token_s,
+        kind_moved=work.kind_moved,
         linear=linear,
         set_start=rows.start,
         set_index=rows.index,
@@ -142,21 +143,26 @@ class _Work:
     """What GPUs' work costs; the fields are those of Data (share: work_share)."""
 
     tokens: FloatArray
-    weight_s: float
-    token_s: float
+    weight_s: FloatArray
+    token_s: FloatArray
+    kind_moved: FloatArray
     share: FloatArray
 
     @staticmethod
     def of(problem: LayerProblem, load: FloatArray) -> _Work:
         """The prices of slots: seconds, or loads over the mean ([windows, experts] `load`)."""
         rates = problem.rates
-        if problem.objective == "time":
-            tokens = rates.tokens_per_gpu * problem.topology.gpus * problem.load
-            return _Work(
-                np.ascontiguousarray(tokens), float(rates.weight_s), float(rates.token_s), 1.0 / problem.speeds
-            )
-        each = 1.0 if problem.objective == "load" else BALANCE * (rates.dispatch_bytes + rates.combine_bytes)
-        return _Work(np.ascontiguousarray(load), 0.0, float(each), 1.0 / problem.relative_speed)
+        if problem.objective != "time":
+            each = 1.0 if problem.objective == "load" else BALANCE * (rates.dispatch_bytes + rates.combine_bytes)
+            nothing, price = np.zeros(len(load)), np.full(len(load), float(each))
+            return _Work(np.ascontiguousarray(load), nothing, price, np.ones(1), 1.0 / problem.relative_speed)
+        share, relative = np.array([(kind.share, kind.tokens) for kind in rates.kinds]).T
+        tokens = rates.tokens_per_gpu * problem.topology.gpus * problem.load
+        return _Work(
+            np.ascontiguousarray(tokens[:, None, :] * relative[:, None]).reshape(-1, problem.experts),
+            np.tile(share * rates.weight_s, len(load)), np.tile(share * rates.token_s, len(load)), share * relative,
+            1.0 / problem.speeds,
+        )  # fmt: skip
 
 
 def _budget(problem: LayerProblem) -> tuple[BoolArray, int]:

@@ -8,14 +8,14 @@ import numpy as np
 from numba import njit
 
 from placement.problem import FloatArray
-from solvers.search.state import LARGER, LINK, Data, State
+from solvers.search.state import LARGER, LINK, SUM, Data, State
 
 #: A bound this little over the limit, as a share of it, may be rounding.
 ROUNDING = 1e-12
 
 
 class Slopes(NamedTuple):
-    """Derivatives of the guide without its price of an excess: by gpu_cost [windows, gpus], in_sum [windows, in
+    """Derivatives of the guide without its price of an excess: by gpu_cost [rows, gpus], in_sum [windows, in
     groups], out_sum [windows, out groups] and total [windows]."""
 
     gpu: FloatArray
@@ -106,34 +106,40 @@ def evaluate(
     """
     gpu_load, gpu_cost, weight = s.gpu_load, s.gpu_cost, d.window_weight
     gpus, ins, outs = len(gpu_load), in_sum.shape[1], out_sum.shape[1]
-    cap, join = d.cap, d.join
+    cap, join, moved, kinds = d.cap, d.join, d.kind_moved, len(d.kind_moved)
     over, top_load = 0.0, 0.0
     for g in range(gpus):
         top_load = max(top_load, gpu_load[g])
         over += max(0.0, gpu_load[g] - cap)
     smooth = 0.0
     for w in range(len(weight)):
-        top, link, norm, links = 0.0, 0.0, 0.0, 0.0
-        for g in range(gpus):
-            top = max(top, gpu_cost[w, g])
-        scale = 1.0 / top
-        for g in range(gpus):
-            norm += _power(gpu_cost[w, g] * scale)
+        link, links, value, work = 0.0, 0.0, 0.0, 0.0
         for i in range(ins):
             link = max(link, in_sum[w, i])
         for o in range(outs):
             link = max(link, _egress(d, out_sum, total, w, o))
+        for r in range(w * kinds, (w + 1) * kinds):
+            top, norm = 0.0, 0.0
+            for g in range(gpus):
+                top = max(top, gpu_cost[r, g])
+            scale = 1.0 / top
+            for g in range(gpus):
+                norm += _power(gpu_cost[r, g] * scale)
+            work += top * _root(norm / gpus)
+            if join == LARGER:
+                top = max(top, moved[r - w * kinds] * link)
+            value += top
         if join == LINK:
             parts[0, w] = link
         else:
-            parts[0, w] = max(top, link) if join == LARGER else top + link
+            parts[0, w] = value if join == LARGER else value + link
         if join != LINK and link > 0.0:
             scale = 1.0 / link
             for i in range(ins):
                 links += _power(in_sum[w, i] * scale)
             for o in range(outs):
                 links += _power(_egress(d, out_sum, total, w, o) * scale)
-        smooth += weight[w] * (d.reach_scale * total[w] + top * _root(norm / gpus) + link * _root(links / (ins + outs)))
+        smooth += weight[w] * (d.reach_scale * total[w] + work + link * _root(links / (ins + outs)))
     value = worst_mean(parts, weight, d.tail)
     return value * (1.0 + price * over) + share * smooth, value, max(0.0, top_load - cap), smooth
 
@@ -147,13 +153,10 @@ def set_slopes(d: Data, s: State, p: Slopes, share: float) -> None:
     """
     gpu_cost, in_sum, out_sum, total = s.gpu_cost, s.in_sum, s.out_sum, s.total
     gpus, ins, outs = gpu_cost.shape[1], in_sum.shape[1], out_sum.shape[1]
-    join = d.join
+    join, moved, kinds = d.join, d.kind_moved, len(d.kind_moved)
     for w in range(len(d.window_weight)):
         weight = d.window_weight[w]
-        top_gpu, top_in, top_out, link = 0, -1, -1, 0.0
-        for g in range(gpus):
-            if gpu_cost[w, g] > gpu_cost[w, top_gpu]:
-                top_gpu = g
+        top_in, top_out, link, links, counts = -1, -1, 0.0, 0.0, 0.0
         for i in range(ins):
             if in_sum[w, i] > link:
                 link, top_in = in_sum[w, i], i
@@ -161,31 +164,39 @@ def set_slopes(d: Data, s: State, p: Slopes, share: float) -> None:
             seconds = _egress(d, out_sum, total, w, o)
             if seconds > link:
                 link, top_in, top_out = seconds, -1, o
-        top, norm, links = gpu_cost[w, top_gpu], 0.0, 0.0
-        for g in range(gpus):
-            norm += _power(gpu_cost[w, g] / top)
-        norm = top * _root(norm / gpus)
-        for g in range(gpus):
-            p.gpu[w, g] = weight * share * _norm_slope(gpu_cost[w, g] / norm) / gpus
-        if join != LINK and (join != LARGER or top >= link):
-            p.gpu[w, top_gpu] += weight
+        for k in range(kinds):
+            r, top_gpu, norm = w * kinds + k, 0, 0.0
+            for g in range(gpus):
+                if gpu_cost[r, g] > gpu_cost[r, top_gpu]:
+                    top_gpu = g
+            top = gpu_cost[r, top_gpu]
+            for g in range(gpus):
+                norm += _power(gpu_cost[r, g] / top)
+            norm = top * _root(norm / gpus)
+            for g in range(gpus):
+                p.gpu[r, g] = weight * share * _norm_slope(gpu_cost[r, g] / norm) / gpus
+            # Messages are longer than the work of this kind, or count beside it.
+            behind = join == LARGER and top >= moved[k] * link
+            if behind or join == SUM:
+                p.gpu[r, top_gpu] += weight
+            if not behind:
+                counts += moved[k]
         if join != LINK and link > 0.0:
             for i in range(ins):
                 links += _power(in_sum[w, i] / link)
             for o in range(outs):
                 links += _power(_egress(d, out_sum, total, w, o) / link)
         scale = 1.0 / (link * _root(links / (ins + outs))) if links > 0.0 else 0.0
-        counts = join != LARGER or link > top
         p.total[w] = weight * share * d.reach_scale
         for i in range(ins):
             slope = share * _norm_slope(in_sum[w, i] * scale) / (ins + outs)
-            if counts and i == top_in:
-                slope += 1.0
+            if i == top_in:
+                slope += counts
             p.ins[w, i] = weight * slope
         for o in range(outs):
             slope = share * _norm_slope(_egress(d, out_sum, total, w, o) * scale) / (ins + outs)
-            if counts and o == top_out:
-                slope += 1.0
+            if o == top_out:
+                slope += counts
             slope *= weight * d.out_rate[o]
             if len(d.home) == 1:
                 p.outs[w, o] = -slope
@@ -205,13 +216,13 @@ def least_guide(s: State, p: Slopes, in_sum: FloatArray, out_sum: FloatArray, to
     """
     gpu_cost, gpu, ins, outs, by_total = s.gpu_cost, p.gpu, p.ins, p.outs, p.total
     result = 0.0
-    for w in range(len(total)):
-        part = by_total[w] * total[w]
+    for r in range(gpu_cost.shape[0]):
         for g in range(gpu_cost.shape[1]):
-            part += gpu[w, g] * gpu_cost[w, g]
+            result += gpu[r, g] * gpu_cost[r, g]
+    for w in range(len(total)):
+        result += by_total[w] * total[w]
         for i in range(in_sum.shape[1]):
-            part += ins[w, i] * in_sum[w, i]
+            result += ins[w, i] * in_sum[w, i]
         for o in range(out_sum.shape[1]):
-            part += outs[w, o] * out_sum[w, o]
-        result += part
+            result += outs[w, o] * out_sum[w, o]
     return result

@@ -47,10 +47,10 @@ def add_work(d: Data, s: State, e: int, sign: float) -> None:
         gpu_load[g] += sign * load_share[g] * share * load
         for w in range(len(tokens)):
             x = share * tokens[w, e]
-            cost = x * token_s
-            if weight_s > cost:
-                # The scorer's slot_time: weights are read once if any token comes.
-                cost = max(cost, weight_s if x > 40.0 else (1.0 - np.exp(-x)) * weight_s)
+            cost = x * token_s[w]
+            if weight_s[w] > cost:
+                # The scorer's slot_times: weights are read once if any token comes.
+                cost = max(cost, weight_s[w] if x > 40.0 else (1.0 - np.exp(-x)) * weight_s[w])
             gpu_cost[w, g] += scale * cost
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from placement.cost.moe_layer import slot_time
+from placement.cost.moe_layer import slot_times
 from placement.problem import BoolArray, FloatArray, IntArray, LayerProblem
 
 #: Proposals for each slot, and the first temperature as a share of a GPU's mean cost.
@@ -34,10 +34,13 @@ def settle(problem: LayerProblem, slots: IntArray, slot_load: FloatArray, seed: 
     of_load = slot_load.sum(axis=1) / topology.gpus
     if problem.objective != "load":
         tokens = rates.tokens_per_gpu * topology.gpus
+        times = slot_times(tokens * slot_load, rates)
+        share_of_kind = times.sum(axis=2) / np.maximum(times.sum(axis=(0, 2)), 1e-300)
+        token_s = np.array([[kind.share * kind.tokens * rates.token_s] for kind in rates.kinds])
         # Where a GPU's time is that of its weights, loads differ unseen: they count beside it.
-        cost = np.concatenate([slot_time(tokens * slot_load, rates), slot_load])
-        weight = np.concatenate([weight, LOAD_SHARE * weight])
-        of_load = np.concatenate([tokens * rates.token_s * of_load, of_load])
+        cost = np.concatenate([*times, slot_load])
+        weight = np.concatenate([*(share_of_kind * weight), LOAD_SHARE * weight])
+        of_load = np.concatenate([*(tokens * token_s * of_load), of_load])
     mean = cost.sum(axis=1) / topology.gpus
     mean = np.where(mean > 0.0, mean, 1.0)
     drift = np.zeros((0, 0))

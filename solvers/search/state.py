@@ -32,11 +32,14 @@ class Data(NamedTuple):
         in_of_cell, out_of_cell: [cells] index of the links that a cell's messages take.
         in_rate: [cells] seconds of ingress of the cell's group per touch; 0 where no message is needed.
         out_rate: [out groups] seconds of egress per touch. policy: EVEN, NEAREST or PLANNED.
-        home: [classes] share of the tokens. tokens: [windows, experts] tokens in a batch.
+        home: [classes] share of the tokens.
+        tokens: [rows, experts] tokens in a pass; rows are windows by kinds of passes (placement.problem.PassKind), a
+            window's kinds one after the other. weight_s, token_s: [rows] price of a slot, as
+            placement.problem.LayerRates has it, times the kind's share. kind_moved: [kinds] share of what messages take
+            in the mean pass.
         share_load: [windows, experts] copies of a token (the price of messages where they are counted per expert).
         mean_load: [experts] load over the mean GPU load, over all windows.
         work_share, load_share: [gpus] factor of a copy's seconds and of its load there (slower GPUs have more).
-        weight_s, token_s: price of a slot, as placement.problem.LayerRates has it.
         linear: messages are copies, not distinct tokens.
         set_start, set_index: sets that hold an expert, in compressed rows; pair_start, pair_index: that hold the two
             experts a < b, row a * experts + b. ids: [sets, k].
@@ -65,8 +68,9 @@ class Data(NamedTuple):
     mean_load: FloatArray
     work_share: FloatArray
     load_share: FloatArray
-    weight_s: float
-    token_s: float
+    weight_s: FloatArray
+    token_s: FloatArray
+    kind_moved: FloatArray
     linear: bool
     set_start: IntArray
     set_index: IntArray
@@ -97,7 +101,7 @@ class State(NamedTuple):
         target: [classes, experts] node that serves a home's tokens (`planned`).
         keep: [experts, cells]. miss: [sets, cells]. marginal: [windows, experts, cells]; both
             are kept up where messages are needed (in_rate above 0).
-        gpu_cost: [windows, gpus] seconds of work. gpu_load: [gpus] over the mean.
+        gpu_cost: [rows, gpus] seconds of work, rows as in Data.tokens. gpu_load: [gpus] over the mean.
         in_sum: [windows, in groups] seconds. out_sum: [windows, out groups] touches. total: [windows] touches.
         touch: [windows, cells] scratch.
     """
@@ -121,7 +125,7 @@ class State(NamedTuple):
 
 def empty_state(data: Data, slots: IntArray) -> State:
     """A state for `slots` [slots]; solvers.search.layout.load_state fills it."""
-    windows, experts = data.tokens.shape
+    windows, (rows, experts) = len(data.window_weight), data.tokens.shape
     gpus, nodes = len(data.node_of_gpu), data.allowed.shape[0]
     classes, bins = len(data.home), len(data.node_of_bin)
     cells = classes * bins
@@ -136,7 +140,7 @@ def empty_state(data: Data, slots: IntArray) -> State:
         keep=np.ones((experts, cells)),
         miss=np.ones((sets, cells)),
         marginal=np.zeros((windows, experts, cells)),
-        gpu_cost=np.zeros((windows, gpus)),
+        gpu_cost=np.zeros((rows, gpus)),
         gpu_load=np.zeros(gpus),
         in_sum=np.zeros((windows, int(data.in_group.max()) + 1)),
         out_sum=np.zeros((windows, len(data.out_rate))),

@@ -38,12 +38,12 @@ class Change(NamedTuple):
 
 def empty_change(state: State) -> Change:
     """Scratch for a state."""
-    windows, gpus = state.gpu_cost.shape
+    windows, (rows, gpus) = len(state.total), state.gpu_cost.shape
     cells, classes = state.keep.shape[1], state.target.shape[0]
     return Change(
         np.ones((2, cells)), np.zeros((2, cells), np.int64), np.zeros(2, np.int64), np.ones((2, cells)),
         np.zeros(windows), state.in_sum.copy(), state.out_sum.copy(), state.total.copy(),
-        np.zeros(2 * gpus + 2, np.int64), np.zeros((2 * gpus + 2, windows)), np.zeros(2 * gpus + 2),
+        np.zeros(2 * gpus + 2, np.int64), np.zeros((2 * gpus + 2, rows)), np.zeros(2 * gpus + 2),
         np.zeros((2, classes), np.int64),
     )  # fmt: skip
 

@@ -65,6 +65,30 @@ def test_no_holdout_uses_everything_for_both(call: Callable[..., Done], folder: 
     assert solved["moe_layer_us"] == pytest.approx(plan["certificate"]["objective"], rel=1e-9)
 
 
+def test_a_serving_plan_is_for_both_phases(call: Callable[..., Done], folder: Path) -> None:
+    """The mean pass of the default is that of the two phases, by shares that the plan's figures tell apart."""
+    args = ("solve", "--spec", str(folder / "tiny.yaml"), "--trace", str(folder / "a.npz"), *QUICK)
+    out = folder / "both.json"
+    done = call(*args, "--out", str(out))
+    header = next(line for line in done.out.splitlines() if line.startswith("strategy"))
+    assert "decode us" in header
+    assert "prefill us" in header
+    plan = read_plan(out)
+    assert plan.phase == "serving"
+    rows = plan.strategies
+    times = [[row.decode_us, row.prefill_us] for row in rows]
+    mean = [row.moe_layer_us for row in rows]
+    share = (mean[0] - times[0][1]) / (times[0][0] - times[0][1])
+    assert 0 < share < 1
+    for (decode, prefill), both in zip(times, mean, strict=True):
+        assert both == pytest.approx(share * decode + (1 - share) * prefill, rel=1e-9)
+    assert call("verify", str(out), "--trace", str(folder / "a.npz")).code == 0
+    for phase in ("decode", "prefill"):
+        one = json.loads(call(*args, "--phase", phase, "--json").out)
+        assert one["phase"] == phase
+        assert all(row["moe_layer_us"] == row[f"{phase}_us"] for row in one["strategies"])
+
+
 def test_load_counts_are_planned_for_balance(call: Callable[..., Done], folder: Path) -> None:
     done = call("solve", "--spec", str(folder / "tiny.yaml"), "--loads", str(folder / "counts.npz"), *QUICK, "--json")
     assert done.code == 0, done.err

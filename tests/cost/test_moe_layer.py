@@ -6,10 +6,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from placement.cost.moe_layer import byte_matrix, score_layer, slot_time
+from placement.cost.moe_layer import byte_matrix, score_layer, slot_slopes, slot_time, slot_times
 from placement.errors import InputError
 from placement.problem import LayerProblem
-from tests.solvers.problems import random_problem
+from tests.solvers.problems import mixed, random_problem
 
 
 def draws(problem: LayerProblem, slots: np.ndarray, home: int, expert: int) -> list[int]:
@@ -104,6 +104,32 @@ def test_time_is_the_sum_of_its_slowest_parts(seed: int) -> None:
     )
     hidden = score_layer(replace(problem, rates=replace(rates, overlap="two_batch")), slots)
     assert hidden.time_s == pytest.approx(max(experts, score.dispatch_s + score.combine_s), rel=1e-12)
+
+
+@pytest.mark.parametrize("overlap", ["none", "two_batch"])
+@pytest.mark.parametrize("seed", range(6))
+def test_passes_of_several_kinds_take_the_mean_of_their_times(seed: int, overlap: str) -> None:
+    problem = random_problem(seed, experts=8, gpus=4, gpus_per_node=2, slots_per_gpu=3, k=2, tokens=20, windows=2)
+    # Where few tokens come a GPU's time is that of its weights, where many come that of its tokens.
+    rates = replace(mixed(problem.rates), overlap=overlap, token_s=1e-7)
+    problem, slots = replace(problem, rates=rates), _random_valid(problem, seed)
+    whole = score_layer(problem, slots)
+    each = [score_layer(replace(problem, rates=rates.of_kind(kind)), slots) for kind in rates.kinds]
+    for name in ("time_s", "objective", "dispatch_s", "experts_s", "combine_s"):
+        mean = sum(kind.share * getattr(one, name) for kind, one in zip(rates.kinds, each, strict=True))
+        assert getattr(whole, name) == pytest.approx(mean, rel=1e-12)
+    assert len({one.gpu_load.argmax() for one in each}) == 1
+    for name in ("balancedness", "remote_nodes_per_token", "cross_node_bytes_per_token"):
+        assert all(getattr(one, name) == pytest.approx(getattr(whole, name), rel=1e-12) for one in each)
+
+
+def test_slopes_of_slots_are_their_derivatives() -> None:
+    rates = mixed(random_problem(0).rates)
+    tokens = np.array([0.3, 3.0, 40.0, 900.0, 5000.0])
+    for step in (1e-6, -1e-6):
+        change = (slot_times(tokens * (1 + step), rates) - slot_times(tokens, rates)) / (tokens * step)
+        np.testing.assert_allclose(slot_slopes(tokens, rates), change, rtol=1e-4, atol=1e-15)
+    np.testing.assert_allclose(slot_times(tokens, rates).sum(axis=0), slot_time(tokens, rates))
 
 
 def test_nodes_per_token_counts_distinct_nodes() -> None:

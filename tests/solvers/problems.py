@@ -4,12 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from placement.problem import EMPTY, LayerProblem, LayerRates, TokenSets, Topology
+from placement.problem import EMPTY, LayerProblem, LayerRates, PassKind, TokenSets, Topology
 
 RATES = LayerRates(
     tokens_per_gpu=512.0, weight_s=6e-6, token_s=3e-8, dispatch_bytes=4096.0, combine_bytes=4096.0,
     fast_bytes_per_s=400e9, slow_bytes_per_s=45e9, fast_latency_s=3e-6, slow_latency_s=8e-6,
 )  # fmt: skip
+
+
+def mixed(rates: LayerRates) -> LayerRates:
+    """Passes of two kinds: of ten, nine with a two-thousandth of the tokens of the tenth."""
+    mean = 0.9 * 0.0005 + 0.1
+    kinds = (PassKind(0.9, 0.0005 / mean), PassKind(0.1, 1.0 / mean))
+    return replace(rates, kinds=kinds)
 
 
 def random_problem(

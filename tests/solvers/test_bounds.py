@@ -18,7 +18,7 @@ from solvers.dispatch import plan_fractions
 from solvers.planner import plan_layers
 from solvers.stop import Stop
 from tests.solvers.oracle import placements
-from tests.solvers.problems import RATES, random_problem, real_shape_loads
+from tests.solvers.problems import RATES, mixed, random_problem, real_shape_loads
 
 #: (experts, GPUs, GPUs per node, slots per GPU): one copy each, few and many replicas, one and several nodes.
 SHAPES = (
@@ -36,7 +36,7 @@ def some_problem(seed: int) -> LayerProblem:
     if objective == "traffic" and m == gpus:
         objective = "time"
     slow = {"slow_bytes_per_s": float(rng.choice([5e9, 45e9, 4e11]))}
-    return random_problem(
+    problem = random_problem(
         seed, experts, gpus, m, slots, k=int(rng.integers(1, min(4, experts))), tokens=40,
         windows=int(rng.integers(1, 4)), with_sets=bool(rng.random() < 0.85), rule=str(rng.choice(RULES)),
         dispatch=str(rng.choice(["even", "nearest", "planned"])),
@@ -44,6 +44,7 @@ def some_problem(seed: int) -> LayerProblem:
         rates=replace(RATES, tokens_per_gpu=float(rng.choice([4.0, 64.0, 512.0])), **heavy, **slow,
                       overlap=str(rng.choice(["none", "two_batch"]))),
     )  # fmt: skip
+    return replace(problem, rates=mixed(problem.rates)) if seed % 3 == 0 else problem
 
 
 def sampled(problem: LayerProblem, rng: np.random.Generator, most: int) -> list[np.ndarray]:

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from placement.cost.moe_layer import latency_s, objective_value, score_layer
-from placement.problem import LayerProblem, Topology
+from placement.problem import LayerProblem, LayerRates, Topology
 from solvers.dispatch import near_fractions, plan_fractions, target_fractions
 from solvers.dispatch.copies import copy_fractions
 from solvers.dispatch.marginals import marginals
 from solvers.dispatch.sequential import _Linear, _Shape, refine
 from solvers.heuristics.eplb import EplbSolver
 from solvers.merit import merit
-from tests.solvers.problems import RATES, random_placement, random_problem, running_problem
+from tests.solvers.problems import RATES, mixed, random_placement, random_problem, running_problem
 
 #: Links inside a node are left out of the LP; here they never decide.
 SLOW = replace(RATES, fast_bytes_per_s=1e15, tokens_per_gpu=2000.0)
@@ -55,10 +55,11 @@ def test_slopes_are_those_of_the_touch_chance() -> None:
     rule=st.sampled_from(["per_node", "per_rank", "per_expert"]),
     objective=st.sampled_from(["time", "load", "traffic"]),
     two=st.booleans(),
+    kinds=st.booleans(),
     tail=st.sampled_from([0.0, 0.4, 1.0]),
 )
 def test_the_lp_prices_its_own_plan_as_the_scorer_does(
-    seed: int, rule: str, objective: str, two: bool, tail: float
+    seed: int, rule: str, objective: str, two: bool, kinds: bool, tail: float
 ) -> None:
     problem = random_problem(
         seed, slots_per_gpu=6, windows=3, rule=rule, dispatch="planned", tail=tail, rates=SLOW,
@@ -66,6 +67,8 @@ def test_the_lp_prices_its_own_plan_as_the_scorer_does(
     )  # fmt: skip
     if two:
         problem = replace(problem, rates=replace(SLOW, overlap="two_batch"))
+    if kinds:
+        problem = replace(problem, rates=mixed(problem.rates))
     slots = random_placement(problem, seed)
     plan = random_plan(problem, slots, seed)
     shape = _Shape.of(problem, slots)
@@ -73,12 +76,14 @@ def test_the_lp_prices_its_own_plan_as_the_scorer_does(
     fixed = np.concatenate([model.start, np.zeros(model.upper.shape[1] - len(model.start))])
     high = np.where(np.arange(len(fixed)) < len(model.start), fixed, np.inf)
     answer = linprog(model.price, A_ub=model.upper, b_ub=model.limit, bounds=np.stack([fixed, high], axis=1))
-    assert answer.fun == pytest.approx(objective_value(problem, slots, plan), rel=1e-9)
+    # HiGHS keeps rows to 1e-7, here seconds; with kinds a window's are several.
+    assert answer.fun == pytest.approx(objective_value(problem, slots, plan), rel=1e-5 if kinds else 1e-9)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_small_step_costs_what_the_lp_says(seed: int) -> None:
-    problem = random_problem(seed, slots_per_gpu=6, windows=2, dispatch="planned", rates=SLOW)
+@pytest.mark.parametrize("rates", [SLOW, mixed(SLOW)], ids=["alike", "kinds"])
+def test_a_small_step_costs_what_the_lp_says(seed: int, rates: LayerRates) -> None:
+    problem = random_problem(seed, slots_per_gpu=6, windows=2, dispatch="planned", rates=rates)
     slots = random_placement(problem, seed)
     plan = random_plan(problem, slots, seed)
     model = _Linear.near(problem, _Shape.of(problem, slots), slots, plan)

@@ -26,7 +26,7 @@ from solvers.search.start import mend, starts
 from solvers.search.state import empty_state
 from solvers.search.traffic import empty_change
 from solvers.stop import Stop
-from tests.solvers.problems import RATES, random_problem
+from tests.solvers.problems import RATES, mixed, random_problem
 
 RULES = ("per_node", "per_rank", "per_expert")
 POLICIES = ("even", "nearest", "planned")
@@ -54,7 +54,8 @@ def _scored(problem: LayerProblem, slots: np.ndarray, target: np.ndarray | None)
 @pytest.mark.parametrize("windows", [1, 3])
 def test_prices_placements_as_the_scorer_does(rule: str, dispatch: str, windows: int) -> None:
     for objective, tail in product(("time", "load", "traffic"), (1.0, 0.5)):
-        problem = _slow(rule=rule, dispatch=dispatch, windows=windows, objective=objective, tail=tail)
+        rates = RATES if windows == 1 else mixed(RATES)
+        problem = _slow(rule=rule, dispatch=dispatch, windows=windows, objective=objective, tail=tail, rates=rates)
         slots = get_solver("hash").solve(replace(problem, dispatch="even"), Stop(), 0).slots
         data = search_data(problem, slots)
         state = empty_state(data, slots)
@@ -66,10 +67,12 @@ def test_prices_placements_as_the_scorer_does(rule: str, dispatch: str, windows:
 @pytest.mark.parametrize("dispatch", POLICIES)
 def test_increments_stay_exact_over_a_whole_anneal(rule: str, dispatch: str) -> None:
     """What the kernel says of its best answer is what the scorer says of it."""
-    for slots_per_gpu, windows, objective in ((4, 1, "time"), (6, 2, "time"), (6, 2, "traffic")):
+    for slots_per_gpu, windows, objective, rates in (
+        (4, 1, "time", RATES), (6, 2, "time", RATES), (6, 2, "time", mixed(RATES)), (6, 2, "traffic", mixed(RATES)),
+    ):  # fmt: skip
         problem = _slow(
             rule=rule, dispatch=dispatch, windows=windows, slots_per_gpu=slots_per_gpu, max_load=1.2,
-            objective=objective,
+            objective=objective, rates=rates,
         )  # fmt: skip
         slots = get_solver("linear").solve(replace(problem, dispatch="even"), Stop(), 0).slots
         data = search_data(problem, slots)
@@ -221,8 +224,12 @@ def test_the_node_level_has_the_same_traffic(dispatch: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("dispatch", POLICIES)
 def test_the_guide_is_nowhere_below_its_tangent(rule: str, dispatch: str) -> None:
-    for objective in ("time", "traffic"):
-        problem = _slow(rule=rule, dispatch=dispatch, windows=2, objective=objective)
+    side_by_side = replace(RATES, overlap="two_batch", token_s=1e-7)
+    for objective, rates in (
+        ("time", RATES), ("traffic", RATES), ("time", side_by_side), ("time", mixed(RATES)),
+        ("time", mixed(side_by_side)),
+    ):  # fmt: skip
+        problem = _slow(rule=rule, dispatch=dispatch, windows=2, objective=objective, rates=rates)
         placements = [
             get_solver(name).solve(replace(problem, dispatch="even"), Stop(), 0).slots
             for name in ("linear", "greedy", "eplb")

@@ -22,7 +22,7 @@ from solvers.merit import merit
 from solvers.search.solver import SearchSolver
 from solvers.stop import Stop
 from tests.solvers.oracle import brute_force
-from tests.solvers.problems import random_placement, random_problem, running_problem
+from tests.solvers.problems import mixed, random_placement, random_problem, running_problem
 
 RULES = ("per_node", "per_rank", "per_expert")
 SMALL = {"experts": 6, "gpus": 3, "gpus_per_node": 1, "slots_per_gpu": 2, "k": 2, "tokens": 40}
@@ -47,12 +47,16 @@ def solved(problem: LayerProblem, prices: Prices, slots: np.ndarray, free: np.nd
 
 @settings(max_examples=20, derandomize=True, deadline=None)
 @given(
-    seed=st.integers(0, 10_000), rule=st.sampled_from(RULES), two=st.booleans(), tail=st.sampled_from([0.0, 0.4, 1.0])
-)
-def test_a_neighbourhood_is_solved_as_brute_force_solves_it(seed: int, rule: str, two: bool, tail: float) -> None:
+    seed=st.integers(0, 10_000), rule=st.sampled_from(RULES), two=st.booleans(), kinds=st.booleans(),
+    tail=st.sampled_from([0.0, 0.4, 1.0]),
+)  # fmt: skip
+def test_a_neighbourhood_is_solved_as_brute_force_solves_it(
+    seed: int, rule: str, two: bool, kinds: bool, tail: float
+) -> None:
     shape = SMALL | ({"gpus": 4, "gpus_per_node": 2, "experts": 8} if seed % 2 else {})
     problem = random_problem(seed, **shape, windows=2, rule=rule, tail=tail)
-    problem = replace(problem, rates=replace(problem.rates, overlap="two_batch" if two else "none"))
+    rates = mixed(problem.rates) if kinds else problem.rates
+    problem = replace(problem, rates=replace(rates, overlap="two_batch" if two else "none"))
     if seed % 3 == 0 and problem.topology.nodes > 1:
         problem = replace(problem, objective="traffic")
     slots = random_placement(problem, seed)
