@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bench.placement_quality.result import Part
     from bench.targets import Target
 
-PARTS = ("bytes", "time", "nodes", "phases", "rivals", "sweep", "robust", "rounding", "migration", "bounds")
+PARTS = ("bytes", "time", "nodes", "phases", "rivals", "sweep", "robust", "rounding", "migration", "bounds", "tokens")
 #: MoE layers of the recorded model.
 LAYERS = 26
 
@@ -64,8 +64,8 @@ def command(
 ) -> None:
     """Bytes, layer time and balance of solved placements against eplb's, at the same slots, dispatch and scorer.
 
-    Recorded routing of three domains; what judges was not solved on. All layers take some 35 minutes on two cores;
-    --layers 5 gives a first picture in seven.
+    Recorded routing of three domains; what judges was not solved on. All layers take some 45 minutes on two cores;
+    --layers 5 gives a first picture in nine.
     """
     from bench.targets import check_targets, target_records
     from placement.errors import InputError
@@ -75,7 +75,7 @@ def command(
     for part in chosen:
         if part not in PARTS:
             raise InputError("--parts", part, "is no part", f"choose of {', '.join(PARTS)}")
-    from bench.placement_quality import certified, gains, risks, rivals
+    from bench.placement_quality import certified, gains, learning, risks, rivals
     from bench.placement_quality.measure import Solves
     from bench.placement_quality.plot import write_plots
     from bench.placement_quality.protocol import PROTOCOLS, Recorded, spaced
@@ -84,7 +84,7 @@ def command(
         "bytes": gains.bytes_part, "time": partial(gains.time_part, seeds=seeds), "nodes": gains.nodes_part,
         "phases": gains.phases_part, "rivals": rivals.rivals_part, "sweep": rivals.sweep_part,
         "robust": risks.robust_part, "rounding": risks.rounding_part, "migration": risks.migration_part,
-        "bounds": certified.bounds_part,
+        "bounds": certified.bounds_part, "tokens": learning.tokens_part,
     }  # fmt: skip
     recorded = Recorded(traces, spaced(layers, LAYERS))
     solves = Solves(recorded, work, seed, workers, protocols or PROTOCOLS)

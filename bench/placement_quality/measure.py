@@ -88,9 +88,13 @@ class Solves:
 
     def figures(self, protocol: Protocol, setting: Setting, strategy: str) -> Figures:
         """Means over layers and the protocol's cases."""
+        return self.means(protocol, self.recorded.cases(protocol), setting, strategy)
+
+    def means(self, protocol: Protocol, cases: Sequence[Case], setting: Setting, strategy: str) -> Figures:
+        """Means over layers and some cases, whose names tell them apart within the protocol."""
         train: list[LayerScore] = []
         test: list[LayerScore] = []
-        for case in self.recorded.cases(protocol):
+        for case in cases:
             answers = self.answers(protocol, case, setting, strategy)
             train += [answer.score for answer in answers]
             test += self.judge(case, setting, [(a.slots, a.fractions) for a in answers])

@@ -1,4 +1,4 @@
-"""Plots of the quality benchmark: bytes by extra slots, and moves against gain."""
+"""Plots of the quality benchmark: bytes by extra slots, moves against gain, time by tokens solved on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def write_plots(parts: Sequence[Part], folder: Path) -> bool:
-    """Writes bytes.svg, nodes.svg and migration.svg for the parts that ran; False without matplotlib."""
+    """Writes bytes.svg, nodes.svg, migration.svg and tokens.svg for the parts that ran; False without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         return False
-    makers = {"bytes": _bytes, "nodes": _nodes, "migration": _migration}
+    makers = {"bytes": _bytes, "nodes": _nodes, "migration": _migration, "tokens": _tokens}
     for part in parts:
         if part.name in makers:
             figure = makers[part.name](part.records)
@@ -89,6 +89,23 @@ def _migration(records: Sequence[Any]) -> Figure:
     axes.set(
         xlabel="slots moved, %", ylabel="share of the full re-solve's gain, %",
         title="From law to summary, held out", xscale="symlog", xlim=(0, 100),
+    )  # fmt: skip
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _tokens(records: Sequence[Any]) -> Figure:
+    figure, axes = _figure()
+    for colour, extra in zip(("C0", "C1"), dict.fromkeys(r.extra for r in records), strict=False):
+        mine = [r for r in records if r.extra == extra]
+        tokens = [r.tokens for r in mine]
+        axes.plot(tokens, [r.speedup for r in mine], "o-", color=colour, label=f"{extra:.0%} extra slots, held out")
+        axes.plot(
+            tokens, [r.train_speedup for r in mine], "--", color=colour, label=f"{extra:.0%}, on the routing solved on"
+        )
+    axes.set(
+        xlabel="tokens of a domain solved on", ylabel="MoE-layer time, times faster than eplb",
+        title="Prefill, planned dispatch", xlim=(0, None),
     )  # fmt: skip
     axes.legend(fontsize=8)
     return figure

@@ -13,7 +13,7 @@ from bench.recorded import DOMAINS, read_domain
 from placement.cost.rates import layer_rates
 from placement.errors import InputError
 from placement.problem import LayerProblem, LayerRates, Objective, Topology
-from placement.routing.split import split_by_sequence
+from placement.routing.split import split_by_sequence, take_sequences
 from placement.routing.statistics import LayerStatistics, layer_statistics, with_mixture
 from placement.routing.trace import Trace
 from placement.sources import WINDOWS
@@ -23,6 +23,8 @@ SCENARIO = "deepseek_v2_lite_h100_ib"
 #: Tokens of a GPU in one pass.
 TOKENS: dict[str, float] = {"prefill": 4096.0, "decode": 128.0}
 GPUS_PER_NODE = 4
+#: Parts of a domain's sequences for the learning curve; the domain with fewest has six sequences.
+FOLDS = 6
 
 Phase = Literal["prefill", "decode"]
 #: in-domain: first half of a domain's sequences, judged on the second. held-out: the two other domains, judged on the
@@ -94,6 +96,24 @@ class Recorded:
                 out.append(self._case(name, others, -(-WINDOWS // len(others)), [self._traces[i]], mixture))
         return tuple(out)
 
+    def folded(self, folds: int) -> tuple[Case, ...]:
+        """Every sixth (FOLDS) of each domain's sequences as judge, solved on the `folds` next ones, 1 to FOLDS - 1.
+
+        Sequences are dealt in turn, as neighbours may be of one subject.
+        """
+        out = []
+        for judge in range(FOLDS):
+            for name, trace in zip(DOMAINS, self._traces, strict=True):
+                solved = _dealt(trace, [judge + 1 + i for i in range(folds)])
+                windows = min(WINDOWS, len(solved.seq_lens))
+                case = f"{name}, {folds} parts, judge {judge}"
+                out.append(self._case(case, [solved], windows, [_dealt(trace, [judge])], True))
+        return tuple(out)
+
+    def folded_tokens(self, folds: int) -> float:
+        """Mean tokens of a domain in `folds` parts."""
+        return folds / FOLDS * float(np.mean([trace.tokens for trace in self._traces]))
+
     def _case(self, name: str, train: list[Trace], windows: int, test: list[Trace], mixture: bool) -> Case:
         solved, judged = layer_statistics(train, windows), layer_statistics(test)
         chosen = [solved[i] for i in self.layers]
@@ -102,6 +122,12 @@ class Recorded:
             tuple(with_mixture(layer) for layer in chosen) if mixture else tuple(chosen),
             tuple(judged[i] for i in self.layers),
         )
+
+
+def _dealt(trace: Trace, parts: Sequence[int]) -> Trace:
+    """Of sequences dealt in turn to FOLDS parts, those of some (modulo FOLDS)."""
+    part = np.arange(len(trace.seq_lens)) % FOLDS
+    return take_sequences(trace, np.flatnonzero(np.isin(part, np.array(parts) % FOLDS)))
 
 
 @lru_cache

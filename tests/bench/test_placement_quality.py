@@ -6,20 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.cli import cli
 from bench.placement_quality import rivals
 from bench.placement_quality.certified import bounds_part
 from bench.placement_quality.gains import Crossed, phases_part, time_part
+from bench.placement_quality.learning import tokens_part
 from bench.placement_quality.measure import Comparison, Figures, Solves
-from bench.placement_quality.protocol import Recorded, Setting, problems, spaced
+from bench.placement_quality.plot import write_plots
+from bench.placement_quality.protocol import FOLDS, Recorded, Setting, _dealt, problems, spaced
 from bench.placement_quality.risks import robust_part, rounding_part
+from bench.recorded import DOMAINS, read_domain
 from bench.targets import Target, check_targets
 from placement.commands.running import outcome
 from placement.cost.moe_layer import LayerScore
 from placement.errors import CheckFailedError, InputError
 from placement.figures import Placement, figures_of, score_placement
+from placement.routing.trace import Trace
 from solvers.candidates import NEAR_TIME
 
 
@@ -91,6 +96,43 @@ def test_figures_are_the_scorers(shared_dir: Path) -> None:
     assert told.bytes_per_token == pytest.approx(derived.cross_node_bytes_per_token)
     assert told.balancedness == pytest.approx(derived.balancedness)
     assert told.layer_us == pytest.approx(derived.moe_layer_us)
+
+
+def test_every_part_of_a_domain_judges_once_and_is_never_solved_on(shared_dir: Path) -> None:
+    for name in DOMAINS:
+        trace = read_domain(str(shared_dir / "traces"), name)
+        judged = [_sequences(_dealt(trace, [part])) for part in range(FOLDS)]
+        assert sorted(number for part in judged for number in part) == list(range(len(trace.seq_lens)))
+        for part, mine in enumerate(judged):
+            solved = _sequences(_dealt(trace, [part + 1 + i for i in range(FOLDS - 1)]))
+            assert sorted(mine + solved) == list(range(len(trace.seq_lens)))
+    recorded = Recorded(str(shared_dir / "traces"), (5,))
+    assert len({case.name for case in recorded.folded(1)}) == len(recorded.folded(1)) == 3 * FOLDS
+    assert recorded.folded_tokens(5) == pytest.approx(5 * recorded.folded_tokens(1))
+
+
+def _sequences(trace: Trace) -> list[int]:
+    return [number for start, stop in trace.meta["sequences"] for number in range(start, stop)]
+
+
+def test_more_routing_is_learnt_from(shared_dir: Path, tmp_path: Path) -> None:
+    """Figures are those of the cases, and the plot is drawn."""
+    solves = Solves(Recorded(str(shared_dir / "traces"), (5,)), 0.02, 0, 1)
+    part = tokens_part(solves, _quiet)
+    assert [(one.extra, one.folds) for one in part.records] == [(x, n) for x in (0.0, 0.5) for n in range(1, 6)]
+    one = part.records[7]
+    cases = solves.recorded.folded(3)
+    scores = [
+        solves.judge(case, Setting(extra=0.5), [(a.slots, a.fractions)])[0]
+        for case in cases
+        for a in solves.answers("in-domain", case, Setting(extra=0.5), "auto")
+    ]
+    assert one.layer_us == pytest.approx(1e6 * np.mean([score.time_s for score in scores]))
+    assert one.speedup == pytest.approx(one.rival_us / one.layer_us)
+    # The less there is to fit, the better it is fitted.
+    assert part.records[5].train_speedup > part.records[9].train_speedup
+    assert write_plots([part], tmp_path)
+    assert (tmp_path / "tokens.svg").stat().st_size > 1000
 
 
 def test_a_run_as_users_start_it(shared_dir: Path, tmp_path: Path) -> None:
