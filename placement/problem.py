@@ -6,13 +6,16 @@ node = gpu // gpus_per_node; NIC group (tray) = gpu // gpus_per_tray.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from placement.errors import InputError
+from placement.prices import ALIKE as ALIKE
+from placement.prices import LayerRates as LayerRates
+from placement.prices import PassKind as PassKind
 from specs.schema import Dispatch, MessageRule
 
 FloatArray = NDArray[np.float64]
@@ -74,51 +77,6 @@ class Topology:
     @property
     def node_of_gpu(self) -> IntArray:
         return np.arange(self.gpus, dtype=np.int64) // self.gpus_per_node
-
-
-@dataclass(frozen=True)
-class PassKind:
-    """One kind of passes among those that LayerRates stand for.
-
-    Attributes:
-        share: of the passes; sums to 1 over the kinds.
-        tokens: tokens of such a pass over those of the mean pass; 1 in the mean over the passes.
-    """
-
-    share: float
-    tokens: float
-
-
-#: Passes that are all of one kind.
-ALIKE = (PassKind(1.0, 1.0),)
-
-
-@dataclass(frozen=True)
-class LayerRates:
-    """What work and bytes cost in one MoE layer, in SI units; built by placement.cost from a scenario.
-
-    A slot with n tokens takes max((1 - exp(-n)) * weight_s, n * token_s): reading its weights once if it is touched
-    (the chance of it, for a Poisson count of mean n), or multiplying n tokens.
-
-    Passes may be of several `kinds`, whose routing is the same: `tokens_per_gpu` is the mean over them, and a layer's
-    time is the mean of its times in each.
-    """
-
-    tokens_per_gpu: float
-    weight_s: float
-    token_s: float
-    dispatch_bytes: float
-    combine_bytes: float
-    fast_bytes_per_s: float
-    slow_bytes_per_s: float
-    fast_latency_s: float
-    slow_latency_s: float
-    overlap: Literal["none", "two_batch"] = "none"
-    kinds: tuple[PassKind, ...] = ALIKE
-
-    def of_kind(self, kind: PassKind) -> LayerRates:
-        """Prices of passes of one kind alone."""
-        return replace(self, tokens_per_gpu=self.tokens_per_gpu * kind.tokens, kinds=ALIKE)
 
 
 @dataclass(frozen=True)

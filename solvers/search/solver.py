@@ -137,7 +137,7 @@ def _leads(problem: LayerProblem, objective: float) -> list[LayerProblem]:
         leads.append(replace(problem, tail=1.0))
     kinds = problem.rates.kinds
     replicas = problem.usable_slots > problem.experts
-    if len(kinds) > 1 and replicas and problem.objective == "time":
+    if len(kinds) > 1 and replicas and problem.dispatch == "planned" and problem.objective == "time":
         fewest = min(kinds, key=lambda kind: kind.tokens)
         if fewest.share * problem.rates.weight_s > IDLE_GAIN * objective:
             leads.append(replace(problem, rates=problem.rates.of_kind(fewest)))
