@@ -33,9 +33,9 @@ class Data(NamedTuple):
         in_rate: [cells] seconds of ingress of the cell's group per touch; 0 where no message is needed.
         out_rate: [out groups] seconds of egress per touch. policy: EVEN, NEAREST or PLANNED.
         home: [classes] share of the tokens.
-        tokens: [rows, experts] tokens in a pass; rows are windows by kinds of passes (placement.problem.PassKind), a
+        tokens: [rows, experts] tokens in a pass; rows are windows by kinds of passes (placement.prices.PassKind), a
             window's kinds one after the other. weight_s, token_s: [rows] price of a slot, as
-            placement.problem.LayerRates has it, times the kind's share. kind_moved: [kinds] share of what messages take
+            placement.prices.LayerRates has it, times the kind's share. kind_moved: [kinds] share of what messages take
             in the mean pass.
         share_load: [windows, experts] copies of a token (the price of messages where they are counted per expert).
         mean_load: [experts] load over the mean GPU load, over all windows.
