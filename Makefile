@@ -30,8 +30,8 @@ compare: $(STAMP)
 		--spec deepseek_r1_gb200_ib --spec deepseek_v2_lite_h100_ib --spec dgx_a100_175b
 
 schema: $(STAMP)
-	$(BIN)/python -c "from placement.plan import schema_text; print(schema_text(), end='')" \
-		> placement/schemas/plan.schema.json
+	$(BIN)/python -c "from placement.records.plan import schema_text; print(schema_text(), end='')" \
+		> placement/records/schemas/plan.schema.json
 
 clean:
 	rm -rf $(VENV) plan.json

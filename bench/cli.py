@@ -8,7 +8,7 @@ import json
 import click
 
 from bench.registry import BENCHMARKS, present
-from placement.commands.running import emit
+from placement.cli.running import emit
 
 
 class _Runs(click.Group):

@@ -17,9 +17,9 @@ import numpy as np
 from numba import njit
 
 from bench.recorded import DOMAINS
-from placement.problem import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray
+from placement.routing.parts import split_by_sequence
 from placement.routing.reader import example_trace, read_trace
-from placement.routing.split import split_by_sequence
 from placement.routing.statistics import layer_statistics
 from placement.routing.synthesize import synthesize
 from placement.routing.trace import Trace

@@ -1,6 +1,6 @@
 """`python -m placement` is the console script `placement`."""
 
-from placement.cli import main
+from placement.cli.main import main
 
 if __name__ == "__main__":
     main()

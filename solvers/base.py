@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from placement.problem import LayerProblem
-from placement.result import Result
+from placement.problem.layer import LayerProblem
+from solvers.result import Result
 from solvers.stop import Stop
 
 if TYPE_CHECKING:
-    from solvers.candidates import Candidate
+    from solvers.experts.candidates import Candidate
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ from solvers.base import LayerSolver
 
 #: name -> (module, class)
 SOLVERS: dict[str, tuple[str, str]] = {
-    "hash": ("solvers.heuristics.hash", "HashSolver"),
-    "linear": ("solvers.heuristics.linear", "LinearSolver"),
-    "round_robin": ("solvers.heuristics.round_robin", "RoundRobinSolver"),
-    "greedy": ("solvers.heuristics.greedy", "GreedySolver"),
-    "eplb": ("solvers.heuristics.eplb", "EplbSolver"),
-    "search": ("solvers.search.solver", "SearchSolver"),
-    "cpsat": ("solvers.cpsat.solver", "CpSatSolver"),
-    "milp": ("solvers.milp.solver", "MilpSolver"),
-    "lns": ("solvers.lns.solver", "LnsSolver"),
-    "partition": ("solvers.partition.solver", "PartitionSolver"),
-    "auto": ("solvers.auto", "AutoSolver"),
+    "hash": ("solvers.experts.heuristics.hash", "HashSolver"),
+    "linear": ("solvers.experts.heuristics.linear", "LinearSolver"),
+    "round_robin": ("solvers.experts.heuristics.round_robin", "RoundRobinSolver"),
+    "greedy": ("solvers.experts.heuristics.greedy", "GreedySolver"),
+    "eplb": ("solvers.experts.heuristics.eplb", "EplbSolver"),
+    "search": ("solvers.experts.search.solver", "SearchSolver"),
+    "cpsat": ("solvers.experts.cpsat.solver", "CpSatSolver"),
+    "milp": ("solvers.experts.milp.solver", "MilpSolver"),
+    "lns": ("solvers.experts.lns.solver", "LnsSolver"),
+    "partition": ("solvers.experts.partition.solver", "PartitionSolver"),
+    "auto": ("solvers.experts.auto", "AutoSolver"),
 }
 BASELINES = ("hash", "linear", "round_robin", "greedy", "eplb")
 

@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from specs.cluster import Cluster
 from specs.documents import parse_yaml, read_text, shown, told
 from specs.errors import InputError
-from specs.huggingface import read_config
-from specs.schema import Cluster, Model, Scenario, Workload
+from specs.huggingface.config import read_config
+from specs.model import Model
+from specs.scenario import Scenario
 from specs.validation import suggestion, validate
+from specs.workload import Workload
 
 Kind = Literal["scenario", "model", "cluster", "workload"]
 KINDS: tuple[Kind, ...] = ("scenario", "model", "cluster", "workload")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specs.schema import GqaAttention, MlaAttention, Model
+from specs.model import GqaAttention, MlaAttention, Model
 
 
 def attention_parameters(model: Model) -> int:

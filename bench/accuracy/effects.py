@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from placement.cost.calibration import Factor
+from placement.cost.calibration.fitted import Factor
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,15 @@ from scipy.optimize import least_squares
 
 from bench.accuracy.effects import PRIORS, Prior
 from bench.accuracy.settings import Setting
-from placement.cost.calibration import Calibration, Effect, GroupError, Level, calibrated
-from placement.cost.efficiency import Efficiency, load_efficiency
-from placement.cost.throughput import ServingModel
+from placement.cost.calibration.efficiency import Efficiency, load_efficiency
+from placement.cost.calibration.fitted import (
+    Calibration,
+    Effect,
+    GroupError,
+    Level,
+    calibrated,
+)
+from placement.cost.step.throughput import ServingModel
 
 Array = NDArray[np.float64]
 

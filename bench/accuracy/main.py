@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from placement.commands.running import emit, note
+from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,9 +77,9 @@ def _measured(data: str, folds: int, validate: bool, seed: int, workers: int, ou
     from bench.accuracy.settings import settings_of
     from bench.accuracy.shown import Shown
     from bench.accuracy.validate import grouped_folds, held_out, judge, random_folds
-    from placement.cost.calibration import load_calibration
+    from placement.cost.calibration.fitted import load_calibration
     from placement.errors import InputError
-    from placement.files import write_text
+    from placement.records.files import write_text
 
     rows = read_rows(data)
     settings, left = settings_of(rows)

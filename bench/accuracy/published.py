@@ -13,14 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.accuracy.settings import quantized
-from placement.cost.memory import MemoryModel
-from placement.cost.offline import decode_tokens_per_s, prefill_tokens_per_s, queue_tokens_per_s
-from placement.cost.throughput import ServingModel
+from placement.cost.memory.hbm import MemoryModel
+from placement.cost.step.offline import decode_tokens_per_s, prefill_tokens_per_s, queue_tokens_per_s
+from placement.cost.step.throughput import ServingModel
 from placement.errors import InputError
-from placement.split import least_redundant, make_split
+from placement.problem.split import least_redundant, make_split
+from specs.cluster import Cluster
 from specs.documents import shown
+from specs.engine import Engine
+from specs.fields import DataType
 from specs.loading import load_cluster, load_model
-from specs.schema import Cluster, DataType, Engine, Model, Scenario, ServingWorkload
+from specs.model import Model
+from specs.scenario import Scenario
+from specs.workload import ServingWorkload
 
 COLUMNS = (
     "id", "model", "hardware", "gpus", "phase", "tp", "ep", "dp", "pp", "batch_per_gpu", "isl", "osl", "dtype",

@@ -9,11 +9,16 @@ from typing import get_args
 from pydantic import ValidationError
 
 from bench.accuracy.rows import Row
-from placement.cost.calibration import Case
+from placement.cost.calibration.fitted import Case
 from placement.errors import InputError
-from placement.split import Split, make_split
+from placement.problem.split import Split, make_split
+from specs.cluster import Cluster
+from specs.engine import Engine
+from specs.fields import DataType
 from specs.loading import catalog_names, load_cluster, load_model
-from specs.schema import Cluster, DataType, Engine, Model, Scenario, ServingWorkload
+from specs.model import Model
+from specs.scenario import Scenario
+from specs.workload import ServingWorkload
 
 #: Catalog entries by what measurements call them (a model by the part after its organization, in lower case).
 MODELS = {

@@ -2,7 +2,7 @@
 
 Rows of `published.csv` whose id starts with `dsv3_train`. The settings are those of the catalog's scenario
 `deepseek_v3_train_h800`. One constant of the prediction, the rate of fp8 weight gradients, was chosen from the row 1W
-(placement/cost/training.yaml); all others come from elsewhere.
+(placement/cost/training/constants.yaml); all others come from elsewhere.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from placement.cost.flops import training_flops_per_token
-from placement.cost.throughput import predict
-from placement.cost.training import TrainingStep
+from placement.cost.step.throughput import predict
+from placement.cost.training.flops import training_flops_per_token
+from placement.cost.training.step import TrainingStep
 from placement.errors import InputError
-from placement.split import make_split
+from placement.problem.split import make_split
 from specs.loading import load_scenario
-from specs.schema import Scenario, TrainingWorkload
+from specs.scenario import Scenario
+from specs.workload import TrainingWorkload
 
 SCENARIO = "deepseek_v3_train_h800"
 PREFIX = "dsv3_train"

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from placement.commands.running import emit, note
+from placement.cli.running import emit, note
+from placement.problem.layer import LayerRules
 
 if TYPE_CHECKING:
     from bench.alltoall.fabric import Fabric
     from bench.alltoall.measured import Agreement, Measured, Total
     from bench.alltoall.prepare import Layout, Sample, Settings
     from bench.targets import Target
+    from placement.problem.split import Split
     from placement.routing.trace import Trace
-    from placement.split import Split
-    from specs.schema import MessageRule, Scenario
+    from specs.engine import MessageRule
+    from specs.scenario import Scenario
 
 SHAPED = Path(__file__).parent / "shaped"
 DOMAINS = ("intent", "law", "summary")
@@ -104,7 +106,7 @@ def command(
     from bench.alltoall.prepare import Settings, prepare, take_sample
     from bench.targets import check_targets
     from placement.errors import CheckFailedError
-    from placement.files import check_writable, write_text
+    from placement.records.files import check_writable, write_text
     from solvers.split.enumerate import enumerate_splits
     from specs.loading import load_scenario
 
@@ -140,8 +142,8 @@ def command(
 
 def _halves(folder: str, name: str, scenario: Scenario) -> tuple[Trace, Trace]:
     from placement.errors import InputError
+    from placement.routing.parts import split_by_sequence
     from placement.routing.reader import read_trace
-    from placement.routing.split import split_by_sequence
     from placement.routing.trace import Trace
 
     if name not in DOMAINS:
@@ -161,13 +163,12 @@ def _layouts(
     fabric: Fabric, work: float, workers: int,
 ) -> list[Layout]:  # fmt: skip
     """Every strategy under every rule, without and with extra slots, solved on `train` and posed on the sample."""
-    from dataclasses import replace
 
     from bench.alltoall.prepare import Layout, posed
-    from placement.problems import layer_problems
+    from placement.cost.pose import layer_problems
+    from placement.routing.holdout import WINDOWS
     from placement.routing.statistics import layer_statistics, with_mixture
-    from placement.sources import WINDOWS
-    from solvers.planner import plan_layers
+    from solvers.experts.layers import plan_layers
     from solvers.stop import Stop
 
     model = scenario.model
@@ -178,11 +179,10 @@ def _layouts(
     for extra in ASKED:
         slots = round(model.moe.experts * (1 + extra))
         for rule in RULES:
+            asked = LayerRules("planned" if extra else "even", rule)
             problems = [
                 posed(
-                    replace(
-                        frames[i], rule=rule, slots_per_gpu=slots // split.ep, dispatch="planned" if extra else "even"
-                    ),
+                    replace(frames[i], rules=asked).with_hardware(slots_per_gpu=slots // split.ep),
                     solved_on[i], model, settings, fabric,
                 )
                 for i in layers

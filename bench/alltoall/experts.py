@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from bench.alltoall.job import Job, WireType
 from bench.alltoall.route import Work
-from placement.problem import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray
 
 #: Elements that share one fp32 scale in an fp8 message, and the largest finite e4m3 value.
 BLOCK, MOST_FP8 = 128, 448.0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from placement.problem import LayerRates
+from placement.problem.rates import LayerRates
 from specs.documents import parse_yaml, read_text, shown
 from specs.fields import Positive, Spec, Text
 from specs.validation import validate

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.problem import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray
 
 #: A choice of a token that a message does not carry.
 ABSENT = -1

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from placement.problem import FloatArray, FrozenArrays, IntArray
-from specs.schema import MessageRule
+from placement.problem.arrays import FloatArray, FrozenArrays, IntArray
+from specs.engine import MessageRule
 
 Backend = Literal["gloo", "nccl"]
 #: What hidden states are dispatched as; combine sends bf16, or fp32 where dispatch does.

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from placement.commands.running import emit, note
+from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
     from bench.alltoall.fabric import Fabric
     from bench.alltoall.job import Job, Ran
     from bench.alltoall.prepare import Settings
-    from placement.plan import Plan
-    from placement.routing.split import Part
+    from placement.records.plan import Plan
+    from placement.routing.parts import Part
     from placement.routing.trace import Trace
-    from specs.schema import Phase
+    from specs.workload import Phase
 
 
 @click.command("alltoall")
@@ -118,8 +118,8 @@ def _run(
     from bench.alltoall.prepare import Settings, plan_layouts, prepare, take_sample
     from bench.alltoall.report import Report, check, report_json, report_text
     from placement.errors import InputError
-    from placement.files import check_writable, write_text
-    from placement.plan import read_plan
+    from placement.records.files import check_writable, write_text
+    from placement.records.plan import read_plan
 
     plan = read_plan(plan_path)
     gpus = plan.topology.gpus
@@ -197,9 +197,9 @@ def plans_phase(plan: Plan) -> Phase:
 
 def phase_tokens(plan: Plan, phase: Phase) -> int:
     """Tokens of a rank in one pass of a phase, at least one."""
-    from placement.cost.rates import default_tokens_per_rank
+    from placement.cost.layer.scenario_rates import default_tokens_per_rank
+    from placement.cost.pose import phases_of
     from placement.errors import InputError
-    from placement.problems import phases_of
 
     scenario = plan.scenario.spec
     if phase not in phases_of(scenario):
@@ -211,9 +211,9 @@ def phase_tokens(plan: Plan, phase: Phase) -> int:
 
 def read_traces(plan: Plan, paths: tuple[str, ...], part: Part | None) -> list[Trace]:
     from placement.errors import InputError
-    from placement.routing.split import select_part
+    from placement.routing.holdout import read_sources
+    from placement.routing.parts import select_part
     from placement.routing.trace import Trace
-    from placement.sources import read_sources
 
     found = []
     for path, source in zip(paths, read_sources(plan.scenario.spec.model, paths), strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.alltoall.job import PARTS, Job, Ran, RankRecord, matrix_of
 from bench.alltoall.prepare import Expected, Prepared
-from placement.problem import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray
 
 #: Largest error of a token's result that counts as right, by what was sent, relative to the token's largest value.
 TOLERANCE = {"bf16": 0.03, "fp8": 0.03, "fp32": 1e-5}

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from bench.alltoall.job import KINDS
-from placement.problem import IntArray
+from placement.problem.arrays import IntArray
 
 
 @dataclass

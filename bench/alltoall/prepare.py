@@ -9,18 +9,22 @@ import numpy as np
 
 from bench.alltoall.fabric import Fabric
 from bench.alltoall.job import Backend, Exchange, ExpertKind, Job, LayerWork, WireType
-from placement.assess import placement_of
-from placement.cost.concrete import concrete_bytes, concrete_messages, concrete_seconds, draw_slots
-from placement.cost.efficiency import load_efficiency
-from placement.cost.moe_layer import score_layer
-from placement.cost.rates import message_bytes
+from placement.cost.calibration.efficiency import load_efficiency
+from placement.cost.layer.concrete import concrete_bytes, concrete_messages, concrete_seconds, draw_slots
+from placement.cost.layer.scenario_rates import message_bytes
+from placement.cost.layer.score import score_layer
+from placement.cost.pose import layer_problems
 from placement.errors import InputError
-from placement.plan import Plan
-from placement.problem import ALIKE, FloatArray, IntArray, LayerProblem, LayerRates
-from placement.problems import layer_problems
-from placement.routing.statistics import LayerStatistics, layer_statistics
+from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.data import LayerData
+from placement.problem.layer import LayerProblem
+from placement.problem.rates import ALIKE, LayerRates
+from placement.records.convert import placement_of
+from placement.records.plan import Plan
+from placement.routing.statistics import layer_statistics
 from placement.routing.trace import Trace
-from specs.schema import DataType, Model
+from specs.fields import DataType
+from specs.model import Model
 
 #: What combine sends for what dispatch sends.
 COMBINE: dict[WireType, DataType] = {"bf16": "bf16", "fp8": "bf16", "fp32": "fp32"}
@@ -135,19 +139,13 @@ def message_rates(rates: LayerRates, model: Model, settings: Settings, fabric: F
 
 
 def posed(
-    problem: LayerProblem, statistics: LayerStatistics, model: Model, settings: Settings, fabric: Fabric | None
+    problem: LayerProblem, statistics: LayerData, model: Model, settings: Settings, fabric: Fabric | None
 ) -> LayerProblem:
     """A layer's problem on the sample's routing, at the runner's prices."""
     m = problem.topology.gpus_per_node
     topology = problem.topology if fabric is None else replace(problem.topology, gpus_per_tray=m)
-    return replace(
-        problem,
-        load=statistics.load,
-        sets=statistics.sets,
-        window_weight=statistics.window_weight,
-        topology=topology,
-        rates=message_rates(problem.rates, model, settings, fabric, m),
-    )
+    rates = message_rates(problem.hardware.rates, model, settings, fabric, m)
+    return replace(problem, data=statistics).with_hardware(topology=topology, rates=rates)
 
 
 def plan_layouts(
@@ -196,7 +194,9 @@ def prepare(
         for layout in layouts:
             problem, slots, fractions = layout.problems[place], layout.slots[place], layout.fractions[place]
             served = draw_slots(problem, slots, fractions, ids, sample.home, settings.seed * 1_009 + position)
-            exchanges.append(Exchange(layout.name, problem.rule, problem.slots_per_gpu, slots, served))
+            exchanges.append(
+                Exchange(layout.name, problem.rules.message, problem.hardware.slots_per_gpu, slots, served)
+            )
             told.append(_expected(problem, slots, fractions, sample.home, served))
         weights = np.asarray(_weights(sample.trace)[position], dtype=np.float64)
         works.append(LayerWork(model.moe_layers[position], ids, weights, tuple(exchanges)))

@@ -17,7 +17,7 @@ from bench.alltoall.experts import COMPUTE, LocalExperts, hidden_states, packed,
 from bench.alltoall.job import PARTS, Exchange, Job, LayerWork, Ran, RankRecord, WireCount
 from bench.alltoall.net import Nets, Traffic
 from bench.alltoall.route import Route
-from placement.problem import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray
 
 
 class Clock:

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.alltoall.hops import ABSENT, Outgoing, outgoing
 from bench.alltoall.job import Exchange
 from bench.alltoall.net import Net, Nets
-from placement.problem import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray
 
 #: Times a part of PARTS by its name, from a barrier on.
 Timed = Callable[[str], AbstractContextManager[None]]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.alltoall.experts import grouped_mlp
-from placement.problem import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray
 
 ProductType = Literal["bf16", "fp8", "fp32"]
 BYTES: dict[ProductType, int] = {"bf16": 2, "fp8": 1, "fp32": 4}

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from placement.commands.running import emit, note
+from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
     import torch
 
     from bench.experts.gemm import ProductType
-    from placement.routing.split import Part
-    from specs.schema import Model, Phase
+    from placement.routing.parts import Part
+    from specs.model import Model
+    from specs.workload import Phase
 
 #: What dimensions are divided by where no GPU multiplies.
 CPU_SCALE = 8
@@ -69,10 +70,10 @@ def command(
     from bench.alltoall.main import phase_tokens, plans_phase, read_traces, spaced
     from bench.alltoall.prepare import Settings, plan_layouts, take_sample
     from bench.experts.report import Report, layout_times, median_error, report_json, report_text
-    from placement.files import check_writable, write_text
-    from placement.plan import read_plan
+    from placement.records.files import check_writable, write_text
+    from placement.records.plan import read_plan
+    from placement.routing.holdout import synthetic_source
     from placement.routing.trace import Trace
-    from placement.sources import synthetic_source
 
     plan = read_plan(plan_path)
     scenario = plan.scenario.spec

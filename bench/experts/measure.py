@@ -10,8 +10,8 @@ import torch
 
 from bench.alltoall.prepare import Layout, Sample
 from bench.experts.gemm import Products, ProductType, Shape
-from placement.cost.concrete import draw_slots
-from placement.problem import FloatArray, IntArray
+from placement.cost.layer.concrete import draw_slots
+from placement.problem.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def play(
     products: dict[int, Products] = {}
     curves: dict[int, Curve] = {}
     for layout in layouts:
-        slots = layout.problems[0].slots_per_gpu
+        slots = layout.problems[0].hardware.slots_per_gpu
         if slots not in products:
             own = [each for (_, name), each in counts.items() if name == layout.name]
             most = max(int(each.sum(axis=1).max()) for each in counts.values())
@@ -102,7 +102,7 @@ def play(
     for place, layer in enumerate(names):
         for layout in layouts:
             tell(f"layer {layer}: {layout.name}")
-            slots = layout.problems[0].slots_per_gpu
+            slots = layout.problems[0].hardware.slots_per_gpu
             times.append(_layer_time(layer, layout.name, counts[place, layout.name], products[slots], curves[slots],
                                      effort))  # fmt: skip
     told = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -133,7 +133,7 @@ def _layer_time(layer: int, name: str, counts: IntArray, products: Products, cur
 
 
 def _curve(products: Products, layout: Layout, largest: int, effort: Effort, with_catalog: bool) -> Curve:
-    slots, rates = products.shape.slots, layout.problems[0].rates
+    slots, rates = products.shape.slots, layout.problems[0].hardware.rates
     held = products.most_tokens // slots
     tokens = np.unique(np.r_[2 ** np.arange(0, int(np.log2(max(1, min(largest, held)))) + 1), min(largest, held)])
     tokens = tokens[tokens > 0]

@@ -11,10 +11,10 @@ from bench.placement_quality.gains import Tell
 from bench.placement_quality.measure import SOLVED, Solves
 from bench.placement_quality.protocol import Setting, problems
 from bench.placement_quality.result import Part
-from placement.problem import LayerProblem, Objective
+from placement.problem.layer import LayerProblem, Objective
 from solvers.bounds import layer_bound
 from solvers.parallel import map_layers
-from specs.schema import Dispatch
+from specs.engine import Dispatch
 
 #: Efforts of the bounds, over the default of a plan.
 EFFORTS = (1.0, 16.0)

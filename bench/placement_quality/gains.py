@@ -11,10 +11,10 @@ from bench.placement_quality.measure import RIVAL, SOLVED, Comparison, Solves, m
 from bench.placement_quality.protocol import GPUS_PER_NODE, Phase, Protocol, Setting
 from bench.placement_quality.result import Part
 from bench.targets import Target
-from placement.cost.moe_layer import LayerScore
-from placement.moves import moves_between
-from solvers.relabel import relabel
-from specs.schema import Dispatch
+from placement.cost.layer.score import LayerScore
+from placement.problem.moves import moves_between
+from solvers.experts.relabel import relabel
+from specs.engine import Dispatch
 
 EXTRA = (0.0, 0.25, 0.5, 1.0)
 #: Change of cross-node bytes against the balancer that is asked for, by dispatch and extra slots.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from placement.commands.running import emit, note
+from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,7 +69,7 @@ def command(
     """
     from bench.targets import check_targets, target_records
     from placement.errors import InputError
-    from placement.files import write_text
+    from placement.records.files import write_text
 
     chosen = [part.strip() for part in parts.split(",") if part.strip()]
     for part in chosen:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from bench.placement_quality.protocol import PROTOCOLS, Case, Protocol, Recorded, Setting, judged, problems
-from placement.cost.moe_layer import LayerScore, score_layer
-from placement.problem import FloatArray, IntArray
-from solvers.planner import LayerAnswer, plan_layers
+from placement.cost.layer.score import LayerScore, score_layer
+from placement.problem.arrays import FloatArray, IntArray
+from solvers.experts.layers import LayerAnswer, plan_layers
 from solvers.stop import Stop
 
 #: The balancer that others are held against.

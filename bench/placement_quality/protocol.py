@@ -10,14 +10,18 @@ from typing import Literal
 import numpy as np
 
 from bench.recorded import DOMAINS, read_domain
-from placement.cost.rates import layer_rates
+from placement.cost.layer.scenario_rates import layer_rates
 from placement.errors import InputError
-from placement.problem import LayerProblem, LayerRates, Objective, Topology
-from placement.routing.split import split_by_sequence, take_sequences
-from placement.routing.statistics import LayerStatistics, layer_statistics, with_mixture
+from placement.problem.data import LayerData
+from placement.problem.hardware import LayerHardware
+from placement.problem.layer import LayerObjective, LayerProblem, LayerRules, Objective
+from placement.problem.rates import LayerRates
+from placement.problem.topology import Topology
+from placement.routing.holdout import WINDOWS
+from placement.routing.parts import split_by_sequence, take_sequences
+from placement.routing.statistics import layer_statistics, with_mixture
 from placement.routing.trace import Trace
-from placement.sources import WINDOWS
-from specs.schema import Dispatch
+from specs.engine import Dispatch
 
 SCENARIO = "deepseek_v2_lite_h100_ib"
 #: Tokens of a GPU in one pass.
@@ -50,8 +54,8 @@ class Case:
     """Statistics of some layers: what is solved on, and what judges. `name` says which domain judges."""
 
     name: str
-    train: tuple[LayerStatistics, ...]
-    test: tuple[LayerStatistics, ...]
+    train: tuple[LayerData, ...]
+    test: tuple[LayerData, ...]
 
 
 class Recorded:
@@ -140,7 +144,7 @@ def rates(phase: Phase) -> LayerRates:
     return layer_rates(scenario, enumerate_splits(scenario).best, phase, TOKENS[phase])
 
 
-def problems(statistics: Sequence[LayerStatistics], setting: Setting, experts: int) -> tuple[LayerProblem, ...]:
+def problems(statistics: Sequence[LayerData], setting: Setting, experts: int) -> tuple[LayerProblem, ...]:
     """One problem a layer.
 
     Raises:
@@ -152,17 +156,18 @@ def problems(statistics: Sequence[LayerStatistics], setting: Setting, experts: i
         raise InputError("setting", "extra", f"{slots} slots on {gpus} GPUs", "choose a share that divides")
     return tuple(
         LayerProblem(
-            layer.load, Topology(gpus, GPUS_PER_NODE), slots // gpus, rates(setting.phase), sets=layer.sets,
-            window_weight=layer.window_weight, dispatch=setting.dispatch, tail=setting.tail,
-            objective=setting.objective, drift=layer.drift,
+            layer,
+            LayerHardware(Topology(gpus, GPUS_PER_NODE), slots // gpus, rates(setting.phase)),
+            LayerRules(setting.dispatch),
+            LayerObjective(setting.objective, setting.tail),
         )
         for layer in statistics
-    )  # fmt: skip
+    )
 
 
-def judged(problem: LayerProblem, layer: LayerStatistics) -> LayerProblem:
+def judged(problem: LayerProblem, layer: LayerData) -> LayerProblem:
     """The same frame on other routing."""
-    return replace(problem, load=layer.load, sets=layer.sets, window_weight=layer.window_weight)
+    return replace(problem, data=replace(layer, drift=problem.data.drift))
 
 
 def spaced(layers: int, of: int) -> tuple[int, ...]:

@@ -12,9 +12,9 @@ from bench.placement_quality.measure import SOLVED, Solves
 from bench.placement_quality.protocol import Phase, Setting, judged, problems
 from bench.placement_quality.result import Part
 from bench.targets import Target
-from placement.cost.moe_layer import LayerScore, score_layer
-from placement.cost.risk import tail_mean
-from placement.problem import EMPTY, FloatArray, IntArray
+from placement.cost.layer.risk import tail_mean
+from placement.cost.layer.score import LayerScore, score_layer
+from placement.problem.arrays import EMPTY, FloatArray, IntArray
 from solvers.dispatch import rounded_fractions
 from solvers.migration.allocate import allocate
 from solvers.migration.run import layer_fronts
@@ -63,7 +63,7 @@ def robust_part(solves: Solves, tell: Tell) -> Part:
             row = []
             for problem in (frame, judged(frame, layer)):
                 values = score_layer(problem, answer.slots, answer.fractions).window_value
-                row += [tail_mean(values, problem.window_weight, share) * 1e6 for share in TAILS]
+                row += [tail_mean(values, problem.data.window_weight, share) * 1e6 for share in TAILS]
             parts.append(row)
         found.append(Robust(strategy, tail, *np.mean(parts, axis=0).tolist()))
     names = {1.0: "mean", 0.5: "CVaR of the worse half", 0.0: "worst window"}
@@ -198,7 +198,7 @@ def _moved(solves: Solves, setting: Setting) -> list[Moved]:
     law, summary = cases["law"], cases["summary"]
     ran = solves.answers("in-domain", law, setting, SOLVED)
     posed = [
-        replace(problem, current=answer.slots)
+        problem.with_rules(current=answer.slots)
         for problem, answer in zip(problems(summary.train, setting, solves.recorded.experts), ran, strict=True)
     ]
     # The answers for one copy each were made under `even`, which is the same there.

@@ -13,15 +13,15 @@ from bench.placement_quality.measure import SOLVED, Figures, Solves
 from bench.placement_quality.protocol import Setting, judged, problems
 from bench.placement_quality.result import Part
 from bench.targets import Target
-from placement.cost.moe_layer import score_layer
-from placement.routing.split import split_by_sequence
+from placement.cost.layer.score import score_layer
+from placement.routing.parts import split_by_sequence
 from placement.routing.statistics import layer_statistics
 from placement.routing.synthesize import synthesize
-from solvers.candidates import NEAR_TIME
-from solvers.planner import plan_layers
+from solvers.experts.candidates import NEAR_TIME
+from solvers.experts.layers import plan_layers
 from solvers.registry import BASELINES
 from solvers.stop import Stop
-from specs.schema import Dispatch
+from specs.engine import Dispatch
 
 #: The sweep: largest load over the mean, strength of co-activation, nodes of 4 GPUs, extra slots.
 SKEWS, COACTIVATIONS, NODES, EXTRA = (1.5, 3.0, 6.0), (0.0, 1.0, 2.0), (2, 4), (0.0, 0.25, 0.5)

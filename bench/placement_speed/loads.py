@@ -15,7 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.compat.eplb import Effort
-from placement.problem import FloatArray, IntArray, LayerProblem, LayerRates, Topology
+from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.data import LayerData
+from placement.problem.hardware import LayerHardware
+from placement.problem.layer import LayerObjective, LayerProblem
+from placement.problem.rates import LayerRates
+from placement.problem.topology import Topology
 
 #: DeepSeek-R1: MoE layers, experts, slots, groups, nodes, GPUs.
 R1 = (58, 256, 288, 8, 4, 32)
@@ -28,7 +33,7 @@ TWO_SLOTS = ((64, 96), (64, 120), (72, 108), (72, 128), (144, 216), (144, 256))
 
 @dataclass(frozen=True)
 class DropIn:
-    """One policy and effort of the drop-in on a whole model, against the balancer (solvers.heuristics.eplb).
+    """One policy and effort of the drop-in on a whole model, against the balancer (solvers.experts.heuristics.eplb).
 
     Attributes:
         policy: "hierarchical" or "global". effort: see placement.compat.eplb.
@@ -85,7 +90,7 @@ def drop_in(seed: int = 1, repeats: int = 7, drift: float = 0.1, sigma: float = 
         repeats: the median of so many. drift: deviation of the logarithm of what loads change by for `changed`.
     """
     from placement.compat.eplb import rebalance_experts
-    from solvers.heuristics.eplb import eplb_layer
+    from solvers.experts.heuristics.eplb import eplb_layer
 
     layers, experts, slots, groups, nodes, gpus = R1
     weight = loads(layers, experts, seed, sigma)
@@ -127,10 +132,10 @@ def planned(
     layers: int, experts: int, gpus: int, slots_per_gpu: int, seed: int = 1, workers: int = 2, sigma: float = 0.8
 ) -> Planned:
     """Plans layers of one shape by `auto`, loads alone, default work; gaps are to the same bound for both."""
-    from placement.cost.moe_layer import objective_value
-    from placement.result import Status
-    from solvers.heuristics.eplb import EplbSolver
-    from solvers.planner import plan_layers
+    from placement.cost.layer.score import objective_value
+    from solvers.experts.heuristics.eplb import EplbSolver
+    from solvers.experts.layers import plan_layers
+    from solvers.result import Status
     from solvers.stop import Stop
 
     problems = [_problem(row, gpus, slots_per_gpu) for row in loads(layers, experts, seed, sigma)]
@@ -168,7 +173,8 @@ def largest(layers: int = 94, seed: int = 1, workers: int = 2) -> tuple[Planned,
 
 def _problem(load: FloatArray, gpus: int, width: int) -> LayerProblem:
     rates = LayerRates(128, 1e-5, 3e-8, 7396, 14336, 4e11, 4.5e10, 3e-6, 8e-6)
-    return LayerProblem(load, Topology(gpus, 8), width, rates, objective="load")
+    hardware = LayerHardware(Topology(gpus, 8), width, rates)
+    return LayerProblem(LayerData(load), hardware, objective=LayerObjective("load"))
 
 
 def _bound(load: FloatArray, gpus: int, width: int) -> float:
@@ -179,7 +185,7 @@ def _bound(load: FloatArray, gpus: int, width: int) -> float:
 
 def _gpu_loads(weight: FloatArray, slots: IntArray, gpus: int) -> FloatArray:
     """[layers, gpus] loads, by placement.cost."""
-    from placement.cost.moe_layer import score_layer
+    from placement.cost.layer.score import score_layer
 
     width = slots.shape[1] // gpus
     return np.stack(

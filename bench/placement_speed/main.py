@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from placement.commands.running import emit, note
+from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,7 +32,7 @@ def command(parts: str, traces: str, workers: int, seed: int, out: str | None, c
     """Seconds, gaps and memory of expert placement by size. Figures of a busy machine are upper figures."""
     from bench.targets import check_targets, target_records, target_table
     from placement.errors import InputError
-    from placement.files import write_text
+    from placement.records.files import write_text
     from placement.report.text import rendered
 
     chosen = [part.strip() for part in parts.split(",") if part.strip()]

@@ -11,10 +11,14 @@ import numpy as np
 
 from bench.recorded import DOMAINS, read_domain
 from placement.errors import InputError
-from placement.problem import LayerProblem, LayerRates, TokenSets, Topology
-from placement.routing.statistics import LayerStatistics, layer_statistics
+from placement.problem.data import LayerData, TokenSets
+from placement.problem.hardware import LayerHardware
+from placement.problem.layer import LayerProblem, LayerRules
+from placement.problem.rates import LayerRates
+from placement.problem.topology import Topology
+from placement.routing.statistics import layer_statistics
 from placement.routing.synthesize import synthesize
-from specs.schema import Dispatch
+from specs.engine import Dispatch
 
 #: H100 with one 400 Gb/s port per GPU, DeepSeek-V2-Lite's expert and message sizes, prefill at 4,096 tokens per GPU.
 RATES = LayerRates(4096, 6.9e-6, 3.2e-8, 4096, 4096, 3.7e11, 4.4e10, 3.3e-6, 3.7e-6)
@@ -73,20 +77,20 @@ def exponent(points: Sequence[Timed]) -> float:
     return float(np.polyfit(size, cost, 1)[0])
 
 
-def _pooled(layer: LayerStatistics) -> LayerStatistics:
+def _pooled(layer: LayerData) -> LayerData:
     """All windows as one."""
     if layer.sets is None:
         raise InputError("--traces", "", "holds load counts", "name traces")
     sets = TokenSets(layer.sets.ids, (layer.window_weight @ layer.sets.weight)[None])
-    return LayerStatistics((layer.window_weight @ layer.load)[None], np.ones(1), sets)
+    return LayerData((layer.window_weight @ layer.load)[None], np.ones(1), sets)
 
 
-def _problem(layer: LayerStatistics, gpus: int, width: int, dispatch: Dispatch) -> LayerProblem:
-    return LayerProblem(layer.load, Topology(gpus, 4), width, RATES, sets=layer.sets, dispatch=dispatch)
+def _problem(layer: LayerData, gpus: int, width: int, dispatch: Dispatch) -> LayerProblem:
+    return LayerProblem(layer, LayerHardware(Topology(gpus, 4), width, RATES), LayerRules(dispatch))
 
 
 def _timed(problems: Sequence[LayerProblem], dispatch: str, tokens: int, workers: int, seed: int) -> Timed:
-    from solvers.planner import plan_layers
+    from solvers.experts.layers import plan_layers
     from solvers.stop import Stop
 
     plan_layers(problems[:1], "auto", Stop(0.02), seed, 1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from placement.cost.pools import Role
-from placement.cost.throughput import ServingModel, breakdown_of, predict
+from placement.cost.step.roles import Role
+from placement.cost.step.throughput import ServingModel, breakdown_of, predict
 from solvers.deploy.problem import Column
-from specs.schema import Scenario, ServingWorkload
+from specs.scenario import Scenario
+from specs.workload import ServingWorkload
 
 #: Deployments within this share of each other count as the same.
 SAME = 1e-3
@@ -85,7 +86,7 @@ def explanation(ours: TokenCost, theirs: TokenCost, name: str, most: int = 3) ->
 
 def training_explanation(scenario: Scenario, ours: object, theirs: object, name: str) -> str:
     """The parts of a training step of two splits, in words."""
-    from placement.split import Split
+    from placement.problem.split import Split
 
     if not isinstance(ours, Split) or not isinstance(theirs, Split):
         return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from placement.commands.running import emit, note
+from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,7 +69,7 @@ def run_scenario(name: str) -> Row:
     """All recipes and solved answers of one scenario."""
     from bench.split_quality.costs import explanation, token_cost, training_explanation
     from bench.split_quality.recipes import recipe_yield, recipes_of, solved_yield
-    from placement.cost.pools import Role
+    from placement.cost.step.roles import Role
     from specs.loading import load_scenario
 
     scenario = load_scenario(name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from placement.cost.pools import Role, kv_bytes_per_request
+from placement.cost.step.roles import Role, kv_bytes_per_request
 from placement.errors import InfeasibleError, InputError, NothingFoundError
-from placement.split import Split
+from placement.problem.split import Split
 from solvers.deploy.columns import list_columns, pool_of
 from solvers.deploy.problem import Column, MasterProblem
 from solvers.deploy.solve import solve_master
 from solvers.split.enumerate import enumerate_splits
-from specs.schema import Pins, Scenario
+from specs.scenario import Pins, Scenario
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.split_quality.recipes import Yield, solved_yield
-from placement.cost.pools import aggregated_point
-from placement.cost.throughput import ServingModel
-from placement.split import make_split
+from placement.cost.step.roles import aggregated_point
+from placement.cost.step.throughput import ServingModel
+from placement.problem.split import make_split
 from solvers.deploy.problem import Column
+from specs.fields import DataType
 from specs.loading import load_cluster, load_model
-from specs.schema import DataType, Model, Scenario, ServingWorkload
+from specs.model import Model
+from specs.scenario import Scenario
+from specs.workload import ServingWorkload
 
 
 @dataclass(frozen=True)

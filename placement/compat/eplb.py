@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from placement.errors import InputError
-from placement.problem import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray
 
 Effort = Literal["fast", "best"]
 
@@ -82,7 +82,7 @@ def rebalance_experts(
     if workers is not None and workers < 1:
         raise InputError(SOURCE, "workers", f"{workers} threads", "give at least 1")
     slots = _placed(loads, before, num_replicas, sizes, num_gpus, BUDGETS[effort], workers, seed)
-    from solvers.loads.layer import count_copies, reverse_map
+    from solvers.experts.loads.layer import count_copies, reverse_map
 
     counts = count_copies(slots, loads.shape[1])
     table = reverse_map(slots, counts)
@@ -201,13 +201,13 @@ def _layer(
     load: FloatArray, old: IntArray | None, slots: int, sizes: _Sizes, gpus: int, budget: _Budget, seed: int
 ) -> IntArray:
     """[slots] one layer, placed anew or mended, whichever changes fewer slots of `old`."""
-    from solvers.loads.layer import mend_layer, place_layer
+    from solvers.experts.loads.layer import mend_layer, place_layer
 
     groups, nodes = sizes.groups, sizes.nodes
     placed, busiest = place_layer(load, slots, groups, nodes, gpus, budget.near, budget.kicks, seed)
     if old is None:
         return placed
-    from solvers.relabel import relabel
+    from solvers.experts.relabel import relabel
 
     choices = [placed, mend_layer(load, old, groups, nodes, gpus, busiest, budget.kicks, seed)]
     named = [relabel(found, old, len(load), nodes, gpus) for found in choices if found is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from placement.checks.plan import Check
+from placement.check.plan import Check
 from placement.report.text import fields, heading, rendered
 
 _WORDS = {True: "ok", False: "FAILED", None: "skipped"}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from placement.plan import Plan, StrategyRecord
+from placement.records.plan import Plan, StrategyRecord
 from placement.report.screen import certificate, strategy_header, strategy_row
 from placement.report.text import columns, fields, heading, rendered
 

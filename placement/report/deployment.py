@@ -13,7 +13,7 @@ from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import grouped
 
 if TYPE_CHECKING:
-    from placement.commands.deploying import Answer, DeploymentReport, Part
+    from placement.planning.deploy import Answer, DeploymentReport, Part
 
 SCHEMA = "placement.deployment/1"
 HEADER = (

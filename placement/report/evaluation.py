@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from placement.plan import Plan, StrategyRecord
+from placement.records.plan import Plan, StrategyRecord
 from placement.report.screen import time_cells, time_header
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import grouped, kb, or_dash

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from rich.console import RenderableType
 
-from placement.plan import RoutingRecord
-from placement.problem import Objective
+from placement.problem.layer import Objective
+from placement.records.plan import RoutingRecord
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import grouped, or_dash, us
-from specs.schema import PlannedPhase
+from specs.workload import PlannedPhase
 
 HEADER = (
     "moves", "of slots", "transfer ms", "GB", "gain", "held-out gain", "MoE layer us", "balancedness",

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 from rich.text import Text
 
-from placement.plan import Figure, MemoryLineRecord, Plan, StrategyRecord
+from placement.records.plan import Figure, MemoryLineRecord, Plan, StrategyRecord
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import gb, grouped, kb, or_dash, us
 
 if TYPE_CHECKING:
-    from placement.plan import TimingsRecord
+    from placement.records.plan import TimingsRecord
     from solvers.split.enumerate import SplitChoice
 
 #: How a certificate's unit reads after its figure.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.problem import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray
 from placement.routing.trace import Trace
 
 #: Tokens of a stretch. From 16 to 128 the placements made with it are alike on held-out routing.

@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from placement.errors import InputError
-from placement.problem import FloatArray, IntArray, TokenSets, frozen
+from placement.problem.arrays import FloatArray, IntArray, weighted_sum
+from placement.problem.data import LayerData, TokenSets
 from placement.routing.drift import Stretches
-from placement.routing.split import window_edges
+from placement.routing.parts import window_edges
 from placement.routing.trace import LoadCounts, Trace
-
-
-@dataclass(frozen=True)
-class LayerStatistics:
-    """One MoE layer's routing.
-
-    Attributes:
-        load: [windows, experts] expected copies of a token that go to each expert; a row sums to k.
-        window_weight: [windows] weight of each window; sums to 1.
-        sets: the distinct k-sets and their share of each window's tokens; None where only counts are known.
-        drift: [experts, experts] covariance of the loads of short stretches of sequences, whatever their windows: which
-            experts grow busy together. None where only counts are known, or a single stretch.
-    """
-
-    load: FloatArray
-    window_weight: FloatArray
-    sets: TokenSets | None
-    drift: FloatArray | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "load", frozen(self.load, np.float64))
-        object.__setattr__(self, "window_weight", frozen(self.window_weight, np.float64))
-        if self.drift is not None:
-            object.__setattr__(self, "drift", frozen(self.drift, np.float64))
-
 
 #: Weight of the mixture against its own windows in `with_mixture`. Measured on three recorded domains (4 nodes x 4
 #: GPUs, held-out halves): windows alone cost 4% more nodes per token than the mixture alone, a seventh of the weight
@@ -46,7 +21,7 @@ class LayerStatistics:
 MIXTURE_SHARE = 0.85
 
 
-def with_mixture(layer: LayerStatistics, share: float = MIXTURE_SHARE) -> LayerStatistics:
+def with_mixture(layer: LayerData, share: float = MIXTURE_SHARE) -> LayerData:
     """The layer with one more window in front, the mean of the others, at `share` of the weight.
 
     What a placement is solved on: mostly the mixture of all traffic, and to a lesser part each window for itself, so
@@ -54,17 +29,16 @@ def with_mixture(layer: LayerStatistics, share: float = MIXTURE_SHARE) -> LayerS
     """
     if len(layer.load) == 1:
         return layer
-    weight = layer.window_weight
-    sets = layer.sets
+    weight, sets = layer.window_weight, layer.sets
     if sets is not None:
-        sets = TokenSets(sets.ids, np.concatenate([(weight @ sets.weight)[None], sets.weight]))
-    load = np.concatenate([(weight @ layer.load)[None], layer.load])
-    return LayerStatistics(load, np.concatenate([[share], (1 - share) * weight]), sets, layer.drift)
+        sets = TokenSets(sets.ids, np.concatenate([weighted_sum(weight, sets.weight)[None], sets.weight]))
+    load = np.concatenate([layer.mean_load[None], layer.load])
+    return LayerData(load, np.concatenate([[share], (1 - share) * weight]), sets, layer.drift)
 
 
 def layer_statistics(
     sources: Sequence[Trace], windows_per_trace: int = 1, trace_weight: Sequence[float] | None = None
-) -> tuple[LayerStatistics, ...]:
+) -> tuple[LayerData, ...]:
     """Statistics of every MoE layer over one or more traces of one model.
 
     Args:
@@ -98,7 +72,7 @@ def layer_statistics(
     )
 
 
-def counts_statistics(counts: LoadCounts, top_k: int) -> tuple[LayerStatistics, ...]:
+def counts_statistics(counts: LoadCounts, top_k: int) -> tuple[LayerData, ...]:
     """Statistics of every MoE layer from load counts alone (`sets` is None); a window weighs the tokens it counted.
 
     Args:
@@ -113,7 +87,7 @@ def counts_statistics(counts: LoadCounts, top_k: int) -> tuple[LayerStatistics, 
     for layer in range(counts.layers):
         part = counts.counts[:, layer]
         total = part.sum(axis=1)
-        layers.append(LayerStatistics(part / total[:, None] * top_k, total / total.sum(), None))
+        layers.append(LayerData(part / total[:, None] * top_k, total / total.sum(), None))
     return tuple(layers)
 
 
@@ -124,14 +98,14 @@ def _layer(
     window_weight: FloatArray,
     stretches: Stretches,
     experts: int,
-) -> LayerStatistics:
+) -> LayerData:
     windows, top_k = len(tokens), ids.shape[1]
     cell = np.repeat(window * experts, top_k) + ids.ravel()
     load = np.bincount(cell, minlength=windows * experts).reshape(windows, experts) / tokens[:, None]
     first, which, count = _distinct_rows(np.sort(ids, axis=1), experts)
     share = np.bincount(window * count + which, minlength=windows * count).reshape(windows, count) / tokens[:, None]
     sets = TokenSets(np.sort(ids[first], axis=1), share)
-    return LayerStatistics(load, window_weight, sets, stretches.covariance(ids, experts))
+    return LayerData(load, window_weight, sets, stretches.covariance(ids, experts))
 
 
 def _distinct_rows(rows: NDArray[Any], experts: int) -> tuple[IntArray, IntArray, int]:

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from placement.errors import InputError
-from placement.problem import FloatArray, IntArray
-from placement.routing.calibration import CALIBRATION, Calibration
-from placement.routing.choose import Logits, choose, copies_per_token
+from placement.problem.arrays import FloatArray, IntArray
+from placement.routing.constants import CALIBRATION, Calibration
+from placement.routing.router import Logits, choose, copies_per_token
 from placement.routing.trace import Trace
 
 #: Largest number of ids a synthetic trace may hold (layers x tokens x top_k).

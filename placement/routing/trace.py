@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.problem import FloatArray
+from placement.problem.arrays import FloatArray
 
 
 @dataclass(frozen=True)

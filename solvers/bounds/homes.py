@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from placement.problem import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray
 from solvers.bounds.consensus import least_reached
 from solvers.bounds.partitions import Floats, new_tokens
 from solvers.bounds.symmetric import (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from placement.cost.moe_layer import latency_s, layer_seconds
-from placement.cost.risk import tail_mean
-from placement.problem import FloatArray, LayerProblem
+from placement.cost.layer.risk import tail_mean
+from placement.cost.layer.score import latency_s, layer_seconds
+from placement.problem.arrays import FloatArray
+from placement.problem.layer import LayerProblem
 from solvers.bounds.links import Reach, colocation_reach, counted_reach, crossing, link_seconds
 from solvers.bounds.work import CLOSE, WorkBound, work_bounds
 
@@ -33,19 +34,19 @@ def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool =
         quick: only what is counted in closed form: mean and slot bounds of the work, slots that a token needs.
         effort: of the co-location bound; 1 is the default.
     """
-    if problem.objective == "load":
+    if problem.objective.kind == "load":
         work = work_bounds(problem, known, packing=not quick)
-        return Bound(tail_mean(work.values, problem.window_weight, problem.tail), work.source)
+        return Bound(tail_mean(work.values, problem.data.window_weight, problem.objective.tail), work.source)
     reach = counted_reach(problem)
-    if problem.objective == "traffic":
+    if problem.objective.kind == "traffic":
         return _traffic_bound(problem, reach, known, None if quick else effort)
-    moved = moved_seconds(problem, link_seconds(problem, problem.load, reach))
+    moved = moved_seconds(problem, link_seconds(problem, problem.data.load, reach))
     work = _work(problem, packing=False)
     best = Bound(_joined(problem, moved, work.values), _source(problem, work.source, "messages"))
     if quick or _near(best, known):
         return best
     together = colocation_reach(problem, reach, effort)
-    mean = problem.mean_load[None, :]
+    mean = problem.data.mean_load[None, :]
     mean_moved = moved_seconds(problem, link_seconds(problem, mean, together))
     least = float(moved.min()) if together == reach else float(max(moved.min(), mean_moved[0]))
     for packing in (False, True):
@@ -64,20 +65,20 @@ def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool =
 
 def _traffic_bound(problem: LayerProblem, reach: Reach, known: float | None, effort: float | None) -> Bound:
     """Of the bytes per token: the slots that its experts need in each window; with effort co-location in their mean."""
-    rates = problem.rates
-    each = (rates.dispatch_bytes + rates.combine_bytes) / float(problem.home_tokens.sum()) * (1 - 1e-12)
-    counted = each * crossing(problem, problem.load, reach)
-    best = Bound(tail_mean(counted, problem.window_weight, problem.tail), "messages")
+    rates = problem.hardware.rates
+    each = (rates.dispatch_bytes + rates.combine_bytes) / float(problem.hardware.home_tokens.sum()) * (1 - 1e-12)
+    counted = each * crossing(problem, problem.data.load, reach)
+    best = Bound(tail_mean(counted, problem.data.window_weight, problem.objective.tail), "messages")
     if effort is None or _near(best, known):
         return best
     together = colocation_reach(problem, reach, effort)
-    value = each * float(crossing(problem, problem.mean_load[None, :], together)[0])
+    value = each * float(crossing(problem, problem.data.mean_load[None, :], together)[0])
     return Bound(value, "co-location") if value > best.value else best
 
 
 def moved_seconds(problem: LayerProblem, link_s: FloatArray) -> FloatArray:
     """Seconds of dispatch and combine together from the busiest link's seconds per byte (any shape)."""
-    rates = problem.rates
+    rates = problem.hardware.rates
     return np.asarray(2 * latency_s(problem) + (rates.dispatch_bytes + rates.combine_bytes) * link_s)
 
 
@@ -87,45 +88,45 @@ def _near(bound: Bound, known: float | None) -> bool:
 
 def _left(problem: LayerProblem, known: float, moved: float) -> float:
     """What the work of an answer may be at most, given its objective."""
-    return known if problem.rates.overlap == "two_batch" else known - moved
+    return known if problem.hardware.rates.overlap == "two_batch" else known - moved
 
 
 def _work(problem: LayerProblem, known: float | None = None, packing: bool = True) -> WorkBound:
     """As work_bounds, but with values [kinds, windows] of each kind of pass, times its share."""
-    rates = problem.rates
+    rates = problem.hardware.rates
     if len(rates.kinds) > 1:
         # What an answer may take in one kind depends on the others.
         known = None
-    each = [work_bounds(replace(problem, rates=rates.of_kind(kind)), known, packing) for kind in rates.kinds]
+    each = [work_bounds(problem.with_hardware(rates=rates.of_kind(kind)), known, packing) for kind in rates.kinds]
     values = np.array([kind.share * bound.values for kind, bound in zip(rates.kinds, each, strict=True)])
     return WorkBound(values, " and ".join(dict.fromkeys(bound.source for bound in each)))
 
 
 def _joined(problem: LayerProblem, moved: FloatArray, work: FloatArray) -> float:
     """Of messages [windows] and work [kinds, windows]."""
-    value = layer_seconds(problem.rates, moved, work, 2 * latency_s(problem))
-    return tail_mean(value, problem.window_weight, problem.tail)
+    value = layer_seconds(problem.hardware.rates, moved, work, 2 * latency_s(problem))
+    return tail_mean(value, problem.data.window_weight, problem.objective.tail)
 
 
 def _joined_means(problem: LayerProblem, moved: float, work: FloatArray) -> float:
     """The worst windows are never better than the mean, nor a mean of maxima than the maximum of means."""
-    means = work @ problem.window_weight
-    return float(layer_seconds(problem.rates, np.array(moved), means, 2 * latency_s(problem)))
+    means = work @ problem.data.window_weight
+    return float(layer_seconds(problem.hardware.rates, np.array(moved), means, 2 * latency_s(problem)))
 
 
 def _source(problem: LayerProblem, work: str, link: str) -> str:
-    return f"max({work}, {link})" if problem.rates.overlap == "two_batch" else f"{work} + {link}"
+    return f"max({work}, {link})" if problem.hardware.rates.overlap == "two_batch" else f"{work} + {link}"
 
 
 def work_bound(problem: LayerProblem) -> tuple[float, str]:
     """(least objective value of the busiest GPU's work over the windows, what proves it), by the strongest argument."""
     work = _work(problem)
-    return tail_mean(work.values.sum(axis=0), problem.window_weight, problem.tail), work.source
+    return tail_mean(work.values.sum(axis=0), problem.data.window_weight, problem.objective.tail), work.source
 
 
 def link_bound(problem: LayerProblem) -> float:
     """Least window mean of the busiest link's seconds per byte of a message (scorer's link_s)."""
     reach = counted_reach(problem)
-    counted = float(problem.window_weight @ link_seconds(problem, problem.load, reach))
+    counted = float(problem.data.window_weight @ link_seconds(problem, problem.data.load, reach))
     together = colocation_reach(problem, reach)
-    return max(counted, float(link_seconds(problem, problem.mean_load[None, :], together)[0]))
+    return max(counted, float(link_seconds(problem, problem.data.mean_load[None, :], together)[0]))

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from placement.cost.links import effective_rule
-from placement.problem import FloatArray, LayerProblem
+from placement.cost.layer.links import effective_rule
+from placement.problem.arrays import FloatArray
+from placement.problem.layer import LayerProblem
 from solvers.bounds.work import even_split
 
 #: The co-location bound is sought up to so many experts, and so many experts of sets in all.
@@ -30,7 +31,7 @@ class Reach:
 
 def counted_reach(problem: LayerProblem) -> Reach:
     """By counting slots: distinct experts take distinct slots, so k experts need ceil(k / slots) bins."""
-    k = 1 if problem.sets is None else problem.sets.ids.shape[1]
+    k = 1 if problem.data.sets is None else problem.data.sets.ids.shape[1]
     nodes = -(-k // _most_on(problem, problem.topology.gpus_per_node))
     gpus = -(-k // _most_on(problem, 1))
     return Reach(nodes, gpus, nodes - 1, gpus - 1)
@@ -46,16 +47,16 @@ def colocation_reach(problem: LayerProblem, reach: Reach, effort: float = 1.0) -
         effort: 1 is the default.
     """
     rule, topology = effective_rule(problem), problem.topology
-    if problem.sets is None or rule == "per_expert" or topology.gpus == 1:
+    if problem.data.sets is None or rule == "per_expert" or topology.gpus == 1:
         return reach
-    if problem.experts > MOST_EXPERTS or problem.sets.ids.size > MOST_IDS:
+    if problem.experts > MOST_EXPERTS or problem.data.sets.ids.size > MOST_IDS:
         return reach
     from solvers.bounds.colocation import distinct_bins
     from solvers.bounds.homes import remote_bins
     from solvers.bounds.partitions import cut_sets
 
-    weight = np.asarray(problem.window_weight @ problem.sets.weight)
-    ids, weight = cut_sets(problem.sets.ids.astype(np.int64), weight, problem.mean_load)
+    weight = np.asarray(problem.data.window_weight @ problem.data.sets.weight)
+    ids, weight = cut_sets(problem.data.sets.ids.astype(np.int64), weight, problem.data.mean_load)
     single = even_split(problem)
     by_node = topology.nodes > 1 and (rule == "per_node" or not single)
     bins = topology.nodes if by_node else topology.gpus
@@ -63,7 +64,7 @@ def colocation_reach(problem: LayerProblem, reach: Reach, effort: float = 1.0) -
     if single:
         found = distinct_bins(ids, weight, problem.experts, bins, most, effort)
         return replace(reach, nodes=max(reach.nodes, found)) if by_node else replace(reach, gpus=max(reach.gpus, found))
-    homes = problem.homes.reshape(bins, -1).sum(axis=1)
+    homes = problem.hardware.homes.reshape(bins, -1).sum(axis=1)
     found = remote_bins(ids, weight, problem.experts, homes, most, effort)
     if by_node:
         return replace(reach, remote_nodes=max(reach.remote_nodes, found))
@@ -72,7 +73,7 @@ def colocation_reach(problem: LayerProblem, reach: Reach, effort: float = 1.0) -
 
 def _most_on(problem: LayerProblem, gpus: int) -> int:
     """Most distinct experts that so many neighbouring GPUs (one, or a node) can hold."""
-    return max(1, min(problem.experts, int(problem.capacities.reshape(-1, gpus).sum(axis=1).max())))
+    return max(1, min(problem.experts, int(problem.hardware.capacities.reshape(-1, gpus).sum(axis=1).max())))
 
 
 def crossing(problem: LayerProblem, load: FloatArray, reach: Reach) -> FloatArray:
@@ -85,7 +86,7 @@ def crossing(problem: LayerProblem, load: FloatArray, reach: Reach) -> FloatArra
         load: [windows, experts] loads. reach: means per token that hold in each of these windows.
     """
     topology, rule = problem.topology, effective_rule(problem)
-    tokens = problem.home_tokens.reshape(topology.nodes, -1).sum(axis=1)
+    tokens = problem.hardware.home_tokens.reshape(topology.nodes, -1).sum(axis=1)
     total, k, none = float(tokens.sum()), load.sum(axis=1), np.zeros(len(load))
     if topology.nodes == 1:
         return none
@@ -106,8 +107,8 @@ def link_seconds(problem: LayerProblem, load: FloatArray, reach: Reach) -> Float
     Args:
         load: [windows, experts] loads. reach: means per token that hold in each of these windows.
     """
-    topology, rates, rule = problem.topology, problem.rates, effective_rule(problem)
-    tokens = problem.home_tokens.reshape(topology.nodes, topology.gpus_per_node)
+    topology, rates, rule = problem.topology, problem.hardware.rates, effective_rule(problem)
+    tokens = problem.hardware.home_tokens.reshape(topology.nodes, topology.gpus_per_node)
     total = float(tokens.sum())
     fast = np.zeros(len(load))
     if even_split(problem):

@@ -8,8 +8,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from placement.cost.moe_layer import slot_time
-from placement.problem import FloatArray, LayerProblem
+from placement.cost.layer.score import slot_time
+from placement.problem.arrays import FloatArray
+from placement.problem.layer import LayerProblem
 from solvers.bounds.game import IMPOSSIBLE, impossible
 from solvers.bounds.packing import OPTIONS, options
 
@@ -44,19 +45,20 @@ def copy_costs(problem: LayerProblem) -> FloatArray:
 
     Seconds of its slot for objective "time"; for "load" its load over the mean load of the GPUs with capacity.
     """
-    alive = int(problem.alive.sum())
-    most = max(1, min(alive, problem.usable_slots - problem.experts + 1))
+    alive = int(problem.hardware.alive.sum())
+    most = max(1, min(alive, problem.hardware.usable_slots - problem.experts + 1))
     copies = np.maximum(np.arange(most + 1), 1)[:, None, None]
-    if problem.objective == "time":
+    if problem.objective.kind == "time":
         return slot_time(
-            problem.rates.tokens_per_gpu * problem.topology.gpus * problem.load[None] / copies, problem.rates
+            problem.hardware.rates.tokens_per_gpu * problem.topology.gpus * problem.data.load[None] / copies,
+            problem.hardware.rates,
         )
-    return np.asarray(problem.load / problem.load.sum(axis=1, keepdims=True) * alive / copies)
+    return np.asarray(problem.data.load / problem.data.load.sum(axis=1, keepdims=True) * alive / copies)
 
 
 def even_split(problem: LayerProblem) -> bool:
     """Whether copies of an expert carry equal shares in every placement."""
-    return problem.dispatch == "even" or problem.usable_slots == problem.experts
+    return problem.rules.dispatch == "even" or problem.hardware.usable_slots == problem.experts
 
 
 def work_bounds(problem: LayerProblem, known: float | None = None, packing: bool = True) -> WorkBound:
@@ -72,19 +74,19 @@ def work_bounds(problem: LayerProblem, known: float | None = None, packing: bool
         packing: whether to try the packing bound.
     """
     costs = copy_costs(problem)
-    alive = problem.alive
-    speeds = (problem.speeds if problem.objective == "time" else problem.relative_speed)[alive]
-    widths = problem.capacities[alive]
-    spare, even = problem.usable_slots - problem.experts, even_split(problem)
+    alive = problem.hardware.alive
+    speeds = (problem.hardware.speeds if problem.objective.kind == "time" else problem.hardware.relative_speed)[alive]
+    widths = problem.hardware.capacities[alive]
+    spare, even = problem.hardware.usable_slots - problem.experts, even_split(problem)
     width = int(widths[0])
     alike = bool((widths == width).all()) and bool((speeds == speeds[0]).all())
     values, names = np.empty(problem.windows), {"mean": 0.0}
     for w in range(problem.windows):
         cost = np.ascontiguousarray(costs[:, w, :])
-        exact = even and problem.objective == "time" and problem.experts * spare * len(cost) <= TOTAL_STEPS
+        exact = even and problem.objective.kind == "time" and problem.experts * spare * len(cost) <= TOTAL_STEPS
         total = _least_total(cost, spare) if exact else float(cost[1].sum())
         value, name = total / float(speeds.sum()) * (1 - 1e-12), "mean"
-        slot = _slot_bound(cost, problem.usable_slots) / float(speeds.max()) * (1 - 1e-12)
+        slot = _slot_bound(cost, problem.hardware.usable_slots) / float(speeds.max()) * (1 - 1e-12)
         if slot > value:
             value, name = slot, "slot"
         if packing and even and alike and 2 <= width <= MOST_WIDTH:
@@ -94,7 +96,7 @@ def work_bounds(problem: LayerProblem, known: float | None = None, packing: bool
             if packed > value:
                 value, name = packed, "packing"
         values[w] = value
-        names[name] = names.get(name, 0.0) + float(problem.window_weight[w])
+        names[name] = names.get(name, 0.0) + float(problem.data.window_weight[w])
     return WorkBound(values, f"{max(names, key=lambda n: names[n])} bound")
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from placement.cost.balanced import BalancedLayer
-from placement.cost.calibration import efficiency_of
-from placement.cost.moe_layer import score_layer
-from placement.cost.rates import layer_rates, topology_of
-from placement.cost.throughput import MoeTimes
+from placement.cost.calibration.fitted import efficiency_of
+from placement.cost.layer.balanced import BalancedLayer
+from placement.cost.layer.scenario_rates import layer_rates, topology_of
+from placement.cost.layer.score import score_layer
+from placement.cost.pose import layer_problems
+from placement.cost.step.throughput import MoeTimes
 from placement.errors import InputError
-from placement.problems import layer_problems
-from placement.routing.statistics import LayerStatistics
-from placement.split import Split
+from placement.problem.data import LayerData
+from placement.problem.split import Split
 from solvers.base import UnsupportedError
 from solvers.dispatch import fractions_for
 from solvers.registry import get_solver
 from solvers.stop import Stop
-from specs.schema import Phase, Scenario
+from specs.scenario import Scenario
+from specs.workload import Phase
 
 #: Layers that are placed, spread evenly over the model's.
 SAMPLED = 2
@@ -30,7 +31,7 @@ class PlacedLayers:
     that its tokens touch don't depend on how many there are.
     """
 
-    def __init__(self, statistics: tuple[LayerStatistics, ...]) -> None:
+    def __init__(self, statistics: tuple[LayerData, ...]) -> None:
         step = max(1, len(statistics) // SAMPLED)
         self.statistics = statistics[step // 2 :: step][:SAMPLED]
         self._known: dict[tuple[str, int, int, int, int], MoeTimes] = {}
@@ -69,4 +70,4 @@ class PlacedLayers:
             layer_rates(scenario, flat, phase), topology_of(scenario, flat), flat.slots_per_gpu, model.experts,
             model.top_k, scenario.message_rule, efficiency_of(scenario).routing_shape.value,
         )  # fmt: skip
-        return sum(times) / len(times) / balanced.seconds(problems[0].rates.tokens_per_gpu)
+        return sum(times) / len(times) / balanced.seconds(problems[0].hardware.rates.tokens_per_gpu)

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from placement.cost.calibration import efficiency_of
-from placement.cost.kernels import KernelTables
-from placement.cost.local import LocalParameters
-from placement.cost.memory import MemoryModel
-from placement.cost.pools import (
+from placement.cost.calibration.fitted import efficiency_of
+from placement.cost.memory.hbm import MemoryModel
+from placement.cost.memory.local import LocalParameters
+from placement.cost.step.kernels import KernelTables
+from placement.cost.step.pass_times import PassModel
+from placement.cost.step.roles import (
     InstancePoint,
     Role,
     aggregated_point,
@@ -19,15 +20,15 @@ from placement.cost.pools import (
     prefill_point,
     prompt_alone_s,
 )
-from placement.cost.stages import StageTable, stage_table
-from placement.cost.steps import PassModel
-from placement.cost.throughput import MoeTimes, ServingModel
+from placement.cost.step.throughput import MoeTimes, ServingModel
 from placement.errors import InputError
-from placement.split import Split, redundant_problem
+from placement.problem.pieces import StageTable, stage_table
+from placement.problem.split import Split, redundant_problem
 from solvers.deploy.problem import Column, Pool
 from solvers.split.build import serving_split
-from solvers.split.candidates import Degrees, list_candidates
-from specs.schema import Pins, Scenario, ServingWorkload
+from solvers.split.degrees import Degrees, list_candidates
+from specs.scenario import Pins, Scenario
+from specs.workload import ServingWorkload
 
 #: Columns of each role and size that are tried with more redundant experts, and slots per GPU that are added.
 REPLICATED = 4
@@ -317,7 +318,7 @@ class _PoolSearch:
     ) -> int | None:
         """The largest batch within HBM and the objectives, None where a column as large is faster.
 
-        Neither rates nor latencies fall as the batch grows (placement.cost.throughput): doubling, then halving.
+        Neither rates nor latencies fall as the batch grows (placement.cost.step.throughput): doubling, then halving.
         """
         worst = self.best.get(key, 0.0)
         low, high = 1, int(self.efficiency.max_sequences_per_rank.value) + 1

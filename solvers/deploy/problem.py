@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from placement.cost.pools import InstancePoint, Role, RoleRate, deployment_requests_per_s
-from placement.split import Split
+from placement.cost.step.roles import InstancePoint, Role, RoleRate, deployment_requests_per_s
+from placement.problem.split import Split
 from solvers.base import UnsupportedError
 
 #: More ways than this to fill a node with pieces of instances are not listed.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from placement.cost.calibration import efficiency_of
-from placement.cost.memory import memory_of
-from placement.cost.throughput import predict
-from placement.split import Split, redundant_problem
+from placement.cost.calibration.fitted import efficiency_of
+from placement.cost.memory.hbm import memory_of
+from placement.cost.step.throughput import predict
+from placement.problem.split import Split, redundant_problem
 from solvers.deploy.columns import MORE_SLOTS, Placed, price
 from solvers.deploy.problem import Column
-from solvers.split.candidates import Degrees
+from solvers.split.degrees import Degrees
 from solvers.split.enumerate import SplitChoice
-from specs.schema import Scenario
+from specs.scenario import Scenario
 
 #: Replicas have to gain this share of the rate: the quick placement tells balance and traffic no finer.
 LEAST_GAIN = 0.01

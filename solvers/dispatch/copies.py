@@ -6,7 +6,8 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_matrix
 
-from placement.problem import EMPTY, FloatArray, IntArray, LayerProblem
+from placement.problem.arrays import EMPTY, FloatArray, IntArray
+from placement.problem.layer import LayerProblem
 
 
 def copy_fractions(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
@@ -15,15 +16,15 @@ def copy_fractions(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
     It minimizes token_s * (largest GPU's tokens) + (bytes / slow rate) * (busiest node ingress in copies) for the
     window-mean loads; copies stand for messages, which depend on products of shares.
     """
-    topology, rates = problem.topology, problem.rates
+    topology, rates = problem.topology, problem.hardware.rates
     nodes, gpus = topology.nodes, topology.gpus
     used = np.flatnonzero(slots != EMPTY)
     total = len(used)
-    share = problem.homes.reshape(nodes, -1).sum(axis=1)
-    load = problem.mean_load * rates.tokens_per_gpu * gpus
+    share = problem.hardware.homes.reshape(nodes, -1).sum(axis=1)
+    load = problem.data.mean_load * rates.tokens_per_gpu * gpus
     home = np.repeat(np.arange(nodes), total)
     slot = np.tile(used, nodes)
-    gpu = slot // problem.slots_per_gpu
+    gpu = slot // problem.hardware.slots_per_gpu
     node = gpu // topology.gpus_per_node
     variables = nodes * total
     amount = load[slots[slot]] * share[home]
@@ -31,7 +32,7 @@ def copy_fractions(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
     columns = np.arange(variables)
     rows = [gpu, gpus + node[remote]]
     cols = [columns, columns[remote]]
-    data = [amount / problem.speeds[gpu], amount[remote]]
+    data = [amount / problem.hardware.speeds[gpu], amount[remote]]
     for offset, column, count in ((0, variables, gpus), (gpus, variables + 1, nodes)):
         rows.append(offset + np.arange(count))
         cols.append(np.full(count, column))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from placement.cost.dispatch import dispatch_shares
-from placement.cost.moe_layer import score_layer
-from placement.problem import FloatArray, IntArray, LayerProblem
+from placement.cost.layer.dispatch import dispatch_shares
+from placement.cost.layer.score import score_layer
+from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.layer import LayerProblem
 from solvers.dispatch.copies import copy_fractions
 from solvers.dispatch.sequential import refine
 from solvers.dispatch.simple import near_fractions, target_fractions
-from solvers.merit import merit
+from solvers.experts.merit import merit
 
 #: LPs that refine a plan: by default, and where a better plan is worth more time.
 ROUNDS, THOROUGH_ROUNDS = 1, 12
@@ -20,7 +21,7 @@ MOST_STEPS = 30_000_000
 
 def needs_fractions(problem: LayerProblem) -> bool:
     """Whether a score needs solved fractions: `planned` dispatch with replicas."""
-    return problem.dispatch == "planned" and problem.usable_slots > problem.experts
+    return problem.rules.dispatch == "planned" and problem.hardware.usable_slots > problem.experts
 
 
 def plan_fractions(
@@ -47,7 +48,7 @@ def plan_fractions(
     directed = None if searched and not thorough else _directed(problem, slots)
     if directed is not None:
         plans.append(directed)
-    if problem.sets is None or thorough:
+    if problem.data.sets is None or thorough:
         # With token sets the LP in copies seldom wins.
         copies = copy_fractions(problem, slots)
         plans += [copies] if copies is not None else []
@@ -62,15 +63,15 @@ def plan_fractions(
 def _steps(problem: LayerProblem) -> int:
     """Steps of the compiled loop over homes, token sets and bins that finds the slopes once."""
     nodes = problem.topology.nodes
-    bins = nodes if problem.rule == "per_node" and nodes > 1 else problem.topology.gpus
-    return 0 if problem.sets is None else problem.sets.ids.size * nodes * bins
+    bins = nodes if problem.rules.message == "per_node" and nodes > 1 else problem.topology.gpus
+    return 0 if problem.data.sets is None else problem.data.sets.ids.size * nodes * bins
 
 
 def _directed(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
     """The local search's plan for copies that stay where they are; None without token sets."""
-    if problem.sets is None or problem.objective == "load":
+    if problem.data.sets is None or problem.objective.kind == "load":
         return None
-    from solvers.search.run import redirect
+    from solvers.experts.search.run import redirect
 
     return target_fractions(problem, slots, redirect(problem, slots))
 
@@ -86,5 +87,5 @@ def fractions_for(
     if not needs_fractions(problem):
         return None
     fractions = plan_fractions(problem, slots, given, thorough)
-    dispatch_shares(slots, problem.experts, problem.slots_per_gpu, problem.topology, "planned", fractions)
+    dispatch_shares(problem, slots, fractions)
     return fractions

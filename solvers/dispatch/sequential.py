@@ -15,10 +15,12 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
-from placement.cost.moe_layer import effective_rule, latency_s, score_layer, slot_slopes, slot_times
-from placement.problem import EMPTY, FloatArray, IntArray, LayerProblem
+from placement.cost.layer.links import effective_rule
+from placement.cost.layer.score import latency_s, score_layer, slot_slopes, slot_times
+from placement.problem.arrays import EMPTY, FloatArray, IntArray
+from placement.problem.layer import LayerProblem
 from solvers.dispatch.marginals import marginals
-from solvers.merit import merit
+from solvers.experts.merit import merit
 
 #: First half-width of the box, and the least at which another round is tried.
 FIRST_BOX, LEAST_BOX = 1.0, 0.02
@@ -79,12 +81,12 @@ class _Shape:
 
     @staticmethod
     def of(problem: LayerProblem, slots: IntArray) -> _Shape:
-        topology, rates = problem.topology, problem.rates
+        topology, rates = problem.topology, problem.hardware.rates
         nodes, gpus, m = topology.nodes, topology.gpus, topology.gpus_per_node
         copies = np.bincount(slots[slots != EMPTY], minlength=problem.experts)
         slot = np.flatnonzero((slots != EMPTY) & (copies[slots] > 1))
         by_node = effective_rule(problem) == "per_node" and nodes > 1
-        tokens = problem.home_tokens.reshape(nodes, m).sum(axis=1)
+        tokens = problem.hardware.home_tokens.reshape(nodes, m).sum(axis=1)
         bin_of = topology.node_of_gpu if by_node else np.arange(gpus, dtype=np.int64)
         bins = int(bin_of.max()) + 1
         node_of_bin = np.arange(bins) if by_node else topology.node_of_gpu
@@ -95,7 +97,7 @@ class _Shape:
             # A GPU's own tokens for itself cross no link, and each GPU sends what the others get.
             into = np.full((1, bins), both / rates.fast_bytes_per_s * tokens[0] * (m - 1) / m)
             out = into / m
-        elif problem.objective == "traffic":
+        elif problem.objective.kind == "traffic":
             # One link for the bytes of all homes, per token.
             into, group = both * (tokens / tokens.sum())[:, None] * away, np.zeros(bins, dtype=np.int64)
             out = np.zeros_like(into)
@@ -103,9 +105,9 @@ class _Shape:
             width = m if by_node else topology.gpus_per_tray
             into = both / rates.slow_bytes_per_s * tokens[:, None] * away / width
             out = both / rates.slow_bytes_per_s * tokens[:, None] * away / m
-        share = problem.homes.reshape(nodes, m).sum(axis=1)
-        amount = share[None, :, None] * problem.load[:, None, slots[slot]] * rates.tokens_per_gpu * gpus
-        return _Shape(slot, slots[slot], slot // problem.slots_per_gpu, bin_of, bins, amount, into, out, group)
+        share = problem.hardware.homes.reshape(nodes, m).sum(axis=1)
+        amount = share[None, :, None] * problem.data.load[:, None, slots[slot]] * rates.tokens_per_gpu * gpus
+        return _Shape(slot, slots[slot], slot // problem.hardware.slots_per_gpu, bin_of, bins, amount, into, out, group)
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,9 @@ class _Linear:
         homes, columns = problem.topology.nodes, len(shape.slot)
         start = fractions[:, shape.slot].reshape(-1)
         rows = _Rows(homes * columns, problem)
-        if problem.objective != "traffic":
+        if problem.objective.kind != "traffic":
             _add_work(rows, problem, shape, slots, fractions, start)
-        if problem.objective != "load":
+        if problem.objective.kind != "load":
             _add_links(rows, problem, shape, slots, fractions, start)
         _add_cap(rows, problem, shape, slots, fractions, start)
         of, place = np.unique(shape.expert, return_inverse=True)
@@ -170,7 +172,7 @@ class _Rows:
     each window's excess over it."""
 
     def __init__(self, shares: int, problem: LayerProblem) -> None:
-        windows, kinds = problem.windows, problem.rates.kinds
+        windows, kinds = problem.windows, problem.hardware.rates.kinds
         self.work, self.link = shares, shares + 2 * len(kinds) * windows
         larger, part, tail = shares + len(kinds) * windows, self.link + windows, self.link + 2 * windows
         self.width = tail + 1 + windows
@@ -180,25 +182,25 @@ class _Rows:
         self.limit: list[FloatArray] = []
         self.count = 0
         self.price = np.zeros(self.width)
-        wait = 2 * latency_s(problem) if problem.objective == "time" else 0.0
-        weight = problem.window_weight / problem.window_weight.sum()
+        wait = 2 * latency_s(problem) if problem.objective.kind == "time" else 0.0
+        weight = problem.data.window_weight / problem.data.window_weight.sum()
         for w in range(windows):
             work, each = (range(of + w * len(kinds), of + (w + 1) * len(kinds)) for of in (self.work, larger))
-            if problem.objective == "time" and problem.rates.overlap == "two_batch":
+            if problem.objective.kind == "time" and problem.hardware.rates.overlap == "two_batch":
                 for k, kind in enumerate(kinds):
                     self.add([work[k], each[k]], [1.0, -1.0], 0.0)
                     self.add([self.link + w, each[k]], [kind.share * kind.tokens, -1.0], -kind.share * wait)
                 self.add([*each, part + w], [*np.ones(len(each)), -1.0], 0.0)
             else:
                 self.add([*work, self.link + w, part + w], [*np.ones(len(work)), 1.0, -1.0], -wait)
-            if problem.tail < 1.0:
+            if problem.objective.tail < 1.0:
                 self.add([part + w, tail, tail + 1 + w], [1.0, -1.0, -1.0], 0.0)
-        if problem.tail >= 1.0:
+        if problem.objective.tail >= 1.0:
             self.price[part : part + windows] = weight
         else:
             # A tail thinner than any window's weight is the worst window: no excess pays.
             self.price[tail] = 1.0
-            self.price[tail + 1 :] = weight / max(problem.tail, float(weight[weight > 0].min()) * 0.5)
+            self.price[tail + 1 :] = weight / max(problem.objective.tail, float(weight[weight > 0].min()) * 0.5)
 
     def add(self, columns: list[int], values: list[float], limit: float) -> None:
         """One row."""
@@ -234,23 +236,30 @@ class _Rows:
 
 def _slot_tokens(problem: LayerProblem, slots: IntArray, fractions: FloatArray) -> FloatArray:
     """[windows, slots] expected tokens of each slot."""
-    share = problem.homes.reshape(problem.topology.nodes, -1).sum(axis=1) @ fractions
-    load = np.where(slots != EMPTY, problem.load[:, slots], 0.0)
-    return np.asarray(load * share * problem.rates.tokens_per_gpu * problem.topology.gpus)
+    share = problem.hardware.homes.reshape(problem.topology.nodes, -1).sum(axis=1) @ fractions
+    load = np.where(slots != EMPTY, problem.data.load[:, slots], 0.0)
+    return np.asarray(load * share * problem.hardware.rates.tokens_per_gpu * problem.topology.gpus)
 
 
 def _add_work(
     rows: _Rows, problem: LayerProblem, shape: _Shape, slots: IntArray, fractions: FloatArray, start: FloatArray
 ) -> None:
     """Every GPU's work, at the slopes of its slots' times."""
-    rates, homes = problem.rates, problem.topology.nodes
+    rates, homes = problem.hardware.rates, problem.topology.nodes
     tokens = _slot_tokens(problem, slots, fractions)
     x = tokens[:, shape.slot]
-    if problem.objective == "time":
-        time, slope, speed, scale = slot_times(tokens, rates), slot_slopes(x, rates), problem.speeds, np.ones(len(x))
+    if problem.objective.kind == "time":
+        time, slope, speed, scale = (
+            slot_times(tokens, rates),
+            slot_slopes(x, rates),
+            problem.hardware.speeds,
+            np.ones(len(x)),
+        )
     else:
-        time, slope, speed = tokens[None], np.ones((1, *x.shape)), problem.relative_speed
-        scale = problem.alive.sum() / (problem.load.sum(axis=1) * rates.tokens_per_gpu * problem.topology.gpus)
+        time, slope, speed = tokens[None], np.ones((1, *x.shape)), problem.hardware.relative_speed
+        scale = problem.hardware.alive.sum() / (
+            problem.data.load.sum(axis=1) * rates.tokens_per_gpu * problem.topology.gpus
+        )
     gpu, kinds = np.tile(shape.gpu, homes), len(time)
     by_gpu = time.reshape(kinds, problem.windows, problem.topology.gpus, -1).sum(axis=3)
     for w, k in product(range(problem.windows), range(kinds)):
@@ -265,14 +274,14 @@ def _add_links(
     homes, columns = problem.topology.nodes, len(shape.slot)
     goes = np.zeros((homes, problem.experts, shape.bins))
     used = np.flatnonzero(slots != EMPTY)
-    bin_of_slot = shape.bin[problem.gpu_of_slot]
+    bin_of_slot = shape.bin[problem.hardware.gpu_of_slot]
     for h in range(homes):
         np.add.at(goes[h], (slots[used], bin_of_slot[used]), fractions[h, used])
-    if problem.sets is None or effective_rule(problem) == "per_expert":
-        touched = np.einsum("we,heb->hwb", problem.load, goes)
-        slope = np.broadcast_to(problem.load[None, :, :, None], (homes, *problem.load.shape, shape.bins))
+    if problem.data.sets is None or effective_rule(problem) == "per_expert":
+        touched = np.einsum("we,heb->hwb", problem.data.load, goes)
+        slope = np.broadcast_to(problem.data.load[None, :, :, None], (homes, *problem.data.load.shape, shape.bins))
     else:
-        touched, slope = marginals(problem.sets.ids, problem.sets.weight, np.maximum(1.0 - goes, 0.0))
+        touched, slope = marginals(problem.data.sets.ids, problem.data.sets.weight, np.maximum(1.0 - goes, 0.0))
     bins = shape.bin[shape.gpu]
     home = np.repeat(np.arange(homes), columns)
     for w in range(problem.windows):
@@ -289,13 +298,15 @@ def _add_cap(
     rows: _Rows, problem: LayerProblem, shape: _Shape, slots: IntArray, fractions: FloatArray, start: FloatArray
 ) -> None:
     """GPU loads averaged over the windows keep `max_load`, or what the plan has where that is more."""
-    if problem.max_load is None:
+    if problem.rules.max_load is None:
         return
-    speed = problem.relative_speed
-    tokens = problem.window_weight @ _slot_tokens(problem, slots, fractions)
+    speed = problem.hardware.relative_speed
+    tokens = problem.data.window_weight @ _slot_tokens(problem, slots, fractions)
     now = tokens.reshape(problem.topology.gpus, -1).sum(axis=1) / speed
-    most = max(problem.max_load * float((now * speed).sum()) / float(problem.alive.sum()), float(now.max()))
-    value = np.einsum("w,whc->hc", problem.window_weight, shape.amount) / speed[shape.gpu][None, :]
+    most = max(
+        problem.rules.max_load * float((now * speed).sum()) / float(problem.hardware.alive.sum()), float(now.max())
+    )
+    value = np.einsum("w,whc->hc", problem.data.window_weight, shape.amount) / speed[shape.gpu][None, :]
     gpu, value = np.tile(shape.gpu, problem.topology.nodes), value.reshape(-1)
     at = np.bincount(gpu, value * start, minlength=len(now))
     rows.extend(gpu, np.arange(len(gpu)), value, most - now + at)

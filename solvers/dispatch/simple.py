@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from placement.problem import EMPTY, FloatArray, IntArray, LayerProblem
+from placement.problem.arrays import EMPTY, FloatArray, IntArray
+from placement.problem.layer import LayerProblem
 
 
 def target_fractions(problem: LayerProblem, slots: IntArray, target: IntArray) -> FloatArray:
@@ -13,7 +14,7 @@ def target_fractions(problem: LayerProblem, slots: IntArray, target: IntArray) -
     Args:
         target: [nodes, experts] that node by home node.
     """
-    node = problem.gpu_of_slot // problem.topology.gpus_per_node
+    node = problem.hardware.gpu_of_slot // problem.topology.gpus_per_node
     used = slots != EMPTY
     fractions = np.zeros((problem.topology.nodes, problem.slots))
     for home in range(problem.topology.nodes):
@@ -44,7 +45,7 @@ def rounded_fractions(fractions: FloatArray, slots: IntArray, levels: int = 16) 
 def near_fractions(problem: LayerProblem, slots: IntArray) -> FloatArray:
     """[nodes, slots] even over the home node's copies, else over all."""
     topology = problem.topology
-    node = problem.gpu_of_slot // topology.gpus_per_node
+    node = problem.hardware.gpu_of_slot // topology.gpus_per_node
     fractions = np.zeros((topology.nodes, problem.slots))
     used = slots != EMPTY
     copies = np.bincount(slots[used], minlength=problem.experts)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.cost.transfer import Transfer
-from placement.problem import FloatArray, IntArray
+from placement.cost.layer.transfer import Transfer
+from placement.problem.arrays import FloatArray, IntArray
 from solvers.migration.front import LayerFront
 
 

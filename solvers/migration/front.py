@@ -6,18 +6,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from placement.cost.moe_layer import LayerScore, score_layer
+from placement.check.layer import check_layer
+from placement.cost.layer.score import LayerScore, score_layer
 from placement.errors import NothingFoundError
-from placement.moves import moves_between
-from placement.problem import FloatArray, IntArray, LayerProblem
-from placement.verify import check_layer
-from solvers.candidates import candidate
+from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.layer import LayerProblem
+from placement.problem.moves import moves_between
 from solvers.dispatch import needs_fractions, target_fractions
-from solvers.merit import merit
-from solvers.relabel import renaming
-from solvers.search.arrays import SetRows
-from solvers.search.run import Schedule, run_annealing
-from solvers.search.start import mend
+from solvers.experts.candidates import candidate
+from solvers.experts.merit import merit
+from solvers.experts.relabel import renaming
+from solvers.experts.search.arrays import SetRows
+from solvers.experts.search.run import Schedule, run_annealing
+from solvers.experts.search.start import mend
 from solvers.stop import Stop
 
 #: Budgets of moves, beyond what is forced, that a front is sought at.
@@ -73,10 +74,10 @@ def layer_front(
         NothingFoundError: the running placement can't be mended.
     """
     start = standing(problem)
-    current, before = np.asarray(problem.current), None
+    current, before = np.asarray(problem.rules.current), None
     if start is current:
         before = score_layer(problem, current, running if needs_fractions(problem) else None)
-    forced = moves_between(current, start, problem.slots_per_gpu)
+    forced = moves_between(current, start, problem.hardware.slots_per_gpu)
     given = running if start is current else None
     base = candidate(problem, start, given, thorough=True)
     points = [Point(forced, base.slots, base.fractions, base.score)]
@@ -84,7 +85,7 @@ def layer_front(
         full = _renamed(problem, full)
         scores = [score for score in (before, base.score, full.score) if score is not None]
         problem = _no_less_balanced(problem, scores)
-    most = problem.usable_slots if full is None else full.moves
+    most = problem.hardware.usable_slots if full is None else full.moves
     points += _limited(problem, start, forced, most, stop, seed)
     if full is not None:
         points.append(full)
@@ -97,10 +98,10 @@ def standing(problem: LayerProblem) -> IntArray:
     Raises:
         NothingFoundError: it can't be mended.
     """
-    if problem.current is None:
+    if problem.rules.current is None:
         raise ValueError("the problem has no running placement")
-    if not check_layer(problem, problem.current):
-        return problem.current
+    if not check_layer(problem, problem.rules.current):
+        return problem.rules.current
     start = mend(problem)
     if start is None or check_layer(problem, start):
         raise NothingFoundError("the running placement could not be made valid with few moves")
@@ -116,18 +117,18 @@ def share_of_time(stop: Stop, parts: int) -> Stop:
 def _no_less_balanced(problem: LayerProblem, scores: list[LayerScore]) -> LayerProblem:
     """The problem with a cap on the load: no point is less balanced than the ends of the front.
 
-    Time alone would trade balance for traffic on the way (see solvers.floor).
+    Time alone would trade balance for traffic on the way (see solvers.experts.floor).
     """
-    if problem.objective == "load" or problem.sets is None or problem.max_load is not None:
+    if problem.objective.kind == "load" or problem.data.sets is None or problem.rules.max_load is not None:
         return problem
-    return replace(problem, max_load=max(score.pooled_imbalance for score in scores) * (1 + 1e-9))
+    return problem.with_rules(max_load=max(score.pooled_imbalance for score in scores) * (1 + 1e-9))
 
 
 def _limited(problem: LayerProblem, start: IntArray, forced: int, most: int, stop: Stop, seed: int) -> list[Point]:
     """The best points found under budgets below `most` moves; `start` is `forced` moves away."""
     rows = None
-    if problem.sets is not None and problem.objective != "load":
-        rows = SetRows.of(problem.sets, problem.experts, problem.windows)
+    if problem.data.sets is not None and problem.objective.kind != "load":
+        rows = SetRows.of(problem.data.sets, problem.experts, problem.windows)
     scale = float(np.clip(EXPERTS / problem.experts, 1.0, MOST_HEAT))
     onward = replace(ONWARD, hot=ONWARD.hot * scale).scaled(stop.work)
     extras = [extra for extra in BUDGETS if forced + extra < most]
@@ -136,7 +137,7 @@ def _limited(problem: LayerProblem, start: IntArray, forced: int, most: int, sto
     for i, extra in enumerate(extras):
         if stop.expired:
             break
-        limited = replace(problem, max_moves=forced + extra)
+        limited = problem.with_rules(max_moves=forced + extra)
         restarts = int(np.clip(RESTARTS // extra, 1, MOST_RESTARTS))
         work = stop.work * FROM / max(FROM, extra) / restarts
         plans: list[tuple[IntArray, IntArray | None, Schedule]] = [
@@ -156,7 +157,7 @@ def _limited(problem: LayerProblem, start: IntArray, forced: int, most: int, sto
             if excess == 0.0 and objective < least:
                 best, least, slots, target = found, objective, run.slots, run.target
         if best is not None:
-            moves = moves_between(np.asarray(problem.current), best.slots, problem.slots_per_gpu)
+            moves = moves_between(np.asarray(problem.rules.current), best.slots, problem.hardware.slots_per_gpu)
             points.append(Point(moves, best.slots, best.fractions, best.score))
     return points
 
@@ -172,9 +173,12 @@ def _best(points: list[Point]) -> tuple[Point, ...]:
 
 def _renamed(problem: LayerProblem, full: Point) -> Point:
     """The full re-solve under the GPU names that need the fewest moves, where GPUs are alike."""
-    current, per_gpu = np.asarray(problem.current), problem.slots_per_gpu
+    current, per_gpu = np.asarray(problem.rules.current), problem.hardware.slots_per_gpu
     counted = replace(full, moves=moves_between(current, full.slots, per_gpu))
-    alike = all(part is None for part in (problem.capacity, problem.speed, problem.home, problem.fixed))
+    alike = all(
+        part is None
+        for part in (problem.hardware.capacity, problem.hardware.speed, problem.hardware.home, problem.rules.fixed)
+    )
     if not alike:
         return counted
     topology = problem.topology

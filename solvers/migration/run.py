@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from placement.problem import FloatArray, LayerProblem
+from placement.problem.arrays import FloatArray
+from placement.problem.layer import LayerProblem
+from solvers.experts.layers import LayerAnswer, plan_layers
 from solvers.migration.front import LayerFront, Point, layer_front, share_of_time
 from solvers.parallel import Backend, Carried, carry, map_layers
-from solvers.planner import LayerAnswer, plan_layers
 from solvers.stop import Stop
 
 
@@ -41,10 +42,10 @@ def layer_fronts(
         on_solved, on_front: called with a layer's position when that part of it is done.
 
     Raises:
-        InfeasibleError, NothingFoundError: see layer_front and solvers.planner.plan_layers.
+        InfeasibleError, NothingFoundError: see layer_front and solvers.experts.layers.plan_layers.
     """
     # Only fixed experts bind the full re-solve to the running placement.
-    free = [problem if problem.fixed is not None else replace(problem, current=None) for problem in problems]
+    free = [problem if problem.rules.fixed is not None else problem.with_rules(current=None) for problem in problems]
     full = plan_layers(free, "auto", share_of_time(stop, 2), seed, workers, on_solved, backend=backend)
     seeds = [int(np.random.SeedSequence([seed, i, 1]).generate_state(1)[0] >> 1) for i in range(len(problems))]
     tasks = []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from placement.schedules import schedule_problem
-from placement.split import Split
-from solvers.split.candidates import Degrees
-from specs.schema import Scenario, TrainingWorkload
+from placement.problem.schedule import schedule_problem
+from placement.problem.split import Split
+from solvers.split.degrees import Degrees
+from specs.scenario import Scenario
+from specs.workload import TrainingWorkload
 
 
 def serving_split(scenario: Scenario, degrees: Degrees, batch: int) -> Split:

@@ -1,7 +1,7 @@
 """The first split choice: every feasible (TP, EP, PP, DP, batch) under HBM and the objectives, priced by cost model.
 
 A candidate's best batch is its largest feasible one, found by bisection: memory, TTFT and TPOT never fall as the batch
-grows, and neither does throughput (placement.cost.throughput.ServingModel says why).
+grows, and neither does throughput (placement.cost.step.throughput.ServingModel says why).
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from placement.cost.calibration import efficiency_of
-from placement.cost.efficiency import Efficiency
-from placement.cost.local import LocalParameters
-from placement.cost.memory import MemoryModel, MemoryReport, memory_of
-from placement.cost.stages import StageTable, stage_table
-from placement.cost.steps import PassModel
-from placement.cost.throughput import Prediction, ServingModel, ServingPoint, predict
-from placement.cost.training import training_step
-from placement.cost.training_constants import load_training, pass_constants
+from placement.cost.calibration.efficiency import Efficiency
+from placement.cost.calibration.fitted import efficiency_of
+from placement.cost.memory.hbm import MemoryModel, MemoryReport, memory_of
+from placement.cost.memory.local import LocalParameters
+from placement.cost.step.pass_times import PassModel
+from placement.cost.step.throughput import Prediction, ServingModel, ServingPoint, predict
+from placement.cost.training.constants import load_training, pass_constants
+from placement.cost.training.step import training_step
 from placement.errors import InputError
-from placement.schedules import piece_count
-from placement.split import Split
+from placement.problem.pieces import StageTable, stage_table
+from placement.problem.schedule import piece_count
+from placement.problem.split import Split
 from solvers.split.build import first_split
-from solvers.split.candidates import Degrees, list_candidates
+from solvers.split.degrees import Degrees, list_candidates
 from solvers.split.infeasible import hbm_error, slo_error
 from solvers.split.pins import check_pins, refuse_empty
 from solvers.split.train import fitting_mode, uniform
 from solvers.stages.choose import best_cut, cut_fits
 from solvers.stop import Stop
-from specs.schema import Pins, Scenario, ServingWorkload
+from specs.scenario import Pins, Scenario
+from specs.workload import ServingWorkload
 
 #: Splits reported beside the best.
 RUNNERS_UP = 5

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from placement.cost.efficiency import Efficiency
-from placement.cost.memory import MemoryModel, MemoryReport
+from placement.cost.calibration.efficiency import Efficiency
+from placement.cost.memory.hbm import MemoryModel, MemoryReport
 from placement.errors import InfeasibleError
-from placement.split import Split
+from placement.problem.split import Split
 from solvers.split.build import first_split
-from solvers.split.candidates import Degrees, list_candidates
+from solvers.split.degrees import Degrees, list_candidates
 from solvers.stages.choose import cut_fits
 from specs.fields import MAX_GPUS
-from specs.schema import Pins, Scenario
+from specs.scenario import Pins, Scenario
 
 #: The search for a larger cluster ends here.
 MAX_NODES = 4096

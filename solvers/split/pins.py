@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from placement.errors import InputError
-from placement.split import (
+from placement.problem.split import (
     ep_problem,
     nearest_redundant,
     redundant_problem,
@@ -11,8 +11,8 @@ from placement.split import (
     tp_layout_problem,
     tp_problem,
 )
-from solvers.split.candidates import divisors, stage_sizes
-from specs.schema import Pins, Scenario
+from solvers.split.degrees import divisors, stage_sizes
+from specs.scenario import Pins, Scenario
 
 
 def check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:

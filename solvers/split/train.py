@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from placement.cost.efficiency import Efficiency
-from placement.cost.local import LocalParameters
-from placement.cost.memory import MemoryModel
-from placement.cost.recompute import MODES
-from placement.cost.stages import StageTable
-from placement.split import Split
-from specs.schema import Recompute, Scenario, TrainingWorkload
+from placement.cost.calibration.efficiency import Efficiency
+from placement.cost.memory.hbm import MemoryModel
+from placement.cost.memory.local import LocalParameters
+from placement.cost.memory.recompute import MODES
+from placement.problem.pieces import StageTable
+from placement.problem.split import Split
+from specs.scenario import Scenario
+from specs.workload import Recompute, TrainingWorkload
 
 
 def fitting_mode(

@@ -1,4 +1,4 @@
-"""What a stage solver gives back, scored by placement.stages."""
+"""What a stage solver gives back, scored by placement.problem.stages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from placement.stages import CutScore, StageCut, StageProblem, score_cut
+from placement.problem.stages import CutScore, StageCut, StageProblem, score_cut
 
 
 @dataclass(frozen=True)

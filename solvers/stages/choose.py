@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from placement.cost.calibration import efficiency_of
-from placement.cost.cuts import stage_problem
-from placement.cost.efficiency import Efficiency
-from placement.cost.memory import memory_of
-from placement.cost.throughput import predict
+from placement.cost.calibration.efficiency import Efficiency
+from placement.cost.calibration.fitted import efficiency_of
+from placement.cost.memory.hbm import memory_of
+from placement.cost.stage_prices import stage_problem
+from placement.cost.step.throughput import predict
 from placement.errors import InfeasibleError
-from placement.split import Split
-from placement.stages import StageCut, StageProblem
+from placement.problem.split import Split
+from placement.problem.stages import StageCut, StageProblem
 from solvers.stages.answer import StageAnswer
 from solvers.stages.dynamic import cut_by_dynamic_programming
 from solvers.stages.excess import least_excess
 from solvers.stop import Stop
-from specs.schema import Scenario
+from specs.scenario import Scenario
 
 #: Where a rank has several pieces, the closed forms of the schedules are up to 3.5% below pipelines of very uneven
 #: pieces that are run pass by pass: a cut has to gain more than that over the even one.

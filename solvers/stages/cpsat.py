@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ortools.sat.python import cp_model
 
-from placement.stages import StageCut, StageProblem
+from placement.problem.stages import StageCut, StageProblem
 from solvers.stages.answer import StageAnswer
 from solvers.stages.model import StageModel
 from solvers.stop import Stop

@@ -13,8 +13,8 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from placement.problem import FloatArray, IntArray
-from placement.stages import StageCut, StageProblem
+from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.stages import StageCut, StageProblem
 from solvers.stages.answer import StageAnswer, spread_options
 from solvers.stages.fronts import Choice, Fronts
 

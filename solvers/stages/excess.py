@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.stages import StageProblem
+from placement.problem.stages import StageProblem
 from solvers.stages.fronts import least_kept
 
 

@@ -8,8 +8,8 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from placement.problem import FloatArray, IntArray
-from placement.stages import LayerKind, StageProblem
+from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.stages import LayerKind, StageProblem
 
 #: [kinds] layers of each kind that take each option.
 Choice = tuple[tuple[int, ...], ...]

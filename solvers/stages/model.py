@@ -1,7 +1,7 @@
 """The stage cut as a CP-SAT model. docs/formulation.md, "Stage cut", states each family under the name of its method.
 
 Seconds are rounded to the nearest unit and bytes against the cut (needs up, budgets down), so that an answer fits
-whatever rounding did; placement.stages scores it again.
+whatever rounding did; placement.problem.stages scores it again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from ortools.sat.python import cp_model
 
-from placement.stages import Part, StageCut, StageProblem
+from placement.problem.stages import Part, StageCut, StageProblem
 from solvers.stages.answer import spread_options
 
 #: Integer units of all seconds of a microbatch, and of the largest budget. Products with the weights below stay under

@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from bench.alltoall.job import Exchange, Job, LayerWork
-from placement.cli import cli
-from placement.commands.running import outcome
-from placement.cost.concrete import concrete_bytes, concrete_messages, draw_slots
-from placement.problem import LayerProblem
-from tests.commands.conftest import TINY
+from placement.cli.main import cli
+from placement.cli.running import outcome
+from placement.cost.layer.concrete import concrete_bytes, concrete_messages, draw_slots
+from placement.problem.layer import LayerProblem
+from tests.cli.conftest import TINY
+from tests.layers import changed
 from tests.solvers.problems import random_placement, random_problem
 
 HIDDEN, EXPERTS, K = 64, 12, 3
@@ -43,9 +44,11 @@ def posed_problem(gpus: int, gpus_per_node: int, rule: str, seed: int) -> LayerP
     """A layer of EXPERTS experts with some replicas, sent as bf16 of HIDDEN; `nearest` dispatch."""
     problem = random_problem(
         seed, experts=EXPERTS, gpus=gpus, gpus_per_node=gpus_per_node, slots_per_gpu=-(-18 // gpus), k=K, tokens=40,
-        rule=rule, dispatch="nearest",
+        message=rule, dispatch="nearest",
     )  # fmt: skip
-    return replace(problem, rates=replace(problem.rates, dispatch_bytes=2.0 * HIDDEN, combine_bytes=2.0 * HIDDEN))
+    return changed(
+        problem, rates=replace(problem.hardware.rates, dispatch_bytes=2.0 * HIDDEN, combine_bytes=2.0 * HIDDEN)
+    )
 
 
 def small_job(
@@ -64,7 +67,7 @@ def small_job(
         problem = posed_problem(gpus, gpus_per_node, rule, seed)
         slots = random_placement(problem, seed)
         served = draw_slots(problem, slots, None, ids, home, seed)
-        exchanges.append(Exchange(rule, problem.rule, problem.slots_per_gpu, slots, served))
+        exchanges.append(Exchange(rule, problem.rules.message, problem.hardware.slots_per_gpu, slots, served))
         matrices = [matrix.copy() for matrix in concrete_bytes(problem, concrete_messages(problem, home, served))]
         for matrix in matrices:
             np.fill_diagonal(matrix, 0)

@@ -17,7 +17,7 @@ from bench.alltoall.main import command
 from bench.alltoall.measured import Bytes, agreement, measured, totals
 from bench.alltoall.prepare import Expected, Prepared, Sample, take_sample
 from bench.alltoall.report import check
-from placement.commands.running import outcome
+from placement.cli.running import outcome
 from placement.errors import CheckFailedError
 from placement.routing.trace import Trace
 from tests.alltoall.conftest import small_job
@@ -71,7 +71,7 @@ def test_without_torch_the_line_has_the_install_command(
 def test_help_imports_no_torch() -> None:
     for module in ("bench.alltoall", "bench.experts"):
         code = (
-            f"import sys\nfrom {module}.main import command\nfrom placement.commands.running import outcome\n"
+            f"import sys\nfrom {module}.main import command\nfrom placement.cli.running import outcome\n"
             "code = outcome(command, 'x', ['--help'])\n"
             "print(code, [m for m in ('torch', 'numpy', 'scipy', 'pydantic') if m in sys.modules])"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.experts.main import command
-from placement.commands.running import outcome
+from placement.cli.running import outcome
 
 
 def test_every_gpu_is_played(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from bench.alltoall.job import PARTS, matrix_of
 from bench.alltoall.launch import run_job
 from bench.alltoall.main import command
-from placement.commands.running import outcome
+from placement.cli.running import outcome
 from tests.alltoall.conftest import HIDDEN, small_job
 
 ROOT = Path(__file__).resolve().parents[2]

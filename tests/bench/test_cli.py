@@ -10,7 +10,7 @@ import pytest
 
 from bench.cli import cli
 from bench.registry import BENCHMARKS, Benchmark, present
-from placement.commands.running import outcome
+from placement.cli.running import outcome
 from placement.errors import InputError
 
 MODULE = """
@@ -121,7 +121,7 @@ def test_a_main_that_parses_its_own_arguments_gets_them(capsys: pytest.CaptureFi
 
 def test_as_a_process_help_is_quick_to_import() -> None:
     code = (
-        "import sys\nfrom bench.cli import cli\nfrom placement.commands.running import outcome\n"
+        "import sys\nfrom bench.cli import cli\nfrom placement.cli.running import outcome\n"
         "code = outcome(cli, 'bench', ['run', '--help'])\n"
         "print(code, [m for m in ('numpy', 'numba', 'scipy') if m in sys.modules])"
     )

@@ -20,12 +20,12 @@ from bench.placement_quality.protocol import FOLDS, Recorded, Setting, _dealt, p
 from bench.placement_quality.risks import robust_part, rounding_part
 from bench.recorded import DOMAINS, read_domain
 from bench.targets import Target, check_targets
-from placement.commands.running import outcome
-from placement.cost.moe_layer import LayerScore
+from placement.cli.running import outcome
+from placement.cost.figures import Placement, figures_of, score_placement
+from placement.cost.layer.score import LayerScore
 from placement.errors import CheckFailedError, InputError
-from placement.figures import Placement, figures_of, score_placement
 from placement.routing.trace import Trace
-from solvers.candidates import NEAR_TIME
+from solvers.experts.candidates import NEAR_TIME
 
 
 def _quiet(line: str) -> None:

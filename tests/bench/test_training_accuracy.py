@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bench.accuracy.training import published_run, table, training_accuracy
-from placement.cost.memory import memory_of
+from placement.cost.memory.hbm import memory_of
 from placement.errors import InputError
-from placement.split import make_split
+from placement.problem.split import make_split
 from solvers.split.enumerate import enumerate_splits
 from specs.loading import load_scenario
 

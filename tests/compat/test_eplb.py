@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from placement.check.layer import check_layer
 from placement.compat.eplb import rebalance_experts
 from placement.errors import InputError
-from placement.problem import LayerProblem, Topology
-from placement.verify import check_layer
+from placement.problem.topology import Topology
 from solvers.bounds import layer_bound
-from solvers.heuristics.eplb import eplb_layer
+from solvers.experts.heuristics.eplb import eplb_layer
+from tests.layers import layer_problem
 from tests.solvers.problems import RATES, real_shape_loads
 
 #: The balancer's published example: loads and its placement (github.com/deepseek-ai/EPLB).
@@ -154,7 +155,7 @@ def test_deepseek_r1_is_better_than_the_balancer_on_every_layer(groups: int) -> 
         assert (ours.max(axis=1) <= rival * (1 + 1e-12)).all()
         if groups == 1:
             bounds = [
-                layer_bound(LayerProblem(row, Topology(32, 8), 9, RATES, objective="load"), quick=True).value
+                layer_bound(layer_problem(row, Topology(32, 8), 9, RATES, objective="load"), quick=True).value
                 for row in weight
             ]
             assert np.mean(ours.max(axis=1) / ours.mean(axis=1) / bounds) <= 1 + gap
@@ -177,7 +178,7 @@ def test_answers_keep_the_rules_of_a_layer_problem() -> None:
     groups = np.arange(64) // 8
     slots, _, _ = rebalance_experts(weight, 96, 8, 4, 16)
     for row, placed in zip(weight, slots, strict=True):
-        problem = LayerProblem(row, Topology(16, 4), 6, RATES, objective="load", group=groups)
+        problem = layer_problem(row, Topology(16, 4), 6, RATES, objective="load", group=groups)
         assert check_layer(problem, placed) == ()
 
 

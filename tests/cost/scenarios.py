@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from specs.schema import (
-    Cluster,
+from specs.cluster import Cluster, Gpu, Link
+from specs.model import (
     DataTypes,
-    Gpu,
     GqaAttention,
-    Link,
     MlaAttention,
     Model,
     Moe,
-    Scenario,
-    ServingWorkload,
     SlidingWindow,
-    TrainingWorkload,
 )
+from specs.scenario import Scenario
+from specs.workload import ServingWorkload, TrainingWorkload
 
 PEAKS = {"bf16": 1000.0, "fp8": 2000.0}
 

@@ -6,10 +6,18 @@ import dataclasses
 
 import pytest
 
-from placement.cost.calibration import Calibration, Case, Effect, Level, calibrated, efficiency_of, load_calibration
-from placement.cost.efficiency import load_efficiency
-from placement.cost.throughput import predict
-from placement.split import make_split
+from placement.cost.calibration.efficiency import load_efficiency
+from placement.cost.calibration.fitted import (
+    Calibration,
+    Case,
+    Effect,
+    Level,
+    calibrated,
+    efficiency_of,
+    load_calibration,
+)
+from placement.cost.step.throughput import predict
+from placement.problem.split import make_split
 from specs.loading import load_scenario
 from tests.cost import scenarios as s
 

@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.concrete import ConcreteMessages, concrete_bytes, concrete_messages, concrete_seconds, draw_slots
-from placement.cost.dispatch import dispatch_shares
-from placement.cost.moe_layer import byte_matrix, score_layer
+from placement.cost.layer.concrete import (
+    ConcreteMessages,
+    concrete_bytes,
+    concrete_messages,
+    concrete_seconds,
+    draw_slots,
+)
+from placement.cost.layer.dispatch import dispatch_shares
+from placement.cost.layer.score import byte_matrix, score_layer
 from placement.errors import InputError
-from placement.problem import LayerProblem, TokenSets
+from placement.problem.data import TokenSets
+from placement.problem.layer import LayerProblem
+from tests.layers import changed
 from tests.solvers.problems import random_placement, random_problem
 
 RULES = ("per_expert", "per_rank", "per_node")
@@ -26,11 +34,11 @@ def enumerated(problem: LayerProblem, home: np.ndarray, served: np.ndarray) -> n
     m = problem.topology.gpus_per_node
     out = np.zeros((problem.topology.gpus,) * 2, dtype=np.int64)
     for h, row in zip(home.tolist(), served.tolist(), strict=True):
-        gpus = [slot // problem.slots_per_gpu for slot in row]
-        if problem.rule == "per_expert":
+        gpus = [slot // problem.hardware.slots_per_gpu for slot in row]
+        if problem.rules.message == "per_expert":
             for g in gpus:
                 out[h, g] += 1
-        elif problem.rule == "per_rank":
+        elif problem.rules.message == "per_rank":
             for g in set(gpus):
                 out[h, g] += 1
         else:
@@ -67,7 +75,7 @@ def test_messages_are_those_of_enumeration(
     gpus, m = shape
     per_gpu = -(-12 // gpus) + (seed % 3 if gpus > 1 else 0)
     problem = random_problem(
-        seed, experts=12, gpus=gpus, gpus_per_node=m, slots_per_gpu=per_gpu, k=k, tokens=30, rule=rule,
+        seed, experts=12, gpus=gpus, gpus_per_node=m, slots_per_gpu=per_gpu, k=k, tokens=30, message=rule,
         dispatch=dispatch,
     )  # fmt: skip
     slots = random_placement(problem, seed)
@@ -93,14 +101,14 @@ def test_messages_are_those_of_enumeration(
 def test_the_expectation_is_the_scorers_matrix(rule: str, dispatch: str, extra: int) -> None:
     """Every set, home and choice of copies, each by its chance."""
     problem = random_problem(
-        3, experts=6, gpus=4, gpus_per_node=2, slots_per_gpu=2 + extra, k=2, tokens=6, rule=rule, dispatch=dispatch
+        3, experts=6, gpus=4, gpus_per_node=2, slots_per_gpu=2 + extra, k=2, tokens=6, message=rule, dispatch=dispatch
     )
     slots = random_placement(problem, 3)
     fractions = fractions_of(problem, slots, 3)
-    shares = dispatch_shares(slots, 6, 2 + extra, problem.topology, problem.dispatch, fractions)
+    shares = dispatch_shares(problem, slots, fractions)
     total = np.zeros((4, 4))
-    assert isinstance(problem.sets, TokenSets)
-    for ids, weight in zip(problem.sets.ids, problem.sets.weight[0], strict=True):
+    assert isinstance(problem.data.sets, TokenSets)
+    for ids, weight in zip(problem.data.sets.ids, problem.data.sets.weight[0], strict=True):
         for home in range(4):
             rows = [shares.class_of_gpu[home] * 6 + e for e in ids]
             copies = [range(shares.start[row], shares.start[row + 1]) for row in rows]
@@ -109,7 +117,7 @@ def test_the_expectation_is_the_scorers_matrix(rule: str, dispatch: str, extra: 
                 chance = weight * float(np.prod(shares.fraction[list(chosen)]))
                 total += chance * concrete_messages(problem, np.array([home]), served).matrix
     dispatched, combined = byte_matrix(problem, slots, fractions)
-    scale = problem.rates.tokens_per_gpu * problem.rates.dispatch_bytes
+    scale = problem.hardware.rates.tokens_per_gpu * problem.hardware.rates.dispatch_bytes
     np.testing.assert_allclose(dispatched, total * scale, rtol=1e-9)
     np.testing.assert_allclose(combined, total.T * scale, rtol=1e-9)
 
@@ -119,7 +127,7 @@ def test_draws_follow_the_policy(dispatch: str) -> None:
     problem = random_problem(5, experts=8, gpus=4, gpus_per_node=2, slots_per_gpu=4, k=2, tokens=50, dispatch=dispatch)
     slots = random_placement(problem, 5)
     fractions = fractions_of(problem, slots, 5)
-    shares = dispatch_shares(slots, 8, 4, problem.topology, problem.dispatch, fractions)
+    shares = dispatch_shares(problem, slots, fractions)
     tokens = 40_000
     rng = np.random.default_rng(0)
     ids, home = rng.integers(0, 8, (tokens, 1)), rng.integers(0, 4, tokens)
@@ -143,19 +151,19 @@ def test_draws_follow_the_policy(dispatch: str) -> None:
 
 
 def test_seconds_are_the_scorers_formulas() -> None:
-    problem = random_problem(1, experts=8, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=64, rule="per_rank")
+    problem = random_problem(1, experts=8, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=64, message="per_rank")
     matrix = np.array([[5, 1, 2, 0], [1, 9, 9, 9], [3, 3, 1, 4], [0, 0, 2, 1]])
     same = problem.topology.node_of_gpu[:, None] == problem.topology.node_of_gpu[None, :]
     messages = ConcreteMessages(np.where(same, 0, matrix), np.where(same, matrix, 0))
-    rates = problem.rates
+    rates = problem.hardware.rates
     # GPU 1 sends 18 messages off its node; the fast links carry at most 4.
     expected = rates.fast_latency_s + rates.slow_latency_s + 18 * 4096 / rates.slow_bytes_per_s
     assert concrete_seconds(problem, messages) == pytest.approx((expected, expected))
-    many = replace(problem, rates=replace(rates, tokens_per_gpu=200_000.0))
+    many = changed(problem, rates=replace(rates, tokens_per_gpu=200_000.0))
     slots = random_placement(many, 1)
     rng = np.random.default_rng(2)
-    assert many.sets is not None
-    ids = many.sets.ids[rng.choice(len(many.sets.ids), 800_000, p=many.sets.weight[0])]
+    assert many.data.sets is not None
+    ids = many.data.sets.ids[rng.choice(len(many.data.sets.ids), 800_000, p=many.data.sets.weight[0])]
     home = np.arange(800_000) % 4
     found = concrete_messages(many, home, draw_slots(many, slots, None, ids, home, 0))
     assert concrete_seconds(many, found)[0] == pytest.approx(score_layer(many, slots).dispatch_s, rel=0.01)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from placement.cost.kernels import KernelCurve, KernelTables, kernel_type
-from placement.cost.steps import PassModel
-from placement.split import make_split
+from placement.cost.step.kernels import KernelCurve, KernelTables, kernel_type
+from placement.cost.step.pass_times import PassModel
+from placement.problem.split import make_split
 from specs.loading import load_scenario
-from specs.schema import DataTypes
+from specs.model import DataTypes
 from tests.cost import scenarios as s
 
 CURVE = KernelCurve((1.0, 10.0, 1000.0), (1e-5, 1e-4, 1e-3), "kernel table, test 1")

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from placement.cost.dispatch import dispatch_shares
-from placement.cost.links import link_loads, matrix_loads, message_matrix
-from placement.cost.touch import touch
+from placement.cost.layer.dispatch import dispatch_shares
+from placement.cost.layer.links import link_loads, matrix_loads, message_matrix
+from placement.cost.layer.touch import touch
+from tests.layers import changed
 from tests.solvers.problems import random_placement, running_problem
 
 RULES = ("per_node", "per_rank", "per_expert")
@@ -20,9 +21,9 @@ RULES = ("per_node", "per_rank", "per_expert")
 def test_link_loads_are_those_of_the_matrix(rule: str, dispatch: str, gpus_per_node: int, tray: int, seed: int) -> None:
     problem = running_problem(
         seed, experts=9, gpus=8, gpus_per_node=gpus_per_node, slots_per_gpu=2, k=3, tokens=15, windows=1 + seed % 2,
-        rule=rule, dispatch=dispatch, with_sets=seed != 3,
+        message=rule, dispatch=dispatch, with_sets=seed != 3,
     )  # fmt: skip
-    problem = replace(problem, topology=replace(problem.topology, gpus_per_tray=tray))
+    problem = changed(problem, topology=replace(problem.topology, gpus_per_tray=tray))
     slots, nodes = random_placement(problem, seed), problem.topology.nodes
     weight = np.random.default_rng(seed).random((nodes, problem.slots)) + 0.01
     sums = np.zeros((nodes, problem.experts))
@@ -30,7 +31,7 @@ def test_link_loads_are_those_of_the_matrix(rule: str, dispatch: str, gpus_per_n
     for node in range(nodes):
         np.add.at(sums[node], slots[used], weight[node, used])
     fractions = weight / sums[:, np.maximum(slots, 0)]
-    shares = dispatch_shares(slots, problem.experts, 2, problem.topology, problem.dispatch, fractions)
+    shares = dispatch_shares(problem, slots, fractions)
     reach = touch(problem, shares)
     fast, whole = link_loads(problem, reach, shares), matrix_loads(problem, message_matrix(problem, reach, shares))
     for name in ("fast", "slow", "across"):

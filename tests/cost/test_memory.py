@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.memory import MemoryModel, memory_of
-from placement.cost.stages import kv_bytes_per_token, local_attention_parameters, stage_shapes
-from placement.schedules import in_flight
-from placement.split import make_split
+from placement.cost.memory.hbm import MemoryModel, memory_of
+from placement.cost.memory.local import kv_bytes_per_token, local_attention_parameters
+from placement.problem.pieces import stage_shapes
+from placement.problem.schedule import in_flight
+from placement.problem.split import make_split
 from specs.parameters import attention_parameters, count_parameters
 from tests.cost import scenarios as s
 

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.mix import planned_rates
-from placement.cost.rates import layer_rates
-from placement.cost.throughput import MoeTimes, ServingModel
-from placement.problem import ALIKE
-from placement.split import Split, make_split
-from specs.schema import Scenario
+from placement.cost.layer.scenario_rates import layer_rates
+from placement.cost.step.serving_mix import planned_rates
+from placement.cost.step.throughput import MoeTimes, ServingModel
+from placement.problem.rates import ALIKE
+from placement.problem.split import Split, make_split
+from specs.scenario import Scenario
 from tests.cost import scenarios as s
 
 

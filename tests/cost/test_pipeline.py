@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.layers import PassSeconds
-from placement.cost.pipeline import PipelineTime, pair_seconds, pipeline_time
-from placement.schedules import in_flight, piece_count, pieces_of_rank, schedule_problem
-from specs.schema import TrainingWorkload
+from placement.cost.training.passes import PassSeconds
+from placement.cost.training.pipeline import PipelineTime, pair_seconds, pipeline_time
+from placement.problem.schedule import in_flight, piece_count, pieces_of_rank, schedule_problem
+from specs.workload import TrainingWorkload
 from tests.cost import pipelines as p
 from tests.cost import scenarios as s
 

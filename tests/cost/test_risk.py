@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.risk import tail_mean
+from placement.cost.layer.risk import tail_mean
 from tests.solvers.reference import worst_mean
 
 

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.moe_layer import LayerScore, byte_matrix, score_layer
-from placement.problem import EMPTY, LayerProblem
+from placement.cost.layer.score import LayerScore, byte_matrix, score_layer
+from placement.problem.arrays import EMPTY
+from placement.problem.layer import LayerProblem
+from tests.layers import changed
 from tests.solvers.problems import random_placement, random_problem, running_problem
 from tests.solvers.reference import candidates, home_shares, messages, reference_objective
 
@@ -20,8 +22,8 @@ RULES = ("per_node", "per_rank", "per_expert")
 def small(seed: int, make=running_problem, **changes: object) -> LayerProblem:
     arguments: dict[str, object] = {
         "experts": 5, "gpus": 4, "gpus_per_node": (1, 2, 4)[seed % 3], "slots_per_gpu": 2 + seed % 2, "k": 2,
-        "tokens": 8, "windows": 1 + seed % 3, "rule": RULES[seed // 2 % 3], "dispatch": ("even", "nearest")[seed % 2],
-        "objective": "load" if seed % 5 == 0 else "time", "with_sets": seed % 7 != 0,
+        "tokens": 8, "windows": 1 + seed % 3, "message": RULES[seed // 2 % 3],
+        "dispatch": ("even", "nearest")[seed % 2], "objective": "load" if seed % 5 == 0 else "time", "with_sets": seed % 7 != 0,
     }  # fmt: skip
     if seed % 5 == 1 and arguments["gpus_per_node"] != arguments["gpus"]:
         arguments["objective"] = "traffic"
@@ -32,7 +34,7 @@ def small(seed: int, make=running_problem, **changes: object) -> LayerProblem:
 def test_objective_equals_enumeration(seed: int) -> None:
     problem = small(seed)
     if seed % 4 == 1:
-        problem = replace(problem, rates=replace(problem.rates, overlap="two_batch"))
+        problem = changed(problem, rates=replace(problem.hardware.rates, overlap="two_batch"))
     slots = random_placement(problem, seed)
     assert score_layer(problem, slots).objective == pytest.approx(
         reference_objective(problem, slots.tolist()), rel=1e-9
@@ -46,16 +48,16 @@ def test_bytes_and_nodes_equal_enumeration(seed: int) -> None:
     expected = np.zeros((4, 4))
     for (source, destination), count in messages(problem, slots.tolist(), 0).items():
         expected[source, destination] += count
-    sent = byte_matrix(problem, slots)[0] / problem.rates.dispatch_bytes
+    sent = byte_matrix(problem, slots)[0] / problem.hardware.rates.dispatch_bytes
     np.fill_diagonal(sent, 0.0)
     np.testing.assert_allclose(sent, expected, rtol=1e-9, atol=1e-9)
     score = score_layer(problem, slots)
     node = np.arange(4) // 2
-    across = expected[node[:, None] != node[None, :]].sum() / (4 * problem.rates.tokens_per_gpu)
+    across = expected[node[:, None] != node[None, :]].sum() / (4 * problem.hardware.rates.tokens_per_gpu)
     assert score.cross_node_bytes_per_token == pytest.approx(8192 * across, abs=1e-9)
     reached = remote = 0.0
     for home, share in enumerate(home_shares(problem)):
-        for ids, weight in zip(problem.sets.ids.tolist(), problem.sets.weight[0].tolist(), strict=True):
+        for ids, weight in zip(problem.data.sets.ids.tolist(), problem.data.sets.weight[0].tolist(), strict=True):
             for j in range(2):
                 miss = 1.0
                 for e in ids:
@@ -76,7 +78,7 @@ def same(a: LayerScore, b: LayerScore) -> bool:
 
 NEUTRAL = {
     "tail": lambda p: 1.0,
-    "capacity": lambda p: np.full(p.topology.gpus, p.slots_per_gpu),
+    "capacity": lambda p: np.full(p.topology.gpus, p.hardware.slots_per_gpu),
     "speed": lambda p: np.ones(p.topology.gpus),
     "home": lambda p: np.full(p.topology.gpus, 1.0 / p.topology.gpus),
     "fixed": lambda p: np.zeros(p.slots, dtype=bool),
@@ -88,9 +90,9 @@ NEUTRAL = {
 def test_neutral_values_change_no_bit(seed: int, name: str) -> None:
     plain = small(seed, random_problem, gpus=6, gpus_per_node=(1, 2, 3)[seed % 3], experts=8)
     slots = random_placement(plain, seed)
-    plain = replace(plain, current=slots)
+    plain = changed(plain, current=slots)
     names = list(NEUTRAL) if name == "all" else [name]
-    neutral = replace(plain, **{n: NEUTRAL[n](plain) for n in names})
+    neutral = changed(plain, **{n: NEUTRAL[n](plain) for n in names})
     assert same(score_layer(plain, slots), score_layer(neutral, slots))
 
 
@@ -99,15 +101,15 @@ def test_neutral_values_change_no_bit(seed: int, name: str) -> None:
 def test_speed_scales_work_and_no_balance(seed: int, factor: float) -> None:
     problem = small(seed, capacity=None, home=None)
     slots = random_placement(problem, seed)
-    faster = replace(problem, speed=problem.speeds * factor)
+    faster = changed(problem, speed=problem.hardware.speeds * factor)
     before, after = score_layer(problem, slots), score_layer(faster, slots)
     assert after.experts_s == pytest.approx(before.experts_s / factor)
     assert after.dispatch_s == before.dispatch_s
     for name in ("imbalance", "balancedness", "pooled_imbalance"):
         assert getattr(after, name) == pytest.approx(getattr(before, name))
     assert after.balancedness <= 1 + 1e-12
-    equal = replace(problem, speed=np.full(4, factor))
-    assert score_layer(equal, slots).imbalance == score_layer(replace(problem, speed=None), slots).imbalance
+    equal = changed(problem, speed=np.full(4, factor))
+    assert score_layer(equal, slots).imbalance == score_layer(changed(problem, speed=None), slots).imbalance
 
 
 @settings(max_examples=40, deadline=None)
@@ -116,9 +118,12 @@ def test_renaming_nodes_with_all_that_they_have_changes_nothing(seed: int) -> No
     problem = small(seed, gpus=6, gpus_per_node=2, experts=8)
     slots, order = random_placement(problem, seed), np.random.default_rng(seed).permutation(3)
     gpus = (order[:, None] * 2 + np.arange(2)).reshape(-1)
-    moved = replace(
-        problem, capacity=problem.capacities[gpus], speed=problem.speeds[gpus], home=problem.homes[gpus]
-    )  # fmt: skip
+    moved = changed(
+        problem,
+        capacity=problem.hardware.capacities[gpus],
+        speed=problem.hardware.speeds[gpus],
+        home=problem.hardware.homes[gpus],
+    )
     a = score_layer(problem, slots)
     b = score_layer(moved, slots.reshape(6, -1)[gpus].reshape(-1))
     for field in fields(LayerScore):
@@ -131,12 +136,12 @@ def test_renaming_nodes_with_all_that_they_have_changes_nothing(seed: int) -> No
 def test_the_objective_is_the_tail_of_its_windows(seed: int) -> None:
     problem = small(seed, windows=3)
     slots = random_placement(problem, seed)
-    values = [score_layer(replace(problem, tail=t), slots) for t in (1.0, 0.5, 0.0)]
+    values = [score_layer(changed(problem, tail=t), slots) for t in (1.0, 0.5, 0.0)]
     assert values[0].objective <= values[1].objective * (1 + 1e-12) <= values[2].objective * (1 + 2e-12)
     assert values[2].objective == values[0].window_value.max()
     first = values[0]
     means = {"load": first.imbalance, "time": first.time_s, "traffic": first.cross_node_bytes_per_token}
-    assert first.objective == pytest.approx(means[problem.objective], rel=1e-15)
+    assert first.objective == pytest.approx(means[problem.objective.kind], rel=1e-15)
     assert {v.time_s for v in values} == {values[0].time_s}
 
 
@@ -145,13 +150,13 @@ def test_a_failed_gpu_has_no_work_and_sends_nothing() -> None:
     slots = np.array([0, 1, 2, 3, 4, 5, EMPTY, EMPTY, EMPTY, 0, 3, EMPTY])
     score = score_layer(problem, slots)
     assert score.gpu_load[0, 2] == 0
-    assert score.gpu_load.sum() == pytest.approx(problem.load.sum())
-    assert score.imbalance == pytest.approx(score.gpu_load.max() * 3 / problem.load.sum())
-    assert problem.home_tokens.tolist() == pytest.approx([512 * 4 / 3] * 2 + [0, 512 * 4 / 3])
+    assert score.gpu_load.sum() == pytest.approx(problem.data.load.sum())
+    assert score.imbalance == pytest.approx(score.gpu_load.max() * 3 / problem.data.load.sum())
+    assert problem.hardware.home_tokens.tolist() == pytest.approx([512 * 4 / 3] * 2 + [0, 512 * 4 / 3])
     sent, returned = byte_matrix(problem, slots)
     for matrix in (sent, returned):
         assert matrix[2].sum() == 0
         assert matrix[:, 2].sum() == 0
     # Tokens of GPU 0 enter the other node at GPU 3, as GPU 2 has failed.
-    assert problem.entry_rank.tolist() == [[0, 1], [1, 1]]
+    assert problem.hardware.entry_rank.tolist() == [[0, 1], [1, 1]]
     assert sent[0, 3] > 0

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.efficiency import load_efficiency
-from placement.cost.rates import layer_rates
-from placement.cost.throughput import MoeTimes, ServingModel, predict
+from placement.cost.calibration.efficiency import load_efficiency
+from placement.cost.layer.scenario_rates import layer_rates
+from placement.cost.step.throughput import MoeTimes, ServingModel, predict
 from placement.errors import InputError
-from placement.split import make_split
+from placement.problem.split import make_split
 from tests.cost import scenarios as s
 
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from placement.cost.balanced import BalancedLayer, touch_chance
-from placement.cost.collectives import all_gather_s, all_reduce_s, replica_all_reduce_s, stage_transfer_s
-from placement.cost.compute import Product, Roofline, causal_pairs, decode_attention_s, prefill_attention_s
-from placement.cost.efficiency import Efficiency, load_efficiency
-from placement.cost.moe_layer import score_layer
-from placement.cost.rates import default_tokens_per_rank, layer_rates, topology_of
+from placement.cost.calibration.efficiency import Efficiency, load_efficiency
+from placement.cost.layer.balanced import BalancedLayer, touch_chance
+from placement.cost.layer.scenario_rates import default_tokens_per_rank, layer_rates, topology_of
+from placement.cost.layer.score import score_layer
+from placement.cost.step.collectives import all_gather_s, all_reduce_s, replica_all_reduce_s, stage_transfer_s
+from placement.cost.step.compute import (
+    Product,
+    Roofline,
+    causal_pairs,
+    decode_attention_s,
+    prefill_attention_s,
+)
 from placement.errors import InputError
-from placement.problem import LayerProblem, Topology
-from placement.split import make_split
-from specs.schema import Gpu
+from placement.problem.split import make_split
+from placement.problem.topology import Topology
+from specs.cluster import Gpu
 from tests.cost import scenarios as s
+from tests.layers import layer_problem
 
 CONSTANTS = load_efficiency()
 
@@ -106,7 +113,7 @@ def test_balanced_layer_is_the_scorers_time_of_uniform_loads(nodes: int) -> None
     split = make_split(case, tp=1, ep=4 * nodes, pp=1, dp=4 * nodes, batch=16)
     rates, topology = layer_rates(case, split, "decode"), topology_of(case, split)
     balanced = BalancedLayer.of(rates, topology, split.slots_per_gpu, 8, 2, "per_expert", shape=1e12)
-    problem = LayerProblem(np.full(8, 2 / 8), topology, split.slots_per_gpu, rates, rule="per_expert")
+    problem = layer_problem(np.full(8, 2 / 8), topology, split.slots_per_gpu, rates, message="per_expert")
     score = score_layer(problem, np.arange(8))
     assert balanced.seconds(rates.tokens_per_gpu) == pytest.approx(score.time_s)
     assert balanced.experts_s(rates.tokens_per_gpu) == pytest.approx(score.experts_s)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from placement.cost.dispatch import dispatch_shares
-from placement.cost.touch import DENSE, touch
-from placement.problem import LayerProblem, LayerRates, TokenSets, Topology
-from specs.schema import Dispatch
+from placement.cost.layer.dispatch import dispatch_shares
+from placement.cost.layer.touch import DENSE, touch
+from placement.problem.data import TokenSets
+from placement.problem.rates import LayerRates
+from placement.problem.topology import Topology
+from specs.engine import Dispatch
+from tests.layers import layer_problem
 
 RATES = LayerRates(128, 1e-5, 3e-8, 7396, 14336, 4e11, 4.5e10, 3e-6, 8e-6)
 
@@ -22,7 +25,7 @@ def test_touch_chances_are_those_of_their_definition(gpus: int, per_node: int, d
     weight = rng.dirichlet(np.ones(sets), windows)
     load = np.stack([np.bincount(ids.reshape(-1), np.repeat(row, k), experts) for row in weight])
     topology = Topology(gpus, per_node)
-    problem = LayerProblem(load, topology, width, RATES, sets=TokenSets(ids, weight), dispatch=dispatch)
+    problem = layer_problem(load, topology, width, RATES, sets=TokenSets(ids, weight), dispatch=dispatch)
     # In turn, so that every expert has copies; GPUs in any order, so that nodes have several.
     slots = rng.permutation(np.arange(gpus * width).reshape(gpus, width) % experts).reshape(-1)
     fractions = None
@@ -30,7 +33,7 @@ def test_touch_chances_are_those_of_their_definition(gpus: int, per_node: int, d
         fractions = rng.random((topology.nodes, len(slots)))
         for row in fractions:
             row /= np.bincount(slots, row, experts)[slots]
-    shares = dispatch_shares(slots, experts, width, topology, dispatch, fractions)
+    shares = dispatch_shares(problem, slots, fractions)
     found = touch(problem, shares)
     for places, place, chance in (
         (gpus, shares.slot // width, found.gpu),

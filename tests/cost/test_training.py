@@ -8,18 +8,20 @@ from typing import Any
 
 import pytest
 
-from placement.cost.balanced import BalancedLayer
-from placement.cost.efficiency import load_efficiency
-from placement.cost.flops import training_flops_per_token
-from placement.cost.layers import group_limited
-from placement.cost.memory import memory_of
-from placement.cost.rates import layer_rates, topology_of
-from placement.cost.throughput import MoeTimes, predict
-from placement.cost.training import TrainingModel, TrainingStep
+from placement.cost.calibration.efficiency import load_efficiency
+from placement.cost.layer.balanced import BalancedLayer
+from placement.cost.layer.scenario_rates import layer_rates, topology_of
+from placement.cost.memory.hbm import memory_of
+from placement.cost.step.throughput import MoeTimes, predict
+from placement.cost.training.flops import training_flops_per_token
+from placement.cost.training.passes import group_limited
+from placement.cost.training.step import TrainingModel, TrainingStep
 from placement.errors import InputError
-from placement.problem import Topology
-from placement.split import Split, cut_problem, make_split
-from specs.schema import Cluster, MessageRule, Moe
+from placement.problem.split import Split, cut_problem, make_split
+from placement.problem.topology import Topology
+from specs.cluster import Cluster
+from specs.engine import MessageRule
+from specs.model import Moe
 from tests.cost import scenarios as s
 
 

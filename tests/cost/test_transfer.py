@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.transfer import Transfer, transfer
+from placement.cost.layer.transfer import Transfer, transfer
 from placement.errors import InputError
-from placement.moves import moves_between
-from placement.problem import EMPTY, Topology
+from placement.problem.arrays import EMPTY
+from placement.problem.moves import moves_between
+from placement.problem.topology import Topology
 from tests.solvers.problems import RATES
 
 BYTES = 1e6

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.problems import layer_problems
+from placement.cost.pose import layer_problems
 from placement.routing.drift import STRETCH, Stretches
 from placement.routing.statistics import counts_statistics, layer_statistics, with_mixture
 from placement.routing.trace import LoadCounts, Trace
@@ -78,6 +78,6 @@ def test_layer_problems_know_it() -> None:
     layers = layer_statistics([_trace(0, [200, 100], experts=64, top_k=6)])
     posed = layer_problems(scenario, enumerate_splits(scenario).best, "decode", layers)
     for problem, layer in zip(posed, layers, strict=True):
-        assert problem.drift is not None
+        assert problem.data.drift is not None
         assert layer.drift is not None
-        np.testing.assert_array_equal(problem.drift, layer.drift)
+        np.testing.assert_array_equal(problem.data.drift, layer.drift)

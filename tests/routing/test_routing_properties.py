@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from placement.errors import InputError
+from placement.routing.parts import split_by_sequence, window_edges
 from placement.routing.reader import read_trace
-from placement.routing.split import split_by_sequence, window_edges
 from placement.routing.statistics import counts_statistics, layer_statistics
 from placement.routing.trace import LoadCounts, Trace
 from tests.routing.mutations import EXPERTS, LAYERS, TOP_K, good_arrays, packed, trace_files

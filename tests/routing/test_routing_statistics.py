@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.errors import InputError
+from placement.routing.parts import domain_edges, select_part, split_by_sequence, window_edges
 from placement.routing.reader import example_trace, read_trace
-from placement.routing.split import domain_edges, select_part, split_by_sequence, window_edges
 from placement.routing.statistics import counts_statistics, layer_statistics
 from placement.routing.synthesize import synthesize
 from placement.routing.trace import LoadCounts, Trace

@@ -213,7 +213,7 @@ def test_speed(layers: int, experts: int, top_k: int, groups: int, top_groups: i
 
 
 def test_calibration_is_what_is_used() -> None:
-    from placement.routing.calibration import CALIBRATION
+    from placement.routing.constants import CALIBRATION
 
     weaker = synthesize(1, 64, 6, 500, 4, 3.0, 1.0, 0, calibration=replace(CALIBRATION, strength=0.5))
     assert (weaker.topk_ids != synthesize(1, 64, 6, 500, 4, 3.0, 1.0, 0).topk_ids).any()

@@ -4,18 +4,19 @@ from itertools import combinations, product
 
 import numpy as np
 
-from placement.cost.moe_layer import LayerScore, score_layer
-from placement.problem import EMPTY, LayerProblem
+from placement.cost.layer.score import LayerScore, score_layer
+from placement.problem.arrays import EMPTY
+from placement.problem.layer import LayerProblem
 
 
 def placements(problem: LayerProblem):
     """Every valid [slots] placement (experts ascend on each GPU), by the words of LayerProblem alone."""
-    gpus, m, per_gpu = problem.topology.gpus, problem.topology.gpus_per_node, problem.slots_per_gpu
-    room = [per_gpu] * gpus if problem.capacity is None else problem.capacity.tolist()
+    gpus, m, per_gpu = problem.topology.gpus, problem.topology.gpus_per_node, problem.hardware.slots_per_gpu
+    room = [per_gpu] * gpus if problem.hardware.capacity is None else problem.hardware.capacity.tolist()
     stay: list[set[int]] = [set() for _ in range(gpus)]
-    if problem.fixed is not None:
-        for slot, expert in enumerate(problem.current.tolist()):
-            if problem.fixed[slot] and expert != EMPTY:
+    if problem.rules.fixed is not None:
+        for slot, expert in enumerate(problem.rules.current.tolist()):
+            if problem.rules.fixed[slot] and expert != EMPTY:
                 stay[slot // per_gpu].add(expert)
     choices = [
         [c for c in combinations(range(problem.experts), r) if s <= set(c)] for r, s in zip(room, stay, strict=True)
@@ -23,16 +24,16 @@ def placements(problem: LayerProblem):
     for held in product(*choices):
         if len(set().union(*held)) < problem.experts:
             continue
-        if problem.group is not None:
+        if problem.rules.group is not None:
             nodes: dict[int, set[int]] = {}
             for g, experts in enumerate(held):
                 for e in experts:
-                    nodes.setdefault(int(problem.group[e]), set()).add(g // m)
+                    nodes.setdefault(int(problem.rules.group[e]), set()).add(g // m)
             if any(len(n) > 1 for n in nodes.values()):
                 continue
-        if problem.max_moves is not None:
-            before = problem.current.reshape(gpus, -1)
-            if sum(len(set(h) - set(b.tolist())) for h, b in zip(held, before, strict=True)) > problem.max_moves:
+        if problem.rules.max_moves is not None:
+            before = problem.rules.current.reshape(gpus, -1)
+            if sum(len(set(h) - set(b.tolist())) for h, b in zip(held, before, strict=True)) > problem.rules.max_moves:
                 continue
         yield np.array([e for h in held for e in (*h, *[EMPTY] * (per_gpu - len(h)))], dtype=np.int64)
 
@@ -42,7 +43,7 @@ def brute_force(problem: LayerProblem) -> LayerScore | None:
     best = None
     for slots in placements(problem):
         score = score_layer(problem, slots)
-        if problem.max_load is not None and score.pooled_imbalance > problem.max_load * (1 + 1e-9):
+        if problem.rules.max_load is not None and score.pooled_imbalance > problem.rules.max_load * (1 + 1e-9):
             continue
         if best is None or score.objective < best.objective:
             best = score

@@ -4,7 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from placement.problem import EMPTY, LayerProblem, LayerRates, PassKind, TokenSets, Topology
+from placement.problem.arrays import EMPTY
+from placement.problem.data import TokenSets
+from placement.problem.layer import LayerProblem
+from placement.problem.rates import LayerRates, PassKind
+from placement.problem.topology import Topology
+from tests.layers import changed, layer_problem
 
 RATES = LayerRates(
     tokens_per_gpu=512.0, weight_s=6e-6, token_s=3e-8, dispatch_bytes=4096.0, combine_bytes=4096.0,
@@ -52,7 +57,7 @@ def random_problem(
         "sets": TokenSets(distinct, weight) if with_sets else None,
         "window_weight": np.full(windows, 1.0 / windows),
     }
-    return LayerProblem(**(arguments | changes))  # type: ignore[arg-type]
+    return layer_problem(**(arguments | changes))  # type: ignore[arg-type]
 
 
 def real_shape_loads(seed: int, layers: int, experts: int, top_k: int, sigma: float = 0.8) -> np.ndarray:
@@ -69,14 +74,14 @@ def running_problem(seed: int, **arguments: object) -> LayerProblem:
     plain = random_problem(seed, **(arguments | {"capacity": None, "speed": None, "home": None, "tail": 1.0}))  # type: ignore[arg-type]
     rng = np.random.default_rng([seed, 1])
     gpus, spare = plain.topology.gpus, plain.slots - plain.experts
-    capacity = np.full(gpus, plain.slots_per_gpu)
-    if seed % 3 == 0 and spare >= plain.slots_per_gpu:
+    capacity = np.full(gpus, plain.hardware.slots_per_gpu)
+    if seed % 3 == 0 and spare >= plain.hardware.slots_per_gpu:
         capacity[rng.integers(gpus)] = 0
     while capacity.sum() > plain.experts and rng.random() < 0.6:
         capacity[rng.choice(np.flatnonzero(capacity))] -= 1
     if "capacity" in arguments:
         given = arguments["capacity"]
-        capacity = np.full(gpus, plain.slots_per_gpu) if given is None else np.asarray(given)
+        capacity = np.full(gpus, plain.hardware.slots_per_gpu) if given is None else np.asarray(given)
     home = rng.dirichlet(np.ones(gpus)) * (capacity > 0)
     fields: dict[str, object] = {
         "capacity": capacity,
@@ -84,12 +89,12 @@ def running_problem(seed: int, **arguments: object) -> LayerProblem:
         "home": home / home.sum() if seed % 4 < 2 else None,
         "tail": float(rng.choice([0.0, 0.3, 0.5, 1.0])),
     }
-    return replace(plain, **(fields | {name: arguments[name] for name in fields if name in arguments}))  # type: ignore[arg-type]
+    return changed(plain, **(fields | {name: arguments[name] for name in fields if name in arguments}))  # type: ignore[arg-type]
 
 
 def random_placement(problem: LayerProblem, seed: int) -> np.ndarray:
     """[slots] a valid placement: experts in random order, wrapped over the usable slots."""
     order = np.random.default_rng([seed, 2]).permutation(problem.experts)
     slots = np.full(problem.slots, EMPTY)
-    slots[problem.usable] = order[np.arange(problem.usable_slots) % problem.experts]
+    slots[problem.hardware.usable] = order[np.arange(problem.hardware.usable_slots) % problem.experts]
     return slots

@@ -10,21 +10,21 @@ import math
 from collections import defaultdict
 from itertools import product
 
-from placement.problem import LayerProblem
+from placement.problem.layer import LayerProblem
 
 
 def copies_of(problem: LayerProblem, slots: list[int], expert: int) -> list[int]:
     """GPUs that hold a copy of `expert`."""
-    return [s // problem.slots_per_gpu for s, e in enumerate(slots) if e == expert]
+    return [s // problem.hardware.slots_per_gpu for s, e in enumerate(slots) if e == expert]
 
 
 def candidates(problem: LayerProblem, slots: list[int], home: int, expert: int) -> list[int]:
     """GPUs of which one, with equal chances, serves `expert` for the tokens of GPU `home`."""
     held = copies_of(problem, slots, expert)
-    if problem.dispatch == "even":
+    if problem.rules.dispatch == "even":
         return held
-    if problem.dispatch != "nearest":
-        raise ValueError(f"no reference for {problem.dispatch} dispatch")
+    if problem.rules.dispatch != "nearest":
+        raise ValueError(f"no reference for {problem.rules.dispatch} dispatch")
     if home in held:
         return [home]
     m = problem.topology.gpus_per_node
@@ -33,25 +33,25 @@ def candidates(problem: LayerProblem, slots: list[int], home: int, expert: int) 
 
 def slot_seconds(problem: LayerProblem, tokens: float) -> float:
     """Seconds of one slot with `tokens` expected tokens."""
-    rates = problem.rates
+    rates = problem.hardware.rates
     return max((1 - math.exp(-tokens)) * rates.weight_s, tokens * rates.token_s)
 
 
 def home_shares(problem: LayerProblem) -> list[float]:
     """Share of the tokens of each home GPU."""
-    if problem.home is not None:
-        return problem.home.tolist()
-    room = [1] * problem.topology.gpus if problem.capacity is None else problem.capacity.tolist()
+    if problem.hardware.home is not None:
+        return problem.hardware.home.tolist()
+    room = [1] * problem.topology.gpus if problem.hardware.capacity is None else problem.hardware.capacity.tolist()
     return [(r > 0) / sum(r > 0 for r in room) for r in room]
 
 
 def gpu_speeds(problem: LayerProblem) -> list[float]:
     """Rate of work of each GPU; of their mean over GPUs with capacity for objective "load"."""
     gpus = problem.topology.gpus
-    speeds = [1.0] * gpus if problem.speed is None else problem.speed.tolist()
-    room = [1] * gpus if problem.capacity is None else problem.capacity.tolist()
+    speeds = [1.0] * gpus if problem.hardware.speed is None else problem.hardware.speed.tolist()
+    room = [1] * gpus if problem.hardware.capacity is None else problem.hardware.capacity.tolist()
     usable = [s for s, r in zip(speeds, room, strict=True) if r]
-    return [s * len(usable) / sum(usable) for s in speeds] if problem.objective == "load" else speeds
+    return [s * len(usable) / sum(usable) for s in speeds] if problem.objective.kind == "load" else speeds
 
 
 def worst_mean(values: list[float], weights: list[float], tail: float) -> float:
@@ -70,20 +70,20 @@ def gpu_loads(problem: LayerProblem, slots: list[int], window: int) -> tuple[lis
         for expert in range(problem.experts):
             held = candidates(problem, slots, home, expert)
             for g in held:
-                served[g, expert] += float(problem.load[window, expert]) / len(held) * share
+                served[g, expert] += float(problem.data.load[window, expert]) / len(held) * share
     loads, seconds = [0.0] * gpus, [0.0] * gpus
     for (g, _), load in served.items():
         loads[g] += load
-        seconds[g] += slot_seconds(problem, problem.rates.tokens_per_gpu * gpus * load)
+        seconds[g] += slot_seconds(problem, problem.hardware.rates.tokens_per_gpu * gpus * load)
     return loads, seconds
 
 
 def token_messages(problem: LayerProblem, home: int, reached: tuple[int, ...]) -> list[tuple[int, int]]:
     """(source GPU, destination GPU) of each message of one token whose copies are served on `reached`."""
     m = problem.topology.gpus_per_node
-    if problem.sets is None or problem.rule == "per_expert":
+    if problem.data.sets is None or problem.rules.message == "per_expert":
         return [(home, g) for g in reached]
-    if problem.rule == "per_rank":
+    if problem.rules.message == "per_rank":
         return [(home, g) for g in set(reached)]
     out = []
     for node in {g // m for g in reached}:
@@ -91,7 +91,7 @@ def token_messages(problem: LayerProblem, home: int, reached: tuple[int, ...]) -
         if node != home // m:
             # Over the slow link once, to the GPU of the same local rank, which passes it on; past failed GPUs.
             ring = [node * m + (home + step) % m for step in range(m)]
-            enters = next(g for g in ring if problem.capacity is None or problem.capacity[g] > 0)
+            enters = next(g for g in ring if problem.hardware.capacity is None or problem.hardware.capacity[g] > 0)
             out.append((home, enters))
         out += [(enters, g) for g in set(reached) if g // m == node]
     return out
@@ -100,16 +100,20 @@ def token_messages(problem: LayerProblem, home: int, reached: tuple[int, ...]) -
 def messages(problem: LayerProblem, slots: list[int], window: int) -> dict[tuple[int, int], float]:
     """Expected messages from GPU to GPU in one dispatch; none from a GPU to itself."""
     out: dict[tuple[int, int], float] = defaultdict(float)
-    if problem.sets is None:
-        tokens = [((e,), float(problem.load[window, e])) for e in range(problem.experts)]
+    if problem.data.sets is None:
+        tokens = [((e,), float(problem.data.load[window, e])) for e in range(problem.experts)]
     else:
-        rows = zip(problem.sets.ids.tolist(), problem.sets.weight[window].tolist(), strict=True)
+        rows = zip(problem.data.sets.ids.tolist(), problem.data.sets.weight[window].tolist(), strict=True)
         tokens = [(tuple(ids), weight) for ids, weight in rows]
     for home, share in enumerate(home_shares(problem)):
         for ids, weight in tokens:
             draws = [candidates(problem, slots, home, e) for e in ids]
             chance = (
-                problem.rates.tokens_per_gpu * problem.topology.gpus * share * weight / math.prod(len(d) for d in draws)
+                problem.hardware.rates.tokens_per_gpu
+                * problem.topology.gpus
+                * share
+                * weight
+                / math.prod(len(d) for d in draws)
             )
             for reached in product(*draws):
                 for source, destination in token_messages(problem, home, reached):
@@ -120,7 +124,7 @@ def messages(problem: LayerProblem, slots: list[int], window: int) -> dict[tuple
 
 def link_seconds_per_byte(problem: LayerProblem, crossing: dict[tuple[int, int], float]) -> float:
     """The busiest fast link or NIC group, one direction at a time."""
-    topology, rates = problem.topology, problem.rates
+    topology, rates = problem.topology, problem.hardware.rates
     m, tray = topology.gpus_per_node, topology.gpus_per_tray
     used: dict[tuple[str, str, int], float] = defaultdict(float)
     for (source, destination), count in crossing.items():
@@ -135,19 +139,19 @@ def link_seconds_per_byte(problem: LayerProblem, crossing: dict[tuple[int, int],
 
 def reference_objective(problem: LayerProblem, slots: list[int]) -> float:
     """The problem's objective for a placement of one copy per expert and GPU."""
-    topology, rates = problem.topology, problem.rates
+    topology, rates = problem.topology, problem.hardware.rates
     latency = rates.fast_latency_s if topology.gpus_per_node > 1 else 0.0
     latency += rates.slow_latency_s if topology.nodes > 1 else 0.0
-    speeds, room = gpu_speeds(problem), problem.capacities.tolist()
+    speeds, room = gpu_speeds(problem), problem.hardware.capacities.tolist()
     values = []
     for window in range(problem.windows):
         loads, seconds = gpu_loads(problem, slots, window)
-        if problem.objective == "load":
+        if problem.objective.kind == "load":
             largest = max(load / speed for load, speed in zip(loads, speeds, strict=True))
             values.append(largest * sum(r > 0 for r in room) / sum(loads))
             continue
         crossing = messages(problem, slots, window)
-        if problem.objective == "traffic":
+        if problem.objective.kind == "traffic":
             m, both = topology.gpus_per_node, rates.dispatch_bytes + rates.combine_bytes
             across = sum(count for (source, to), count in crossing.items() if source // m != to // m)
             values.append(across * both / (rates.tokens_per_gpu * topology.gpus))
@@ -156,4 +160,4 @@ def reference_objective(problem: LayerProblem, slots: list[int]) -> float:
         moved = 2 * latency + (rates.dispatch_bytes + rates.combine_bytes) * link
         work = max(second / speed for second, speed in zip(seconds, speeds, strict=True))
         values.append(max(moved, work) if rates.overlap == "two_batch" else moved + work)
-    return worst_mean(values, problem.window_weight.tolist(), problem.tail)
+    return worst_mean(values, problem.data.window_weight.tolist(), problem.objective.tail)

@@ -1,16 +1,15 @@
 """`auto`: which of several dispatch plans it keeps."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from placement.problem import Objective
-from solvers.auto import LEAST_DISPATCH_GAIN, _dispatched
-from solvers.candidates import candidate
-from solvers.heuristics.greedy import GreedySolver
-from solvers.search.solver import SearchSolver
+from placement.problem.layer import Objective
+from solvers.experts.auto import LEAST_DISPATCH_GAIN, _dispatched
+from solvers.experts.candidates import candidate
+from solvers.experts.heuristics.greedy import GreedySolver
+from solvers.experts.search.solver import SearchSolver
 from solvers.stop import Stop
+from tests.layers import changed
 from tests.solvers.problems import random_problem
 
 
@@ -33,11 +32,11 @@ def test_a_searched_dispatch_stays_unless_an_lp_gains_more(seed: int, objective:
 
 def test_a_poor_dispatch_is_solved_anew() -> None:
     problem = random_problem(1, experts=32, gpus=8, slots_per_gpu=6, dispatch="planned")
-    slots = GreedySolver().place(replace(problem, dispatch="even"), 0)
+    slots = GreedySolver().place(changed(problem, dispatch="even"), 0)
     # Every home's tokens go evenly to all copies, wherever they lie.
     even = np.tile(1.0 / np.bincount(slots, minlength=32)[slots], (4, 1))
     poor = candidate(problem, slots, even)
     kept = _dispatched(problem, poor)
     assert kept.score.objective < poor.score.objective * (1 - LEAST_DISPATCH_GAIN)
-    over = replace(problem, max_load=1.0)
+    over = changed(problem, max_load=1.0)
     assert _dispatched(over, candidate(over, slots, even)).score.pooled_imbalance < poor.score.pooled_imbalance + 1e-9

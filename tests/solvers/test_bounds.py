@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.moe_layer import score_layer
-from placement.problem import LayerProblem, Topology
-from placement.verify import check_layer
+from placement.check.layer import check_layer
+from placement.cost.layer.score import score_layer
+from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
 from solvers.bounds import Bound, layer_bound, work_bound
 from solvers.bounds.game import IMPOSSIBLE, impossible
 from solvers.bounds.work import CLOSE, copy_costs, work_bounds
 from solvers.dispatch import plan_fractions
-from solvers.planner import plan_layers
+from solvers.experts.layers import plan_layers
 from solvers.stop import Stop
+from tests.layers import changed, layer_problem
 from tests.solvers.oracle import placements
 from tests.solvers.problems import RATES, mixed, random_problem, real_shape_loads
 
@@ -38,24 +40,25 @@ def some_problem(seed: int) -> LayerProblem:
     slow = {"slow_bytes_per_s": float(rng.choice([5e9, 45e9, 4e11]))}
     problem = random_problem(
         seed, experts, gpus, m, slots, k=int(rng.integers(1, min(4, experts))), tokens=40,
-        windows=int(rng.integers(1, 4)), with_sets=bool(rng.random() < 0.85), rule=str(rng.choice(RULES)),
+        windows=int(rng.integers(1, 4)), with_sets=bool(rng.random() < 0.85), message=str(rng.choice(RULES)),
         dispatch=str(rng.choice(["even", "nearest", "planned"])),
         objective=objective, tail=float(rng.choice([1.0, 1.0, 0.5, 0.0])),
         rates=replace(RATES, tokens_per_gpu=float(rng.choice([4.0, 64.0, 512.0])), **heavy, **slow,
                       overlap=str(rng.choice(["none", "two_batch"]))),
     )  # fmt: skip
-    return replace(problem, rates=mixed(problem.rates)) if seed % 3 == 0 else problem
+    return changed(problem, rates=mixed(problem.hardware.rates)) if seed % 3 == 0 else problem
 
 
 def sampled(problem: LayerProblem, rng: np.random.Generator, most: int) -> list[np.ndarray]:
     """All placements of a small layer (at most `most` of them), else random ones."""
-    if comb(problem.experts, problem.slots_per_gpu) ** problem.topology.gpus <= 1300:
+    if comb(problem.experts, problem.hardware.slots_per_gpu) ** problem.topology.gpus <= 1300:
         found = list(placements(problem))
         return [found[i] for i in rng.permutation(len(found))[:most]]
     found = []
     while len(found) < most:
         held = [
-            np.sort(rng.permutation(problem.experts)[: problem.slots_per_gpu]) for _ in range(problem.topology.gpus)
+            np.sort(rng.permutation(problem.experts)[: problem.hardware.slots_per_gpu])
+            for _ in range(problem.topology.gpus)
         ]
         slots = np.concatenate(held)
         if len(np.unique(slots)) == problem.experts:
@@ -73,7 +76,7 @@ def random_fractions(problem: LayerProblem, slots: np.ndarray, rng: np.random.Ge
 
 def best_found(problem: LayerProblem, rng: np.random.Generator, most: int) -> float:
     best = np.inf
-    planned = problem.dispatch == "planned" and problem.slots > problem.experts
+    planned = problem.rules.dispatch == "planned" and problem.slots > problem.experts
     for i, slots in enumerate(sampled(problem, rng, most)):
         options = [None]
         if planned:
@@ -92,7 +95,7 @@ def test_no_placement_of_small_layers_beats_the_bound() -> None:
         best = best_found(problem, np.random.default_rng(seed), 40)
         for bound in (layer_bound(problem), layer_bound(problem, best), layer_bound(problem, quick=True)):
             assert bound.value <= best * (1 + 1e-9), (seed, bound, best)
-        too_high[problem.objective] += layer_bound(problem).value * 1.01 > best
+        too_high[problem.objective.kind] += layer_bound(problem).value * 1.01 > best
     assert min(too_high.values()) >= 5
 
 
@@ -106,7 +109,7 @@ def test_packing_bound_holds_for_random_packings(seed: int, gpus: int, width: in
     rng = np.random.default_rng(seed)
     experts = width + int(fill * (gpus - 1) * width)
     loads = np.exp(rng.normal(0, heat, experts))
-    problem = LayerProblem(loads, Topology(gpus, 1), width, RATES, objective="load")
+    problem = layer_problem(loads, Topology(gpus, 1), width, RATES, objective="load")
     best = plan_layers([problem], "search", Stop(work=0.2), seed)[0].score.objective
     for bound in (layer_bound(problem), layer_bound(problem, best), layer_bound(problem, best * 1.02)):
         assert bound.value <= best * (1 + 1e-9)
@@ -161,7 +164,7 @@ def test_packing_proof_agrees_with_brute_force(gpus: int, width: int, experts: i
 
 
 def proven(loads: np.ndarray, gpus: int, width: int, seed: int = 1) -> tuple[float, Bound, LayerProblem]:
-    problem = LayerProblem(loads, Topology(gpus, gpus), width, RATES, objective="load")
+    problem = layer_problem(loads, Topology(gpus, gpus), width, RATES, objective="load")
     answer = plan_layers([problem], "auto", Stop(), seed)[0]
     assert check_layer(problem, answer.slots) == ()
     return answer.score.objective, layer_bound(problem, answer.score.objective), problem
@@ -192,7 +195,7 @@ def test_known_objective_only_spares_work() -> None:
     """With an answer at hand the bound ends near it, or as high as without one."""
     for seed in range(6):
         loads = real_shape_loads(seed, 1, 40, 8)[0]
-        problem = LayerProblem(loads, Topology(24, 8), 2, RATES, objective="load")
+        problem = layer_problem(loads, Topology(24, 8), 2, RATES, objective="load")
         free, cheap = layer_bound(problem), layer_bound(problem, quick=True)
         known = layer_bound(problem, free.value * 1.05)
         assert cheap.value <= free.value
@@ -204,12 +207,14 @@ def test_known_objective_only_spares_work() -> None:
 def test_slot_bound_holds_and_bites_where_copies_carry_unequal_shares() -> None:
     """A hot expert with two copies at most: some copy has half of it, however the dispatch is planned."""
     loads = np.array([6.0, 1.0, 1.0])
-    problem = LayerProblem(loads, Topology(2, 1), 2, RATES, objective="load", dispatch="planned")
+    problem = layer_problem(loads, Topology(2, 1), 2, RATES, objective="load", dispatch="planned")
     value = work_bound(problem)[0]
     assert value == pytest.approx(1.0)
-    tight = LayerProblem(np.array([6.0, 1.0, 1.0, 1.0]), Topology(4, 1), 1, RATES, objective="load", dispatch="nearest")
+    tight = layer_problem(
+        np.array([6.0, 1.0, 1.0, 1.0]), Topology(4, 1), 1, RATES, objective="load", dispatch="nearest"
+    )
     assert work_bound(tight)[0] == pytest.approx(6 / (9 / 4))
-    spread = LayerProblem(
+    spread = layer_problem(
         np.array([16.0, 1, 1, 1, 1, 1]), Topology(4, 1), 2, RATES, objective="load", dispatch="planned"
     )
     assert work_bound(spread)[0] == pytest.approx(16 / 3 / (21 / 4), rel=1e-9)
@@ -221,10 +226,14 @@ def test_unequal_gpus_and_tails_keep_the_bound_valid() -> None:
         base = random_problem(
             seed, 5, 4, 2, 2, k=2, tokens=30, windows=2, dispatch=str(rng.choice(["even", "nearest"]))
         )
-        problem = replace(
-            base, capacity=np.array([2, 2, 2, 1]), speed=rng.uniform(0.5, 2, 4), tail=0.5,
-            objective=str(rng.choice(["time", "load"])), home=rng.dirichlet(np.ones(4)),
-        )  # fmt: skip
+        problem = changed(
+            base,
+            capacity=np.array([2, 2, 2, 1]),
+            speed=rng.uniform(0.5, 2, 4),
+            home=rng.dirichlet(np.ones(4)),
+            tail=0.5,
+            objective=str(rng.choice(["time", "load"])),
+        )
         bound = layer_bound(problem).value
         for _ in range(40):
             held = [np.sort(rng.permutation(5)[:2]) for _ in range(4)]
@@ -239,5 +248,5 @@ def test_bound_of_several_windows_and_tail() -> None:
     problem = random_problem(5, 8, 4, 2, 2, k=2, windows=3, objective="load")
     values = work_bounds(problem).values
     assert layer_bound(problem).value == pytest.approx(values.mean())
-    assert layer_bound(replace(problem, tail=0.0)).value == pytest.approx(values.max())
+    assert layer_bound(changed(problem, tail=0.0)).value == pytest.approx(values.max())
     assert copy_costs(problem).shape[1:] == (3, 8)

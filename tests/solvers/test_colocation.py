@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.moe_layer import score_layer
-from placement.problem import LayerProblem, Topology
+from placement.cost.layer.score import score_layer
+from placement.problem.topology import Topology
 from placement.routing.reader import example_trace, read_trace
 from placement.routing.statistics import layer_statistics
 from solvers.bounds import layer_bound
@@ -25,8 +25,9 @@ from solvers.bounds.partitions import (
     proven,
 )
 from solvers.dispatch import plan_fractions
-from solvers.planner import plan_layers
+from solvers.experts.layers import plan_layers
 from solvers.stop import Stop
+from tests.layers import layer_problem
 from tests.solvers.problems import RATES, random_problem
 from tests.solvers.test_bounds import random_fractions, sampled
 
@@ -192,7 +193,7 @@ def test_colocation_bound_is_stronger_than_counting_and_below_every_placement() 
     tight = 0
     for seed in range(4):
         problem = random_problem(seed, 16, 4, 1, 4, k=4, tokens=300)
-        ids, weight = problem.sets.ids.astype(np.int64), problem.sets.weight[0]
+        ids, weight = problem.data.sets.ids.astype(np.int64), problem.data.sets.weight[0]
         bound = distinct_bins(ids, weight, 16, 4, 4)
         answer = plan_layers([problem], "search", Stop(work=0.3), seed, floor=False)[0]
         assert 1.0 < bound <= answer.score.nodes_per_token
@@ -206,8 +207,8 @@ def test_remote_nodes_of_planned_copies_are_bounded_where_homes_dispatch_apart()
     rng = np.random.default_rng(3)
     for seed in range(5):
         problem = random_problem(seed, 12, 4, 1, 4, k=4, tokens=200, dispatch="planned")
-        ids = problem.sets.ids.astype(np.int64)
-        remote = remote_bins(ids, problem.sets.weight[0], 12, np.full(4, 0.25), 4)
+        ids = problem.data.sets.ids.astype(np.int64)
+        remote = remote_bins(ids, problem.data.sets.weight[0], 12, np.full(4, 0.25), 4)
         for slots in sampled(problem, rng, 6):
             for shares in (random_fractions(problem, slots, rng), plan_fractions(problem, slots)):
                 assert score_layer(problem, slots, shares).remote_nodes_per_token >= remote - 1e-9
@@ -220,7 +221,7 @@ def test_gaps_of_recorded_routing_are_what_they_were() -> None:
     statistics = layer_statistics([trace], 1)[:2]
     for slots, dispatch, most in ((4, "planned", 0.14), (6, "planned", 0.45), (6, "nearest", 0.6)):
         problems = [
-            LayerProblem(
+            layer_problem(
                 layer.load, Topology(16, 4), slots, RATES, sets=layer.sets, window_weight=layer.window_weight,
                 dispatch=dispatch, objective="traffic",
             )

@@ -7,14 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from placement.cost.moe_layer import latency_s, objective_value, score_layer
-from placement.problem import LayerProblem, LayerRates, Topology
+from placement.cost.layer.score import latency_s, objective_value, score_layer
+from placement.problem.layer import LayerProblem
+from placement.problem.rates import LayerRates
+from placement.problem.topology import Topology
 from solvers.dispatch import near_fractions, plan_fractions, target_fractions
 from solvers.dispatch.copies import copy_fractions
 from solvers.dispatch.marginals import marginals
 from solvers.dispatch.sequential import _Linear, _Shape, refine
-from solvers.heuristics.eplb import EplbSolver
-from solvers.merit import merit
+from solvers.experts.heuristics.eplb import EplbSolver
+from solvers.experts.merit import merit
+from tests.layers import changed, layer_problem
 from tests.solvers.problems import RATES, mixed, random_placement, random_problem, running_problem
 
 #: Links inside a node are left out of the LP; here they never decide.
@@ -62,13 +65,13 @@ def test_the_lp_prices_its_own_plan_as_the_scorer_does(
     seed: int, rule: str, objective: str, two: bool, kinds: bool, tail: float
 ) -> None:
     problem = random_problem(
-        seed, slots_per_gpu=6, windows=3, rule=rule, dispatch="planned", tail=tail, rates=SLOW,
+        seed, slots_per_gpu=6, windows=3, message=rule, dispatch="planned", tail=tail, rates=SLOW,
         objective=objective,
     )  # fmt: skip
     if two:
-        problem = replace(problem, rates=replace(SLOW, overlap="two_batch"))
+        problem = changed(problem, rates=replace(SLOW, overlap="two_batch"))
     if kinds:
-        problem = replace(problem, rates=mixed(problem.rates))
+        problem = changed(problem, rates=mixed(problem.hardware.rates))
     slots = random_placement(problem, seed)
     plan = random_plan(problem, slots, seed)
     shape = _Shape.of(problem, slots)
@@ -100,8 +103,8 @@ def test_a_small_step_costs_what_the_lp_says(seed: int, rates: LayerRates) -> No
 
 def explicit_optimum(problem: LayerProblem, slots: np.ndarray) -> float:
     """Seconds of the best plan where messages are copies and time is linear, as an LP written down once more."""
-    nodes, m, spg = problem.topology.nodes, problem.topology.gpus_per_node, problem.slots_per_gpu
-    rates, load = problem.rates, problem.mean_load
+    nodes, m, spg = problem.topology.nodes, problem.topology.gpus_per_node, problem.hardware.slots_per_gpu
+    rates, load = problem.hardware.rates, problem.data.mean_load
     both = (rates.dispatch_bytes + rates.combine_bytes) / rates.slow_bytes_per_s
     count = nodes * problem.slots
     upper = []
@@ -137,7 +140,7 @@ def explicit_optimum(problem: LayerProblem, slots: np.ndarray) -> float:
 @pytest.mark.parametrize("seed", range(6))
 def test_without_token_sets_the_plan_is_optimal(seed: int) -> None:
     problem = random_problem(
-        seed, experts=10, gpus=4, gpus_per_node=2, slots_per_gpu=4, with_sets=False, rule="per_expert",
+        seed, experts=10, gpus=4, gpus_per_node=2, slots_per_gpu=4, with_sets=False, message="per_expert",
         dispatch="planned", rates=replace(SLOW, weight_s=0.0),
     )  # fmt: skip
     slots = random_placement(problem, seed)
@@ -147,7 +150,9 @@ def test_without_token_sets_the_plan_is_optimal(seed: int) -> None:
 
 def test_without_token_sets_no_plan_of_quarters_is_better() -> None:
     load = np.array([0.9, 0.7, 0.4])
-    problem = LayerProblem(load, Topology(2, 1), 2, replace(SLOW, weight_s=0.0), rule="per_expert", dispatch="planned")
+    problem = layer_problem(
+        load, Topology(2, 1), 2, replace(SLOW, weight_s=0.0), message="per_expert", dispatch="planned"
+    )
     slots = np.array([0, 1, 0, 2])
     best = objective_value(problem, slots, plan_fractions(problem, slots))
     quarters = np.arange(5) / 4
@@ -160,7 +165,7 @@ def test_without_token_sets_no_plan_of_quarters_is_better() -> None:
 @given(seed=st.integers(0, 10_000), rule=st.sampled_from(["per_node", "per_rank"]), thorough=st.booleans())
 def test_with_token_sets_never_worse_than_any_other_plan(seed: int, rule: str, thorough: bool) -> None:
     problem = running_problem(seed, experts=16, gpus=8, slots_per_gpu=4, k=3, tokens=200, windows=2)
-    problem = replace(problem, rule=rule, dispatch="planned", max_load=1.4 if seed % 2 else None)
+    problem = changed(problem, message=rule, dispatch="planned", max_load=1.4 if seed % 2 else None)
     slots = random_placement(problem, seed)
     own = random_plan(problem, slots, seed)
     found = plan_fractions(problem, slots, own, thorough)
@@ -190,14 +195,14 @@ def test_a_cap_on_loads_is_kept() -> None:
     slots = EplbSolver().place(problem, 0)
     free = plan_fractions(problem, slots, thorough=True)
     loose = score_layer(problem, slots, free).pooled_imbalance
-    capped = replace(problem, max_load=(1.0 + loose) / 2)
+    capped = changed(problem, max_load=(1.0 + loose) / 2)
     found = plan_fractions(capped, slots, thorough=True)
-    assert score_layer(capped, slots, found).pooled_imbalance <= capped.max_load * (1 + 1e-8) < loose
+    assert score_layer(capped, slots, found).pooled_imbalance <= capped.rules.max_load * (1 + 1e-8) < loose
 
 
 def test_shares_of_failed_gpus_stay_none() -> None:
     problem = running_problem(3, experts=16, gpus=8, slots_per_gpu=4, k=3, dispatch="planned")
-    assert (problem.capacities == 0).any()
+    assert (problem.hardware.capacities == 0).any()
     slots = random_placement(problem, 3)
     found = plan_fractions(problem, slots, thorough=True)
     assert (found[:, slots < 0] == 0).all()
@@ -206,7 +211,7 @@ def test_shares_of_failed_gpus_stay_none() -> None:
 def test_targets_refined_stay_valid() -> None:
     problem = random_problem(6, slots_per_gpu=6, dispatch="planned", rates=SLOW)
     slots = EplbSolver().place(problem, 0)
-    node = problem.gpu_of_slot // problem.topology.gpus_per_node
+    node = problem.hardware.gpu_of_slot // problem.topology.gpus_per_node
     target = np.stack([[node[slots == e].max() for e in range(problem.experts)]] * problem.topology.nodes)
     start = target_fractions(problem, slots, target)
     plan, value = refine(problem, slots, start, 4, merit_of(problem, slots, start))

@@ -5,17 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from placement.cost.moe_layer import objective_value, score_layer
-from placement.problem import LayerProblem
-from placement.result import Status, Termination
-from placement.verify import check_layer
+from placement.check.layer import check_layer
+from placement.cost.layer.score import objective_value, score_layer
+from placement.problem.layer import LayerProblem
 from solvers.base import UnsupportedError
 from solvers.bounds import layer_bound
-from solvers.cpsat.solver import CpSatSolver
-from solvers.exact.coefficients import coefficients_of
-from solvers.milp.solver import MilpSolver
+from solvers.experts.cpsat.solver import CpSatSolver
+from solvers.experts.exact.coefficients import coefficients_of
+from solvers.experts.milp.solver import MilpSolver
 from solvers.registry import get_solver
+from solvers.result import Status, Termination
 from solvers.stop import Stop
+from tests.layers import changed
 from tests.solvers.oracle import brute_force
 from tests.solvers.problems import mixed, random_problem
 
@@ -33,7 +34,7 @@ def loads_only(seed: int) -> LayerProblem:
 def with_traffic(seed: int) -> LayerProblem:
     return random_problem(
         seed, experts=(4, 8)[seed % 2], gpus=4, gpus_per_node=(1, 2)[seed % 2], slots_per_gpu=(1, 2)[seed % 2], k=2,
-        tokens=12, rule=RULES[seed % 3],
+        tokens=12, message=RULES[seed % 3],
     )  # fmt: skip
 
 
@@ -44,13 +45,13 @@ def with_replicas(seed: int) -> LayerProblem:
 def with_replicas_and_traffic(seed: int) -> LayerProblem:
     return random_problem(
         seed, experts=4 + seed % 2, gpus=3 if seed % 3 == 0 else 2, gpus_per_node=1, slots_per_gpu=3, k=2, tokens=8,
-        rule=RULES[seed % 3],
+        message=RULES[seed % 3],
     )  # fmt: skip
 
 
 def with_replicas_in_nodes(seed: int) -> LayerProblem:
     return random_problem(
-        seed, experts=4, gpus=4, gpus_per_node=2, slots_per_gpu=2 if seed % 2 else 3, k=2, tokens=5, rule="per_node"
+        seed, experts=4, gpus=4, gpus_per_node=2, slots_per_gpu=2 if seed % 2 else 3, k=2, tokens=5, message="per_node"
     )
 
 
@@ -58,7 +59,7 @@ def with_groups(seed: int) -> LayerProblem:
     group = np.array([0, 0, 1, 1, 2, 2])
     return random_problem(
         seed, experts=6, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=12, group=group,
-        sets=None if seed % 2 else random_problem(seed, experts=6, k=2, tokens=12, gpus=4, slots_per_gpu=2).sets,
+        sets=None if seed % 2 else random_problem(seed, experts=6, k=2, tokens=12, gpus=4, slots_per_gpu=2).data.sets,
     )  # fmt: skip
 
 
@@ -66,32 +67,32 @@ def with_moves(seed: int) -> LayerProblem:
     current = np.random.default_rng(seed).permutation(6)
     return random_problem(
         seed, experts=6, gpus=3, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=12, current=current,
-        max_moves=seed % 5, rule=RULES[seed % 3],
+        max_moves=seed % 5, message=RULES[seed % 3],
     )  # fmt: skip
 
 
 def with_windows(seed: int) -> LayerProblem:
     problem = random_problem(
-        seed, experts=6, gpus=3, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=8, windows=2, rule=RULES[seed % 3],
+        seed, experts=6, gpus=3, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=8, windows=2, message=RULES[seed % 3],
         window_weight=np.array([0.3, 0.7]),
     )  # fmt: skip
-    return replace(problem, rates=replace(problem.rates, overlap="two_batch")) if seed % 2 else problem
+    return changed(problem, rates=replace(problem.hardware.rates, overlap="two_batch")) if seed % 2 else problem
 
 
 def with_kinds(seed: int) -> LayerProblem:
     """Passes of several kinds, for which different GPUs and links may be the busiest."""
     problem = random_problem(
         seed, experts=5 + seed % 2, gpus=3, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=8, windows=1 + seed % 2,
-        rule=RULES[seed % 3], tail=1.0 if seed % 4 else 0.5,
+        message=RULES[seed % 3], tail=1.0 if seed % 4 else 0.5,
     )  # fmt: skip
     overlap = "two_batch" if seed % 3 else "none"
-    return replace(problem, rates=replace(mixed(problem.rates), overlap=overlap, token_s=2e-7))
+    return changed(problem, rates=replace(mixed(problem.hardware.rates), overlap=overlap, token_s=2e-7))
 
 
 def with_load_cap(seed: int) -> LayerProblem:
     problem = random_problem(seed, experts=6, gpus=3, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=12)
     best = get_solver("greedy").solve(problem, Stop(), 0).slots
-    return replace(problem, max_load=score_layer(problem, best).pooled_imbalance * 1.02)
+    return changed(problem, max_load=score_layer(problem, best).pooled_imbalance * 1.02)
 
 
 def least_bytes(seed: int) -> LayerProblem:
@@ -99,10 +100,10 @@ def least_bytes(seed: int) -> LayerProblem:
     home = np.random.default_rng(seed).dirichlet(np.ones(4))
     problem = random_problem(
         seed, experts=4 if seed % 2 else 6, gpus=4, gpus_per_node=(1, 2)[seed % 2], slots_per_gpu=2, k=2, tokens=6,
-        windows=1 + seed % 2, rule=RULES[seed % 3], objective="traffic", home=home,
+        windows=1 + seed % 2, message=RULES[seed % 3], objective="traffic", home=home,
         tail=1.0 if seed % 4 else 0.5,
     )  # fmt: skip
-    return problem if seed % 3 else replace(problem, max_load=1.4)
+    return problem if seed % 3 else changed(problem, max_load=1.4)
 
 
 FAMILIES = {
@@ -181,6 +182,6 @@ def test_a_start_is_kept() -> None:
 
 def test_latency_larger_than_all_work_is_no_infeasibility() -> None:
     problem = random_problem(0, experts=2, gpus=2, gpus_per_node=1, slots_per_gpu=1, k=2, tokens=4)
-    rates = replace(problem.rates, weight_s=1e-8, token_s=1e-12, tokens_per_gpu=1.0, overlap="two_batch")
-    found = CpSatSolver().solve(replace(problem, rates=rates), Stop(), 0)
+    rates = replace(problem.hardware.rates, weight_s=1e-8, token_s=1e-12, tokens_per_gpu=1.0, overlap="two_batch")
+    found = CpSatSolver().solve(changed(problem, rates=rates), Stop(), 0)
     assert found.status is Status.OPTIMAL

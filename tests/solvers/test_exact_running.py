@@ -7,17 +7,19 @@ import numpy as np
 import pulp
 import pytest
 
-from placement.cost.moe_layer import objective_value, score_layer
-from placement.moves import moves_between
-from placement.problem import EMPTY, LayerProblem
-from placement.result import Status, Termination
-from placement.verify import check_layer
-from solvers.cpsat.model import CpSatModel
-from solvers.cpsat.solver import CpSatSolver
-from solvers.exact.coefficients import coefficients_of, link_rows
-from solvers.milp.model import MilpModel
-from solvers.milp.solver import MilpSolver
+from placement.check.layer import check_layer
+from placement.cost.layer.score import objective_value, score_layer
+from placement.problem.arrays import EMPTY
+from placement.problem.layer import LayerProblem
+from placement.problem.moves import moves_between
+from solvers.experts.cpsat.model import CpSatModel
+from solvers.experts.cpsat.solver import CpSatSolver
+from solvers.experts.exact.coefficients import coefficients_of, link_rows
+from solvers.experts.milp.model import MilpModel
+from solvers.experts.milp.solver import MilpSolver
+from solvers.result import Status, Termination
 from solvers.stop import Stop
+from tests.layers import changed
 from tests.solvers.oracle import brute_force
 from tests.solvers.problems import random_placement, random_problem, running_problem
 
@@ -36,13 +38,14 @@ def with_traffic(seed: int) -> LayerProblem:
     capacity = np.random.default_rng(seed).permutation([2, 1, 1, 0] if seed % 2 else [2, 2, 1, 1])
     return running_problem(
         seed, experts=int(capacity.sum()), gpus=4, gpus_per_node=(1, 2)[seed // 2 % 2], slots_per_gpu=2, k=2, tokens=8,
-        rule=RULES[seed % 3], capacity=capacity, windows=1 + seed % 2, home=None if seed % 2 else [0.4, 0.1, 0.2, 0.3],
+        message=RULES[seed % 3], capacity=capacity, windows=1 + seed % 2,
+        home=None if seed % 2 else [0.4, 0.1, 0.2, 0.3],
     )  # fmt: skip
 
 
 def with_replicas(seed: int) -> LayerProblem:
     return running_problem(
-        seed, experts=3, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=4, rule=RULES[seed % 3],
+        seed, experts=3, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=4, message=RULES[seed % 3],
         capacity=([2, 1, 0, 2], [1, 2, 1, 1])[seed % 2],
     )  # fmt: skip
 
@@ -52,24 +55,29 @@ def with_past(seed: int) -> LayerProblem:
     rng = np.random.default_rng(seed)
     plain = random_problem(
         seed, experts=4, gpus=3, gpus_per_node=1, slots_per_gpu=3, k=2, tokens=6, windows=1 + seed % 2,
-        rule=RULES[seed % 3], with_sets=seed % 4 > 0,
+        message=RULES[seed % 3], with_sets=seed % 4 > 0,
     )  # fmt: skip
-    current = random_placement(replace(plain, capacity=[3, 2, 2]), seed)
+    current = random_placement(changed(plain, capacity=[3, 2, 2]), seed)
     capacity = np.array([0, 2, 2]) if seed % 2 else np.array([2, 2, 1])
-    fixed = (rng.random(plain.slots) < 0.3) & (plain.gpu_of_slot == 1)
-    return replace(
-        plain, capacity=capacity, current=current, fixed=fixed, max_moves=int(rng.integers(1, 5)),
-        tail=float(rng.choice([0.0, 0.5, 1.0])), speed=[1.0, 0.5, 1.0] if seed % 3 else None,
-    )  # fmt: skip
+    fixed = (rng.random(plain.slots) < 0.3) & (plain.hardware.gpu_of_slot == 1)
+    return changed(
+        plain,
+        capacity=capacity,
+        speed=[1.0, 0.5, 1.0] if seed % 3 else None,
+        current=current,
+        fixed=fixed,
+        max_moves=int(rng.integers(1, 5)),
+        tail=float(rng.choice([0.0, 0.5, 1.0])),
+    )
 
 
 def with_tail(seed: int) -> LayerProblem:
     weight = np.random.default_rng(seed).permutation([0.5, 0.25, 0.25, 0.0]) if seed % 2 else np.full(4, 0.25)
     problem = random_problem(
         seed, experts=4, gpus=2, gpus_per_node=1, slots_per_gpu=3 - seed % 2, k=2, tokens=5, windows=4,
-        rule=RULES[seed % 3], tail=(0.0, 0.25, 0.4, 0.75)[seed % 4], window_weight=weight,
+        message=RULES[seed % 3], tail=(0.0, 0.25, 0.4, 0.75)[seed % 4], window_weight=weight,
     )  # fmt: skip
-    return replace(problem, rates=replace(problem.rates, overlap="two_batch")) if seed % 3 else problem
+    return changed(problem, rates=replace(problem.hardware.rates, overlap="two_batch")) if seed % 3 else problem
 
 
 FAMILIES = {loads_only: 30, with_traffic: 20, with_replicas: 8, with_past: 20, with_tail: 12}
@@ -79,10 +87,10 @@ CASES = [(family, seed) for family, count in FAMILIES.items() for seed in range(
 def test_there_are_90_cases() -> None:
     assert len(CASES) == 90
     problems = [family(seed) for family, seed in CASES]
-    assert sum(p.capacity is not None and p.usable_slots < p.slots for p in problems) >= 40
-    assert sum(not p.alive.all() for p in problems) >= 20
-    assert sum(p.speed is not None for p in problems) >= 30
-    assert sum(p.tail < 1 and p.windows > 1 for p in problems) >= 25
+    assert sum(p.hardware.capacity is not None and p.hardware.usable_slots < p.slots for p in problems) >= 40
+    assert sum(not p.hardware.alive.all() for p in problems) >= 20
+    assert sum(p.hardware.speed is not None for p in problems) >= 30
+    assert sum(p.objective.tail < 1 and p.windows > 1 for p in problems) >= 25
 
 
 @pytest.mark.parametrize(("family", "seed"), CASES, ids=lambda v: getattr(v, "__name__", str(v)))
@@ -105,14 +113,14 @@ def test_exact_solvers_agree_with_brute_force(family, seed: int) -> None:
 def test_link_rows_price_a_placement_as_the_scorer_does(rule: str, seed: int) -> None:
     """Of single copies, whose touch chances are 0 or 1: the dearest row is the scorer's busiest link."""
     problem = running_problem(
-        seed, experts=6, gpus=8, gpus_per_node=4, slots_per_gpu=1, k=3, tokens=10, rule=rule, speed=None, tail=1.0,
+        seed, experts=6, gpus=8, gpus_per_node=4, slots_per_gpu=1, k=3, tokens=10, message=rule, speed=None, tail=1.0,
         capacity=np.random.default_rng(seed).permutation([1, 1, 1, 1, 1, 1, 0, 0]),
     )  # fmt: skip
-    problem = replace(problem, topology=replace(problem.topology, gpus_per_tray=2))
+    problem = changed(problem, topology=replace(problem.topology, gpus_per_tray=2))
     slots = random_placement(problem, seed)
     gpu = {int(e): g for g, e in enumerate(slots) if e != EMPTY}
     reached = {"gpu": np.zeros(8), "node": np.zeros(2)}
-    for ids, weight in zip(problem.sets.ids.tolist(), problem.sets.weight[0].tolist(), strict=True):
+    for ids, weight in zip(problem.data.sets.ids.tolist(), problem.data.sets.weight[0].tolist(), strict=True):
         reached["gpu"][[gpu[e] for e in ids]] += weight
         reached["node"][list({gpu[e] // 4 for e in ids})] += weight
     dearest = max(float(row.price @ reached[row.level]) for row in link_rows(problem))
@@ -128,8 +136,8 @@ def test_link_rows_price_a_placement_as_the_scorer_does(rule: str, seed: int) ->
 ])  # fmt: skip
 def test_what_symmetry_breaking_orders_can_change_places(rule: str, changes: dict[str, object], alike: int) -> None:
     """Slow fast links, so that what enters at which GPU of a node decides."""
-    problem = random_problem(0, experts=4, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=10, rule=rule)
-    problem = replace(problem, rates=replace(problem.rates, fast_bytes_per_s=5e9), **changes)
+    problem = random_problem(0, experts=4, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=10, message=rule)
+    problem = changed(problem, rates=replace(problem.hardware.rates, fast_bytes_per_s=5e9), **changes)
     data = coefficients_of(problem)
     pairs = [([g - 1], [g]) for g in np.flatnonzero(data.gpu_alike)]
     pairs += [([2 * j - 2, 2 * j - 1], [2 * j, 2 * j + 1]) for j in np.flatnonzero(data.node_alike)]
@@ -203,5 +211,5 @@ def test_a_budget_of_moves_is_used_to_leave_a_failed_gpu() -> None:
                              current=[0, 1, 2, 3, 0, 2], capacity=[0, 2, 2], max_moves=1)  # fmt: skip
     found = CpSatSolver().solve(problem, Stop(), 0)
     assert found.status is Status.OPTIMAL
-    assert moves_between(problem.current, found.slots, 2) == 1
-    assert CpSatSolver().solve(replace(problem, max_moves=0), Stop(), 0).status is Status.INFEASIBLE
+    assert moves_between(problem.rules.current, found.slots, 2) == 1
+    assert CpSatSolver().solve(changed(problem, max_moves=0), Stop(), 0).status is Status.INFEASIBLE

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.moe_layer import latency_s, objective_value, score_layer
-from placement.problem import LayerProblem, TokenSets, Topology
-from placement.verify import check_layer
-from solvers.heuristics.eplb import EplbSolver
-from solvers.search.groups import _Prices, _Pricing, best_ways, group_starts
+from placement.check.layer import check_layer
+from placement.cost.layer.score import latency_s, objective_value, score_layer
+from placement.problem.data import TokenSets
+from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
+from solvers.experts.heuristics.eplb import EplbSolver
+from solvers.experts.search.groups import _Prices, _Pricing, best_ways, group_starts
+from tests.layers import changed, layer_problem
 from tests.solvers.problems import RATES, random_problem
 
 
@@ -18,11 +21,11 @@ def grouped(seed: int, groups: int = 8, nodes: int = 4, **changes: object) -> La
     """Tokens that use experts of a few groups; three copies' room for two experts."""
     problem = random_problem(seed, experts=32, gpus=2 * nodes, gpus_per_node=2, slots_per_gpu=48 // (2 * nodes), k=4)
     group = np.random.default_rng(seed).permutation(np.arange(32) % groups)
-    return replace(problem, group=group, **changes)  # type: ignore[arg-type]
+    return changed(problem, group=group, **changes)  # type: ignore[arg-type]
 
 
 def prices(problem: LayerProblem) -> _Prices:
-    return _Prices.of(problem, [np.flatnonzero(problem.group == g) for g in np.unique(problem.group)])
+    return _Prices.of(problem, [np.flatnonzero(problem.rules.group == g) for g in np.unique(problem.rules.group)])
 
 
 def planted(heat: np.ndarray) -> LayerProblem:
@@ -33,7 +36,7 @@ def planted(heat: np.ndarray) -> LayerProblem:
     load = np.zeros(16)
     for row, share in zip(ids, weight, strict=True):
         load[row] += share
-    return LayerProblem(
+    return layer_problem(
         load, Topology(8, 2), 2, RATES, sets=TokenSets(ids, weight[None, :]), group=np.arange(16) // 2
     )  # fmt: skip
 
@@ -48,7 +51,7 @@ def test_groups_used_together_share_a_node() -> None:
 
 def test_a_balance_cap_counts_more_than_traffic() -> None:
     problem = planted(np.array([1.4, 1.0, 1.0, 1.0]))
-    free, capped = group_starts(problem)[0], group_starts(replace(problem, max_load=1.15))[0]
+    free, capped = group_starts(problem)[0], group_starts(changed(problem, max_load=1.15))[0]
     assert score_layer(problem, free).nodes_per_token < score_layer(problem, capped).nodes_per_token
     assert score_layer(problem, capped).pooled_imbalance <= 1.15 < score_layer(problem, free).pooled_imbalance
 
@@ -56,7 +59,7 @@ def test_a_balance_cap_counts_more_than_traffic() -> None:
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), nodes=st.sampled_from([2, 4]), rule=st.sampled_from(["per_node", "per_rank"]))
 def test_starts_are_valid_and_the_first_way_is_the_best_of_all(seed: int, nodes: int, rule: str) -> None:
-    problem = grouped(seed, nodes=nodes, rule=rule)
+    problem = grouped(seed, nodes=nodes, message=rule)
     found = group_starts(problem)
     assert found
     for slots in found:
@@ -88,7 +91,7 @@ def test_the_estimate_is_the_layers_time_where_work_is_even() -> None:
     load = np.zeros(8)
     for row, share in zip(ids, weight, strict=True):
         load[row] += share
-    problem = LayerProblem(
+    problem = layer_problem(
         load, Topology(4, 2), 2, rates, sets=TokenSets(ids, weight[None, :]), group=np.arange(8) // 2
     )  # fmt: skip
     data = prices(problem)
@@ -100,7 +103,7 @@ def test_the_estimate_is_the_layers_time_where_work_is_even() -> None:
 
 def test_what_has_no_groups_to_share_out_has_no_starts() -> None:
     problem = grouped(0)
-    assert group_starts(replace(problem, group=None)) == []
-    assert group_starts(replace(problem, speed=np.linspace(1, 2, 8))) == []
-    assert group_starts(replace(problem, group=np.arange(32) // 11)) == []
-    assert group_starts(replace(problem, topology=Topology(8, 8))) == []
+    assert group_starts(changed(problem, group=None)) == []
+    assert group_starts(changed(problem, speed=np.linspace(1, 2, 8))) == []
+    assert group_starts(changed(problem, group=np.arange(32) // 11)) == []
+    assert group_starts(changed(problem, topology=Topology(8, 8))) == []

@@ -1,22 +1,21 @@
 """The heuristics: published examples, valid on every kind of GPUs, and no worse for knowing that GPUs differ."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.moe_layer import objective_value, score_layer
-from placement.problem import LayerProblem
-from placement.verify import check_layer
+from placement.check.layer import check_layer
+from placement.cost.layer.score import objective_value, score_layer
+from placement.problem.layer import LayerProblem
 from solvers.base import UnsupportedError
-from solvers.baselines import baseline_placements
-from solvers.candidates import candidate
-from solvers.heuristics.eplb import EplbSolver, eplb_layer
-from solvers.planner import plan_layers
+from solvers.experts.baselines import baseline_placements
+from solvers.experts.candidates import candidate
+from solvers.experts.heuristics.eplb import EplbSolver, eplb_layer
+from solvers.experts.layers import plan_layers
 from solvers.registry import BASELINES, get_solver
 from solvers.stop import Stop
+from tests.layers import changed
 from tests.solvers.problems import random_problem, running_problem
 
 PUBLISHED = [
@@ -89,7 +88,7 @@ def test_baselines_exist_on_every_problem(name: str, problem: LayerProblem) -> N
 @pytest.mark.parametrize("slots_per_gpu", [4, 6])
 def test_gpus_that_are_alike_are_placed_as_ever(name: str, slots_per_gpu: int) -> None:
     plain = random_problem(2, slots_per_gpu=slots_per_gpu)
-    alike = replace(plain, capacity=np.full(8, slots_per_gpu), speed=np.full(8, 0.7), home=np.full(8, 0.125))
+    alike = changed(plain, capacity=np.full(8, slots_per_gpu), speed=np.full(8, 0.7), home=np.full(8, 0.125))
     expected = get_solver(name).solve(plain, Stop(), 0).slots
     assert np.array_equal(get_solver(name).solve(alike, Stop(), 0).slots, expected)
 
@@ -99,7 +98,7 @@ def test_gpus_that_are_alike_are_placed_as_ever(name: str, slots_per_gpu: int) -
 def test_balancers_mind_speeds(name: str, seed: int) -> None:
     speed = np.random.default_rng(seed).choice([0.5, 1.0], 8)
     problem = random_problem(seed, slots_per_gpu=6, objective="load", with_sets=False, speed=speed)
-    blind = get_solver(name).solve(replace(problem, speed=None), Stop(), 0).slots
+    blind = get_solver(name).solve(changed(problem, speed=None), Stop(), 0).slots
     minded = get_solver(name).solve(problem, Stop(), 0).slots
     assert score_layer(problem, minded).imbalance < score_layer(problem, blind).imbalance * 0.95
 
@@ -122,7 +121,7 @@ def test_eplb_keeps_groups_on_nodes_of_unlike_room(seed: int) -> None:
     )  # fmt: skip
     assert check_layer(problem, EplbSolver().solve(problem, Stop(), 0).slots) == ()
     with pytest.raises(UnsupportedError, match="no way to share"):
-        EplbSolver().solve(replace(problem, group=np.zeros(24)), Stop(), 0)
+        EplbSolver().solve(changed(problem, group=np.zeros(24)), Stop(), 0)
 
 
 def test_eplb_chooses_its_variant_with_the_dispatch_it_runs_with() -> None:
@@ -131,7 +130,7 @@ def test_eplb_chooses_its_variant_with_the_dispatch_it_runs_with() -> None:
     variants = EplbSolver().variants(problem)
     solved = [candidate(problem, slots, thorough=True) for slots in variants]
     best = min(solved, key=lambda each: each.score.objective)
-    near = min(variants, key=lambda slots: objective_value(replace(problem, dispatch="nearest"), slots))
+    near = min(variants, key=lambda slots: objective_value(changed(problem, dispatch="nearest"), slots))
     assert not np.array_equal(best.slots, near)
     found = EplbSolver().solve(problem, Stop(), 0)
     assert np.array_equal(found.slots, best.slots)
@@ -146,7 +145,7 @@ def test_all_variants_of_eplb_are_among_the_baselines(dispatch: str) -> None:
     assert {slots.tobytes() for slots in EplbSolver().variants(problem)} <= held
     for name in BASELINES:
         assert get_solver(name).solve(problem, Stop(), 0).slots.tobytes() in held
-    running = replace(problem, current=np.arange(24) % 16, max_moves=2)
+    running = changed(problem, current=np.arange(24) % 16, max_moves=2)
     assert baseline_placements(running) == []
 
 
@@ -154,6 +153,6 @@ def test_heuristics_ignore_what_is_fixed_and_say_so() -> None:
     problem = random_problem(0, current=np.arange(32)[::-1], fixed=np.ones(32, dtype=bool))
     for name in BASELINES:
         solver = get_solver(name)
-        free = replace(problem, fixed=None)
+        free = changed(problem, fixed=None)
         assert np.array_equal(solver.solve(problem, Stop(), 0).slots, solver.solve(free, Stop(), 0).slots)
         assert "fixed" in solver.features.note

@@ -8,24 +8,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.moe_layer import score_layer
-from placement.cost.risk import tail_mean
-from placement.problem import LayerProblem, Topology
-from placement.result import Termination
-from placement.verify import check_layer
+from placement.check.layer import check_layer
+from placement.cost.layer.risk import tail_mean
+from placement.cost.layer.score import score_layer
+from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
 from solvers.dispatch import near_fractions, plan_fractions, rounded_fractions, target_fractions
+from solvers.experts.search import solver
+from solvers.experts.search.anneal import anneal, price_state
+from solvers.experts.search.arrays import SetRows, search_data
+from solvers.experts.search.guide import (
+    empty_slopes,
+    evaluate,
+    least_guide,
+    set_slopes,
+    worst_mean,
+)
+from solvers.experts.search.multilevel import (
+    copies_needed,
+    copy_loads,
+    has_levels,
+    node_level,
+    onto_gpus,
+)
+from solvers.experts.search.run import Annealed, Schedule, redirect, run_annealing
+from solvers.experts.search.solver import steps_ratio
+from solvers.experts.search.start import mend, starts
+from solvers.experts.search.state import empty_state
+from solvers.experts.search.traffic import empty_change
 from solvers.registry import get_solver
-from solvers.search import solver
-from solvers.search.anneal import anneal, price_state
-from solvers.search.arrays import SetRows, search_data
-from solvers.search.guide import empty_slopes, evaluate, least_guide, set_slopes, worst_mean
-from solvers.search.multilevel import copies_needed, copy_loads, has_levels, node_level, onto_gpus
-from solvers.search.run import Annealed, Schedule, redirect, run_annealing
-from solvers.search.solver import steps_ratio
-from solvers.search.start import mend, starts
-from solvers.search.state import empty_state
-from solvers.search.traffic import empty_change
+from solvers.result import Termination
 from solvers.stop import Stop
+from tests.layers import changed, layer_problem
 from tests.solvers.problems import RATES, mixed, random_problem
 
 RULES = ("per_node", "per_rank", "per_expert")
@@ -38,15 +52,15 @@ SHORT = Schedule(4000, 0.01, 0.0005, 3.0, 0.3)
 def _slow(**changes: object) -> LayerProblem:
     """A layer whose slow links decide, so that the kernel's objective is the scorer's."""
     problem = random_problem(5, **({"slots_per_gpu": 6} | changes))  # type: ignore[arg-type]
-    return replace(problem, rates=replace(problem.rates, fast_bytes_per_s=1e15))
+    return changed(problem, rates=replace(problem.hardware.rates, fast_bytes_per_s=1e15))
 
 
 def _scored(problem: LayerProblem, slots: np.ndarray, target: np.ndarray | None) -> float:
     fractions = None
-    if problem.dispatch == "planned" and target is not None and len(target) == problem.topology.nodes:
+    if problem.rules.dispatch == "planned" and target is not None and len(target) == problem.topology.nodes:
         fractions = target_fractions(problem, slots, target)
     score = score_layer(problem, slots, fractions)
-    return score.objective - (LATENCY if problem.objective == "time" else 0.0)
+    return score.objective - (LATENCY if problem.objective.kind == "time" else 0.0)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -55,8 +69,8 @@ def _scored(problem: LayerProblem, slots: np.ndarray, target: np.ndarray | None)
 def test_prices_placements_as_the_scorer_does(rule: str, dispatch: str, windows: int) -> None:
     for objective, tail in product(("time", "load", "traffic"), (1.0, 0.5)):
         rates = RATES if windows == 1 else mixed(RATES)
-        problem = _slow(rule=rule, dispatch=dispatch, windows=windows, objective=objective, tail=tail, rates=rates)
-        slots = get_solver("hash").solve(replace(problem, dispatch="even"), Stop(), 0).slots
+        problem = _slow(message=rule, dispatch=dispatch, windows=windows, objective=objective, tail=tail, rates=rates)
+        slots = get_solver("hash").solve(changed(problem, dispatch="even"), Stop(), 0).slots
         data = search_data(problem, slots)
         state = empty_state(data, slots)
         value, _ = price_state(data, state, False)
@@ -71,10 +85,10 @@ def test_increments_stay_exact_over_a_whole_anneal(rule: str, dispatch: str) -> 
         (4, 1, "time", RATES), (6, 2, "time", RATES), (6, 2, "time", mixed(RATES)), (6, 2, "traffic", mixed(RATES)),
     ):  # fmt: skip
         problem = _slow(
-            rule=rule, dispatch=dispatch, windows=windows, slots_per_gpu=slots_per_gpu, max_load=1.2,
+            message=rule, dispatch=dispatch, windows=windows, slots_per_gpu=slots_per_gpu, max_load=1.2,
             objective=objective, rates=rates,
         )  # fmt: skip
-        slots = get_solver("linear").solve(replace(problem, dispatch="even"), Stop(), 0).slots
+        slots = get_solver("linear").solve(changed(problem, dispatch="even"), Stop(), 0).slots
         data = search_data(problem, slots)
         state = empty_state(data, slots)
         before, _ = price_state(data, state, False)
@@ -92,8 +106,8 @@ def test_increments_stay_exact_over_a_whole_anneal(rule: str, dispatch: str) -> 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("dispatch", POLICIES)
 def test_the_guide_adds_norms_of_links_and_gpus(rule: str, dispatch: str) -> None:
-    problem = _slow(rule=rule, dispatch=dispatch, windows=3, tail=0.5)
-    slots = get_solver("hash").solve(replace(problem, dispatch="even"), Stop(), 0).slots
+    problem = _slow(message=rule, dispatch=dispatch, windows=3, tail=0.5)
+    slots = get_solver("hash").solve(changed(problem, dispatch="even"), Stop(), 0).slots
     data = search_data(problem, slots)
     state = empty_state(data, slots)
     value, _ = price_state(data, state, False)
@@ -122,11 +136,11 @@ def test_prices_unequal_gpus_as_the_scorer_does() -> None:
         problem = _slow(
             dispatch=dispatch, objective=objective, capacity=capacity, speed=rng.uniform(0.5, 2, 8), home=home
         )
-        slots = get_solver("greedy").solve(replace(problem, dispatch="even"), Stop(), 0).slots
+        slots = get_solver("greedy").solve(changed(problem, dispatch="even"), Stop(), 0).slots
         found = run_annealing(problem, slots, None, SHORT, Stop(), 1)
         assert check_layer(problem, found.slots) == ()
         data = search_data(problem, found.slots)
-        state = empty_state(data, found.slots[problem.usable])
+        state = empty_state(data, found.slots[problem.hardware.usable])
         if found.target is not None:
             state.target[:] = found.target
         value, _ = price_state(data, state, found.target is not None)
@@ -155,7 +169,7 @@ def test_a_budget_of_moves_is_kept_and_used() -> None:
     problem, current = _current()
     objective = []
     for most in (0, 2, 8, 48):
-        bounded = replace(problem, current=current, max_moves=most)
+        bounded = changed(problem, current=current, max_moves=most)
         found = get_solver("search").solve(bounded, Stop(0.2), 1)
         assert check_layer(bounded, found.slots) == ()
         objective.append(score_layer(bounded, found.slots).objective)
@@ -167,7 +181,7 @@ def test_a_budget_of_moves_is_kept_and_used() -> None:
 def test_fixed_experts_stay() -> None:
     problem, current = _current()
     fixed = np.arange(problem.slots) % 2 == 0
-    bounded = replace(problem, current=current, fixed=fixed)
+    bounded = changed(problem, current=current, fixed=fixed)
     found = get_solver("search").solve(bounded, Stop(0.2), 1)
     assert check_layer(bounded, found.slots) == ()
     assert score_layer(problem, found.slots).objective < score_layer(problem, current).objective
@@ -178,7 +192,7 @@ def test_what_failed_gpus_held_is_placed_again_with_the_fewest_moves(lost: tuple
     problem, current = _current()
     capacity = np.full(8, 6)
     capacity[list(lost)] = 0
-    failed = replace(problem, current=current, capacity=capacity)
+    failed = changed(problem, current=current, capacity=capacity)
     mended = mend(failed)
     assert check_layer(failed, mended) == ()
     alive = ~np.isin(np.arange(48) // 6, lost)
@@ -186,9 +200,9 @@ def test_what_failed_gpus_held_is_placed_again_with_the_fewest_moves(lost: tuple
     assert (mended[alive] != current[alive]).sum() == len(gone)
     # One move fewer is impossible: every expert that is gone needs one.
     if len(gone):
-        assert check_layer(replace(failed, max_moves=len(gone) - 1), mended) != ()
-    found = get_solver("search").solve(replace(failed, max_moves=len(gone)), Stop(0.2), 1)
-    assert check_layer(replace(failed, max_moves=len(gone)), found.slots) == ()
+        assert check_layer(changed(failed, max_moves=len(gone) - 1), mended) != ()
+    found = get_solver("search").solve(changed(failed, max_moves=len(gone)), Stop(0.2), 1)
+    assert check_layer(changed(failed, max_moves=len(gone)), found.slots) == ()
 
 
 def test_groups_stay_on_one_node() -> None:
@@ -205,13 +219,13 @@ def test_the_node_level_has_the_same_traffic(dispatch: str) -> None:
     problem = _slow(dispatch=dispatch)
     assert has_levels(problem)
     coarse = node_level(problem)
-    by_node = get_solver("greedy").solve(replace(coarse, dispatch="even"), Stop(), 0).slots
+    by_node = get_solver("greedy").solve(changed(coarse, dispatch="even"), Stop(), 0).slots
     data = search_data(coarse, by_node)
     state = empty_state(data, by_node)
     price_state(data, state, False)
     target = state.target if dispatch == "planned" else None
     loads = copy_loads(problem, by_node, target)
-    assert loads.sum() == pytest.approx(problem.mean_load.sum())
+    assert loads.sum() == pytest.approx(problem.data.mean_load.sum())
     slots = onto_gpus(problem, by_node, loads)
     assert check_layer(problem, slots) == ()
     wide = None if target is None else target_fractions(coarse, by_node, target)
@@ -229,9 +243,9 @@ def test_the_guide_is_nowhere_below_its_tangent(rule: str, dispatch: str) -> Non
         ("time", RATES), ("traffic", RATES), ("time", side_by_side), ("time", mixed(RATES)),
         ("time", mixed(side_by_side)),
     ):  # fmt: skip
-        problem = _slow(rule=rule, dispatch=dispatch, windows=2, objective=objective, rates=rates)
+        problem = _slow(message=rule, dispatch=dispatch, windows=2, objective=objective, rates=rates)
         placements = [
-            get_solver(name).solve(replace(problem, dispatch="even"), Stop(), 0).slots
+            get_solver(name).solve(changed(problem, dispatch="even"), Stop(), 0).slots
             for name in ("linear", "greedy", "eplb")
         ]
         states = []
@@ -278,8 +292,8 @@ def test_both_levels_count_and_a_deadline_on_either_is_told(monkeypatch: pytest.
 def test_steps_fall_where_many_nodes_make_each_dearer() -> None:
     def times(nodes: int, dispatch: str, objective: str = "time") -> float:
         problem = random_problem(3, experts=64, gpus=4 * nodes, gpus_per_node=4, slots_per_gpu=24 // nodes)
-        coarse = node_level(replace(problem, dispatch=dispatch, objective=objective))
-        return steps_ratio(coarse, SetRows.of(problem.sets, problem.experts, problem.windows))
+        coarse = node_level(changed(problem, dispatch=dispatch, objective=objective))
+        return steps_ratio(coarse, SetRows.of(problem.data.sets, problem.experts, problem.windows))
 
     # Homes of 8 nodes that dispatch each in its own way are 64 cells, of 4 nodes 16; alike they are 8 and 4.
     assert times(8, "nearest") == pytest.approx(times(8, "even") / 2**0.5)
@@ -291,7 +305,7 @@ def test_steps_fall_where_many_nodes_make_each_dearer() -> None:
 
 def test_redirected_dispatch_beats_fair_shares() -> None:
     problem = _slow(dispatch="planned", tokens=1500)
-    slots = get_solver("eplb").solve(replace(problem, dispatch="nearest"), Stop(), 0).slots
+    slots = get_solver("eplb").solve(changed(problem, dispatch="nearest"), Stop(), 0).slots
     fair = score_layer(problem, slots, near_fractions(problem, slots))
     directed = score_layer(problem, slots, target_fractions(problem, slots, redirect(problem, slots)))
     assert directed.cross_node_bytes_per_token < fair.cross_node_bytes_per_token
@@ -302,7 +316,7 @@ def test_redirected_dispatch_beats_fair_shares() -> None:
 @pytest.mark.parametrize("levels", [1, 4, 16])
 def test_rounded_fractions_are_whole_weights_that_sum_to_one(levels: int) -> None:
     problem = _slow(dispatch="planned")
-    slots = get_solver("eplb").solve(replace(problem, dispatch="nearest"), Stop(), 0).slots
+    slots = get_solver("eplb").solve(changed(problem, dispatch="nearest"), Stop(), 0).slots
     rounded = rounded_fractions(plan_fractions(problem, slots), slots, levels)
     assert np.allclose(rounded * levels, np.round(rounded * levels))
     for home in rounded:
@@ -320,11 +334,11 @@ def test_a_deadline_in_the_past_returns_the_start() -> None:
 def test_copies_that_a_cap_needs() -> None:
     """Loads over the mean GPU of 1.5, 1.0 and cold ones: beside its coldest neighbour no GPU may be over 1.1."""
     load = np.array([1.5, 1.0, 0.5, 0.4, 0.3, 0.3])
-    problem = LayerProblem(load, Topology(4, 2), 2, RATES, dispatch="even", max_load=1.1)
+    problem = layer_problem(load, Topology(4, 2), 2, RATES, dispatch="even", max_load=1.1)
     needed = copies_needed(problem)
     assert needed is not None
     assert needed.tolist() == [2, 2, 1, 1, 1, 1]
-    assert copies_needed(replace(problem, max_load=1.3)).tolist() == [2, 1, 1, 1, 1, 1]
-    assert copies_needed(replace(problem, max_load=None)) is None
+    assert copies_needed(changed(problem, max_load=1.3)).tolist() == [2, 1, 1, 1, 1, 1]
+    assert copies_needed(changed(problem, max_load=None)) is None
     # Shares that a dispatch may plan are no matter of copies alone.
-    assert copies_needed(replace(problem, dispatch="planned")) is None
+    assert copies_needed(changed(problem, dispatch="planned")) is None

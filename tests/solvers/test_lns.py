@@ -8,19 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ortools.sat.python import cp_model
 
-from placement.cost.moe_layer import objective_value, score_layer
-from placement.problem import EMPTY, LayerProblem
-from placement.result import Termination
-from placement.verify import check_layer
+from placement.check.layer import check_layer
+from placement.cost.layer.score import objective_value, score_layer
+from placement.problem.arrays import EMPTY
+from placement.problem.layer import LayerProblem
 from solvers.base import UnsupportedError
-from solvers.heuristics.linear import LinearSolver
-from solvers.lns.model import NeighbourhoodModel
-from solvers.lns.neighbourhoods import neighbourhood
-from solvers.lns.prices import Prices, prices_of
-from solvers.lns.solver import LnsSolver, improve_slots
-from solvers.merit import merit
-from solvers.search.solver import SearchSolver
+from solvers.experts.heuristics.linear import LinearSolver
+from solvers.experts.lns.coefficients import Prices, prices_of
+from solvers.experts.lns.model import NeighbourhoodModel
+from solvers.experts.lns.neighbourhoods import neighbourhood
+from solvers.experts.lns.solver import LnsSolver, improve_slots
+from solvers.experts.merit import merit
+from solvers.experts.search.solver import SearchSolver
+from solvers.result import Termination
 from solvers.stop import Stop
+from tests.layers import changed
 from tests.solvers.oracle import brute_force
 from tests.solvers.problems import mixed, random_placement, random_problem, running_problem
 
@@ -31,9 +33,9 @@ SMALL = {"experts": 6, "gpus": 3, "gpus_per_node": 1, "slots_per_gpu": 2, "k": 2
 def best_of_neighbourhood(problem: LayerProblem, slots: np.ndarray, free: np.ndarray) -> np.ndarray:
     """[slots] CP-SAT's optimum, whatever it costs."""
     prices = prices_of(problem)
-    extra = np.arange(problem.experts if problem.usable_slots > problem.experts else 0)
+    extra = np.arange(problem.experts if problem.hardware.usable_slots > problem.experts else 0)
     # The guide, and rows that could only matter to a much better answer, are for speed.
-    with patch.multiple("solvers.lns.model", GUIDE=0.0, LEAST_LINK=0.0):
+    with patch.multiple("solvers.experts.lns.model", GUIDE=0.0, LEAST_LINK=0.0):
         return solved(problem, prices, slots, free, extra)
 
 
@@ -54,16 +56,16 @@ def test_a_neighbourhood_is_solved_as_brute_force_solves_it(
     seed: int, rule: str, two: bool, kinds: bool, tail: float
 ) -> None:
     shape = SMALL | ({"gpus": 4, "gpus_per_node": 2, "experts": 8} if seed % 2 else {})
-    problem = random_problem(seed, **shape, windows=2, rule=rule, tail=tail)
-    rates = mixed(problem.rates) if kinds else problem.rates
-    problem = replace(problem, rates=replace(rates, overlap="two_batch" if two else "none"))
+    problem = random_problem(seed, **shape, windows=2, message=rule, tail=tail)
+    rates = mixed(problem.hardware.rates) if kinds else problem.hardware.rates
+    problem = changed(problem, rates=replace(rates, overlap="two_batch" if two else "none"))
     if seed % 3 == 0 and problem.topology.nodes > 1:
-        problem = replace(problem, objective="traffic")
+        problem = changed(problem, objective="traffic")
     slots = random_placement(problem, seed)
     free = np.random.default_rng(seed).random(problem.slots) < 0.7
     found = best_of_neighbourhood(problem, slots, free)
-    assert check_layer(replace(problem, current=slots, fixed=~free), found) == ()
-    best = brute_force(replace(problem, current=slots, fixed=~free))
+    assert check_layer(changed(problem, current=slots, fixed=~free), found) == ()
+    best = brute_force(changed(problem, current=slots, fixed=~free))
     assert best is not None
     assert objective_value(problem, found) == pytest.approx(best.objective, rel=1e-5)
 
@@ -78,7 +80,7 @@ def test_replicas_by_loads_are_solved_as_brute_force_solves_them(seed: int, time
     slots = random_placement(problem, seed)
     free = np.random.default_rng(seed).random(problem.slots) < 0.8
     found = best_of_neighbourhood(problem, slots, free)
-    fixed = replace(problem, current=slots, fixed=~free)
+    fixed = changed(problem, current=slots, fixed=~free)
     assert check_layer(fixed, found) == ()
     best = brute_force(fixed)
     assert best is not None
@@ -89,9 +91,9 @@ def test_replicas_by_loads_are_solved_as_brute_force_solves_them(seed: int, time
 @pytest.mark.parametrize("rule", RULES)
 def test_never_worse_valid_and_under_every_rule(seed: int, rule: str) -> None:
     problem = running_problem(
-        seed, experts=16, gpus=8, slots_per_gpu=2, k=3, tokens=200, windows=2, rule=rule, capacity=None
+        seed, experts=16, gpus=8, slots_per_gpu=2, k=3, tokens=200, windows=2, message=rule, capacity=None
     )
-    problem = replace(problem, max_load=1.3)
+    problem = changed(problem, max_load=1.3)
     slots = random_placement(problem, seed)
     found = improve_slots(problem, slots, Stop(0.06), seed)
     assert check_layer(problem, found.slots) == ()
@@ -113,11 +115,11 @@ def test_moves_fixed_experts_and_groups_are_kept() -> None:
     problem = random_problem(1, experts=16, gpus=4, gpus_per_node=2, k=3)
     current = random_placement(problem, 1)
     fixed = np.random.default_rng(1).random(problem.slots) < 0.3
-    held = replace(problem, current=current, fixed=fixed, max_moves=4)
+    held = changed(problem, current=current, fixed=fixed, max_moves=4)
     found = improve_slots(held, current, Stop(0.2), 1)
     assert found.gains > 0
     assert check_layer(held, found.slots) == ()
-    grouped = replace(problem, group=np.arange(16) // 4)
+    grouped = changed(problem, group=np.arange(16) // 4)
     start = np.arange(16)
     found = improve_slots(grouped, start, Stop(0.2), 1)
     assert found.gains > 0
@@ -153,13 +155,13 @@ def test_replicas_with_token_sets_are_left_to_the_search() -> None:
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_neighbourhoods_free_only_what_may_move(kind: int) -> None:
     problem = running_problem(9, experts=16, gpus=8, gpus_per_node=2, slots_per_gpu=3, k=3, with_sets=True)
-    problem = replace(problem, rule="per_expert")
+    problem = changed(problem, message="per_expert")
     current = random_placement(problem, 2)
     fixed = np.random.default_rng(3).random(problem.slots) < 0.5
-    problem = replace(problem, current=current, fixed=fixed)
+    problem = changed(problem, current=current, fixed=fixed)
     rng = np.random.default_rng(kind)
     for _ in range(20):
-        area = neighbourhood(problem, prices_of(replace(problem, dispatch="even")), current, 8, kind, rng)
+        area = neighbourhood(problem, prices_of(changed(problem, dispatch="even")), current, 8, kind, rng)
         assert not (area.free & fixed & (current != EMPTY)).any()
         assert (current[area.free] != EMPTY).all()
         assert not np.isin(area.extra, current[area.free]).any()

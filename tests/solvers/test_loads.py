@@ -7,24 +7,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.moe_layer import objective_value
-from placement.problem import EMPTY, LayerProblem, Topology
-from placement.verify import check_layer
+from placement.check.layer import check_layer
+from placement.cost.layer.score import objective_value
+from placement.problem.arrays import EMPTY
+from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
 from solvers.bounds.work import work_bounds
-from solvers.heuristics.eplb import eplb_layer
-from solvers.heuristics.packing import distinct_packing, replicate
-from solvers.loads.layer import busiest, cost_table, mend_layer, physical_experts, place_layer
-from solvers.loads.local import improve
-from solvers.loads.pairs import best_copies, paired, single_copies
-from solvers.planner import plan_layers
-from solvers.search.balance import balance
+from solvers.experts.heuristics.eplb import eplb_layer
+from solvers.experts.heuristics.packing import distinct_packing, replicate
+from solvers.experts.layers import plan_layers
+from solvers.experts.loads.layer import (
+    busiest,
+    cost_table,
+    mend_layer,
+    physical_experts,
+    place_layer,
+)
+from solvers.experts.loads.local import improve
+from solvers.experts.loads.pairs import best_copies, paired, single_copies
+from solvers.experts.search.balance import balance
 from solvers.stop import Stop
+from tests.layers import layer_problem
 from tests.solvers.oracle import brute_force
 from tests.solvers.problems import RATES, random_problem
 
 
 def load_problem(load: np.ndarray, gpus: int, width: int, **changes: object) -> LayerProblem:
-    return LayerProblem(load, Topology(gpus, gpus), width, RATES, objective="load", **changes)
+    return layer_problem(load, Topology(gpus, gpus), width, RATES, objective="load", **changes)
 
 
 def heaviest(slots: np.ndarray, width: int, cost: np.ndarray) -> float:
@@ -130,22 +139,22 @@ def test_balance_is_valid_and_never_worse_than_its_start(
     windows = int(rng.integers(1, 3))
     load = np.exp(rng.normal(0, 1.0, (windows, experts)))
     problem = load_problem(load, gpus, width, capacity=capacity if gaps else None)
-    start = distinct_packing(problem.mean_load, gpus, width, capacity)
-    most = max(1, min(gpus, problem.usable_slots - experts + 1))
+    start = distinct_packing(problem.data.mean_load, gpus, width, capacity)
+    most = max(1, min(gpus, problem.hardware.usable_slots - experts + 1))
     cost = np.stack([load / max(r, 1) for r in range(most + 1)])
     if timed:
         # Costs that fall slower than 1 / copies, as weight reads make them.
         cost = np.sqrt(cost) + 0.3
-    slots, value, _ = balance(start, width, gpus, cost, problem.window_weight, 0.0, 30, seed % 1000)
+    slots, value, _ = balance(start, width, gpus, cost, problem.data.window_weight, 0.0, 30, seed % 1000)
     assert check_layer(problem, slots) == ()
     assert ((slots == EMPTY) == (start == EMPTY)).all()
 
     def mean(placed: np.ndarray) -> float:
-        return float(sum(w * heaviest(placed, width, cost[:, i]) for i, w in enumerate(problem.window_weight)))
+        return float(sum(w * heaviest(placed, width, cost[:, i]) for i, w in enumerate(problem.data.window_weight)))
 
     assert value == pytest.approx(mean(slots), rel=1e-9)
     assert value <= mean(start) * (1 + 1e-12)
-    again, _, _ = balance(start, width, gpus, cost, problem.window_weight, 0.0, 30, seed % 1000)
+    again, _, _ = balance(start, width, gpus, cost, problem.data.window_weight, 0.0, 30, seed % 1000)
     assert np.array_equal(slots, again)
 
 
@@ -206,7 +215,7 @@ def test_two_slots_per_gpu_come_near_the_bound(experts: int, gpus: int) -> None:
 
 
 def test_cpsat_finds_nothing_better_on_small_layers() -> None:
-    from solvers.cpsat.solver import CpSatSolver
+    from solvers.experts.cpsat.solver import CpSatSolver
 
     for seed in range(3):
         load = np.exp(np.random.default_rng(seed).normal(0, 0.8, 9))

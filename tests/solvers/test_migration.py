@@ -7,18 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.moe_layer import score_layer
-from placement.cost.transfer import transfer
+from placement.check.layer import check_layer
+from placement.cost.layer.score import score_layer
+from placement.cost.layer.transfer import transfer
 from placement.errors import NothingFoundError
-from placement.moves import moves_between
-from placement.problem import EMPTY, LayerProblem
-from placement.verify import check_layer
+from placement.problem.arrays import EMPTY
+from placement.problem.layer import LayerProblem
+from placement.problem.moves import moves_between
+from solvers.experts.layers import plan_layers
 from solvers.migration.allocate import allocate, transfer_seconds, within_seconds
 from solvers.migration.front import LayerFront, Point, layer_front
 from solvers.migration.run import layer_fronts
-from solvers.planner import plan_layers
 from solvers.registry import get_solver
 from solvers.stop import Stop
+from tests.layers import changed
 from tests.solvers.oracle import placements
 from tests.solvers.problems import random_problem
 
@@ -28,7 +30,7 @@ SMALL = {"experts": 7, "gpus": 4, "gpus_per_node": 2, "slots_per_gpu": 2, "k": 3
 
 def _running(problem: LayerProblem) -> LayerProblem:
     """The problem with `greedy`'s placement as the one that runs."""
-    return replace(problem, current=get_solver("greedy").solve(problem, Stop(), 0).slots)
+    return changed(problem, current=get_solver("greedy").solve(problem, Stop(), 0).slots)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -36,11 +38,11 @@ def _running(problem: LayerProblem) -> LayerProblem:
 def test_fronts_of_small_layers_are_the_best_there_are(seed: int, dispatch: str) -> None:
     small = random_problem(seed, dispatch=dispatch, **SMALL)
     # The search prices slow links; here they decide.
-    problem = _running(replace(small, rates=replace(small.rates, fast_bytes_per_s=1e15)))
+    problem = _running(changed(small, rates=replace(small.hardware.rates, fast_bytes_per_s=1e15)))
     front = layer_front(problem, None, None, Stop(0.5), seed)
     best = np.full(9, np.inf)
     for slots in placements(problem):
-        moves = moves_between(problem.current, slots, 2)
+        moves = moves_between(problem.rules.current, slots, 2)
         if moves <= 4:
             best[moves] = min(best[moves], score_layer(problem, slots).objective)
     for budget in range(1, 5):
@@ -53,11 +55,11 @@ def test_two_moves_are_the_best_swap(seed: int, monkeypatch: pytest.MonkeyPatch)
     """With one copy each two moves are one swap, and all swaps can be tried; each is a local optimum of the budget."""
     monkeypatch.setattr("solvers.migration.front.BUDGETS", (1, 2))
     found = random_problem(seed, experts=32, gpus=8, gpus_per_node=4, slots_per_gpu=4, k=4)
-    problem = _running(replace(found, rates=replace(found.rates, fast_bytes_per_s=1e15)))
-    assert problem.current is not None
-    best = score_layer(problem, problem.current).objective
+    problem = _running(changed(found, rates=replace(found.hardware.rates, fast_bytes_per_s=1e15)))
+    assert problem.rules.current is not None
+    best = score_layer(problem, problem.rules.current).objective
     for i, j in combinations(range(32), 2):
-        slots = problem.current.copy()
+        slots = problem.rules.current.copy()
         slots[[i, j]] = slots[[j, i]]
         best = min(best, score_layer(problem, slots).objective)
     front = layer_front(problem, None, None, Stop(), seed)
@@ -70,10 +72,10 @@ def test_no_point_is_less_balanced_than_both_ends(dispatch: str, slots: int, see
     sizes = {"experts": 32, "gpus": 8, "gpus_per_node": 4, "slots_per_gpu": slots, "k": 4}
     old = random_problem(seed, dispatch=dispatch, **sizes)
     ran = plan_layers([old], "auto", Stop(0.2), 0)[0]
-    new = replace(old, load=old.load * np.random.default_rng(1).uniform(0.9, 1.1, old.load.shape))
+    new = changed(old, load=old.data.load * np.random.default_rng(1).uniform(0.9, 1.1, old.data.load.shape))
     full = plan_layers([new], "auto", Stop(0.2), 0)[0]
     end = Point(0, full.slots, full.fractions, full.score)
-    front = layer_front(replace(new, current=ran.slots), ran.fractions, end, Stop(0.2), 0)
+    front = layer_front(changed(new, current=ran.slots), ran.fractions, end, Stop(0.2), 0)
     assert front.before is not None
     assert len(front.points) > 2
     ends = max(front.before.pooled_imbalance, full.score.pooled_imbalance)
@@ -96,7 +98,7 @@ def test_points_are_what_they_say(dispatch: str) -> None:
         random_problem(seed, experts=32, gpus=8, gpus_per_node=4, slots_per_gpu=6, dispatch=dispatch) for seed in (1, 2)
     )
     ran = plan_layers([old], "auto", Stop(0.1), 0)[0]
-    problem = replace(new, current=ran.slots)
+    problem = changed(new, current=ran.slots)
     full = plan_layers([new], "auto", Stop(0.2), 0)[0]
     point = Point(0, full.slots, full.fractions, full.score)
     front = layer_front(problem, ran.fractions, point, Stop(0.1), 3)
@@ -119,8 +121,8 @@ def test_points_are_what_they_say(dispatch: str) -> None:
 def test_a_failed_gpu_costs_no_more_moves_than_it_must() -> None:
     problem = _running(random_problem(3, experts=30, gpus=8, gpus_per_node=4, slots_per_gpu=6, dispatch="nearest"))
     alive = np.arange(8) != 2
-    lost = set(problem.current[12:18].tolist()) - set(np.delete(problem.current, np.s_[12:18]).tolist())
-    hurt = replace(problem, capacity=np.where(alive, 6, 0), home=alive / alive.sum())
+    lost = set(problem.rules.current[12:18].tolist()) - set(np.delete(problem.rules.current, np.s_[12:18]).tolist())
+    hurt = changed(problem, capacity=np.where(alive, 6, 0), home=alive / alive.sum())
     front = layer_front(hurt, None, None, Stop(0.05), 0)
     assert front.before is None
     assert front.points[0].moves == len(lost)
@@ -133,24 +135,27 @@ def test_a_running_placement_that_cannot_be_mended_is_told() -> None:
     """Two groups of four experts on two nodes of four slots, but each holds a part of each group."""
     problem = random_problem(1, experts=8, gpus=4, gpus_per_node=2, slots_per_gpu=2, group=np.repeat([0, 1], 4))
     with pytest.raises(NothingFoundError, match="made valid"):
-        layer_front(replace(problem, current=np.array([0, 1, 4, 5, 2, 3, 6, 7])), None, None, Stop(0.05), 0)
+        layer_front(changed(problem, current=np.array([0, 1, 4, 5, 2, 3, 6, 7])), None, None, Stop(0.05), 0)
 
 
 def test_fixed_gpus_keep_their_experts() -> None:
     problem = _running(random_problem(5, experts=32, gpus=8, gpus_per_node=4, slots_per_gpu=6))
     fixed = np.arange(48) < 12
-    fronts = layer_fronts([replace(problem, fixed=fixed)], [None], Stop(0.1))
+    fronts = layer_fronts([changed(problem, fixed=fixed)], [None], Stop(0.1))
     for point in fronts.layers[0].points:
         for gpu in range(2):
             mine = slice(6 * gpu, 6 * gpu + 6)
-            assert set(point.slots[mine].tolist()) == set(problem.current[mine].tolist())
+            assert set(point.slots[mine].tolist()) == set(problem.rules.current[mine].tolist())
 
 
 def _front(moves: list[int], values: list[float], problem: LayerProblem) -> LayerFront:
-    score = score_layer(problem, problem.current)
+    score = score_layer(problem, problem.rules.current)
     return LayerFront(
         score,
-        tuple(Point(m, problem.current, None, replace(score, objective=v)) for m, v in zip(moves, values, strict=True)),
+        tuple(
+            Point(m, problem.rules.current, None, replace(score, objective=v))
+            for m, v in zip(moves, values, strict=True)
+        ),
     )
 
 
@@ -187,7 +192,7 @@ def test_a_limit_of_transfer_time_is_kept_and_used() -> None:
     problems = [_running(random_problem(seed, dispatch="nearest", slots_per_gpu=6)) for seed in range(4)]
     fronts = layer_fronts(problems, [None] * 4, Stop(0.1), workers=2, backend="threads").layers
     transfers = [
-        [transfer(p.topology, p.current, point.slots, 6, 1e7, p.rates) for point in front.points]
+        [transfer(p.topology, p.rules.current, point.slots, 6, 1e7, p.hardware.rates) for point in front.points]
         for p, front in zip(problems, fronts, strict=True)
     ]
     allocation, stages = allocate(fronts), (0, 0, 1, 1)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from placement.errors import CheckFailedError, InfeasibleError, InputError, MissingExtraError, NothingFoundError
-from placement.problem import LayerProblem
+from placement.problem.layer import LayerProblem
 from solvers.base import UnsupportedError
+from solvers.experts.layers import LayerAnswer, plan_layers
 from solvers.parallel import Carried, _Failure, carry, map_layers
-from solvers.planner import LayerAnswer, plan_layers
 from solvers.stop import Stop
 from tests.solvers.problems import random_problem
 

@@ -10,22 +10,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.moe_layer import score_layer
+from placement.check.layer import check_layer
+from placement.cost.layer.score import score_layer
 from placement.errors import MissingExtraError
-from placement.problem import EMPTY, LayerProblem, Topology
-from placement.result import Termination
+from placement.problem.arrays import EMPTY
+from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
+from placement.routing.parts import split_by_sequence
 from placement.routing.reader import read_trace
-from placement.routing.split import split_by_sequence
 from placement.routing.statistics import layer_statistics
-from placement.verify import check_layer
 from solvers.base import UnsupportedError
 from solvers.dispatch import target_fractions
-from solvers.floor import balance_floor
-from solvers.heuristics.eplb import EplbSolver
-from solvers.partition.hypergraph import Copies, Hypergraph, by_home, by_set, first_homes, local_homes, merged
-from solvers.partition.repair import Blocks, repaired
-from solvers.partition.solver import PartitionSolver
+from solvers.experts.floor import balance_floor
+from solvers.experts.heuristics.eplb import EplbSolver
+from solvers.experts.partition.hypergraph import (
+    Copies,
+    Hypergraph,
+    by_home,
+    by_set,
+    first_homes,
+    local_homes,
+    merged,
+)
+from solvers.experts.partition.repair import Blocks, repaired
+from solvers.experts.partition.solver import PartitionSolver
+from solvers.result import Termination
 from solvers.stop import Stop
+from tests.layers import changed, layer_problem
 from tests.solvers.problems import RATES, random_problem, running_problem
 
 QUICK = Stop(0.4)  # one partition, no mapping
@@ -83,11 +94,11 @@ def test_connectivity_by_home_is_the_scorers_remote_nodes_per_token() -> None:
     while check_layer(problem, slots_of(problem, copies, gpu)):
         gpu = np.random.default_rng(int(gpu @ np.arange(48))).permutation(gpu)
     serves = local_homes(first_homes(4, copies), copies, gpu // 2)
-    graph = by_home(problem, copies, serves, problem.homes.reshape(4, 2).sum(axis=1))
+    graph = by_home(problem, copies, serves, problem.hardware.homes.reshape(4, 2).sum(axis=1))
     slots = slots_of(problem, copies, gpu)
     score = score_layer(problem, slots, target_fractions(problem, slots, (gpu // 2)[serves]))
     assert connectivity(graph, np.concatenate([gpu // 2, np.arange(4)])) == pytest.approx(score.remote_nodes_per_token)
-    assert graph.load.sum() == pytest.approx(problem.mean_load.sum())
+    assert graph.load.sum() == pytest.approx(problem.data.mean_load.sum())
 
 
 def test_first_homes_share_copies_alike() -> None:
@@ -164,7 +175,7 @@ def test_repair_counts_contacts_in_bins() -> None:
 
 def test_partition_of_small_hypergraphs_is_optimal() -> None:
     pytest.importorskip("mtkahypar")
-    from solvers.partition.kahypar import partition
+    from solvers.experts.partition.kahypar import partition
 
     for seed in range(5):
         graph = random_graph(seed, vertices=10, edges=25)
@@ -175,7 +186,7 @@ def test_partition_of_small_hypergraphs_is_optimal() -> None:
 
 def test_partition_keeps_anchors_and_does_not_depend_on_edge_free_vertices() -> None:
     pytest.importorskip("mtkahypar")
-    from solvers.partition.kahypar import partition
+    from solvers.experts.partition.kahypar import partition
 
     graph = replace(random_graph(2), anchor=np.array([2, 1] + [-1] * 10))
     found = partition(graph, np.array([4, 4, 4]), graph.anchor, 0)
@@ -189,7 +200,7 @@ def test_partition_keeps_anchors_and_does_not_depend_on_edge_free_vertices() -> 
 def test_mapping_puts_clusters_on_near_blocks() -> None:
     """Four clusters of two, in two pairs: each pair of clusters belongs onto one pair of near blocks."""
     pytest.importorskip("mtkahypar")
-    from solvers.partition.kahypar import map_onto
+    from solvers.experts.partition.kahypar import map_onto
 
     rows = np.array([[0, 1, -1, -1], [2, 3, -1, -1], [4, 5, -1, -1], [6, 7, -1, -1], [0, 1, 4, 5], [2, 3, 6, 7]])
     graph = Hypergraph(np.arange(8), np.ones(8), np.full(8, -1), *merged(rows, np.array([4.0, 4, 4, 4, 1, 1])))
@@ -251,7 +262,7 @@ def test_keeps_the_balance_cap_and_co_activated_experts_together() -> None:
         floored = balance_floor(problem)
         score = score_layer(problem, PartitionSolver().solve(floored, stop, 0).slots)
         rivals = [score_layer(problem, slots) for slots in EplbSolver().variants(problem)]
-        assert score.pooled_imbalance <= floored.max_load * (1 + 1e-6)
+        assert score.pooled_imbalance <= floored.rules.max_load * (1 + 1e-6)
         assert score.nodes_per_token < 0.9 * min(rival.nodes_per_token for rival in rivals)
         assert score.objective < min(rival.objective for rival in rivals)
 
@@ -261,10 +272,10 @@ def test_recorded_routing_by_home(shared_dir: Path) -> None:
     pytest.importorskip("mtkahypar")
     trace, _ = split_by_sequence(read_trace(shared_dir / "traces" / "dsv2lite_law.npz"))
     layer = layer_statistics([trace])[13]
-    problem = LayerProblem(layer.load, Topology(16, 4), 6, RATES, sets=layer.sets, dispatch="planned")
+    problem = layer_problem(layer.load, Topology(16, 4), 6, RATES, sets=layer.sets, dispatch="planned")
     found = PartitionSolver().solve(problem, QUICK, 0)
     score = score_layer(problem, found.slots, found.fractions)
-    rival = score_layer(replace(problem, dispatch="nearest"), EplbSolver().place(problem, 0))
+    rival = score_layer(changed(problem, dispatch="nearest"), EplbSolver().place(problem, 0))
     assert score.remote_nodes_per_token < 0.85 * rival.remote_nodes_per_token
 
 

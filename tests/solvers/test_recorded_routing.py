@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from placement.cost.moe_layer import score_layer
-from placement.problem import LayerProblem, Topology
+from placement.cost.layer.score import score_layer
+from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
+from placement.routing.parts import split_by_sequence
 from placement.routing.reader import read_trace
-from placement.routing.split import split_by_sequence
 from placement.routing.statistics import layer_statistics, with_mixture
-from solvers.planner import plan_layers
+from solvers.experts.layers import plan_layers
 from solvers.registry import BASELINES
 from solvers.stop import Stop
+from tests.layers import changed, layer_problem
 from tests.solvers.problems import RATES
 
 LAYERS = (0, 7, 13, 20, 25)
@@ -27,7 +29,7 @@ def test_solved_beats_the_baselines_on_held_out_sequences(shared_dir: Path) -> N
 
     def problem(layer, mixed: bool) -> LayerProblem:
         layer = with_mixture(layer) if mixed else layer
-        return LayerProblem(
+        return layer_problem(
             layer.load, Topology(16, 4), 4, RATES, sets=layer.sets, window_weight=layer.window_weight, drift=layer.drift
         )
 
@@ -55,7 +57,7 @@ def test_drift_known_is_balance_kept(shared_dir: Path) -> None:
     figures = {}
     for known in (True, False):
         posed = [
-            LayerProblem(
+            layer_problem(
                 layer.load, Topology(16, 4), 6, replace(RATES, tokens_per_gpu=4096.0), sets=layer.sets,
                 window_weight=layer.window_weight, dispatch="planned", drift=layer.drift if known else None,
             )
@@ -63,7 +65,7 @@ def test_drift_known_is_balance_kept(shared_dir: Path) -> None:
         ]  # fmt: skip
         answers = plan_layers(posed, "auto", Stop(), 0, 2)
         judged = [
-            score_layer(replace(p, load=t.load, sets=t.sets, window_weight=t.window_weight), a.slots, a.fractions)
+            score_layer(changed(p, load=t.load, sets=t.sets, window_weight=t.window_weight), a.slots, a.fractions)
             for p, t, a in zip(posed, (test[i] for i in range(0, 26, 2)), answers, strict=True)
         ]
         figures[known] = np.mean([(score.balancedness, score.time_s) for score in judged], axis=0)
@@ -76,7 +78,7 @@ def test_a_hot_expert_costs_no_layer_its_gain(shared_dir: Path) -> None:
     trace = read_trace(shared_dir / "traces" / "dsv2lite_intent.npz")
     train = layer_statistics([split_by_sequence(trace)[0]], 3)
     posed = [
-        LayerProblem(
+        layer_problem(
             layer.load, Topology(16, 4), slots, replace(RATES, tokens_per_gpu=4096.0), sets=layer.sets,
             window_weight=layer.window_weight, dispatch="even",
         )

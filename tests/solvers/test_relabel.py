@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.moe_layer import score_layer
+from placement.cost.layer.score import score_layer
 from solvers.dispatch import near_fractions
-from solvers.planner import plan_layers
-from solvers.relabel import relabel, renaming
+from solvers.experts.layers import plan_layers
+from solvers.experts.relabel import relabel, renaming
 from solvers.stop import Stop
 from tests.solvers.problems import random_problem
 

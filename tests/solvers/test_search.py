@@ -1,18 +1,17 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from placement.cost.moe_layer import objective_value, score_layer
-from placement.result import Status
-from placement.verify import check_layer
+from placement.check.layer import check_layer
+from placement.cost.layer.score import objective_value, score_layer
 from solvers.bounds import layer_bound
 from solvers.dispatch import fractions_for
-from solvers.floor import balance_floor
-from solvers.heuristics.eplb import EplbSolver
-from solvers.planner import plan_layers
+from solvers.experts.floor import balance_floor
+from solvers.experts.heuristics.eplb import EplbSolver
+from solvers.experts.layers import plan_layers
 from solvers.registry import BASELINES, get_solver
+from solvers.result import Status
 from solvers.stop import Stop
+from tests.layers import changed
 from tests.solvers.problems import random_problem, real_shape_loads
 
 RULES = ("per_node", "per_rank", "per_expert")
@@ -22,7 +21,7 @@ RULES = ("per_node", "per_rank", "per_expert")
 @pytest.mark.parametrize("dispatch", ["even", "nearest"])
 @pytest.mark.parametrize("slots_per_gpu", [4, 6])
 def test_auto_is_valid_and_never_worse_than_any_baseline(rule: str, dispatch: str, slots_per_gpu: int) -> None:
-    problem = random_problem(7, slots_per_gpu=slots_per_gpu, rule=rule, dispatch=dispatch)
+    problem = random_problem(7, slots_per_gpu=slots_per_gpu, message=rule, dispatch=dispatch)
     found = get_solver("auto").solve(problem, Stop(0.2), 1)
     assert check_layer(problem, found.slots) == ()
     for name in BASELINES:
@@ -31,7 +30,7 @@ def test_auto_is_valid_and_never_worse_than_any_baseline(rule: str, dispatch: st
 
 
 def test_search_finds_placements_that_touch_fewer_nodes() -> None:
-    problem = random_problem(2, rule="per_node")
+    problem = random_problem(2, message="per_node")
     start = min(score_layer(problem, s).nodes_per_token for s in EplbSolver().variants(problem))
     found = get_solver("search").solve(balance_floor(problem), Stop(), 1)
     score = score_layer(problem, found.slots)
@@ -41,7 +40,7 @@ def test_search_finds_placements_that_touch_fewer_nodes() -> None:
 def test_balance_floor_is_kept() -> None:
     problem = balance_floor(random_problem(4))
     answer = plan_layers([random_problem(4)], "auto", Stop(), 1)[0]
-    assert answer.score.pooled_imbalance <= problem.max_load * (1 + 1e-9)
+    assert answer.score.pooled_imbalance <= problem.rules.max_load * (1 + 1e-9)
 
 
 def test_workers_and_repeats_do_not_change_the_plan() -> None:
@@ -75,7 +74,7 @@ def test_bound_never_exceeds_any_placement(objective: str, rule: str, dispatch: 
     for seed in range(15):
         problem = random_problem(
             seed, experts=8, gpus=4, gpus_per_node=2 if seed % 2 or objective == "traffic" else 4,
-            slots_per_gpu=2 + seed % 3, k=2, tokens=60, objective=objective, rule=rule, dispatch=dispatch,
+            slots_per_gpu=2 + seed % 3, k=2, tokens=60, objective=objective, message=rule, dispatch=dispatch,
             windows=1 + seed % 2,
         )  # fmt: skip
         found = get_solver("search").solve(problem, Stop(0.1), seed)
@@ -86,7 +85,7 @@ def test_planned_fractions_beat_even_dispatch() -> None:
     problem = random_problem(6, slots_per_gpu=6, dispatch="planned")
     slots = get_solver("eplb").solve(problem, Stop(), 0).slots
     planned = score_layer(problem, slots, fractions_for(problem, slots)).time_s
-    assert planned < score_layer(replace(problem, dispatch="even"), slots).time_s
+    assert planned < score_layer(changed(problem, dispatch="even"), slots).time_s
 
 
 def test_status_is_optimal_only_at_the_bound() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from specs.errors import InputError
-from specs.huggingface import model_from_config
+from specs.huggingface.config import model_from_config
 from specs.loading import load_model, load_scenario
+from specs.model import GqaAttention, Model
 from specs.parameters import count_parameters
-from specs.schema import GqaAttention, Model
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 IN_CATALOG = ["deepseek_r1", "deepseek_v2_lite", "gpt_oss_120b", "kimi_k2", "mixtral_8x7b", "olmoe_1b_7b", "qwen3_235b"]

@@ -12,7 +12,8 @@ import yaml
 from specs.documents import MAX_BYTES
 from specs.errors import InputError
 from specs.loading import KINDS, catalog_names, list_catalog, load_cluster, load_model, load_scenario, load_workload
-from specs.schema import Pins, TrainingWorkload
+from specs.scenario import Pins
+from specs.workload import TrainingWorkload
 
 INLINE: dict[str, Any] = load_scenario("deepseek_v2_lite_h100_ib").model_dump(mode="json")
 REQUIRED = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from specs.loading import list_catalog, load_model
+from specs.model import Model
 from specs.parameters import count_parameters, expert_parameters, router_parameters, shared_parameters
-from specs.schema import Model
 
 MODELS = [entry.name for entry in list_catalog("model")]
 #: Whose published active count has too few digits to be held to 1%; it must round to the published one.

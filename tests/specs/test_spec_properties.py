@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 
 from specs.errors import InputError
 from specs.loading import load_model, load_scenario
+from specs.model import Model
 from specs.parameters import count_parameters
-from specs.schema import Model
 from tests.specs.mutations import config_files, scenario_files
 
 SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from placement.specs_command import KINDS, specs
+from placement.cli.specs import KINDS, specs
 from specs import loading
 from specs.errors import InputError
 
@@ -93,9 +93,9 @@ def test_the_schema_accepts_the_catalog_and_refuses_a_stranger(kind: str) -> Non
 
 def test_help_imports_no_schema() -> None:
     code = (
-        "import sys\nfrom placement.specs_command import specs\n"
+        "import sys\nfrom placement.cli.specs import specs\n"
         "try:\n    specs(['--help'])\nexcept SystemExit:\n    pass\n"
-        "print([m for m in ('pydantic', 'numpy', 'yaml', 'specs.schema') if m in sys.modules], file=sys.stderr)"
+        "print([m for m in ('pydantic', 'numpy', 'yaml', 'specs.scenario') if m in sys.modules], file=sys.stderr)"
     )
     root = Path(loading.__file__).resolve().parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)

@@ -13,8 +13,8 @@ from bench.accuracy.fit import Design, figures, fit, predictions, without
 from bench.accuracy.rows import read_rows
 from bench.accuracy.settings import Setting, settings_of
 from bench.accuracy.validate import errors_of, grouped_folds, random_folds
-from placement.cost.calibration import calibrated, load_calibration
-from placement.cost.efficiency import load_efficiency
+from placement.cost.calibration.efficiency import load_efficiency
+from placement.cost.calibration.fitted import calibrated, load_calibration
 from tests.bench.accuracy.test_rows import GOOD, write
 
 

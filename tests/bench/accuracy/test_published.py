@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from bench.accuracy.published import COLUMNS, median_error, published_figures, read_published
-from placement.cost.offline import queue_tokens_per_s
-from placement.cost.throughput import ServingModel
+from placement.cost.step.offline import queue_tokens_per_s
+from placement.cost.step.throughput import ServingModel
 from placement.errors import InputError
-from placement.split import make_split
+from placement.problem.split import make_split
 from tests.cost import scenarios as s
 
 DECODE = {

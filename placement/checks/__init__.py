@@ -1,1 +1,0 @@
-"""Re-checks of placements and plans from outside; nothing here is shared with the solvers."""

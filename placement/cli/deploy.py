@@ -1,0 +1,80 @@
+"""The command `placement deploy`: which instances to run on a cluster, and how many of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from placement.cli.options import DeployOptions, positive, redundant_experts, trace_option
+from placement.cli.running import emit, run
+
+_DEGREE = click.IntRange(1, 10_000_000)
+
+
+@click.command("deploy", short_help="Choose instances: how many of which split, aggregated or disaggregated.")
+@click.option("--spec", default="gpt_oss_120b_gb200_ib", show_default=True, metavar="NAME_OR_FILE", help="Scenario.")
+@click.option(
+    "--mode",
+    type=click.Choice(["aggregated", "disaggregated", "mixed"]),
+    default="mixed",
+    show_default=True,
+    help="Instances that serve whole requests, that prefill or decode, or whichever is best.",
+)
+@click.option("--target-rate", type=positive, metavar="TOKENS/S", help="Reach this output rate with the fewest GPUs.")
+@click.option("--front", is_flag=True, help="Tokens/s per GPU against tokens/s per user: the Pareto front over TPOT.")
+@click.option("--pool", "pools", multiple=True, metavar="CLUSTER", help="A further pool of other GPUs. Repeatable.")
+@click.option("--redundant", type=redundant_experts, metavar="N|auto", help="Redundant experts per MoE layer, or auto.")
+@click.option("--tp", type=_DEGREE, metavar="N", help="Pin the tensor-parallel degree.")
+@click.option("--ep", type=_DEGREE, metavar="N", help="Pin the expert-parallel degree.")
+@click.option("--pp", type=_DEGREE, metavar="N", help="Pin the pipeline stages.")
+@click.option("--dp", type=_DEGREE, metavar="N", help="Pin the attention data-parallel degree of an instance.")
+@click.option("--batch", type=_DEGREE, metavar="N", help="Pin the sequences per attention rank.")
+@click.option("--ttft-ms", type=positive, metavar="MS", help="Override the workload's objective.")
+@click.option("--tpot-ms", type=positive, metavar="MS", help="Override the workload's objective.")
+@trace_option
+@click.option(
+    "--placed/--balanced",
+    default=True,
+    show_default=True,
+    help="Price imbalance and traffic by a quick expert placement, or take experts as balanced.",
+)
+@click.option(
+    "--kernel-tables", is_flag=True, help="Use measured times of expert kernels where there are any ([kernels] extra)."
+)
+@click.option("--second-opinion", is_flag=True, help="Solve with CP-SAT, too, and compare.")
+@click.option("--time-limit", type=positive, metavar="SECONDS", help="Stop the master problem after this.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, show_default=True)
+@click.option("--out", metavar="FILE", help="Write the deployment as JSON to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(spec: str, out: str | None, as_json: bool, **options: Any) -> None:
+    """Choose how many instances of which split serve the most tokens/s, within HBM, TTFT and TPOT.
+
+    Every feasible split is priced in every role; a MILP chooses among those that are not dominated and packs them into
+    the nodes. Redundant experts are chosen with the split: a replica costs KV cache.
+    """
+    from placement.cli.progress import Progress
+    from placement.planning.deploy import make_deployment
+    from placement.records.files import check_writable, write_text
+    from placement.report.deployment import deployment_json, deployment_text
+
+    asked = DeployOptions(**options)
+    if asked.front and asked.target_rate is not None:
+        raise click.UsageError("--front and --target-rate exclude each other")
+    if out is not None:
+        check_writable(out, "--out")
+    with Progress() as progress:
+        report = make_deployment(spec, asked, progress)
+    text = deployment_json(report)
+    if out is not None:
+        write_text(out, text + "\n", "--out")
+    emit(text if as_json else deployment_text(report, out))
+
+
+def main() -> None:
+    """Entry point of `python -m placement.deploy`."""
+    run(command, "placement.deploy")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The command `placement evaluate`: scores a plan, and the baselines it holds, on other routing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from placement.cli.running import emit, run
+
+if TYPE_CHECKING:
+    pass
+
+PARTS = ("all", "first-half", "second-half")
+
+
+@click.command("evaluate", short_help="Score a plan on other routing.")
+@click.option("--plan", "plan_path", required=True, metavar="FILE", help="Plan file, as solve writes it.")
+@click.option(
+    "--trace",
+    "--loads",
+    "traces",
+    required=True,
+    multiple=True,
+    metavar="FILE",
+    help="Recorded routing to score on. Repeatable.",
+)
+@click.option("--part", type=click.Choice(PARTS), default="all", show_default=True, help="Which sequences count.")
+@click.option(
+    "--windows", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Load windows of each trace."
+)
+@click.option(
+    "--weight-levels",
+    type=click.IntRange(1, 2**20),
+    metavar="N",
+    help="Round dispatch fractions to whole multiples of 1/N first, as engines with integer weights do.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    plan_path: str,
+    traces: tuple[str, ...],
+    part: Literal["all", "first-half", "second-half"],
+    windows: int,
+    weight_levels: int | None,
+    as_json: bool,
+) -> None:
+    """Score a plan, and the baselines solved beside it, on each trace.
+
+    Placements are taken from the plan file as they stand; nothing is solved on this routing. A plan that was solved on
+    the first half of a trace is judged fairly by --part second-half.
+    """
+    from placement.cli.progress import Progress
+    from placement.planning.evaluate import evaluate_plan
+    from placement.records.plan import read_plan
+    from placement.report.evaluation import evaluation_json, evaluation_text
+
+    plan = read_plan(plan_path)
+    results = []
+    with Progress() as progress:
+        progress.stage("scoring", len(traces))
+        for trace in traces:
+            results.append(evaluate_plan(plan, trace, part, windows, weight_levels))
+            progress.advance()
+    render = evaluation_json if as_json else evaluation_text
+    emit(render(plan_path, plan, results))
+
+
+def main() -> None:
+    """Entry point of `python -m placement.evaluate`."""
+    run(command, "placement.evaluate")
+
+
+if __name__ == "__main__":
+    main()

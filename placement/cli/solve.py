@@ -1,0 +1,63 @@
+"""The command `placement solve`: plans one scenario."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from placement.cli.options import SolveOptions, solve_options, trace_option
+from placement.cli.running import emit, run
+
+DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
+
+
+@click.command("solve", short_help="Plan a scenario: split, expert placement, certificate.")
+@click.option(
+    "--spec",
+    default=DEFAULT_SPEC,
+    show_default=True,
+    metavar="NAME_OR_FILE",
+    help="Scenario of the catalog, or a file.",
+)
+@trace_option
+@solve_options
+@click.option("--out", metavar="FILE", help="Write the plan to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan alone, as JSON.")
+@click.option("--timings", is_flag=True, help="Put wall-clock times into the plan, too.")
+def command(spec: str, out: str | None, as_json: bool, timings: bool, **options: Any) -> None:
+    """Plan a scenario: choose its split, place its experts, predict what that yields, and certify how good it is.
+
+    The same inputs and seed give the same plan, byte for byte, unless --time-limit cuts the search short.
+
+    Without --trace the routing is synthetic, and the output says so. By default the plan is solved on the first half
+    of each trace's sequences, and all strategies are compared on the second half. The certificate is of the routing
+    that was solved on.
+    """
+    from placement.cli.progress import Progress
+    from placement.planning.solve import make_plan
+    from placement.records.files import check_writable
+    from placement.records.plan import plan_json, write_plan
+    from placement.report.screen import solve_screen
+    from specs.loading import load_scenario
+
+    asked = SolveOptions(**options)
+    if out is not None:
+        check_writable(out, "--out")
+    with Progress() as progress:
+        planned = make_plan(load_scenario(spec), asked, progress, timings)
+    if out is not None:
+        write_plan(planned.plan, out)
+    if as_json:
+        emit(plan_json(planned.plan))
+    else:
+        emit(solve_screen(planned.plan, planned.choice, planned.lowered_from, planned.timings, out))
+
+
+def main() -> None:
+    """Entry point of `python -m placement.solve`."""
+    run(command, "placement.solve")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The command `placement strategies`: lists the solvers and what each takes into account."""
+
+from __future__ import annotations
+
+import click
+
+from placement.cli.running import emit
+
+
+@click.command("strategies", short_help="List the solvers that --strategy takes.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> None:
+    """List the solvers that --strategy takes, with what each takes into account."""
+    import json
+    from dataclasses import asdict
+
+    from placement.report.text import columns, rendered
+    from solvers.registry import SOLVERS, get_solver
+
+    features = {name: get_solver(name).features for name in SOLVERS}
+    if as_json:
+        emit(json.dumps([{"name": name, **asdict(each)} for name, each in features.items()], indent=2))
+        return
+    header = ("strategy", "replicas", "traffic", "groups", "moves", "proves", "baseline", "dispatch")
+    rows = [
+        (
+            name,
+            *("yes" if getattr(each, field) else "-" for field in header[1:-1]),
+            ", ".join(each.dispatch),
+        )
+        for name, each in features.items()
+    ]
+    notes = [f"{name}: {each.note}" for name, each in features.items() if each.note]
+    emit(rendered([columns(header, rows), "", *notes]))

@@ -1,0 +1,73 @@
+"""What a placement yields on a routing: figures of its MoE layers, and the step and throughput that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from placement.cost.figures import (
+    Figures,
+    Placement,
+    figures_of,
+    moe_times,
+    score_placement,
+)
+from placement.cost.pose import layer_problems, phases_of
+from placement.cost.step.throughput import MoeTimes, Prediction, predict
+from placement.problem.data import LayerData
+from placement.problem.layer import LayerProblem, Objective
+from placement.problem.split import Split
+from specs.scenario import Scenario
+from specs.workload import PlannedPhase
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Figures of the MoE layers in the plan's phase, their mean seconds in each phase of the workload, and the
+    prediction that follows from these."""
+
+    figures: Figures
+    times: MoeTimes
+    prediction: Prediction
+
+
+class Assessor:
+    """Assesses placements of one scenario and split on one routing; immutable after construction."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        split: Split,
+        phase: PlannedPhase,
+        statistics: Sequence[LayerData],
+        objective: Objective = "time",
+        tail: float = 1.0,
+        failed_gpus: Sequence[int] = (),
+    ) -> None:
+        """Builds the layer problems of `phase` and of the workload's other phases; see `layer_problems`.
+
+        Raises:
+            InputError: see placement.cost.pose.layer_problems.
+        """
+        self.scenario, self.split, self.phase = scenario, split, phase
+        self.problems: dict[PlannedPhase, tuple[LayerProblem, ...]] = {
+            each: layer_problems(scenario, split, each, statistics, objective, tail=tail, failed_gpus=failed_gpus)
+            for each in dict.fromkeys((phase, *phases_of(scenario)))
+        }
+
+    def times(self, placement: Placement) -> MoeTimes:
+        """Mean MoE-layer seconds by phase of the workload."""
+        return moe_times({each: self._figures(each, placement).moe_layer_s for each in phases_of(self.scenario)})
+
+    def assess(self, placement: Placement) -> Assessment:
+        """Figures and prediction of a placement.
+
+        Raises:
+            InputError: `planned` dispatch without valid fractions.
+        """
+        by_phase = {each: self._figures(each, placement) for each in self.problems}
+        times = moe_times({each: by_phase[each].moe_layer_s for each in phases_of(self.scenario)})
+        return Assessment(by_phase[self.phase], times, predict(self.scenario, self.split, times))
+
+    def _figures(self, phase: PlannedPhase, placement: Placement) -> Figures:
+        return figures_of(score_placement(self.problems[phase], placement))

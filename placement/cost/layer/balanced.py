@@ -1,0 +1,108 @@
+"""One MoE layer under uniform routing, in closed form: the estimate that a split is chosen by before any placement.
+
+The same formulas as placement.cost.layer.score, with every expert and every slot alike; it is no bound on what a
+placement reaches, since co-located experts touch fewer nodes and skewed ones load some GPUs more.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from placement.cost.step.kernels import KernelCurve
+from placement.problem.rates import LayerRates
+from placement.problem.topology import Topology
+from specs.engine import MessageRule
+
+
+def touch_chance(experts: int, top_k: int, parts: int) -> float:
+    """Chance that a token with `top_k` distinct uniform experts has one in a part of `experts / parts` of them."""
+    held, miss = experts / parts, 1.0
+    for drawn in range(top_k):
+        miss *= max(0.0, 1.0 - held / (experts - drawn))
+    return 1.0 - miss
+
+
+@dataclass(frozen=True)
+class BalancedLayer:
+    """A balanced layer, ready to be timed for any number of tokens per rank.
+
+    Attributes:
+        slots_per_gpu, slot_share: slots of a rank, and copies of one token that go to each of all slots.
+        ranks: expert-parallel ranks.
+        fast_messages, slow_messages: messages on a rank's fast and slow link for each token that a rank holds.
+        reach: chance that a token touches a given rank.
+        shape: of the gamma distribution that expert loads are drawn from, for the chance that a slot is touched.
+        curve: measured times of the experts, in place of the roofline.
+    """
+
+    rates: LayerRates
+    slots_per_gpu: int
+    slot_share: float
+    ranks: int
+    fast_messages: float
+    slow_messages: float
+    reach: float
+    latency_s: float
+    shape: float
+    curve: KernelCurve | None = None
+
+    @classmethod
+    def of(
+        cls,
+        rates: LayerRates,
+        topology: Topology,
+        slots_per_gpu: int,
+        experts: int,
+        top_k: int,
+        rule: MessageRule,
+        shape: float,
+    ) -> BalancedLayer:
+        """The balanced layer of a split; `rates.tokens_per_gpu` is not used."""
+        ranks, m, nodes = topology.gpus, topology.gpus_per_node, topology.nodes
+        reach = touch_chance(experts, top_k, ranks)
+        if rule == "per_node":
+            slow = (nodes - 1) * touch_chance(experts, top_k, nodes)
+            fast = nodes * (m - 1) * reach
+        else:
+            each = reach if rule == "per_rank" else top_k / ranks
+            slow, fast = (ranks - m) * each, (m - 1) * each
+        return cls(
+            rates=rates,
+            slots_per_gpu=slots_per_gpu,
+            slot_share=top_k / (ranks * slots_per_gpu),
+            ranks=ranks,
+            fast_messages=fast,
+            slow_messages=slow,
+            reach=reach,
+            latency_s=(rates.fast_latency_s if m > 1 else 0.0) + (rates.slow_latency_s if nodes > 1 else 0.0),
+            shape=shape,
+        )
+
+    def experts_s(self, tokens_per_rank: float) -> float:
+        """Seconds of a rank's experts: for each slot the larger of reading its weights if touched and multiplying.
+
+        Tokens at a slot are a Poisson count whose mean varies between experts by a gamma distribution: a negative
+        binomial count, which is 0 with chance (1 + mean / shape) ** -shape. A few hot experts leave others untouched.
+        """
+        if self.curve is not None:
+            return self.curve.at(tokens_per_rank * self.ranks)
+        at_slot = tokens_per_rank * self.ranks * self.slot_share
+        touched = -math.expm1(-self.shape * math.log1p(at_slot / self.shape))
+        rates = self.rates
+        return self.slots_per_gpu * max(touched * rates.weight_s, at_slot * rates.token_s)
+
+    def messages_s(self, tokens_per_rank: float) -> float:
+        """Seconds of dispatch and combine together."""
+        rates = self.rates
+        link_s = max(self.slow_messages / rates.slow_bytes_per_s, self.fast_messages / rates.fast_bytes_per_s)
+        return 2 * self.latency_s + (rates.dispatch_bytes + rates.combine_bytes) * link_s * tokens_per_rank
+
+    def seconds(self, tokens_per_rank: float) -> float:
+        """Seconds of the layer: dispatch, experts and combine, or the longer where they overlap."""
+        experts, messages = self.experts_s(tokens_per_rank), self.messages_s(tokens_per_rank)
+        return max(experts, messages) if self.rates.overlap == "two_batch" else experts + messages
+
+    def received(self, tokens_per_rank: float) -> float:
+        """Distinct tokens that reach a rank, its own included."""
+        return tokens_per_rank * self.ranks * self.reach

@@ -1,0 +1,136 @@
+"""Messages and bytes of tokens with concrete homes and concrete copies: what a real dispatch of them must carry.
+
+The counterpart of `links` beside it, which gives expectations: over fair homes and draws the mean of these matrices
+is that one's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from placement.cost.layer.dispatch import dispatch_shares
+from placement.cost.layer.links import matrix_loads
+from placement.cost.layer.score import message_seconds
+from placement.errors import InputError
+from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.layer import LayerProblem
+
+
+@dataclass(frozen=True)
+class ConcreteMessages:
+    """Token messages of one dispatch; combine carries the same ones back.
+
+    Attributes:
+        across: [gpus, gpus] messages between GPUs of unlike nodes.
+        within: [gpus, gpus] messages between GPUs of one node, those passed on for other nodes' homes included; on the
+            diagonal what a home sends to itself (no link is used).
+    """
+
+    across: IntArray
+    within: IntArray
+
+    @property
+    def matrix(self) -> IntArray:
+        """[gpus, gpus] all messages, as `message_matrix` counts them."""
+        return np.asarray(self.across + self.within)
+
+
+def draw_slots(
+    problem: LayerProblem,
+    slots: IntArray,
+    fractions: FloatArray | None,
+    ids: IntArray,
+    home: IntArray,
+    seed: int,
+) -> IntArray:
+    """[tokens, k] slot that serves each expert of each token, drawn by the problem's dispatch policy.
+
+    `even` and `planned` draw for each token and expert by itself, `nearest` once for each home GPU and expert.
+
+    Args:
+        slots: [slots] logical experts. fractions: [nodes, slots] for `planned`, else None.
+        ids: [tokens, k] logical experts. home: [tokens] home GPU of each token.
+
+    Raises:
+        InputError: `planned` dispatch without valid fractions, or a home beyond the GPUs.
+    """
+    _check_home(problem, home, len(ids))
+    shares = dispatch_shares(problem, slots, fractions)
+    count = np.diff(shares.start)
+    most = int(count.max())
+    place = np.arange(most)[None, :]
+    held = place < count[:, None]
+    entry = np.where(held, shares.start[:-1, None] + place, shares.start[:-1, None])
+    share = np.where(held, shares.fraction[entry], 0.0)
+    # [rows, copies] chance that a draw lies at or before a copy; none is drawn beyond the last copy with a share.
+    upto = np.cumsum(share, axis=1)
+    last = most - 1 - np.argmax(share[:, ::-1] > 0, axis=1)
+    upto[place >= last[:, None]] = np.inf
+    row = shares.class_of_gpu[home][:, None] * problem.experts + ids.astype(np.int64)
+    rng = np.random.default_rng(seed)
+    drawn = rng.random(len(count))[row] if problem.rules.dispatch == "nearest" else rng.random(row.shape)
+    pick = np.zeros(row.shape, dtype=np.int64)
+    for copy in range(most - 1):
+        pick += drawn >= upto[row, copy]
+    return np.asarray(shares.slot[shares.start[row] + pick])
+
+
+def concrete_messages(problem: LayerProblem, home: IntArray, served: IntArray) -> ConcreteMessages:
+    """The messages of one dispatch under the problem's message rule.
+
+    Args:
+        home: [tokens] home GPU of each token.
+        served: [tokens, k] slot that serves each of its experts (see `draw_slots`).
+
+    Raises:
+        InputError: a home or slot that does not exist.
+    """
+    _check_home(problem, home, len(served))
+    if served.size and not 0 <= served.min() <= served.max() < problem.slots:
+        raise InputError("dispatch", "served", "names slots that do not exist", f"use 0 to {problem.slots - 1}")
+    topology = problem.topology
+    gpus, m, nodes = topology.gpus, topology.gpus_per_node, topology.nodes
+    across, within = np.zeros((gpus, gpus), dtype=np.int64), np.zeros((gpus, gpus), dtype=np.int64)
+    token = np.repeat(np.arange(len(served)), served.shape[1])
+    to = (served // problem.hardware.slots_per_gpu).reshape(-1).astype(np.int64)
+    if problem.rules.message != "per_expert":
+        token, to = np.divmod(np.unique(token * gpus + to), gpus)
+    source = home[token].astype(np.int64)
+    away = source // m != to // m
+    np.add.at(within, (source[~away], to[~away]), 1)
+    if problem.rules.message != "per_node":
+        np.add.at(across, (source[away], to[away]), 1)
+        return ConcreteMessages(across, within)
+    node = to[away] // m
+    enters = node * m + problem.hardware.entry_rank[node, source[away] % m]
+    passed = enters != to[away]
+    np.add.at(within, (enters[passed], to[away][passed]), 1)
+    _, first = np.unique(token[away] * nodes + node, return_index=True)
+    np.add.at(across, (source[away][first], enters[first]), 1)
+    return ConcreteMessages(across, within)
+
+
+def concrete_bytes(problem: LayerProblem, messages: ConcreteMessages) -> tuple[IntArray, IntArray]:
+    """([gpus, gpus], [gpus, gpus]) bytes from GPU to GPU in dispatch and in combine, hidden states alone.
+
+    As `byte_matrix`, but exact: whole bytes of these tokens.
+    """
+    rates, matrix = problem.hardware.rates, messages.matrix
+    return matrix * round(rates.dispatch_bytes), np.ascontiguousarray(matrix.T) * round(rates.combine_bytes)
+
+
+def concrete_seconds(problem: LayerProblem, messages: ConcreteMessages) -> tuple[float, float]:
+    """(dispatch, combine) seconds of these messages on the problem's links, by the formulas of `score_layer`."""
+    links = matrix_loads(problem, messages.matrix[None].astype(np.float64))
+    dispatch, combine = message_seconds(problem, links)
+    return float(dispatch[0]), float(combine[0])
+
+
+def _check_home(problem: LayerProblem, home: IntArray, tokens: int) -> None:
+    if home.shape != (tokens,) or (tokens and not 0 <= home.min() <= home.max() < problem.topology.gpus):
+        raise InputError(
+            "dispatch", "home", f"needs a GPU of 0 to {problem.topology.gpus - 1} for each of {tokens} tokens",
+            "deal the tokens to the plan's GPUs",
+        )  # fmt: skip

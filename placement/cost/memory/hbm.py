@@ -1,0 +1,262 @@
+"""HBM of the fullest GPU, line by line (docs/cost-model.md, "Memory"). A line is the bytes on one GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from placement.cost.calibration.efficiency import Efficiency, load_efficiency
+from placement.cost.layer.scenario_rates import message_bytes
+from placement.cost.memory.activations import (
+    kept_bytes,
+    serving_activation_bytes,
+    serving_logit_bytes,
+    training_working_bytes,
+)
+from placement.cost.memory.local import LocalParameters, kv_bytes_per_token, stored_tokens
+from placement.cost.step.passes import decode_microbatches, prefill_budget
+from placement.problem.pieces import StageShape, StageTable, stage_table
+from placement.problem.schedule import copies, piece_count, pieces_of_rank
+from placement.problem.split import Split
+from specs.fields import bytes_of
+from specs.model import Model
+from specs.scenario import Scenario
+from specs.workload import ServingWorkload, TrainingWorkload
+
+#: Norms and routers stay in a 16-bit type whatever the products are quantized to.
+PLAIN_BYTES = 2.0
+
+
+@dataclass(frozen=True)
+class MemoryLine:
+    """One use of HBM."""
+
+    name: str
+    bytes: float
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """HBM of one GPU of the fullest stage.
+
+    Attributes:
+        stage: index of that stage; in training of the rank, which may hold several pieces of the model.
+        lines: the uses, in a fixed order.
+        capacity_bytes: what the GPU has.
+    """
+
+    stage: int
+    lines: tuple[MemoryLine, ...]
+    capacity_bytes: float
+
+    @property
+    def total_bytes(self) -> float:
+        return sum(line.bytes for line in self.lines)
+
+    @property
+    def headroom_bytes(self) -> float:
+        """Capacity less total; negative where it does not fit."""
+        return self.capacity_bytes - self.total_bytes
+
+    @property
+    def fits(self) -> bool:
+        return self.headroom_bytes >= 0
+
+    def line(self, name: str) -> float:
+        """Bytes of the line called `name`; 0 where there is none."""
+        return sum(line.bytes for line in self.lines if line.name == name)
+
+    @property
+    def largest(self) -> MemoryLine:
+        """The largest line: what to shrink first."""
+        return max(self.lines, key=lambda line: line.bytes)
+
+
+@dataclass(frozen=True)
+class _ElementBytes:
+    """Bytes of one stored weight."""
+
+    attention: float
+    dense: float
+    experts: float
+    embedding: float
+
+    @classmethod
+    def of(cls, model: Model) -> _ElementBytes:
+        types = model.types
+        return cls(bytes_of(types.attention), bytes_of(types.dense), bytes_of(types.experts), bytes_of(types.embedding))
+
+
+class MemoryModel:
+    """Memory of one split's degrees for any batch; immutable after construction."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        split: Split,
+        efficiency: Efficiency | None = None,
+        stages: StageTable | None = None,
+        local: LocalParameters | None = None,
+    ) -> None:
+        """`stages` and `local` are those of the split, where the caller has them at hand."""
+        self.scenario, self.split = scenario, split
+        self.efficiency = efficiency or load_efficiency()
+        self.capacity_bytes = scenario.cluster.gpu.hbm_bytes
+        self._local = local or LocalParameters.of(scenario.model, split)
+        self._sizes = _ElementBytes.of(scenario.model)
+        workload = scenario.workload
+        table = stages or stage_table(scenario.model, piece_count(workload, split.pp), split.cut)
+        self.shapes = table.shapes
+        self._fixed: dict[int, tuple[MemoryLine, ...]] = {}
+        self._kv_per_sequence: dict[int, float] = {}
+        if workload.kind == "training":
+            # A rank's place counts, too: what is in flight there.
+            kept = kept_bytes(scenario.model, workload, split, self.shapes)
+            alike: dict[tuple[StageShape, ...], tuple[MemoryLine, ...]] = {}
+            for rank in range(split.pp):
+                pieces = pieces_of_rank(workload, split.pp, rank)
+                shapes = tuple(self.shapes[piece] for piece in pieces)
+                if shapes not in alike:
+                    alike[shapes] = self._training_lines(workload, shapes)
+                working = training_working_bytes(scenario.model, workload, split, shapes[-1].last, self.efficiency)
+                held = sum(kept[piece] for piece in pieces)
+                self._fixed[rank] = (*alike[shapes], MemoryLine("activations", held + working))
+        else:
+            # Stages alike in layers and ends store the same.
+            for stage in table.distinct:
+                shape = self.shapes[stage]
+                self._fixed[stage] = tuple(MemoryLine(name, count * size) for name, count, size in self._weights(shape))
+                self._kv_per_sequence[stage] = self._kv_bytes(workload, shape)
+        reserve = scenario.reserve_gib * 2**30
+        self._reserve = MemoryLine("framework reserve", reserve)
+        self._fixed_bytes = {stage: sum(line.bytes for line in lines) for stage, lines in self._fixed.items()}
+
+    @property
+    def least_kv_bytes_per_sequence(self) -> float:
+        """Bytes of KV cache that one more sequence adds at least to the fullest GPU."""
+        return min(self._kv_per_sequence.values(), default=0.0)
+
+    @property
+    def fixed_bytes(self) -> float:
+        """A lower bound of the fullest GPU's bytes at any batch."""
+        return max(self._fixed_bytes.values()) + self._reserve.bytes
+
+    def report(self, batch: int | None = None) -> MemoryReport:
+        """Lines of the fullest stage with `batch` sequences per attention rank (the split's own by default)."""
+        sequences = self.split.batch if batch is None else batch
+        stage = max(self._fixed, key=lambda s: self._stage_bytes(s, sequences))
+        lines = list(self._fixed[stage])
+        if self.scenario.workload.kind == "serving":
+            activations = self._activations(sequences) + self._logits(stage, sequences)
+            lines.append(MemoryLine("KV cache", sequences * self._kv_per_sequence[stage]))
+            lines.append(MemoryLine("activations", activations))
+        lines.append(MemoryLine("communication buffers", self._buffers(sequences)))
+        return MemoryReport(stage, (*lines, self._reserve), self.capacity_bytes)
+
+    def total_bytes(self, batch: int) -> float:
+        """Bytes of the fullest stage. In serving it never falls as `batch` grows; in training it is the split's own."""
+        shared = self._activations(batch) + self._buffers(batch) + self._reserve.bytes
+        return max(self._stage_bytes(stage, batch) for stage in self._fixed) + shared
+
+    def _stage_bytes(self, stage: int, batch: int) -> float:
+        """What differs between stages."""
+        kv = batch * self._kv_per_sequence.get(stage, 0.0)
+        return self._fixed_bytes[stage] + kv + self._logits(stage, batch)
+
+    def _logits(self, stage: int, batch: int) -> float:
+        """Logits of a decode step (training counts its own among a stage's activations)."""
+        if self.scenario.workload.kind == "training" or not self.shapes[stage].last:
+            return 0.0
+        return serving_logit_bytes(self.scenario.model, self.split, batch)
+
+    def _activations(self, batch: int) -> float:
+        workload = self.scenario.workload
+        if workload.kind == "training":
+            return 0.0
+        return serving_activation_bytes(workload, self.scenario.model, self.split, batch, self.efficiency)
+
+    def _kv_bytes(self, workload: ServingWorkload, shape: StageShape) -> float:
+        """KV bytes of a sequence at its full length, on one GPU of a stage."""
+        model, context = self.scenario.model, workload.isl + workload.osl
+        tokens = shape.full * context + shape.sliding * stored_tokens(model, context)
+        return tokens * kv_bytes_per_token(model, self.split.tp)
+
+    def _weights(self, shape: StageShape) -> list[tuple[str, float, float]]:
+        """(line, parameters on one GPU, bytes of one)."""
+        local, size = self._local, self._sizes
+        norms = shape.layers * local.norms + (local.final_norm if shape.last else 0.0)
+        return [
+            ("attention weights", shape.layers * local.attention, size.attention),
+            ("norms", norms, PLAIN_BYTES),
+            ("dense FFN weights", shape.dense * local.dense_ffn, size.dense),
+            ("router", shape.moe * local.router, PLAIN_BYTES),
+            ("expert weights", shape.moe * local.experts, size.experts),
+            ("shared experts", shape.moe * local.shared, size.dense),
+            ("embedding and head", local.ends(shape), size.embedding),
+        ]
+
+    def part_bytes(self, shape: StageShape) -> float:
+        """Bytes that layers and ends of a shape store: weights, with states in training or KV cache in serving."""
+        workload = self.scenario.workload
+        if workload.kind == "training":
+            return sum(line.bytes for line in self._training_lines(workload, (shape,)))
+        weights = sum(count * size for _, count, size in self._weights(shape))
+        return weights + self.split.batch * self._kv_bytes(workload, shape)
+
+    def shared_bytes(self, last: bool) -> float:
+        """Bytes of a GPU that no cut moves: reserve, buffers, one working set; with `last` also the head's logits."""
+        workload, batch = self.scenario.workload, self.split.batch
+        total = self._buffers(batch) + self._reserve.bytes
+        if workload.kind == "training":
+            return total + training_working_bytes(self.scenario.model, workload, self.split, last, self.efficiency)
+        logits = serving_logit_bytes(self.scenario.model, self.split, batch) if last else 0.0
+        return total + self._activations(batch) + logits
+
+    def _training_lines(self, workload: TrainingWorkload, shapes: tuple[StageShape, ...]) -> tuple[MemoryLine, ...]:
+        """Weights, gradients and optimizer states of a rank that holds pieces of these shapes, under the ZeRO stage."""
+        zero, split = workload.zero_stage, self.split
+        lines, gradients, optimizer = [], 0.0, 0.0
+        for parts in zip(*(self._weights(shape) for shape in shapes), strict=True):
+            name, size = parts[0][0], parts[0][2]
+            count = sum(part[1] for part in parts)
+            # An expert's replicas are one per instance; everything else is replicated over attention ranks too.
+            sharers = split.instances * copies(workload) * (1 if name == "expert weights" else split.dp)
+            lines.append(MemoryLine(name, count * size / (sharers if zero >= 3 else 1)))
+            gradients += count * workload.gradient_bytes_per_parameter / (sharers if zero >= 2 else 1)
+            optimizer += count * workload.optimizer_bytes_per_parameter / (sharers if zero >= 1 else 1)
+        return (
+            *lines,
+            MemoryLine("gradients", gradients),
+            MemoryLine("optimizer states", optimizer),
+        )
+
+    def _buffers(self, batch: int) -> float:
+        """All-to-all buffers of experts, and those of tensor-parallel collectives."""
+        workload, tp = self.scenario.workload, self.split.tp
+        # Tokens of a GPU in a decode step, and in the largest pass.
+        if workload.kind == "training":
+            step, bulk = 0.0, workload.microbatch * workload.sequence / tp
+        else:
+            step = batch / decode_microbatches(self.split.pp, batch) / tp
+            bulk = max(prefill_budget(workload, tp) / tp, step)
+        model, split, constants = self.scenario.model, self.split, self.efficiency
+        copies = constants.buffer_copies.value
+        total = 0.0
+        if split.ep > 1:
+            pair = message_bytes(model, model.types.dispatch, constants)
+            pair += message_bytes(model, model.types.combine, constants)
+            # Low-latency kernels keep room for every token at every physical expert; bulk ones for a token's copies.
+            total += copies * pair * split.slots * min(step, constants.low_latency_tokens.value)
+            total += copies * pair * bulk * min(model.moe.top_k, split.ep)
+        if split.tp > 1 or split.etp > 1:
+            total += copies * bulk * max(split.tp, split.etp) * model.hidden * PLAIN_BYTES
+        return total
+
+
+def memory_of(scenario: Scenario, split: Split, efficiency: Efficiency | None = None) -> MemoryReport:
+    """HBM by line of one GPU in the fullest stage.
+
+    Lines: attention weights, norms, dense FFN weights, router, expert weights, shared experts, embedding and head; KV
+    cache (serving), or gradients and optimizer states (training); activations; communication buffers; framework
+    reserve.
+    """
+    return MemoryModel(scenario, split, efficiency).report()

@@ -1,0 +1,74 @@
+"""The layer problems of a scenario under a split, and the split's own view of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from placement.cost.layer.scenario_rates import topology_of
+from placement.cost.step.serving_mix import planned_rates
+from placement.errors import InputError
+from placement.problem.data import LayerData
+from placement.problem.hardware import LayerHardware
+from placement.problem.layer import LayerObjective, LayerProblem, LayerRules, Objective
+from placement.problem.split import Split
+from specs.scenario import Scenario
+from specs.workload import Phase, PlannedPhase
+
+
+def layer_problems(
+    scenario: Scenario,
+    split: Split,
+    phase: PlannedPhase,
+    statistics: Sequence[LayerData],
+    objective: Objective = "time",
+    max_load: float | None = None,
+    tail: float = 1.0,
+    failed_gpus: Sequence[int] = (),
+) -> tuple[LayerProblem, ...]:
+    """One problem per MoE layer.
+
+    Args:
+        phase: what the prices are of; tokens per GPU are the split's own in that phase.
+        statistics: routing of each MoE layer.
+        max_load: see LayerProblem.max_load; the planner sets its own where it is None. tail: see LayerProblem.tail.
+        failed_gpus: expert-parallel ranks that are lost: without capacity, and no token's home.
+
+    Raises:
+        InputError: the split's ranks do not fill nodes, or fill one where traffic between nodes is the objective; the
+            GPU states no rate for a data type; or groups that have to be kept do not divide over the nodes.
+    """
+    rates = planned_rates(scenario, split, phase)
+    topology = topology_of(scenario, split)
+    if objective == "traffic" and topology.nodes == 1:
+        raise InputError(
+            scenario.name, "objective", f"'traffic' counts bytes between nodes, but the {topology.gpus} GPUs of the "
+            "plan's expert parallelism are on one node", "use objective 'time', or pin an ep that spans nodes",
+        )  # fmt: skip
+    group = None
+    if scenario.keep_groups:
+        moe = scenario.model.moe
+        if moe.groups % topology.nodes:
+            raise InputError(
+                scenario.name, "keep_groups", f"{moe.groups} expert groups do not divide over {topology.nodes} nodes",
+                "pin an ep that spans fewer nodes, or unset keep_groups",
+            )  # fmt: skip
+        group = np.arange(moe.experts) * moe.groups // moe.experts
+    capacity = None
+    if failed_gpus:
+        capacity = np.full(topology.gpus, split.slots_per_gpu)
+        capacity[list(failed_gpus)] = 0
+    hardware = LayerHardware(topology, split.slots_per_gpu, rates, capacity)
+    rules = LayerRules(scenario.dispatch, scenario.message_rule, group, max_load)
+    return tuple(LayerProblem(layer, hardware, rules, LayerObjective(objective, tail)) for layer in statistics)
+
+
+def phases_of(scenario: Scenario) -> tuple[Phase, ...]:
+    """The phases that the scenario's workload has."""
+    return ("decode", "prefill") if scenario.workload.kind == "serving" else ("train",)
+
+
+def planned_phases(scenario: Scenario) -> tuple[PlannedPhase, ...]:
+    """What a plan for the scenario can be made for, the default first."""
+    return ("serving", "decode", "prefill") if scenario.workload.kind == "serving" else ("train",)

@@ -1,0 +1,150 @@
+"""What one instance yields in its role: serving whole requests, or their prefill or decode half (disaggregated)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from placement.cost.memory.local import kv_bytes_per_token, stored_tokens
+from placement.cost.step.collectives import all_gather_s
+from placement.cost.step.throughput import PrefillPass, ServingModel
+from placement.problem.pieces import stage_shapes
+from placement.problem.split import Split
+from specs.cluster import Cluster
+from specs.scenario import Scenario
+
+Role = Literal["aggregated", "prefill", "decode"]
+
+#: A prefill instance is never planned busier than this, however loose the TTFT: arrivals vary.
+MOST_BUSY = 0.95
+
+
+@dataclass(frozen=True)
+class InstancePoint:
+    """One instance in a role at one batch.
+
+    Attributes:
+        requests_per_s: requests that it serves, or whose half it serves.
+        ttft_s: of a request; None for decode. tpot_s: likewise; None for prefill.
+    """
+
+    requests_per_s: float
+    ttft_s: float | None
+    tpot_s: float | None
+
+
+@dataclass(frozen=True)
+class RoleRate:
+    """Instances of one kind in a deployment: their role, how many, GPUs of each, and what each yields."""
+
+    role: Role
+    count: int
+    gpus: int
+    point: InstancePoint
+    nic_bytes_per_s: float
+
+
+def kv_bytes_per_request(scenario: Scenario) -> float:
+    """Bytes of KV cache that a prompt leaves behind, over all layers: what moves from prefill to decode.
+
+    Sliding-window layers move what they keep. Serving scenarios only; others move nothing.
+    """
+    workload, model = scenario.workload, scenario.model
+    if workload.kind != "serving":
+        return 0.0
+    (shape,) = stage_shapes(model, 1)
+    tokens = shape.full * workload.isl + shape.sliding * stored_tokens(model, workload.isl)
+    return float(tokens * kv_bytes_per_token(model))
+
+
+def transfer_bytes_per_s(cluster: Cluster) -> float:
+    """Rate of one GPU's share of a KV transfer: across nodes, or inside the only node there is."""
+    return cluster.slow.bytes_per_s if cluster.nodes > 1 else cluster.fast.bytes_per_s
+
+
+def aggregated_point(model: ServingModel, batch: int) -> InstancePoint:
+    """An instance that prefills and decodes whole requests."""
+    point = model.at(batch)
+    rate = point.tokens_per_s * model.split.dp / model.workload.osl
+    return InstancePoint(rate, point.ttft_s, point.tpot_s)
+
+
+def decode_point(model: ServingModel, batch: int) -> InstancePoint:
+    """An instance that only decodes: each of `batch` sequences of an attention rank takes OSL steps."""
+    step = model.decode_step_s(batch) * model.efficiency.tpot_case.value
+    return InstancePoint(batch * model.split.dp / (step * model.workload.osl), None, step)
+
+
+def context_degrees(scenario: Scenario, split: Split) -> list[int]:
+    """Numbers of attention ranks that may share a prompt: divisors of dp whose GPUs lie in one node, ascending."""
+    room = scenario.cluster.gpus_per_node // split.tp
+    return [cp for cp in range(1, min(split.dp, room) + 1) if split.dp % cp == 0]
+
+
+def _passes(model: ServingModel, tokens: float, cp: int) -> PrefillPass:
+    """A prefill pass of `tokens` on each of cp ranks that share a prompt.
+
+    Each layer gathers the ranks' keys and values over the fast link, then every rank attends with its own queries;
+    causal work is balanced over ranks (both ends of the prompt to each).
+    """
+    one = model.full_pass if tokens >= model.budget else model.prefill_pass(tokens)
+    if cp == 1:
+        return one
+    scenario = model.passes.scenario
+    size = tokens * cp * kv_bytes_per_token(scenario.model, model.split.tp)
+    gather = all_gather_s(scenario.cluster, model.efficiency, cp, size)
+    deepest = max(shape.layers for shape, _ in model.passes.stages)
+    return PrefillPass(one.stages_s + scenario.model.layers * gather, one.slowest_s + deepest * gather)
+
+
+def prompt_alone_s(model: ServingModel, cp: int = 1) -> float:
+    """Seconds to the first token of a prompt that meets no other in a prefill instance, its KV transfer included.
+
+    Args:
+        cp: attention ranks that share the prompt (context parallelism).
+    """
+    workload, split, scenario = model.workload, model.split, model.passes.scenario
+    one = _passes(model, min(workload.isl / cp, model.budget), cp)
+    count = max(1.0, workload.isl / (cp * model.budget))
+    transfer = kv_bytes_per_request(scenario) / (split.tp * cp * split.pp * transfer_bytes_per_s(scenario.cluster))
+    return (
+        model.first_token_s + one.stages_s + (count - 1) * one.slowest_s + transfer
+    ) * model.efficiency.ttft_case.value
+
+
+def prefill_point(model: ServingModel, ttft_s: float, cp: int = 1) -> InstancePoint | None:
+    """An instance that only prefills, as busy as the TTFT allows; None where one prompt alone takes longer.
+
+    Prompts arrive at random and are served in full passes: an M/D/1 queue (Pollaczek and Khinchine), whose mean wait
+    at a utilization u is u / (2 (1 - u)) services. The KV cache leaves over the ranks' own links before the first
+    decode step. Sharing a prompt between cp ranks shortens it and its wait, and costs gathers.
+    """
+    workload, alone = model.workload, prompt_alone_s(model, cp)
+    spare = ttft_s - alone
+    if spare < 0:
+        return None
+    full = _passes(model, model.budget, cp)
+    service = full.slowest_s * max(1.0, workload.isl / (cp * model.budget))
+    busy = min(MOST_BUSY, 2 * spare / (service + 2 * spare))
+    capacity = model.split.dp * model.budget / (workload.isl * full.slowest_s)
+    return InstancePoint(busy * capacity, alone + busy / (2 * (1 - busy)) * service, None)
+
+
+def deployment_requests_per_s(kinds: Sequence[RoleRate], kv_bytes: float) -> float:
+    """Requests/s of a deployment: whole ones, and as many in two halves as prefill, decode and the links between carry.
+
+    Args:
+        kv_bytes: of a request (kv_bytes_per_request); they leave over the prefill GPUs' links and come in over those of
+            decode.
+    """
+    total = {role: sum(k.count * k.point.requests_per_s for k in kinds if k.role == role) for role in _ROLES}
+    halves = min(total["prefill"], total["decode"])
+    if kv_bytes > 0:
+        for role in ("prefill", "decode"):
+            links = sum(k.count * k.gpus * k.nic_bytes_per_s for k in kinds if k.role == role)
+            halves = min(halves, links / kv_bytes)
+    return total["aggregated"] + halves
+
+
+_ROLES: tuple[Role, ...] = ("aggregated", "prefill", "decode")

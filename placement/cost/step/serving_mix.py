@@ -1,0 +1,53 @@
+"""Prices of the passes of aggregated serving: prefill and decode, each as often as it holds up an output token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from placement.cost.layer.scenario_rates import layer_rates
+from placement.cost.step.throughput import MoeTimes, ServingModel
+from placement.problem.rates import LayerRates, PassKind
+from placement.problem.split import Split
+from specs.scenario import Scenario
+from specs.workload import PlannedPhase
+
+#: Relative change of a phase's MoE seconds that its weight in TPOT is taken from.
+STEP = 1e-3
+
+
+def planned_rates(scenario: Scenario, split: Split, phase: PlannedPhase) -> LayerRates:
+    """The prices of one MoE layer in the phase that is planned for; "serving" stands for prefill and decode together.
+
+    Passes of "serving" are as frequent as they hold up an output token: a phase's share is the derivative of TPOT by
+    its MoE layer's seconds, at balanced routing, over the sum of both. So a layer's mean pass times that sum is what
+    the layer takes of TPOT, and at a given batch the least time is the most tokens/s.
+
+    Raises:
+        InputError: see layer_rates.
+    """
+    if phase != "serving":
+        return layer_rates(scenario, split, phase)
+    workload = scenario.workload
+    if workload.kind != "serving":
+        raise ValueError(f"phase {phase} of a {workload.kind} workload")
+    decode, prefill = (layer_rates(scenario, split, each) for each in ("decode", "prefill"))
+    model = ServingModel(scenario, workload, split)
+    passes = model.passes
+    decode_s, prefill_s = passes.moe_s(split.batch / split.microbatches), passes.moe_s(model.budget)
+
+    def tpot_s(decode: float = 1.0, prefill: float = 1.0) -> float:
+        moe = MoeTimes(prefill_s=prefill * prefill_s, decode_s=decode * decode_s)
+        return ServingModel(scenario, workload, split, moe, passes=passes).at(split.batch).tpot_s
+
+    held_up = (
+        (tpot_s(decode=1 + STEP) - tpot_s()) / decode_s,
+        (tpot_s(prefill=1 + STEP) - tpot_s()) / prefill_s,
+    )
+    if sum(held_up) <= 0.0:
+        # Pipeline stages without MoE layers are the slowest in both.
+        return decode
+    shares = [each / sum(held_up) for each in held_up]
+    tokens = [decode.tokens_per_gpu, prefill.tokens_per_gpu]
+    mean = sum(share * count for share, count in zip(shares, tokens, strict=True))
+    kinds = tuple(PassKind(share, count / mean) for share, count in zip(shares, tokens, strict=True))
+    return replace(decode, tokens_per_gpu=mean, kinds=kinds)

@@ -1,0 +1,295 @@
+"""What a split yields: tokens/s, TTFT and TPOT of aggregated serving, or the time of a training step.
+
+Serving (docs/cost-model.md, "Serving"): an attention rank holds `batch` sequences at all times. A finished sequence is
+replaced by a prompt, whose prefill holds up the rank's decoding. Prompts that arrive together share prefill passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from placement.cost.calibration.efficiency import Efficiency
+from placement.cost.calibration.fitted import efficiency_of
+from placement.cost.step.pass_times import LayerTimes, PassModel
+from placement.cost.step.passes import decode_context, decode_microbatches, prefill_budget
+from placement.cost.training.constants import load_training
+from placement.cost.training.step import TrainingStep, training_step
+from placement.errors import InputError
+from placement.problem.split import Split
+from specs.scenario import Scenario
+from specs.workload import ServingWorkload
+
+
+@dataclass(frozen=True)
+class MoeTimes:
+    """Seconds of one MoE layer (mean over MoE layers) as placement.cost.layer.score scores it; None: balanced estimate.
+
+    Attributes:
+        prefill_s: scored at layer_rates(..., "prefill").
+        decode_s: scored at layer_rates(..., "decode").
+        train_s: the forward pass, scored at layer_rates(..., "train").
+        prefill_ratio, decode_ratio: where seconds are None, times the balanced estimate at any number of tokens.
+    """
+
+    prefill_s: float | None = None
+    decode_s: float | None = None
+    train_s: float | None = None
+    prefill_ratio: float = 1.0
+    decode_ratio: float = 1.0
+
+
+@dataclass(frozen=True)
+class StepPart:
+    """One part of a step: seconds over all layers of the model."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FigureProvenance:
+    """Where a figure comes from: "roofline", "calibrated" or "measured"; and how its MoE layers were timed."""
+
+    figure: str
+    provenance: str
+    moe_layer: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted figures of a split.
+
+    Attributes:
+        tokens_per_s: of the whole cluster: output tokens in serving, trained tokens in training.
+        tokens_per_s_per_gpu: over all GPUs of the cluster, idle ones too.
+        ttft_s, tpot_s: of a request (serving; else None).
+        decode_step_s, prefill_s: one token of every sequence; a prompt's share of the time that prefills take from a
+            rank's decoding (serving; else None).
+        step: the training step (else None).
+        breakdown: parts of a decode step (serving) or of a microbatch's forward pass (training), all layers together.
+        prefill_breakdown: parts of a prompt's prefill (serving; else empty).
+    """
+
+    tokens_per_s: float
+    tokens_per_s_per_gpu: float
+    ttft_s: float | None
+    tpot_s: float | None
+    decode_step_s: float | None
+    prefill_s: float | None
+    step: TrainingStep | None
+    breakdown: tuple[StepPart, ...]
+    prefill_breakdown: tuple[StepPart, ...]
+    provenance: tuple[FigureProvenance, ...]
+
+
+@dataclass(frozen=True)
+class ServingPoint:
+    """One batch of a serving split, in seconds; tokens_per_s of one attention rank.
+
+    Attributes:
+        prefill_s: a prompt's share of the time that prefills take from the rank's decoding.
+    """
+
+    decode_step_s: float
+    prefill_s: float
+    ttft_s: float
+    tpot_s: float
+    tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class Bunch:
+    """Prompts of an attention rank that arrive together: how many, their passes, and the tokens of one pass."""
+
+    prompts: float
+    passes: float
+    tokens: float
+
+
+@dataclass(frozen=True)
+class PrefillPass:
+    """One prefill pass of an attention rank: seconds over all stages, and of the slowest with its overhead."""
+
+    stages_s: float
+    slowest_s: float
+
+
+class ServingModel:
+    """Serving figures of one split's degrees for any batch; immutable after construction.
+
+    `at(batch).tokens_per_s`, `tpot_s` and `ttft_s` never fall as the batch grows: every part's time is a constant, or
+    saturates, or grows in proportion. The split solver relies on it.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        workload: ServingWorkload,
+        split: Split,
+        moe: MoeTimes | None = None,
+        efficiency: Efficiency | None = None,
+        passes: PassModel | None = None,
+    ) -> None:
+        """`passes` is the split's timing model, where the caller has it at hand."""
+        self.workload, self.split, self.moe = workload, split, moe or MoeTimes()
+        self.efficiency = constants = efficiency or efficiency_of(scenario)
+        self.passes = passes or PassModel(scenario, split, constants)
+        self.context = decode_context(workload)
+        #: Most tokens of an attention rank in one prefill pass, and passes that one prompt fills.
+        self.budget = prefill_budget(workload, split.tp)
+        self.prompt_passes = max(1.0, workload.isl / self.budget)
+        #: Seconds of a prompt outside the passes.
+        self.first_token_s = constants.first_token_s.value
+        self.first_token_s += constants.first_token_layer_s.value * scenario.model.layers
+        #: How much longer prefills take, and prompts wait, since the other attention ranks have theirs.
+        self.stall = split.dp**constants.rank_stall.value
+        self.wait = split.dp**constants.rank_wait.value
+        #: A pass of `budget` tokens.
+        self.full_pass = self.prefill_pass(self.budget)
+
+    def decode_times(self, batch: int) -> LayerTimes:
+        """Parts of a decode step of one microbatch."""
+        sequences, moe_s = batch / decode_microbatches(self.split.pp, batch), self.moe.decode_s
+        if moe_s is None and self.moe.decode_ratio != 1.0:
+            moe_s = self.moe.decode_ratio * self.passes.moe_s(sequences)
+        return self.passes.decode(sequences, self.context, moe_s)
+
+    def decode_step_s(self, batch: int) -> float:
+        """Seconds in which every sequence gets a token.
+
+        A microbatch returns to the first stage after all stages, or once the slowest has served all microbatches.
+        """
+        stages_s, slowest_s = self.passes.stage_seconds(self.decode_times(batch))
+        in_flight = decode_microbatches(self.split.pp, batch)
+        constants = self.efficiency
+        host_s = constants.step_overhead_s.value + batch * constants.sequence_overhead_s.value
+        return max(stages_s, in_flight * slowest_s) / constants.decode_speed.value + host_s
+
+    def bunch(self, batch: int) -> Bunch:
+        """The prompts that arrive together with `batch` sequences per attention rank."""
+        prompts = 1.0 + self.efficiency.arrival_bunching.value * (batch - 1)
+        tokens = prompts * self.workload.isl
+        return Bunch(prompts, max(1.0, tokens / self.budget), min(tokens, self.budget))
+
+    def prefill_pass(self, tokens: float) -> PrefillPass:
+        """A pass of `tokens`, at most `budget`."""
+        stages_s, slowest_s = self.passes.stage_seconds(self.prefill_times(tokens))
+        share, overhead = self.efficiency.prefill_time.value, self.efficiency.prefill_overhead_s.value
+        return PrefillPass(share * stages_s + overhead, share * slowest_s + overhead)
+
+    def at(self, batch: int) -> ServingPoint:
+        """Figures with `batch` sequences per attention rank.
+
+        Prompts arrive in bunches and fill passes of at most `budget` tokens; the first of a bunch is done after its own
+        passes, the last after all, and on average a prompt waits for half of what lies between.
+        """
+        constants, step, bunch = self.efficiency, self.decode_step_s(batch), self.bunch(batch)
+        one = self.full_pass if bunch.tokens >= self.budget else self.prefill_pass(bunch.tokens)
+        prefill = bunch.passes * one.slowest_s * self.stall / bunch.prompts
+        tpot = (step + batch * prefill / self.workload.osl) * constants.tpot_case.value
+        passed = one.stages_s + ((self.prompt_passes + bunch.passes) / 2 - 1) * one.slowest_s
+        return ServingPoint(
+            decode_step_s=step,
+            prefill_s=prefill,
+            ttft_s=(self.first_token_s + step / 2 + passed) * self.wait * constants.ttft_case.value,
+            tpot_s=tpot,
+            tokens_per_s=batch / tpot,
+        )
+
+    def prefill_times(self, tokens: float) -> LayerTimes:
+        """Parts of a prefill pass of `tokens`."""
+        workload, moe_s = self.workload, self.moe.prefill_s
+        if moe_s is not None:
+            # Scored for a full pass; a shorter one takes its share, as the balanced estimate says.
+            moe_s *= self.passes.moe_s(tokens) / self.passes.moe_s(self.budget)
+        elif self.moe.prefill_ratio != 1.0:
+            moe_s = self.moe.prefill_ratio * self.passes.moe_s(tokens)
+        return self.passes.prompt(tokens, workload.isl, tokens / workload.isl, moe_s)
+
+
+def breakdown_of(times: LayerTimes, passes: PassModel, repeats: float) -> tuple[StepPart, ...]:
+    """Parts of `repeats` passes over all stages, largest uses apart; they sum to repeats x the sum over stages."""
+    model = passes.scenario.model
+    count = {
+        name: sum(number * getattr(shape, name) for shape, number in passes.stages)
+        for name in ("full", "sliding", "dense", "moe")
+    }
+    layers = model.layers
+    parts = (
+        ("attention projections", layers * times.projections),
+        ("attention core", count["full"] * times.core_full + count["sliding"] * times.core_sliding),
+        ("router", count["moe"] * times.router),
+        ("shared experts", count["moe"] * times.shared),
+        ("dense FFN", count["dense"] * times.dense_ffn),
+        ("MoE layers", count["moe"] * times.moe),
+        (
+            "tensor-parallel collectives",
+            count["moe"] * times.moe_collectives + count["dense"] * times.dense_collectives,
+        ),
+        ("stage transfers", (passes.split.pp - 1) * times.transfer),
+        ("output head", times.head),
+        ("launches and element-wise", layers * times.overhead),
+    )
+    return tuple(StepPart(name, repeats * seconds) for name, seconds in parts)
+
+
+def predict(
+    scenario: Scenario, split: Split, moe: MoeTimes | None = None, efficiency: Efficiency | None = None
+) -> Prediction:
+    """Predicted figures of a split.
+
+    Args:
+        moe: MoE-layer times of a placement; what is None is estimated with balanced routing.
+
+    Raises:
+        InputError: the split's training batch does not make up the workload's global batch, or the GPU states no rate
+            for a data type.
+    """
+    constants = efficiency or efficiency_of(scenario)
+    workload, times = scenario.workload, moe or MoeTimes()
+    if workload.kind == "training":
+        if split.batch * split.dp * split.instances != workload.global_batch:
+            raise InputError(
+                scenario.name, "batch",
+                f"batch x dp x instances = {split.batch * split.dp * split.instances} is not global_batch "
+                f"{workload.global_batch}", "choose degrees that divide it",
+            )  # fmt: skip
+        step, passes, parts = training_step(scenario, workload, split, times.train_s, constants)
+        rate = workload.global_batch * workload.sequence / step.step_s
+        return Prediction(
+            rate, rate / scenario.cluster.gpus, None, None, None, None, step, breakdown_of(parts, passes, 1.0), (),
+            tuple(
+                # Training has constants of its own.
+                replace(_provenance(figure, constants, times.train_s), provenance=load_training().provenance)
+                for figure in ("step_s", "tokens_per_s")
+            ),
+        )  # fmt: skip
+    model = ServingModel(scenario, workload, split, times, constants)
+    point = model.at(split.batch)
+    rate = point.tokens_per_s * split.dp * split.instances
+    return Prediction(
+        tokens_per_s=rate,
+        tokens_per_s_per_gpu=rate / scenario.cluster.gpus,
+        ttft_s=point.ttft_s,
+        tpot_s=point.tpot_s,
+        decode_step_s=point.decode_step_s,
+        prefill_s=point.prefill_s,
+        step=None,
+        breakdown=breakdown_of(model.decode_times(split.batch), model.passes, 1.0 / constants.decode_speed.value),
+        prefill_breakdown=breakdown_of(
+            model.prefill_times(min(workload.isl, model.budget)),
+            model.passes,
+            model.prompt_passes * constants.prefill_time.value,
+        ),
+        provenance=(
+            _provenance("ttft_s", constants, times.prefill_s),
+            _provenance("tpot_s", constants, times.prefill_s, times.decode_s),
+            _provenance("tokens_per_s", constants, times.prefill_s, times.decode_s),
+        ),
+    )
+
+
+def _provenance(figure: str, constants: Efficiency, *moe: float | None) -> FigureProvenance:
+    scored = sum(time is not None for time in moe)
+    kind = "scored placement" if scored == len(moe) else "balanced estimate" if scored == 0 else "partly scored"
+    return FigureProvenance(figure, constants.provenance, kind)

@@ -1,0 +1,64 @@
+"""Arrays of a problem: their types, and records whose arrays can't be written to."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement.errors import InputError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+#: A slot that holds no expert: one beyond its GPU's capacity.
+EMPTY = -1
+
+
+def frozen(array: Any, dtype: Any) -> NDArray[Any]:
+    """A contiguous copy of `array` that can't be written to."""
+    copy = np.array(array, dtype=dtype, order="C")
+    copy.setflags(write=False)
+    return copy
+
+
+def weighted_sum(weight: FloatArray, rows: FloatArray) -> FloatArray:
+    """[...] sum of weight[i] * rows[i], always in the order of i: a product by BLAS depends on the processor."""
+    total = np.zeros(rows.shape[1:])
+    for share, row in zip(weight, rows, strict=True):
+        total += share * row
+    return total
+
+
+class FrozenArrays:
+    """Base of frozen records of arrays: their arrays, cached ones too, can't be written to.
+
+    Compiled kernels are made for read-only arrays or for writable ones; an unpickled record must not ask for new ones.
+    """
+
+    def _freeze(self, name: str, dtype: Any, kinds: str = "iuf") -> None:
+        """Replaces field `name` by a frozen array, unless it is None.
+
+        Raises:
+            InputError: the field holds another kind of values.
+        """
+        value = getattr(self, name)
+        if value is None:
+            return
+        if np.asarray(value).dtype.kind not in kinds:
+            words = {"iu": "whole numbers", "b": "True and False"}.get(kinds, "numbers")
+            raise InputError("layer", name, f"must be {words}", "mend the list")
+        object.__setattr__(self, name, frozen(value, dtype))
+
+    def __getstate__(self) -> dict[str, Any]:
+        cached = {name for kind in type(self).__mro__ for name, of in vars(kind).items() if type(of) is cached_property}
+        return {name: value for name, value in self.__dict__.items() if name not in cached}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for value in state.values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+        self.__dict__.update(state)

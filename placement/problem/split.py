@@ -1,0 +1,214 @@
+"""The split: how a model's instances are laid out over the GPUs of a cluster.
+
+An instance has `pp` stages; a stage has `dp` attention data-parallel ranks of `tp` GPUs each. The experts of a stage's
+MoE layers are spread over `ep` expert-parallel ranks of `etp = tp * dp / ep` GPUs each. Stages are packed one after the
+other, and a stage either divides a node or fills whole nodes, so none straddles a node's edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from placement.errors import InputError
+from placement.problem.schedule import piece_count, schedule_problem
+from specs.cluster import Cluster
+from specs.model import GqaAttention, Model
+from specs.scenario import Scenario
+from specs.workload import Recompute
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split.
+
+    Attributes:
+        tp, ep, pp, dp: degrees within one instance; etp: GPUs that share one expert-parallel rank's experts.
+        batch: sequences of one attention rank: concurrent ones in serving, those of one step in training.
+        instances: copies of the instance that run side by side.
+        redundant: physical experts of a layer beyond one copy each.
+        slots_per_gpu: physical experts of a layer per expert-parallel rank.
+        microbatches: of an attention rank, in flight in decode (min(pp, batch)) or in a training step.
+        cut: layers of each contiguous piece of the model (placement.problem.schedule); None cuts evenly.
+        recompute: what each layer computes again in training; None takes the workload's for all ("auto": full).
+    """
+
+    tp: int
+    ep: int
+    pp: int
+    dp: int
+    batch: int
+    instances: int
+    redundant: int
+    slots_per_gpu: int
+    etp: int = 1
+    microbatches: int = 1
+    cut: tuple[int, ...] | None = None
+    recompute: tuple[Recompute, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tp", "ep", "pp", "dp", "batch", "instances", "slots_per_gpu", "etp", "microbatches"):
+            if getattr(self, name) < 1:
+                raise InputError("split", name, f"{getattr(self, name)} is not positive", "give at least 1")
+        if self.redundant < 0:
+            raise InputError("split", "redundant", f"{self.redundant} is negative", "give 0 or more")
+        if self.ep * self.etp != self.tp * self.dp:
+            raise InputError(
+                "split", "ep", f"ep x etp = {self.ep} x {self.etp} is not tp x dp = {self.tp} x {self.dp}",
+                "make both products alike",
+            )  # fmt: skip
+        if self.cut is not None and min(self.cut, default=0) < 1:
+            raise InputError("split", "cut", "a piece has no layer", "give every piece at least 1")
+
+    @property
+    def gpus_per_stage(self) -> int:
+        return self.tp * self.dp
+
+    @property
+    def gpus_per_instance(self) -> int:
+        return self.tp * self.dp * self.pp
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that work; the rest of the cluster is left over."""
+        return self.gpus_per_instance * self.instances
+
+    @property
+    def slots(self) -> int:
+        """Physical experts of one MoE layer."""
+        return self.ep * self.slots_per_gpu
+
+
+def tp_problem(model: Model, tp: int) -> str:
+    """Why attention or feed-forward blocks can't be split over `tp` GPUs; "" where they can."""
+    attention = model.attention
+    if isinstance(attention, GqaAttention):
+        if attention.query_heads % tp:
+            return f"tp {tp} does not divide the {attention.query_heads} query heads"
+        if attention.kv_heads % tp and tp % attention.kv_heads:
+            return f"tp {tp} neither divides nor is a multiple of the {attention.kv_heads} KV heads"
+    elif attention.heads % tp:
+        return f"tp {tp} does not divide the {attention.heads} heads"
+    if model.dense_layers and model.dense_width is not None and model.dense_width % tp:
+        return f"tp {tp} does not divide dense_width {model.dense_width}"
+    shared = model.moe.shared_experts * (model.moe.shared_width or model.moe.expert_width)
+    return f"tp {tp} does not divide the shared experts' width {shared}" if shared % tp else ""
+
+
+def tp_layout_problem(cluster: Cluster, tp: int) -> str:
+    """Why a TP group can't lie on the nodes; "" where it can."""
+    m = cluster.gpus_per_node
+    return "" if m % tp == 0 or tp % m == 0 else f"tp {tp} neither divides a node of {m} GPUs nor fills whole nodes"
+
+
+def stage_problem(cluster: Cluster, gpus_per_stage: int) -> str:
+    """Why a stage of that many GPUs can't lie on the nodes; "" where it can."""
+    m = cluster.gpus_per_node
+    if m % gpus_per_stage and gpus_per_stage % m:
+        return f"tp x dp = {gpus_per_stage} neither divides a node of {m} GPUs nor fills whole nodes"
+    return ""
+
+
+def ep_problem(model: Model, cluster: Cluster, gpus_per_stage: int, ep: int) -> str:
+    """Why the experts of a stage can't be spread over `ep` ranks; "" where they can."""
+    if gpus_per_stage % ep:
+        return f"ep {ep} does not divide tp x dp = {gpus_per_stage}"
+    etp = gpus_per_stage // ep
+    if model.moe.expert_width % etp:
+        return f"etp = tp x dp / ep = {etp} does not divide expert_width {model.moe.expert_width}"
+    if gpus_per_stage > cluster.gpus_per_node:
+        m, tray = cluster.gpus_per_node, cluster.gpus_per_tray
+        if m % etp:
+            return f"etp = tp x dp / ep = {etp} does not divide a node of {m} GPUs"
+        if tray % etp and etp % tray:
+            return f"etp = tp x dp / ep = {etp} does not fit trays of {tray} GPUs"
+    return ""
+
+
+def least_redundant(experts: int, ep: int) -> int:
+    """The smallest number of redundant experts that spreads evenly over `ep` ranks."""
+    return -experts % ep
+
+
+def redundant_problem(model: Model, ep: int, redundant: int) -> str:
+    """Why that many redundant experts can't be placed on `ep` ranks; "" where they can."""
+    experts = model.moe.experts
+    if (experts + redundant) % ep:
+        return f"{experts} experts + {redundant} redundant do not divide over ep {ep}"
+    if (experts + redundant) // ep > experts:
+        return f"{redundant} redundant experts over ep {ep} put two copies of an expert on one GPU"
+    return ""
+
+
+def nearest_redundant(experts: int, ep: int, redundant: int) -> tuple[int, ...]:
+    """The valid counts of redundant experts next to `redundant` on `ep` ranks, below and above, ascending."""
+    least, most = least_redundant(experts, ep), experts * (ep - 1)
+    below = min(redundant - (experts + redundant) % ep, most)
+    return tuple(sorted({min(max(value, least), most) for value in (below, below + ep)}))
+
+
+def instances_that_fit(cluster: Cluster, gpus_per_stage: int, pp: int) -> int:
+    """How many instances fill the cluster; stages never straddle a node, so it is plain division."""
+    return cluster.gpus // (gpus_per_stage * pp)
+
+
+def cut_problem(scenario: Scenario, split: Split) -> str:
+    """Why the split's cut or recompute choice does not fit the model and the schedule; "" where it does."""
+    layers, pieces = scenario.model.layers, piece_count(scenario.workload, split.pp)
+    if split.cut is not None and len(split.cut) != pieces:
+        return f"cut has {len(split.cut)} pieces, the schedule {pieces}"
+    if split.cut is not None and sum(split.cut) != layers:
+        return f"cut holds {sum(split.cut)} layers, the model has {layers}"
+    if split.recompute is not None and (scenario.workload.kind == "serving" or len(split.recompute) != layers):
+        return f"recompute is given for {len(split.recompute)} layers; training has it for all {layers} or none"
+    return ""
+
+
+def make_split(
+    scenario: Scenario,
+    tp: int,
+    ep: int,
+    pp: int,
+    dp: int,
+    batch: int,
+    redundant: int | None = None,
+    instances: int | None = None,
+) -> Split:
+    """A split of checked degrees.
+
+    Args:
+        redundant: redundant experts; None takes the scenario's, and "auto" there the smallest count that divides.
+        instances: copies of the instance; None fills the cluster.
+
+    Raises:
+        InputError: a degree that does not divide what it splits, or that the cluster has no room for.
+    """
+    model, cluster, workload = scenario.model, scenario.cluster, scenario.workload
+    for field, problem in (
+        ("tp", tp_problem(model, tp) or tp_layout_problem(cluster, tp)),
+        ("dp", stage_problem(cluster, tp * dp)),
+        ("ep", ep_problem(model, cluster, tp * dp, ep)),
+        ("pp", f"pp {pp} is more than the model's {model.layers} layers" if pp > model.layers else ""),
+    ):
+        if problem:
+            raise InputError(scenario.name, field, problem, f"choose another {field}")
+    if redundant is None:
+        redundant = least_redundant(model.moe.experts, ep) if scenario.redundant == "auto" else scenario.redundant
+    problem = redundant_problem(model, ep, redundant)
+    if problem:
+        near = " or ".join(map(str, nearest_redundant(model.moe.experts, ep, redundant)))
+        raise InputError(scenario.name, "redundant", problem, f"use {near} redundant experts")
+    room = instances_that_fit(cluster, tp * dp, pp)
+    if instances is None:
+        instances = room
+    if instances > room or room < 1:
+        need = tp * dp * pp * max(instances, 1)
+        raise InputError(
+            scenario.name, "pp", f"tp x dp x pp x instances needs {need} of {cluster.gpus} GPUs", "lower a degree"
+        )
+    microbatches = min(pp, batch) if workload.kind == "serving" else max(1, batch // workload.microbatch)
+    problem = schedule_problem(model, workload, pp, microbatches)
+    if problem:
+        raise InputError(scenario.name, "schedule", problem, "choose another pp, batch or schedule")
+    return Split(
+        tp, ep, pp, dp, batch, instances, redundant, (model.moe.experts + redundant) // ep, tp * dp // ep, microbatches
+    )

@@ -1,0 +1,396 @@
+"""The plan file, `placement.plan/1`: its records, read and written whole or not at all (docs/formats.md).
+
+Times carry their unit in the name; floats are written so that reading gives the same number back. A plan holds no
+wall-clock times unless they are asked for, so that the same inputs and seed give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from placement.errors import InputError
+from placement.problem.arrays import EMPTY
+from placement.problem.layer import Objective
+from placement.problem.schedule import piece_count
+from placement.problem.split import Split
+from placement.records.files import json_text, write_text
+from specs.documents import parse_json, shown
+from specs.engine import Dispatch, MessageRule
+from specs.fields import MAX_EXPERTS, MAX_GPUS, MAX_LAYERS, Count, Degree
+from specs.scenario import Scenario
+from specs.validation import validate
+from specs.workload import PlannedPhase, Recompute
+
+SCHEMA: Literal["placement.plan/1"] = "placement.plan/1"
+#: Larger files are no plan of a cluster that can be planned.
+MAX_BYTES = 512 * 2**20
+MAX_SLOTS = 2**26
+
+Whole = Annotated[int, Field(ge=0, le=2**53, strict=True)]
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+#: The logical expert of a slot; EMPTY (-1) on a GPU that has failed.
+Held = Annotated[int, Field(ge=EMPTY, lt=MAX_EXPERTS, strict=True)]
+Slots = Annotated[tuple[Held, ...], Field(min_length=1, max_length=MAX_SLOTS)]
+Rank = Annotated[int, Field(ge=0, lt=MAX_GPUS, strict=True)]
+Text = Annotated[str, Field(max_length=4_000, strict=True)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", strict=True)]
+#: [nodes][slots of experts with several copies, ascending] share of that copy, by home node; other slots take all.
+Fractions = tuple[tuple[Amount, ...], ...]
+LayerStatus = Literal["optimal", "feasible"]
+CertificateUnit = Literal["us", "max_over_mean", "bytes_per_token"]
+#: The unit of a certificate by objective, and how many of it are one of the scorer's.
+CERTIFICATE_UNITS: Mapping[Objective, tuple[CertificateUnit, float]] = {
+    "time": ("us", 1e6), "load": ("max_over_mean", 1.0), "traffic": ("bytes_per_token", 1.0),
+}  # fmt: skip
+
+
+class Record(BaseModel):
+    """Base of the plan's records: immutable, and a field that is not known is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScenarioRecord(Record):
+    """The scenario, resolved: every default and every option of the command line filled in."""
+
+    name: Text
+    spec: Scenario
+
+
+class SplitRecord(Record):
+    """The split; see placement.problem.split.Split."""
+
+    tp: Degree
+    ep: Degree
+    pp: Degree
+    dp: Degree
+    etp: Degree
+    batch: Count
+    instances: Degree
+    redundant: Annotated[int, Field(ge=0, le=MAX_SLOTS, strict=True)]
+    slots_per_gpu: Annotated[int, Field(ge=1, le=MAX_EXPERTS, strict=True)]
+    microbatches: Count
+    #: Layers of each contiguous piece of the model; null: cut evenly.
+    cut: Annotated[tuple[Count, ...], Field(max_length=MAX_LAYERS)] | None = None
+    #: What each layer computes again in training; null: the workload's choice for all.
+    recompute: Annotated[tuple[Recompute, ...], Field(max_length=MAX_LAYERS)] | None = None
+
+    @classmethod
+    def of(cls, split: Split) -> SplitRecord:
+        """The record of a split."""
+        return cls(**{name: getattr(split, name) for name in cls.model_fields})
+
+    def split(self) -> Split:
+        """The split of the record.
+
+        Raises:
+            InputError: degrees that do not multiply up.
+        """
+        return Split(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class StageRecord(Record):
+    """One piece of the model: `layers` layers from `first_layer` on, on the `gpus` GPUs of rank `stage` of an instance.
+
+    Pieces are in the order of layers. Schedules that give a rank several pieces name it several times.
+    """
+
+    stage: Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
+    first_layer: Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
+    layers: Annotated[int, Field(ge=1, le=MAX_LAYERS, strict=True)]
+    gpus: Degree
+
+
+class TopologyRecord(Record):
+    """The expert-parallel ranks ("GPUs" of a layer) of one stage. A rank is `etp` GPUs that share its experts."""
+
+    gpus: Degree
+    gpus_per_node: Degree
+    gpus_per_tray: Degree
+
+
+class LayerRecord(Record):
+    """One MoE layer. `layer` is the model's own index, dense layers counted; GPU = slot // slots_per_gpu."""
+
+    layer: Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
+    physical_to_logical: Slots
+    dispatch_fractions: Fractions | None = None
+    objective: Amount
+    bound: Amount
+    bound_source: Text
+    gap: Amount | None
+    status: LayerStatus
+    termination: Literal["finished", "work", "time", "interrupted"]
+
+
+class MemoryLineRecord(Record):
+    """One use of HBM."""
+
+    name: Text
+    bytes: Amount
+
+
+class MemoryRecord(Record):
+    """HBM of one GPU of the fullest stage, by line."""
+
+    stage: Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
+    lines: tuple[MemoryLineRecord, ...]
+    total_bytes: Amount
+    capacity_bytes: Amount
+    headroom_bytes: Number
+
+
+class Figure(Record):
+    """A predicted figure in the unit that its field names."""
+
+    value: Amount
+    provenance: Literal["roofline", "calibrated", "measured"]
+    #: How the MoE layers in it were timed, such as "scored placement".
+    moe_layer: Text
+
+
+class PartRecord(Record):
+    """One part of a step, over all layers."""
+
+    name: Text
+    ms: Amount
+
+
+class PredictedRecord(Record):
+    """Predicted figures of the plan. Serving has TTFT and TPOT, training a step time."""
+
+    tokens_per_s: Figure
+    tokens_per_s_per_gpu: Figure
+    ttft_ms: Figure | None = None
+    tpot_ms: Figure | None = None
+    step_ms: Figure | None = None
+    breakdown: tuple[PartRecord, ...] = ()
+
+
+class StrategyRecord(Record):
+    """One strategy's figures: means over the MoE layers, on the routing that `routing.judged_on` names.
+
+    `nodes_per_token` and `remote_nodes_per_token` are null where only load counts are known. `moe_layer_us` is of the
+    plan's phase; `decode_us` and `prefill_us` of these phases, null in training. `placements` holds one
+    placement per MoE layer, in the order of `layers`; null for the plan's own, which stand in `layers`.
+    """
+
+    name: Text
+    balancedness: Annotated[float, Field(ge=0, le=1 + 1e-9, allow_inf_nan=False, strict=True)]
+    nodes_per_token: Amount | None
+    remote_nodes_per_token: Amount | None
+    cross_node_bytes_per_token: Amount
+    moe_layer_us: Amount
+    decode_us: Amount | None = None
+    prefill_us: Amount | None = None
+    tokens_per_s: Amount
+    placements: Annotated[tuple[Slots, ...], Field(max_length=MAX_LAYERS)] | None = None
+    dispatch_fractions: tuple[Fractions | None, ...] | None = None
+
+
+class CertificateRecord(Record):
+    """How good the plan is: mean objective over the MoE layers, on the routing it was solved on, and a proven bound."""
+
+    objective: Amount
+    bound: Amount
+    gap: Amount | None
+    status: LayerStatus
+    unit: CertificateUnit
+
+
+class InputRecord(Record):
+    """A file that the plan was made from."""
+
+    kind: Literal["trace", "counts"]
+    name: Text
+    sha256: Digest
+
+
+class RoutingRecord(Record):
+    """Where the routing comes from, which part was solved on and which part judges."""
+
+    source: Text
+    synthetic: bool
+    solved_on: Literal["all", "first-half"]
+    judged_on: Literal["all", "second-half"]
+    windows_per_trace: Count
+    judged_windows_per_trace: Count
+    mixture: bool
+    tokens_solved: Whole
+    tokens_judged: Whole
+
+
+class ProvenanceRecord(Record):
+    """What the plan depends on."""
+
+    strategy: Text
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+    work: Amount
+    balance_floor: bool
+    routing: RoutingRecord
+    inputs: tuple[InputRecord, ...]
+    versions: dict[str, str]
+
+
+class TimingsRecord(Record):
+    """Wall-clock seconds of making the plan; only there on request."""
+
+    total_s: Amount
+    split_s: Amount
+    routing_s: Amount
+    solve_s: Amount
+
+
+class Plan(Record):
+    """A plan. The invariants checked on reading are those of its shape; placement.cli.verify re-derives the rest."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    schema_: Annotated[Literal["placement.plan/1"], Field(alias="schema")]
+    scenario: ScenarioRecord
+    phase: PlannedPhase
+    objective: Objective
+    tail: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+    dispatch: Dispatch
+    message_rule: MessageRule
+    split: SplitRecord
+    stages: Annotated[tuple[StageRecord, ...], Field(min_length=1, max_length=MAX_LAYERS)]
+    topology: TopologyRecord
+    #: GPUs of `topology` that are lost, ascending: they hold no experts and are no token's home.
+    failed_gpus: Annotated[tuple[Rank, ...], Field(max_length=MAX_GPUS)] = ()
+    slots_per_gpu: Annotated[int, Field(ge=1, le=MAX_EXPERTS, strict=True)]
+    tokens_per_gpu: Amount
+    layers: Annotated[tuple[LayerRecord, ...], Field(min_length=1, max_length=MAX_LAYERS)]
+    memory: MemoryRecord
+    predicted: PredictedRecord
+    strategies: Annotated[tuple[StrategyRecord, ...], Field(max_length=64)]
+    certificate: CertificateRecord
+    provenance: ProvenanceRecord
+    timings: TimingsRecord | None = None
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Plan:
+        model = self.scenario.spec.model
+        if tuple(layer.layer for layer in self.layers) != model.moe_layers:
+            raise ValueError(f"layers are not the model's {len(model.moe_layers)} MoE layers in order; plan it anew")
+        if self.topology.gpus > MAX_GPUS or self.topology.gpus != self.split.ep:
+            raise ValueError(f"topology.gpus {self.topology.gpus} is not split.ep {self.split.ep}; plan it anew")
+        if self.slots_per_gpu != self.split.slots_per_gpu:
+            raise ValueError(f"slots_per_gpu {self.slots_per_gpu} is not split.slots_per_gpu; plan it anew")
+        split, workload = self.split, self.scenario.spec.workload
+        if split.cut is not None and (
+            sum(split.cut) != model.layers or len(split.cut) != piece_count(workload, split.pp)
+        ):
+            raise ValueError(f"split.cut is no cut of {model.layers} layers for its schedule; plan it anew")
+        if split.recompute is not None and (workload.kind == "serving" or len(split.recompute) != model.layers):
+            raise ValueError(f"split.recompute is not for {model.layers} layers in training; plan it anew")
+        if list(self.failed_gpus) != sorted({gpu for gpu in self.failed_gpus if gpu < self.topology.gpus}):
+            raise ValueError(f"failed_gpus are not GPUs below {self.topology.gpus} in order; plan it anew")
+        width = self.slots_per_gpu
+        slots = self.topology.gpus * width
+        for where, rows in self._placements():
+            if rows is not None and len(rows) != len(self.layers):
+                raise ValueError(f"{where} has {len(rows)} placements for {len(self.layers)} layers; plan it anew")
+            for row in rows or ():
+                if len(row) != slots:
+                    raise ValueError(f"{where} has a placement of {len(row)} slots, not {slots}; plan it anew")
+                if max(row) >= model.moe.experts:
+                    raise ValueError(
+                        f"{where} names expert {max(row)}, but there are {model.moe.experts} experts; plan it anew"
+                    )
+                empty = sum(row[g * width : (g + 1) * width].count(EMPTY) for g in self.failed_gpus)
+                if not len(self.failed_gpus) * width == empty == row.count(EMPTY):
+                    raise ValueError(f"{where}: the slots of failed_gpus, and no others, are {EMPTY}; plan it anew")
+        for strategy in self.strategies:
+            if strategy.dispatch_fractions is not None and len(strategy.dispatch_fractions) != len(self.layers):
+                raise ValueError(f"strategies ({shown(strategy.name)}) lacks dispatch_fractions; plan it anew")
+        names = [strategy.name for strategy in self.strategies]
+        if len(set(names)) != len(names):
+            raise ValueError("strategies names a strategy twice; plan it anew")
+        return self
+
+    def _placements(self) -> Iterator[tuple[str, tuple[Slots, ...] | None]]:
+        yield "layers", tuple(layer.physical_to_logical for layer in self.layers)
+        for strategy in self.strategies:
+            yield f"strategies ({shown(strategy.name)})", strategy.placements
+
+    def strategy(self, name: str) -> StrategyRecord | None:
+        """The strategy of that name, or None."""
+        return next((strategy for strategy in self.strategies if strategy.name == name), None)
+
+
+def plan_from_json(text: str, source: str) -> Plan:
+    """The plan that a JSON text holds; `source` names it in messages.
+
+    Raises:
+        InputError: the text is no valid plan.
+    """
+    data = parse_json(text, source)
+    found = data.get("schema")
+    if found != SCHEMA:
+        told = "is missing" if found is None else f"is {shown(found)}"
+        raise InputError(source, "schema", told, f"give a plan file of schema {SCHEMA}, as 'placement solve' writes it")
+    plan: Plan = validate(Plan, data, source)
+    return plan
+
+
+def read_plan(path: str | Path) -> Plan:
+    """The plan in a file.
+
+    Raises:
+        InputError: it can't be read, or is no valid plan.
+    """
+    source = shown(str(path), 200)
+    mend = "give a plan file, as 'placement solve --out' writes it"
+    try:
+        info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):
+            raise InputError(source, "", "is not a file", mend)
+        if info.st_size > MAX_BYTES:
+            raise InputError(source, "", f"is over {MAX_BYTES // 2**20} MiB", mend)
+        text = Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(source, "", f"is not UTF-8 text (byte {error.start})", mend) from None
+    except OSError as error:
+        raise InputError(source, "", f"can't be read: {shown(error.strerror or 'failed')}", mend) from None
+    except ValueError:  # a path with a null byte
+        raise InputError(source, "", "is not a valid path", mend) from None
+    return plan_from_json(text, source)
+
+
+def plan_json(plan: Plan) -> str:
+    """The plan as JSON text: fields in their fixed order, lists of numbers on one line each."""
+    data = plan.model_dump(mode="json", by_alias=True)
+    if plan.timings is None:
+        del data["timings"]
+    if not plan.failed_gpus:
+        del data["failed_gpus"]
+    return json_text(data)
+
+
+def write_plan(plan: Plan, path: str | Path) -> None:
+    """Writes a plan file, whole or not at all.
+
+    Raises:
+        InputError: the file can't be written.
+    """
+    write_text(path, plan_json(plan), "--out")
+
+
+def plan_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a plan file."""
+    schema = Plan.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
+
+
+def schema_text() -> str:
+    """The JSON Schema as the text of placement/records/schemas/plan.schema.json."""
+    return json.dumps(plan_schema(), indent=2) + "\n"

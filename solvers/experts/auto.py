@@ -1,0 +1,116 @@
+"""`auto`: heuristics, then the compiled search, then CP-SAT where a layer is small enough to prove."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from placement.problem.arrays import IntArray
+from placement.problem.layer import LayerProblem
+from solvers.base import Features, UnsupportedError
+from solvers.dispatch import fractions_for, needs_fractions
+from solvers.experts.baselines import baseline_candidates
+from solvers.experts.candidates import (
+    DISPATCH_GAIN,
+    Candidate,
+    candidate,
+    choose,
+    steadiest,
+)
+from solvers.experts.merit import merit
+from solvers.experts.search.solver import SearchSolver
+from solvers.result import Result, Status, Termination
+from solvers.stop import Stop
+
+#: CP-SAT joins below this many placement binaries (experts x GPUs) and distinct token sets x bins.
+EXACT_BINARIES, EXACT_CELLS = 96, 400
+#: Share of CP-SAT's own default work that `auto` gives it.
+EXACT_SHARE = 0.25
+#: A smaller gain over the best heuristic is within the noise of a few thousand sampled tokens: on held-out routing a
+#: gain of 1.6% turned into a loss of 1.1%, one of 4% into a gain of 0.5% (docs/performance.md).
+LEAST_GAIN = 0.03
+#: The search's own dispatch stays unless solving it anew gains more: on three recorded domains LPs took 0.5% off the
+#: layer time on the routing solved on, sent 1% more bytes, and held out lost 0.3%.
+LEAST_DISPATCH_GAIN = 0.01
+
+
+class AutoSolver:
+    """Never worse than the best heuristic, by the same scorer (layer times within NEAR_TIME of one another count as
+    alike, and the most balanced one is taken); keeps the balance cap where a heuristic does."""
+
+    name = "auto"
+    features = Features(
+        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True, proves=True,
+        note="heuristics, then search, then CP-SAT on small layers",
+    )  # fmt: skip
+
+    def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
+        """See LayerSolver.solve."""
+        return self.solve_against(problem, baseline_candidates(problem), stop, seed)
+
+    def solve_against(self, problem: LayerProblem, rivals: Sequence[Candidate], stop: Stop, seed: int) -> Result:
+        """See RivalSolver.solve_against."""
+        started = time.perf_counter()
+        found = list(rivals)
+        termination, iterations, unsupported = Termination.FINISHED, 0, ""
+        try:
+            answer = SearchSolver().improve(problem, rivals, stop, seed)
+            termination, iterations = answer.termination, answer.iterations
+            if answer.slots is not None:
+                found.append(candidate(problem, answer.slots, answer.fractions))
+        except UnsupportedError as error:
+            unsupported = str(error)
+        proof = self._exact(problem, stop, seed, choose(problem, found).slots if found else None)
+        bound, source = 0.0, ""
+        if proof is not None:
+            bound, source = proof.bound, proof.bound_source
+            if proof.status is Status.INFEASIBLE and not found:
+                return proof
+            if proof.slots is not None:
+                found.append(candidate(problem, proof.slots))
+        if not found:
+            raise UnsupportedError(f"{unsupported}, and the layer is too large for CP-SAT")
+        best = choose(problem, found)
+        if needs_fractions(problem):
+            near = best.score.objective * (1 + DISPATCH_GAIN)
+            solved = [candidate(problem, r.slots, r.fractions, True) for r in rivals if r.score.objective < near]
+            if problem.rules.max_load is not None:
+                # Under a cap the dispatch LPs may end elsewhere; a plan that keeps it by itself counts, too.
+                free = problem.with_rules(max_load=None)
+                solved += [candidate(problem, r.slots, fractions_for(free, r.slots)) for r in solved]
+            rivals = [*solved, *(r for r in rivals if r.score.objective >= near)]
+            best = choose(problem, [_dispatched(problem, best), *rivals])
+        if proof is None and rivals and problem.data.sets is not None and problem.objective.kind != "load":
+            rival = steadiest(problem, rivals)
+            kept = merit(problem, rival.score)[0] <= merit(problem, best.score)[0]
+            if kept and best.score.objective > rival.score.objective * (1 - LEAST_GAIN):
+                best = rival
+        return Result(
+            best.slots, Status.FEASIBLE, termination, bound=bound, bound_source=source,
+            seconds=time.perf_counter() - started, iterations=iterations, fractions=best.fractions,
+        )  # fmt: skip
+
+    def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray | None) -> Result | None:
+        cells = 0 if problem.data.sets is None else len(problem.data.sets.ids) * problem.topology.gpus
+        if problem.experts * problem.topology.gpus > EXACT_BINARIES or cells > EXACT_CELLS or stop.expired:
+            return None
+        if problem.rules.dispatch != "even":
+            if problem.hardware.usable_slots != problem.experts:
+                return None
+            problem = problem.with_rules(dispatch="even")
+        from solvers.experts.cpsat.solver import CpSatSolver
+
+        try:
+            return CpSatSolver().solve_from(problem, start, stop.scaled(EXACT_SHARE), seed)
+        except UnsupportedError:
+            return None
+
+
+def _dispatched(problem: LayerProblem, best: Candidate) -> Candidate:
+    """The placement with its dispatch solved anew, or as it is where that gains next to nothing."""
+    solved = candidate(problem, best.slots, best.fractions, True)
+    (over, value), (was_over, was) = merit(problem, solved.score), merit(problem, best.score)
+    timed = problem.objective.kind == "time" and problem.data.sets is not None
+    if timed and over >= was_over and value > was * (1 - LEAST_DISPATCH_GAIN):
+        return best
+    return solved

@@ -1,0 +1,218 @@
+"""The whole placement of a layer from its loads, globally or with expert groups kept on nodes.
+
+DeepSeek's balancer (github.com/deepseek-ai/EPLB) gives the start: greedy replication, longest processing time. What
+follows only lowers the busiest GPU, so the answer is never worse than that start with its copies held apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from solvers.experts.heuristics.packing import longest_first, pack, physical_experts, separate
+from solvers.experts.loads.local import improve
+from solvers.experts.loads.pairs import best_copies, paired, trials_of_kick
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: With two slots per GPU, local search gets one kick in so many beside the search over copies.
+PAIR_SHARE = 4
+
+
+@njit(cache=True, nogil=True)
+def cost_table(load: Floats, most: int) -> Floats:
+    """[most + 1, experts] load of one copy by the number of copies (row 0 as row 1)."""
+    table = np.empty((most + 1, len(load)))
+    for r in range(most + 1):
+        for e in range(len(load)):
+            table[r, e] = load[e] / max(r, 1)
+    return table
+
+
+@njit(cache=True, nogil=True)
+def busiest(slots: Ints, width: int, load: Floats) -> float:
+    """The largest GPU load of a placement whose copies share alike."""
+    count = np.zeros(len(load), np.int64)
+    for e in slots:
+        count[e] += 1
+    largest = 0.0
+    for g in range(len(slots) // width):
+        total = 0.0
+        for e in slots[g * width : (g + 1) * width]:
+            total += load[e] / count[e]
+        largest = max(largest, total)
+    return largest
+
+
+@njit(cache=True, nogil=True)
+def _packed(load: Floats, slots: int, gpus: int, most: int) -> Ints:
+    """[slots] the balancer's replication, at most `most` copies of an expert, and its packing."""
+    made = physical_experts(load, slots, most)
+    count = np.zeros(len(load), np.int64)
+    for e in made:
+        count[e] += 1
+    gpu, place = pack((load / count)[made], gpus)
+    out = np.empty(slots, np.int64)
+    for i in range(slots):
+        out[gpu[i] * (slots // gpus) + place[i]] = made[i]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _start(load: Floats, slots: int, gpus: int) -> tuple[Ints, float, float]:
+    """([slots] the balancer's packing with copies of an expert on distinct GPUs, its largest copy, its own
+    busiest GPU before copies were set apart).
+
+    Copies share a GPU only where a GPU has more slots than there are experts.
+    """
+    experts, width = len(load), slots // gpus
+    out = _packed(load, slots, gpus, slots)
+    own = busiest(out, width, load)
+    count = np.zeros(experts, np.int64)
+    for e in out:
+        count[e] += 1
+    if width > experts:
+        return out, (load / count).max(), own
+    if count.max() > gpus:
+        out = _packed(load, slots, gpus, gpus)
+        count[:] = 0
+        for e in out:
+            count[e] += 1
+    share = load / count
+    if separate(out, width, share, slots):
+        return out, share.max(), own
+    out = longest_first(load, count, np.full(gpus, width, np.int64), np.ones(gpus), width)
+    if not separate(out, width, share, slots):
+        # Experts in turn are always apart.
+        order = np.argsort(-load, kind="mergesort")
+        for i in range(slots):
+            out[i] = order[i % experts]
+    return out, share.max(), own
+
+
+def _search(load: Floats, start: Ints, gpus: int, target: float, kicks: int, seed: int) -> Ints:
+    """[slots] the start, improved; done when the busiest GPU is at most `target`."""
+    experts, slots = len(load), len(start)
+    width = slots // gpus
+    if width == 1 or width > experts or gpus == 1:
+        return start
+    value = busiest(start, width, load)
+    if value <= target:
+        return start
+    cost = cost_table(load, max(1, min(gpus, slots - experts + 1)))
+    if width == 2:
+        copies = np.bincount(start, minlength=experts)
+        best, reached, _ = best_copies(cost, copies, target, kicks * trials_of_kick(experts), seed)
+        start = np.asarray(paired(cost, best)) if reached < value else start
+        # What the pairing cannot do: keep an expert with nearly as many copies as GPUs apart from itself, cheaply.
+        kicks = kicks // PAIR_SHARE
+    return np.asarray(improve(start, width, cost, target, kicks, seed)[0])
+
+
+def _by_nodes(
+    load: Floats, slots: int, node_of_group: Ints, nodes: int, gpus: int, near: float, kicks: int, seed: int
+) -> tuple[Ints, float]:
+    """([slots] placement with every group of experts (alike in size, in turn) on its node, its busiest GPU)."""
+    span, own = slots // nodes, gpus // nodes
+    node_of_expert = np.repeat(node_of_group, len(load) // len(node_of_group))
+    members = [np.flatnonzero(node_of_expert == node) for node in range(nodes)]
+    parts = [load[part] for part in members]
+    starts = [_start(part, span, own) for part in parts]
+    bound = max(max(largest, part.sum() / own) for (_, largest, _), part in zip(starts, parts, strict=True))
+    target = min(near * bound, max(rival for _, _, rival in starts))
+    out = np.empty(slots, dtype=np.int64)
+    for node in range(nodes):
+        found = _search(parts[node], starts[node][0], own, target, kicks, seed)
+        out[node * span : (node + 1) * span] = members[node][found]
+    return out, busiest(out, slots // gpus, load)
+
+
+def place_layer(
+    load: Floats, slots: int, groups: int, nodes: int, gpus: int, near: float, kicks: int, seed: int
+) -> tuple[Ints, float]:
+    """([slots] logical expert of each slot, load of the busiest GPU), for one layer.
+
+    Args:
+        load: [experts]. groups, nodes: a multiple of nodes keeps each group, as many experts in turn, on one node;
+            1, 1 is global. All counts divide each other as the balancer asks.
+        near: stops when the busiest GPU is within this factor of the lower bound. kicks: budget of work.
+    """
+    weight = load.reshape(groups, -1).sum(axis=1)
+    node_of_group, rank = pack(weight, nodes)
+    best, value = _by_nodes(load, slots, node_of_group, nodes, gpus, near, kicks, seed)
+    width = groups // nodes
+    if nodes == 1 or width < 2:
+        return best, value
+    # Groups packed better than the balancer does: worth it where the busiest node decides.
+    packed = np.empty(groups, dtype=np.int64)
+    packed[node_of_group * width + rank] = np.arange(groups)
+    better, reached, _ = improve(packed, width, cost_table(weight, 1), weight.sum() / nodes, kicks, seed)
+    if reached >= busiest(packed, width, weight) * (1 - 1e-9):
+        return best, value
+    node_of_group[better] = np.arange(groups) // width
+    other, reached = _by_nodes(load, slots, node_of_group, nodes, gpus, near, kicks, seed)
+    return (other, reached) if reached < value else (best, value)
+
+
+@njit(cache=True, nogil=True)
+def _keeps_rules(slots: Ints, experts: int, groups: int, nodes: int, gpus: int) -> bool:
+    """Whether a placement holds every expert, no copies on one GPU, and every group on one node."""
+    width, span, size = len(slots) // gpus, len(slots) // nodes, experts // groups
+    holder = np.full(experts, -1, np.int64)
+    node_of_group = np.full(groups, -1, np.int64)
+    for s in range(len(slots)):
+        e, g = slots[s], s // width
+        # Slots come GPU by GPU, so a copy on the same GPU is the last one seen.
+        if e < 0 or e >= experts or holder[e] == g:
+            return False
+        holder[e] = g
+        if nodes > 1 and node_of_group[e // size] not in (-1, s // span):
+            return False
+        node_of_group[e // size] = s // span
+    return bool(holder.min() >= 0)
+
+
+def mend_layer(
+    load: Floats, old: Ints, groups: int, nodes: int, gpus: int, target: float, kicks: int, seed: int
+) -> Ints | None:
+    """[slots] an older placement, changed until no GPU has more than `target`; None where that was not reached.
+
+    Also None where the older one breaks a rule: mending is for placements that are in use.
+    """
+    if not _keeps_rules(old, len(load), groups, nodes, gpus):
+        return None
+    out = np.empty_like(old)
+    span, width = len(old) // nodes, len(old) // gpus
+    for node in range(nodes):
+        members, local = np.unique(old[node * span : (node + 1) * span], return_inverse=True)
+        cost = cost_table(load[members], max(1, min(gpus // nodes, span - len(members) + 1)))
+        found, reached, _ = improve(local, width, cost, target, kicks, seed)
+        if reached > target:
+            return None
+        out[node * span : (node + 1) * span] = members[found]
+    return out if busiest(out, width, load) <= target else None
+
+
+@njit(cache=True, nogil=True)
+def count_copies(slots: Ints, experts: int) -> Ints:
+    """[layers, experts] copies of every expert; slots: [layers, slots]."""
+    counts = np.zeros((len(slots), experts), np.int64)
+    for layer in range(len(slots)):
+        for e in slots[layer]:
+            counts[layer, e] += 1
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def reverse_map(slots: Ints, counts: Ints) -> Ints:
+    """[layers, experts, most copies] slots of every expert, ascending, padded with -1; see `count_copies`."""
+    table = np.full((len(slots), counts.shape[1], counts.max()), -1, np.int64)
+    used = np.zeros_like(counts)
+    for layer in range(len(slots)):
+        for s in range(slots.shape[1]):
+            e = slots[layer, s]
+            table[layer, e, used[layer, e]] = s
+            used[layer, e] += 1
+    return table

@@ -1,0 +1,113 @@
+"""The PuLP model solved by CBC, as a layer solver."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from pathlib import Path
+
+import pulp
+
+from placement.problem.layer import LayerProblem
+from solvers.base import Features
+from solvers.experts.milp.model import MilpModel
+from solvers.result import Result, Status, Termination
+from solvers.stop import Stop
+
+#: Branch-and-bound nodes of the default budget: the machine-independent measure of CBC's work.
+NODES = 20_000
+#: CBC ignores a larger limit.
+MOST_NODES = 2**31 - 1
+#: CBC's tolerances let a proven optimum be this much (relative) above the true one.
+SLACK = 1e-6
+#: CBC writes 1e+50 for a bound that it does not have.
+UNBOUNDED = 1e40
+
+#: PuLP's sol_status -> what is known. `status` says Optimal for a truncated run too, so it is read for Infeasible only.
+STATUS = {
+    pulp.LpSolutionOptimal: Status.OPTIMAL,
+    pulp.LpSolutionIntegerFeasible: Status.FEASIBLE,
+    pulp.LpSolutionInfeasible: Status.INFEASIBLE,
+    pulp.LpSolutionUnbounded: Status.UNKNOWN,
+    pulp.LpSolutionNoSolutionFound: Status.UNKNOWN,
+}
+
+
+class MilpSolver:
+    """Exact on small layers; a second opinion beside CP-SAT."""
+
+    name = "milp"
+    features = Features(
+        traffic=True, groups=True, moves=True, proves=True,
+        note="replicas under even dispatch only; unlike GPUs, homes, fixed experts and tails",
+    )  # fmt: skip
+
+    def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
+        """See LayerSolver.solve.
+
+        Raises:
+            UnsupportedError: see solvers.experts.exact.coefficients.coefficients_of.
+        """
+        began = time.perf_counter()
+        model = MilpModel(problem)
+        log = self._run(model, stop, seed)
+        status = STATUS[model.model.sol_status]
+        if model.model.status == pulp.LpStatusInfeasible:
+            status = Status.INFEASIBLE
+        if status is Status.INFEASIBLE and stop.expired:
+            # CBC's cut generators call a model infeasible when the clock stops them.
+            status = Status.UNKNOWN
+        found = status in (Status.OPTIMAL, Status.FEASIBLE)
+        slots = model.placement() if found else None
+        bound, source = 0.0, ""
+        if status is Status.OPTIMAL:
+            bound, source = model.bound(_less_slack(float(pulp.value(model.model.objective)))), "CBC"
+        elif status is not Status.INFEASIBLE:
+            bound, source = self._cut_bound(model, log, stop)
+        finished = status in (Status.OPTIMAL, Status.INFEASIBLE)
+        termination = Termination.FINISHED if finished else _reason(log, stop)
+        return Result(
+            slots, status, termination, bound=max(0.0, bound), bound_source=source, seconds=time.perf_counter() - began
+        )
+
+    def _run(self, model: MilpModel, stop: Stop, seed: int) -> str:
+        """Solves the model; CBC's log, which alone says why a run stopped and what it had proven by then."""
+        options = [
+            "ratioGap 0", "allowableGap 0", "integerTolerance 1e-8", "primalTolerance 1e-9", "dualTolerance 1e-9",
+            f"randomSeed {seed % 2**31}", f"randomCbcSeed {seed % 2**31}",
+        ]  # fmt: skip
+        left = stop.seconds_left()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "cbc.log"
+            model.model.solve(
+                pulp.PULP_CBC_CMD(
+                    msg=False, threads=1, maxNodes=int(min(max(NODES * stop.work, 1), MOST_NODES)), logPath=str(path),
+                    timeLimit=None if left is None else max(left, 0.01), options=options,
+                )
+            )  # fmt: skip
+            return path.read_text(errors="replace") if path.exists() else ""
+
+    def _cut_bound(self, model: MilpModel, log: str, stop: Stop) -> tuple[float, str]:
+        """The bound of a run that was cut, from CBC's log; else, while there is time, that of the linear relaxation."""
+        stated = re.findall(r"best possible ([-+.\de]+)", log)
+        if stated and abs(float(stated[-1])) < UNBOUNDED:
+            return model.bound(_less_slack(float(stated[-1]))), "CBC"
+        if stop.expired:
+            return 0.0, ""
+        for variable in model.model.variables():
+            variable.cat = pulp.LpContinuous
+        model.model.solve(pulp.PULP_CBC_CMD(msg=False, threads=1, timeLimit=stop.seconds_left()))
+        if model.model.sol_status != pulp.LpSolutionOptimal:
+            return 0.0, ""
+        return model.bound(_less_slack(float(pulp.value(model.model.objective)))), "LP relaxation"
+
+
+def _less_slack(value: float) -> float:
+    return value - SLACK * max(1.0, abs(value))
+
+
+def _reason(log: str, stop: Stop) -> Termination:
+    """Why CBC stopped before its end."""
+    by_clock = stop.expired or "Stopped on time limit" in log or "Exiting on maximum time" in log
+    return Termination.TIME if by_clock else Termination.WORK

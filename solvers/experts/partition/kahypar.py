@@ -1,0 +1,121 @@
+"""Mt-KaHyPar behind one door: hypergraph in, block of each vertex out.
+
+Mt-KaHyPar (Gottesbüren, Heuer, Maas, Sanders, Schlag: Scalable High-Quality Hypergraph Partitioning, ACM Transactions
+on Algorithms 2024); Steiner-tree mapping onto a target graph: Heuer, A Direct k-Way Hypergraph Partitioning Algorithm
+for Optimizing the Steiner Tree Metric, ALENEX 2024. One thread; it keeps the interpreter's lock while it works.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from typing import Any
+
+import numpy as np
+
+from placement.errors import MissingExtraError
+from placement.problem.arrays import FloatArray, IntArray
+from solvers.experts.partition.hypergraph import Hypergraph
+
+#: Integer weight of all hyperedges together: the library counts in 32 bits, times distances when it maps.
+TOTAL_WEIGHT = 1_000_000
+
+# The library's seed belongs to the whole process: seed and run must not be parted by another thread.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def load_library() -> Any:
+    """The module `mtkahypar`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module("mtkahypar")
+    except ImportError as error:
+        raise MissingExtraError(
+            "strategy 'partition' needs Mt-KaHyPar; install it with: pip install 'placement[partition]'"
+        ) from error
+
+
+def integer_weights(weight: FloatArray) -> IntArray:
+    """[edges] whole weights of at least 1 that sum to about TOTAL_WEIGHT."""
+    whole = np.round(weight * (TOTAL_WEIGHT / weight.sum())).astype(np.int64)
+    return np.asarray(np.maximum(1, whole))
+
+
+def partition(graph: Hypergraph, room: IntArray, anchors: IntArray | None, seed: int) -> IntArray:
+    """[vertices] block of each, for few (hyperedge, block) contacts (km1); sizes are aimed at, not promised.
+
+    Args:
+        room: [blocks] vertices wanted in each, anchors among them; positive.
+        anchors: [vertices] block that a vertex is fixed to, -1 for none; None without any.
+        seed: orders the vertices, which is what the deterministic preset's answer depends on.
+
+    Raises:
+        MissingExtraError: the library is not installed.
+    """
+    if len(room) == 1 or not graph.edges:
+        return _in_turn(room, anchors, graph.vertices)
+    library = load_library()
+    with _ONE_AT_A_TIME:
+        starter = library.initialize(1, False)
+        context = starter.context_from_preset(library.PresetType.DETERMINISTIC)
+        context.set_partitioning_parameters(len(room), 0.0, library.Objective.KM1)
+        return _run(library, starter, context, graph, room, anchors, seed, None)
+
+
+def map_onto(graph: Hypergraph, room: IntArray, distance: IntArray, seed: int) -> IntArray:
+    """[vertices] block of each, for light Steiner trees of the hyperedges in a graph of the blocks.
+
+    The default preset, which is repeatable with one thread: the deterministic one takes four times as long.
+
+    Args:
+        room: [blocks] vertices wanted in each. distance: [blocks, blocks] whole weights of the links, at least 1.
+
+    Raises:
+        MissingExtraError: the library is not installed.
+    """
+    if len(room) == 1 or not graph.edges:
+        return _in_turn(room, None, graph.vertices)
+    library = load_library()
+    with _ONE_AT_A_TIME:
+        starter = library.initialize(1, False)
+        context = starter.context_from_preset(library.PresetType.DEFAULT)
+        context.set_mapping_parameters(len(room), 0.0)
+        a, b = np.triu_indices(len(room), 1)
+        links = list(zip(a.tolist(), b.tolist(), strict=True))
+        target = starter.create_target_graph(context, len(room), len(links), links, distance[a, b].tolist())
+        return _run(library, starter, context, graph, room, None, seed, target)
+
+
+def _run(
+    library: Any, starter: Any, context: Any, graph: Hypergraph, room: IntArray, anchors: IntArray | None, seed: int,
+    target: Any,
+) -> IntArray:  # fmt: skip
+    order = np.random.default_rng(seed).permutation(graph.vertices)
+    context.logging = False
+    context.set_individual_target_block_weights(room.tolist())
+    library.set_seed(seed & 0x7FFFFFFF)
+    start, pins = graph.pins()
+    flat, ends = order[pins].tolist(), start.tolist()
+    edges = [flat[ends[i] : ends[i + 1]] for i in range(graph.edges)]
+    weight = integer_weights(graph.weight).tolist()
+    made = starter.create_hypergraph(context, graph.vertices, graph.edges, edges, [1] * graph.vertices, weight)
+    if anchors is not None and (anchors >= 0).any():
+        fixed = np.full(graph.vertices, -1, dtype=np.int64)
+        fixed[order] = anchors
+        made.add_fixed_vertices(fixed.tolist(), len(room))
+    answer = made.partition(context) if target is None else made.map_onto_graph(target, context)
+    return np.asarray(answer.get_partition(), dtype=np.int64)[order]
+
+
+def _in_turn(room: IntArray, anchors: IntArray | None, vertices: int) -> IntArray:
+    """Blocks filled in turn, where nothing connects the vertices."""
+    if anchors is None:
+        return np.repeat(np.arange(len(room)), room)[:vertices].astype(np.int64)
+    free = anchors < 0
+    left = room - np.bincount(anchors[~free], minlength=len(room))
+    out = anchors.copy()
+    out[free] = np.repeat(np.arange(len(room)), left)[: int(free.sum())]
+    return np.asarray(out)

@@ -1,0 +1,249 @@
+"""From a layer problem and a start to the compiled search's constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
+from placement.problem.data import TokenSets
+from placement.problem.layer import LayerProblem
+from solvers.experts.search.state import (
+    EVEN,
+    LARGER,
+    LINK,
+    NEAREST,
+    PLANNED,
+    SUM,
+    Data,
+)
+from solvers.experts.search.terms import Bins, bins_of
+
+#: Objective "traffic": what an imbalance of 1 counts in the guide's smooth part, in messages of a token.
+BALANCE = 1.2
+#: Weight of the mean traffic in the guide's smooth part, beside the norm of links that are as busy as one another.
+REACH = 0.05
+_POLICY = {"even": EVEN, "nearest": NEAREST, "planned": PLANNED}
+
+
+def by_home(problem: LayerProblem) -> bool:
+    """Whether homes on different nodes dispatch differently."""
+    replicas = problem.hardware.usable_slots > problem.experts
+    return problem.rules.dispatch != "even" and replicas and problem.topology.nodes > 1
+
+
+def search_data(
+    problem: LayerProblem, start: IntArray, rows: SetRows | None = None, least_copies: IntArray | None = None
+) -> Data:
+    """The constants of `problem`.
+
+    Args:
+        start: [slots] a valid placement: it says on which node a group is kept, and which slots are fixed.
+        rows: the problem's token sets, where they are at hand already.
+        least_copies: [experts] copies below which none is dropped; None: one.
+    """
+    topology = problem.topology
+    used = np.flatnonzero(problem.hardware.usable)
+    gpu_of_slot = used // problem.hardware.slots_per_gpu
+    bins = bins_of(problem)
+    homes_differ = by_home(problem)
+    node_of_bin = np.zeros(bins.count, dtype=np.int64)
+    node_of_bin[bins.of_gpu] = topology.node_of_gpu
+    links = _Links.of(problem, bins, node_of_bin)
+    load = problem.data.load / (
+        problem.data.load.sum(axis=1, keepdims=True) / max(1, int(problem.hardware.alive.sum()))
+    )
+    work = _Work.of(problem, load)
+    linear = bins.linear or problem.data.sets is None or problem.objective.kind == "load"
+    if linear or rows is None:
+        rows = SetRows.of(None if linear else problem.data.sets, problem.experts, problem.windows)
+    slots = np.asarray(start)[used]
+    was, max_moves = _budget(problem)
+    return Data(
+        gpu_of_slot=gpu_of_slot,
+        node_of_gpu=topology.node_of_gpu,
+        bin_of_gpu=bins.of_gpu,
+        node_of_bin=node_of_bin,
+        in_group=links.in_group,
+        out_group=bins.out_group,
+        in_of_cell=np.tile(links.in_group, len(links.home)),
+        out_of_cell=np.repeat(np.arange(len(links.home)), bins.count) if homes_differ else bins.out_group,
+        in_rate=links.in_rate,
+        out_rate=links.out_rate,
+        policy=_POLICY[problem.rules.dispatch] if homes_differ else EVEN,
+        home=links.home,
+        tokens=work.tokens,
+        share_load=np.array(problem.data.load),
+        mean_load=np.ascontiguousarray(problem.data.window_weight @ load),
+        work_share=work.share,
+        load_share=np.ascontiguousarray(1.0 / problem.hardware.relative_speed),
+        weight_s=work.weight_s,
+        token_s=work.token_s,
+        kind_moved=work.kind_moved,
+        linear=linear,
+        set_start=rows.start,
+        set_index=rows.index,
+        pair_start=rows.pair_start,
+        pair_index=rows.pair_index,
+        ids=rows.ids,
+        weight_start=rows.weight_start,
+        weight_window=rows.weight_window,
+        weight_value=rows.weight_value,
+        window_weight=np.array(problem.data.window_weight),
+        tail=float(problem.objective.tail),
+        join=_join(problem),
+        cap=float("inf") if problem.rules.max_load is None else float(problem.rules.max_load),
+        reach_scale=links.reach_scale,
+        allowed=_allowed(problem, gpu_of_slot, slots),
+        fixed=_fixed(problem, gpu_of_slot, slots),
+        least_copies=np.ones(problem.experts, dtype=np.int64) if least_copies is None else least_copies,
+        was=was,
+        max_moves=max_moves,
+    )
+
+
+def _join(problem: LayerProblem) -> int:
+    if problem.objective.kind == "traffic":
+        return LINK
+    return LARGER if problem.hardware.rates.overlap == "two_batch" else SUM
+
+
+@dataclass(frozen=True)
+class _Links:
+    """What messages cost; the fields are those of Data. home: share of the tokens of each class."""
+
+    home: FloatArray
+    in_group: IntArray
+    in_rate: FloatArray
+    out_rate: FloatArray
+    reach_scale: float
+
+    @staticmethod
+    def of(problem: LayerProblem, bins: Bins, node_of_bin: IntArray) -> _Links:
+        """The prices of a token's chance to reach a bin."""
+        nodes = problem.topology.nodes
+        of_node = problem.hardware.homes.reshape(nodes, -1).sum(axis=1)
+        differ = by_home(problem)
+        home = of_node if differ else np.ones(1)
+        away = np.arange(nodes)[:, None] != node_of_bin[None, :]
+        out_groups = int(bins.out_group.max()) + 1
+        if problem.objective.kind == "traffic":
+            # One link for the bytes of all homes. It holds the whole objective, so that the guide needs no mean beside.
+            each = problem.hardware.rates.dispatch_bytes + problem.hardware.rates.combine_bytes
+            rate = each * ((away * home[:, None]).reshape(-1) if differ else 1.0 - of_node[node_of_bin])
+            none = np.zeros(nodes if differ else out_groups)
+            return _Links(home, np.zeros(bins.count, dtype=np.int64), np.ascontiguousarray(rate), none, 0.0)
+        in_s, out_s = (bins.in_s, bins.out_s) if problem.objective.kind == "time" else (0.0, 0.0)
+        in_size = np.bincount(bins.in_group)[bins.in_group]
+        others = max(nodes - 1, 1)
+        if differ:
+            rate = (away * (home * nodes)[:, None] * in_s / others / in_size[None, :]).reshape(-1)
+            out_rate = out_s * nodes * home
+        else:
+            sent = nodes * (1.0 - of_node[node_of_bin]) / others if nodes > 1 else np.ones(bins.count)
+            rate = in_s * sent / in_size
+            out_rate = np.full(out_groups, out_s)
+            if nodes > 1:
+                out_rate *= nodes * of_node
+        scale = REACH * (in_s + out_s * max(bins.count - 1, 1)) / (bins.count * len(home))
+        return _Links(np.ascontiguousarray(home), bins.in_group, np.ascontiguousarray(rate), out_rate, scale)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What GPUs' work costs; the fields are those of Data (share: work_share)."""
+
+    tokens: FloatArray
+    weight_s: FloatArray
+    token_s: FloatArray
+    kind_moved: FloatArray
+    share: FloatArray
+
+    @staticmethod
+    def of(problem: LayerProblem, load: FloatArray) -> _Work:
+        """The prices of slots: seconds, or loads over the mean ([windows, experts] `load`)."""
+        rates = problem.hardware.rates
+        if problem.objective.kind != "time":
+            each = 1.0 if problem.objective.kind == "load" else BALANCE * (rates.dispatch_bytes + rates.combine_bytes)
+            nothing, price = np.zeros(len(load)), np.full(len(load), float(each))
+            return _Work(np.ascontiguousarray(load), nothing, price, np.ones(1), 1.0 / problem.hardware.relative_speed)
+        share, relative = np.array([(kind.share, kind.tokens) for kind in rates.kinds]).T
+        tokens = rates.tokens_per_gpu * problem.topology.gpus * problem.data.load
+        return _Work(
+            np.ascontiguousarray(tokens[:, None, :] * relative[:, None]).reshape(-1, problem.experts),
+            np.tile(share * rates.weight_s, len(load)), np.tile(share * rates.token_s, len(load)), share * relative,
+            1.0 / problem.hardware.speeds,
+        )  # fmt: skip
+
+
+def _budget(problem: LayerProblem) -> tuple[BoolArray, int]:
+    """([gpus, experts] what a GPU held, most moves); without a budget nothing is a move."""
+    gpus = problem.topology.gpus
+    if problem.rules.current is None or problem.rules.max_moves is None:
+        return np.ones((gpus, problem.experts), dtype=bool), problem.slots
+    was = np.zeros((gpus, problem.experts), dtype=bool)
+    held = problem.rules.current != EMPTY
+    was[problem.hardware.gpu_of_slot[held], problem.rules.current[held]] = True
+    return was, problem.rules.max_moves
+
+
+def _allowed(problem: LayerProblem, gpu_of_slot: IntArray, slots: IntArray) -> BoolArray:
+    """[nodes, experts] where an expert may lie: anywhere, or where the start has its group."""
+    nodes = problem.topology.nodes
+    if problem.rules.group is None:
+        return np.ones((nodes, problem.experts), dtype=bool)
+    allowed = np.zeros((nodes, int(problem.rules.group.max()) + 1), dtype=bool)
+    allowed[gpu_of_slot // problem.topology.gpus_per_node, problem.rules.group[slots]] = True
+    return np.ascontiguousarray(allowed[:, problem.rules.group])
+
+
+def _fixed(problem: LayerProblem, gpu_of_slot: IntArray, slots: IntArray) -> BoolArray:
+    """[usable slots] whether the start's expert must stay there."""
+    if problem.rules.fixed is None:
+        return np.zeros(len(slots), dtype=bool)
+    pairs = np.zeros((problem.topology.gpus, problem.experts), dtype=bool)
+    pairs[problem.fixed_pairs] = True
+    return np.asarray(pairs[gpu_of_slot, slots])
+
+
+@dataclass(frozen=True)
+class SetRows:
+    """Token sets in compressed rows: by expert, by pair of experts (row a * experts + b, a < b), and their weights."""
+
+    ids: IntArray
+    start: IntArray
+    index: IntArray
+    pair_start: IntArray
+    pair_index: IntArray
+    weight_start: IntArray
+    weight_window: IntArray
+    weight_value: FloatArray
+
+    @classmethod
+    def of(cls, sets: TokenSets | None, experts: int, windows: int) -> SetRows:
+        """The rows of `sets`; none of them without sets."""
+        none = np.zeros(0, dtype=np.int64)
+        if sets is None:
+            ids = np.zeros((0, 1), dtype=np.int64)
+            empty = np.zeros(experts + 1, dtype=np.int64)
+            return cls(ids, empty, none, np.zeros(1, np.int64), none, np.zeros(1, np.int64), none, np.zeros(0))
+        ids = sets.ids.astype(np.int64)
+        k = ids.shape[1]
+        start, index = _rows(ids.reshape(-1), experts, k)
+        left, right = np.triu_indices(k, 1)
+        pairs = (ids[:, left] * experts + ids[:, right]).reshape(-1)
+        pair_start, pair_index = _rows(pairs, experts * experts, max(1, len(left)))
+        window, where = np.nonzero(sets.weight)
+        order = np.lexsort((window, where))
+        weight_start = np.concatenate([[0], np.cumsum(np.bincount(where, minlength=len(ids)))]).astype(np.int64)
+        return cls(
+            ids, start, index, pair_start, pair_index, weight_start, window[order],
+            np.ascontiguousarray(sets.weight[window[order], where[order]]),
+        )  # fmt: skip
+
+
+def _rows(keys: IntArray, count: int, width: int) -> tuple[IntArray, IntArray]:
+    """Compressed rows: for each of `count` keys the rows of the [rows, width] table, flattened, that hold it."""
+    start = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=count))]).astype(np.int64)
+    return start, np.argsort(keys, kind="stable") // width

@@ -1,0 +1,118 @@
+"""Runs the compiled annealing on a layer problem."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from placement.problem.arrays import EMPTY, IntArray
+from placement.problem.layer import LayerProblem
+from solvers.experts.search.anneal import anneal
+from solvers.experts.search.arrays import SetRows, by_home, search_data
+from solvers.experts.search.state import empty_state
+from solvers.experts.search.traffic import empty_change
+from solvers.result import Termination
+from solvers.stop import Stop
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Temperatures as shares of the starting objective, weights of the guide's smooth part, first and last.
+
+    `most_price` is the largest weight of an excess over the balance cap: where it is small, the cap is a wish. `even`:
+    the best is kept by the guide's last form, smooth part and all, rather than by the objective alone.
+    """
+
+    steps: int
+    hot: float
+    cold: float
+    first_smooth: float
+    last_smooth: float
+    most_price: float = 300.0
+    even: bool = False
+
+    def scaled(self, work: float) -> Schedule:
+        """The same with `work` times the steps."""
+        return replace(self, steps=max(1, int(self.steps * work)))
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """A placement [slots], the node [nodes, experts] that serves each home's tokens (None where homes don't differ),
+    and how the run ended. `over`: what the largest load exceeds the balance cap by."""
+
+    slots: IntArray
+    target: IntArray | None
+    steps: int
+    termination: Termination
+    over: float = 0.0
+
+
+#: Steps that tell how fast a step is, where a deadline must be kept.
+PROBE_STEPS = 2000
+
+
+def run_annealing(
+    problem: LayerProblem,
+    start: IntArray,
+    target: IntArray | None,
+    schedule: Schedule,
+    stop: Stop,
+    seed: int,
+    rows: SetRows | None = None,
+    least_copies: IntArray | None = None,
+) -> Annealed:
+    """Anneals `start` [slots]; the steps are cut to what a deadline leaves.
+
+    Args:
+        target: [nodes, experts] the start's dispatch targets, or None.
+        rows, least_copies: see search_data.
+    """
+    data = search_data(problem, start, rows, least_copies)
+    state = empty_state(data, start[problem.hardware.usable])
+    if target is not None and target.shape == state.target.shape:
+        state.target[:] = target
+    targets = target is not None and target.shape == state.target.shape
+    change = empty_change(state)
+    steps, termination = schedule.steps, Termination.WORK
+    left = stop.seconds_left()
+    if left is not None:
+        if left <= 0.0:
+            return Annealed(start, target, 0, Termination.TIME)
+        probe = empty_state(data, start[problem.hardware.usable])
+        probe.target[:] = state.target
+        began = time.perf_counter()
+        anneal(data, probe, change, targets, 1.0, 1.0, schedule.hot, schedule.cold, 1.0, 0.0, PROBE_STEPS, False, seed)
+        spent = time.perf_counter() - began
+        affordable = int(0.7 * PROBE_STEPS * max(0.0, left - spent) / max(spent, 1e-6))
+        if affordable < steps:
+            steps, termination = affordable, Termination.TIME
+    if steps < 1:
+        return Annealed(start, target, 0, termination)
+    best, best_target, _, over = anneal(
+        data, state, change, targets, schedule.first_smooth, schedule.last_smooth, schedule.hot, schedule.cold,
+        schedule.most_price, schedule.last_smooth if schedule.even else 0.0, steps, False, seed,
+    )  # fmt: skip
+    slots = np.full(problem.slots, EMPTY, dtype=np.int64)
+    slots[problem.hardware.usable] = best
+    found = np.asarray(best_target) if by_home(problem) else None
+    return Annealed(slots, found, steps, termination, over)
+
+
+#: Proposals of `redirect` for each expert and home, and its temperatures.
+REDIRECTS = 40
+COOL = Schedule(0, 1e-3, 1e-5, 0.1, 0.01)
+
+
+def redirect(problem: LayerProblem, slots: IntArray) -> IntArray:
+    """[nodes, experts] the node that serves each home's tokens, by local search; copies stay where they are."""
+    data = search_data(problem, slots)
+    state = empty_state(data, slots[problem.hardware.usable])
+    steps = REDIRECTS * problem.experts * problem.topology.nodes
+    _, target, _, _ = anneal(
+        data, state, empty_change(state), False, COOL.first_smooth, COOL.last_smooth, COOL.hot, COOL.cold,
+        COOL.most_price, 0.0, steps, True, 1,
+    )  # fmt: skip
+    return np.asarray(target)

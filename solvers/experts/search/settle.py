@@ -1,0 +1,147 @@
+"""Evens the GPUs inside each node, compiled: copies of a node swap GPUs, and messages between nodes stay as they are.
+
+The layer's time sees the busiest GPU alone, on the routing at hand. Other routing finds the next busy ones, so that all
+of them count here, in a high norm; and it finds GPUs whose experts grow busy together, so that a GPU counts with its
+load's drift: its standard deviation between short stretches of routing, from LayerProblem.drift (a robust counterpart
+under ellipsoidal uncertainty, Ben-Tal and Nemirovski 1999).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from placement.cost.layer.score import slot_times
+from placement.problem.arrays import BoolArray, FloatArray, IntArray
+from placement.problem.layer import LayerProblem
+
+#: Proposals for each slot, and the first temperature as a share of a GPU's mean cost.
+PROPOSALS, HOT = 300, 3e-4
+#: Weight of loads beside seconds.
+LOAD_SHARE = 1.0
+
+
+def settle(problem: LayerProblem, slots: IntArray, slot_load: FloatArray, seed: int, risk: float = 0.0) -> IntArray:
+    """[slots] which slot's copy comes to each slot: an order of `slots`, to be taken of its dispatch fractions, too.
+
+    Args:
+        problem: a layer whose copies may lie anywhere and whose GPUs are alike (see multilevel.has_levels).
+        slots: [slots] a valid placement. slot_load: [windows, slots] its LayerScore's.
+        risk: standard deviations of a stretch's load that a GPU's load counts with; nothing without `problem.drift`.
+    """
+    topology, rates = problem.topology, problem.hardware.rates
+    cost, weight = slot_load, problem.data.window_weight
+    # What the mean GPU's load costs where only its tokens count, in each row of cost.
+    of_load = slot_load.sum(axis=1) / topology.gpus
+    if problem.objective.kind != "load":
+        tokens = rates.tokens_per_gpu * topology.gpus
+        times = slot_times(tokens * slot_load, rates)
+        share_of_kind = times.sum(axis=2) / np.maximum(times.sum(axis=(0, 2)), 1e-300)
+        token_s = np.array([[kind.share * kind.tokens * rates.token_s] for kind in rates.kinds])
+        # Where a GPU's time is that of its weights, loads differ unseen: they count beside it.
+        cost = np.concatenate([*times, slot_load])
+        weight = np.concatenate([*(share_of_kind * weight), LOAD_SHARE * weight])
+        of_load = np.concatenate([*(tokens * token_s * of_load), of_load])
+    mean = cost.sum(axis=1) / topology.gpus
+    mean = np.where(mean > 0.0, mean, 1.0)
+    drift = np.zeros((0, 0))
+    if problem.data.drift is not None and risk > 0.0:
+        drift = problem.data.drift * (risk * topology.gpus / float(problem.data.mean_load.sum())) ** 2
+    share = problem.data.window_weight @ slot_load / np.maximum(problem.data.mean_load[slots], 1e-300)
+    holds = np.zeros((topology.gpus, problem.experts), dtype=bool)
+    holds[problem.hardware.gpu_of_slot, slots] = True
+    return np.asarray(
+        _settle(
+            np.array(slots, dtype=np.int64), problem.hardware.slots_per_gpu, topology.gpus_per_node,
+            np.ascontiguousarray(cost / mean[:, None]), holds, np.array(weight), np.ascontiguousarray(drift), share,
+            of_load / mean, PROPOSALS * len(slots), HOT, seed,
+        )
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _norm(by_gpu: FloatArray, risk: FloatArray, risk_share: float, window: int) -> float:
+    """16-norm of a window's GPU costs with their drift, over the mean of GPUs."""
+    total = 0.0
+    for g in range(by_gpu.shape[1]):
+        c = by_gpu[window, g] + risk_share * risk[g]
+        c *= c
+        c *= c
+        c *= c
+        total += c * c
+    return float(np.sqrt(np.sqrt(np.sqrt(np.sqrt(total / by_gpu.shape[1])))))
+
+
+@njit(cache=True, nogil=True)
+def _settle(
+    slots: IntArray, per_gpu: int, per_node: int, cost: FloatArray, holds: BoolArray, weight: FloatArray,
+    drift: FloatArray, share: FloatArray, risk_share: FloatArray, steps: int, hot: float, seed: int,
+) -> IntArray:  # fmt: skip
+    """See `settle`.
+
+    Args:
+        cost: [rows, slots] over the mean GPU's, weight: [rows]. drift: [experts, experts] covariance of loads over the
+            mean GPU's load, risk included, or empty. share: [slots] of its expert's tokens that a slot serves.
+        risk_share: [rows] cost of a drift by a mean GPU's load.
+    """
+    np.random.seed(seed)
+    rows, total = cost.shape
+    gpus, experts = total // per_gpu, len(drift)
+    here, best = np.arange(total), np.arange(total)
+    by_gpu = np.zeros((rows, gpus))
+    # pull[g] = drift x, x the shares of the experts that GPU g serves; its load's variance is x' drift x.
+    pull, variance, risk = np.zeros((gpus, experts)), np.zeros(gpus), np.zeros(gpus)
+    for i in range(total):
+        for w in range(rows):
+            by_gpu[w, i // per_gpu] += cost[w, i]
+        if experts > 0:
+            pull[i // per_gpu] += share[i] * drift[slots[i]]
+    if experts > 0:
+        for i in range(total):
+            variance[i // per_gpu] += share[i] * pull[i // per_gpu, slots[i]]
+        risk[:] = np.sqrt(np.maximum(variance, 0.0))
+    value = 0.0
+    for w in range(rows):
+        value += weight[w] * _norm(by_gpu, risk, risk_share[w], w)
+    least = value
+    node_slots = per_gpu * per_node
+    for step in range(steps):
+        i = np.random.randint(total)
+        j = (i // node_slots) * node_slots + np.random.randint(node_slots)
+        g, h = i // per_gpu, j // per_gpu
+        a, b = slots[here[i]], slots[here[j]]
+        if g == h or holds[g, b] or holds[h, a]:
+            continue
+        x, y, risk_g, risk_h = share[here[i]], share[here[j]], risk[g], risk[h]
+        at_g, at_h = 0.0, 0.0
+        if experts > 0:
+            both = x * x * drift[a, a] + y * y * drift[b, b] - 2.0 * x * y * drift[a, b]
+            at_g = variance[g] + 2.0 * (y * pull[g, b] - x * pull[g, a]) + both
+            at_h = variance[h] + 2.0 * (x * pull[h, a] - y * pull[h, b]) + both
+            risk[g], risk[h] = np.sqrt(max(0.0, at_g)), np.sqrt(max(0.0, at_h))
+        new = 0.0
+        for w in range(rows):
+            change = cost[w, here[j]] - cost[w, here[i]]
+            by_gpu[w, g] += change
+            by_gpu[w, h] -= change
+            new += weight[w] * _norm(by_gpu, risk, risk_share[w], w)
+        if new <= value - hot * (1.0 - step / steps) * np.log(1.0 - np.random.random()):
+            here[i], here[j] = here[j], here[i]
+            holds[g, a], holds[g, b], holds[h, b], holds[h, a] = False, True, False, True
+            value = new
+            if experts > 0:
+                variance[g], variance[h] = at_g, at_h
+                for e in range(experts):
+                    change = y * drift[b, e] - x * drift[a, e]
+                    pull[g, e] += change
+                    pull[h, e] -= change
+            if value < least - 1e-12:
+                least = value
+                best[:] = here
+        else:
+            risk[g], risk[h] = risk_g, risk_h
+            for w in range(rows):
+                change = cost[w, here[j]] - cost[w, here[i]]
+                by_gpu[w, g] -= change
+                by_gpu[w, h] += change
+    return best

@@ -1,0 +1,121 @@
+"""The data model of a scenario. Frozen, no unknown fields; sizes and rates carry their unit in the name.
+
+GB is 1e9 bytes and GiB is 2**30 bytes; bandwidths are per direction. Properties without a unit suffix in the file
+give SI units: bytes, bytes/s, FLOP/s, seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from specs.cluster import Cluster
+from specs.engine import Dispatch, Engine, MessageRule
+from specs.fields import (
+    MAX_EXPERTS,
+    MAX_GPU_EXPERT_PAIRS,
+    MAX_ROUTER_CHOICES,
+    Count,
+    Degree,
+    Name,
+    Spec,
+    Text,
+)
+from specs.model import (
+    Model,
+)
+from specs.workload import Workload
+
+
+class Pins(Spec):
+    """Degrees that are fixed; what is None is solved."""
+
+    tp: Degree | None = None
+    ep: Degree | None = None
+    pp: Degree | None = None
+    dp: Degree | None = None
+    batch: Count | None = None
+
+
+class SyntheticRouting(Spec):
+    """Knobs of the seeded routing synthesizer, for a model without a recording (see docs/routing.md)."""
+
+    #: Largest over mean expert load in a layer.
+    skew: Annotated[float, Field(ge=1, le=64, allow_inf_nan=False, strict=True)] = 4.5
+    #: 0: experts fire independently of each other; 1: as strongly together as in the recorded traces.
+    coactivation: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] = 1.0
+    tokens: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = 8192
+    sequences: Annotated[int, Field(ge=2, le=100_000, strict=True)] = 64
+
+    @model_validator(mode="after")
+    def _sequences_have_tokens(self) -> SyntheticRouting:
+        if self.sequences > self.tokens:
+            raise ValueError(f"sequences {self.sequences} is more than tokens {self.tokens}; lower sequences")
+        return self
+
+
+class Scenario(Spec):
+    """One planning question: a model, on a cluster, for a workload."""
+
+    name: Name
+    summary: Text = ""
+    aliases: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
+    model: Model
+    cluster: Cluster
+    workload: Workload
+    pins: Pins = Pins()
+    redundant: Annotated[int, Field(ge=0, le=MAX_EXPERTS, strict=True)] | Literal["auto"] = "auto"
+    dispatch: Dispatch = "even"
+    message_rule: MessageRule = "per_node"
+    #: All copies of a group's experts lie on one node (models with group-limited routing).
+    keep_groups: Annotated[bool, Field(strict=True)] = False
+    #: "none": dispatch, experts and combine one after the other; "two_batch": two half-batches hide each other.
+    overlap: Literal["none", "two_batch"] = "none"
+    #: The serving engine, where it is known: calibrates the cost model's fixed costs.
+    engine: Engine | None = None
+    routing: SyntheticRouting = SyntheticRouting()
+    #: HBM kept for the framework, CUDA context and graphs, fragmentation.
+    reserve_gib: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)] = 6.0
+
+    @model_validator(mode="after")
+    def _fits_the_cluster(self) -> Scenario:
+        gpus, pins = self.cluster.gpus, self.pins
+        for name in ("tp", "ep", "pp", "dp"):
+            degree = getattr(pins, name)
+            if degree is not None and degree > gpus:
+                raise ValueError(f"pins.{name} {degree} is more than the cluster's {gpus} GPUs; lower pins.{name}")
+        product = (pins.tp or 1) * (pins.pp or 1) * (pins.dp or 1)
+        if product > gpus:
+            raise ValueError(f"pins tp x pp x dp is {product}, but the cluster has {gpus} GPUs; lower a pin")
+        if (pins.pp or 1) > self.model.layers:
+            raise ValueError(f"pins.pp {pins.pp} is more than the model's {self.model.layers} layers; lower pins.pp")
+        moe = self.model.moe
+        if self.keep_groups and moe.groups < 2:
+            raise ValueError(f"keep_groups is set, but model {self.model.name} has no expert groups; unset keep_groups")
+        if self.redundant != "auto" and self.redundant > moe.experts * (gpus - 1):
+            raise ValueError(
+                f"redundant {self.redundant} is more than {moe.experts} experts have room for on {gpus} GPUs (one copy "
+                "of an expert per GPU); lower redundant"
+            )
+        if gpus * moe.experts > MAX_GPU_EXPERT_PAIRS:
+            raise ValueError(
+                f"GPUs x experts is {gpus * moe.experts}; at most {MAX_GPU_EXPERT_PAIRS} are planned; lower one of them"
+            )
+        choices = len(self.model.moe_layers) * self.routing.tokens * moe.top_k
+        if choices > MAX_ROUTER_CHOICES:
+            raise ValueError(
+                f"routing.tokens x MoE layers x top_k is {choices}, at most {MAX_ROUTER_CHOICES} are synthesized; "
+                "lower routing.tokens"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_context(self) -> Scenario:
+        longest = self.workload.isl + self.workload.osl if self.workload.kind == "serving" else self.workload.sequence
+        if self.model.context is not None and longest > self.model.context:
+            raise ValueError(
+                f"workload's sequences of {longest} tokens are longer than the model's context {self.model.context}; "
+                "shorten the workload or raise model.context"
+            )
+        return self

@@ -1,0 +1,212 @@
+"""Every kind of bad input: one line on stderr, nothing on stdout, the right exit code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.cli.conftest import TINY, Done, finish, process
+
+Edit = Callable[[dict[str, Any]], None]
+
+
+def one_line(done: Done, code: int = 2) -> str:
+    """The error line, after checking that there is just that."""
+    assert done.code == code, (done.out, done.err)
+    assert done.out == ""
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert "Traceback" not in done.err
+    return done.err
+
+
+def edited(tiny: dict[str, Any], path: Path, **changes: Any) -> str:
+    """A scenario file with fields changed; `model__layers=3` reaches into a part."""
+    import copy
+
+    data = copy.deepcopy(tiny)
+    for name, value in changes.items():
+        *parents, last = name.split("__")
+        place = data
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    path.write_text(yaml.safe_dump(data))
+    return str(path)
+
+
+def test_unknown_spec_names_the_nearest(call: Callable[..., Done]) -> None:
+    line = one_line(call("solve", "--spec", "gpt_oss_120b_gb200_inf"))
+    assert "gpt_oss_120b_gb200_ib" in line
+
+
+@pytest.mark.parametrize("command", ["solve", "compare"])
+def test_unknown_spec_as_a_process(command: str, folder: Path) -> None:
+    done = finish(process(["-m", f"placement.{command}", "--spec", "deepseek_r1_gb300_ib"], folder))
+    assert "deepseek_r1_gb200_ib" in one_line(done)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model__layers": "three"}, ("model.layers", "whole number")),
+        ({"model__layres": 3}, ("layres", "layers")),
+        ({"model__hidden": -64}, ("model.hidden", "at least 1")),
+        ({"model__moe__experts": 0}, ("experts", "at least 1")),
+        ({"model__moe__experts": 10**12}, ("experts", "at most")),
+        ({"cluster__nodes": 10**6}, ("nodes", "at most")),
+        ({"cluster__gpu__hbm_gib": 0}, ("hbm_gib",)),
+        ({"workload__isl": 1.5}, ("isl", "whole number")),
+        ({"pins": {"ep": 3}}, ("ep",)),
+        ({"model__moe__top_k": 9}, ("top_k",)),
+        ({"model": "no_such_model"}, ("model", "no_such_model")),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_bad_scenario_field(
+    call: Callable[..., Done], tiny: dict[str, Any], tmp_path: Path, changes: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    line = one_line(call("solve", "--spec", edited(tiny, tmp_path / "s.yaml", **changes)))
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize("text", ["model: [", "a: b: c", "", "- 1", "\t", "model: !!python/object:os.system x"])
+def test_malformed_yaml(call: Callable[..., Done], tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    assert "s.yaml" in one_line(call("solve", "--spec", str(tmp_path / "s.yaml")))
+
+
+def _trace(path: Path, experts: int = 8, layers: int = 2, top_k: int = 2, tokens: int = 40) -> str:
+    rng = np.random.default_rng(1)
+    ids = np.argsort(rng.random((layers, tokens, experts)), axis=2)[:, :, :top_k].astype(np.uint8)
+    np.savez(path, topk_ids=ids)
+    return str(path)
+
+
+def _bad_trace(kind: str, path: Path) -> str:
+    file = path / "t.npz"
+    if kind == "layers":
+        return _trace(file, layers=3)
+    if kind == "experts":
+        return _trace(file, experts=16)
+    if kind == "top_k":
+        return _trace(file, top_k=3)
+    if kind == "negative":
+        np.savez(file, topk_ids=np.full((2, 4, 2), -1))
+    elif kind == "empty":
+        np.savez(file, topk_ids=np.zeros((2, 0, 2), dtype=np.uint8))
+    elif kind == "truncated":
+        _trace(file)
+        file.write_bytes(file.read_bytes()[:-40])
+    elif kind == "no bytes":
+        file.write_bytes(b"")
+    elif kind == "text":
+        file.write_text("topk_ids")
+    elif kind == "missing":
+        return str(path / "none.npz")
+    elif kind == "folder":
+        return str(path)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["layers", "experts", "top_k", "negative", "empty", "truncated", "no bytes", "text", "missing", "folder"],
+)
+@pytest.mark.parametrize("command", ["solve", "evaluate", "verify"])
+def test_bad_trace(call: Callable[..., Done], folder: Path, tmp_path: Path, kind: str, command: str) -> None:
+    trace = _bad_trace(kind, tmp_path)
+    args = {
+        "solve": ("--spec", str(folder / "tiny.yaml")),
+        "evaluate": ("--plan", str(folder / "recorded.json")),
+        "verify": (str(folder / "recorded.json"),),
+    }[command]
+    line = one_line(call(command, *args, "--trace", trace))
+    assert Path(trace).name in line
+    if kind in ("layers", "experts", "top_k"):
+        assert "tiny_model" in line or "experts" in line
+
+
+def test_unwritable_output_is_found_before_solving(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    spec = str(folder / "tiny.yaml")
+    for out in (tmp_path / "no" / "plan.json", tmp_path, Path(os.devnull), ""):
+        assert "--out" in one_line(call("solve", "--spec", spec, "--out", str(out)))
+    assert Path(os.devnull).is_char_device()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "--out" in one_line(call("solve", "--spec", str(folder / "tiny.yaml"), "--out", str(tmp_path / "p.json")))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--tp", "0"), ("--tp", "x"), ("--redundant", "-1"), ("--redundant", "some"), ("--work", "nan"),
+        ("--time-limit", "-3"), ("--seed", "-1"), ("--workers", "-1"), ("--strategy", "eblp"), ("--phase", "train"),
+        ("--phase", "x"), ("--tp", "5"), ("--ep", "3"), ("--nothing",), ("--windows", "0"), ("--redundant", "3"),
+        ("--redundant", "1000"), ("extra",),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_bad_option(call: Callable[..., Done], folder: Path, args: tuple[str, ...]) -> None:
+    line = one_line(call("solve", "--spec", str(folder / "tiny.yaml"), *args))
+    if args[0] == "--strategy":
+        assert "eplb" in line
+
+
+def test_counts_cannot_be_held_out_or_mixed(call: Callable[..., Done], folder: Path) -> None:
+    spec, counts, trace = (str(folder / name) for name in ("tiny.yaml", "counts.npz", "a.npz"))
+    assert "--no-holdout" in one_line(call("solve", "--spec", spec, "--trace", counts, "--holdout"))
+    assert "mixed" in one_line(call("solve", "--spec", spec, "--trace", counts, "--trace", trace))
+    plan = str(folder / "recorded.json")
+    assert "--part" in one_line(call("evaluate", "--plan", plan, "--trace", counts, "--part", "first-half"))
+
+
+def test_too_little_hbm_names_the_line_and_the_cluster(
+    call: Callable[..., Done], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    spec = edited(tiny, tmp_path / "s.yaml", reserve_gib=7.9999, pins={})
+    line = one_line(call("solve", "--spec", spec), code=3)
+    assert "HBM" in line
+    assert "GB" in line
+
+
+def test_too_little_hbm_of_a_catalog_scenario(call: Callable[..., Done]) -> None:
+    line = one_line(call("solve", "--spec", "deepseek_r1_h100_ib", "--ep", "1", "--dp", "1", "--pp", "1"), code=3)
+    assert "expert weights" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "JSON"), ("{", "JSON"), ("[]", ""), ("{}", "schema"), ('{"schema": "placement.plan/2"}', "schema"),
+        ('{"schema": "placement.plan/1"}', "missing"), ("[" * 100_000, "nested"), ('{"a": NaN}', "NaN"),
+        ('{"a": 1, "a": 2}', "twice"), ("1" * 5_000, ""), ("\ud800", "UTF-8"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["verify", "evaluate"])
+def test_bad_plan(call: Callable[..., Done], folder: Path, tmp_path: Path, command: str, text: str, word: str) -> None:
+    path = tmp_path / "p.json"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    args = (str(path),) if command == "verify" else ("--plan", str(path), "--trace", str(folder / "a.npz"))
+    assert word in one_line(call(command, *args))
+
+
+def test_missing_plan(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    for path in (tmp_path / "none.json", tmp_path, "\0"):
+        one_line(call("verify", str(path)))
+    one_line(call("evaluate", "--plan", str(folder / "recorded.json")))  # no trace
+
+
+def test_names_tiny_is_not_shared(tiny: dict[str, Any]) -> None:
+    tiny["name"] = "changed"
+    assert TINY["name"] == "tiny"

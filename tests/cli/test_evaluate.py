@@ -1,0 +1,112 @@
+"""`placement evaluate` and `placement compare`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from placement.records.plan import read_plan
+from tests.cli.conftest import Done
+
+FIGURES = (
+    "balancedness", "nodes_per_token", "remote_nodes_per_token", "cross_node_bytes_per_token", "moe_layer_us",
+)  # fmt: skip
+BASELINES = {"hash", "linear", "round_robin", "greedy", "eplb"}
+
+
+def test_second_half_gives_the_plans_own_figures(call: Callable[..., Done], folder: Path) -> None:
+    plan = read_plan(folder / "recorded.json")
+    done = call(
+        "evaluate", "--plan", str(folder / "recorded.json"), "--trace", str(folder / "a.npz"), "--part", "second-half",
+        "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (trace,) = json.loads(done.out)["traces"]
+    assert trace["tokens"] == plan.provenance.routing.tokens_judged
+    assert set(trace["baselines"]) == BASELINES
+    for strategy in plan.strategies:
+        record = trace["plan"] if strategy.placements is None else trace["baselines"][strategy.name]
+        for name in FIGURES:
+            assert record[name] == pytest.approx(getattr(strategy, name), rel=1e-9)
+
+
+def test_each_trace_is_scored_apart(call: Callable[..., Done], folder: Path) -> None:
+    args = ("evaluate", "--plan", str(folder / "recorded.json"), "--trace")
+    both = json.loads(call(*args, str(folder / "a.npz"), "--trace", str(folder / "b.npz"), "--json").out)["traces"]
+    alone = json.loads(call(*args, str(folder / "b.npz"), "--json").out)["traces"]
+    assert [trace["trace"] for trace in both] == ["a", "b"]
+    assert both[1] == alone[0]
+    assert both[0]["plan"]["moe_layer_us"] != both[1]["plan"]["moe_layer_us"]
+
+
+def test_figures_lie_in_their_ranges(call: Callable[..., Done], folder: Path) -> None:
+    done = call("evaluate", "--plan", str(folder / "synthetic.json"), "--trace", str(folder / "b.npz"), "--json")
+    (trace,) = json.loads(done.out)["traces"]
+    for record in (trace["plan"], *trace["baselines"].values()):
+        assert 0 < record["balancedness"] <= 1
+        assert 1 <= record["nodes_per_token"] <= 2
+        assert 0 <= record["remote_nodes_per_token"] <= record["nodes_per_token"]
+        assert record["moe_layer_us"] > 0
+
+
+def test_load_counts_have_no_nodes_per_token(call: Callable[..., Done], folder: Path) -> None:
+    args = ("evaluate", "--plan", str(folder / "recorded.json"), "--loads", str(folder / "counts.npz"))
+    (trace,) = json.loads(call(*args, "--json").out)["traces"]
+    assert trace["plan"]["nodes_per_token"] is None
+    assert trace["plan"]["balancedness"] > 0
+    assert " - " in call(*args).out
+
+
+def test_text_shows_a_table_per_trace(call: Callable[..., Done], folder: Path) -> None:
+    done = call(
+        "evaluate", "--plan", str(folder / "recorded.json"), "--trace", str(folder / "a.npz"), "--trace",
+        str(folder / "b.npz"), "--part", "first-half",
+    )  # fmt: skip
+    assert done.out.count("remote nodes/token") == 2
+    assert "solved on  recorded trace a; the first half" in done.out
+
+
+def test_plan_of_planned_dispatch_is_scored_with_its_own_fractions(call: Callable[..., Done], folder: Path) -> None:
+    out = folder / "evaluate_planned.json"
+    args = ("--spec", str(folder / "tiny.yaml"), "--trace", str(folder / "a.npz"), "--dispatch", "planned")
+    assert call("solve", *args, "--strategy", "greedy", "--out", str(out)).code == 0
+    done = call("evaluate", "--plan", str(out), "--trace", str(folder / "b.npz"), "--json")
+    assert done.code == 0, done.err
+    whole = call(
+        "evaluate", "--plan", str(out), "--trace", str(folder / "b.npz"), "--json", "--weight-levels", "1"
+    )  # fmt: skip
+    exact, rounded = (json.loads(each.out)["traces"][0] for each in (done, whole))
+    times = [{name: row["moe_layer_us"] for name, row in each["baselines"].items()} for each in (exact, rounded)]
+    assert times[0] != times[1]
+    fine = call(
+        "evaluate", "--plan", str(out), "--trace", str(folder / "b.npz"), "--json", "--weight-levels", "1000000"
+    )  # fmt: skip
+    near = {name: row["moe_layer_us"] for name, row in json.loads(fine.out)["traces"][0]["baselines"].items()}
+    assert near == pytest.approx(times[0], rel=1e-4)
+    assert call("evaluate", "--plan", str(out), "--trace", str(folder / "b.npz"), "--weight-levels", "0").code == 2
+
+
+def test_compare_has_a_table_per_scenario(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text((folder / "tiny.yaml").read_text().replace("name: tiny\n", "name: other\n"))
+    args = (
+        "compare",
+        "--spec",
+        str(folder / "tiny.yaml"),
+        "--spec",
+        str(other),
+        "--strategy",
+        "search",
+        "--work",
+        "0.05",
+    )
+    done = call(*args)
+    assert done.code == 0, done.err
+    assert done.out.count("time/plan") == 2
+    scenarios = json.loads(call(*args, "--json").out)["scenarios"]
+    assert [each["scenario"] for each in scenarios] == ["tiny", "other"]
+    assert [row["name"] for row in scenarios[0]["strategies"]][-1] == "solved"
+    assert scenarios[0]["strategies"] == scenarios[1]["strategies"]

@@ -1,0 +1,259 @@
+"""`placement solve`: what it prints, writes and repeats."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from placement.records.plan import plan_json, read_plan
+from tests.cli.conftest import Done, finish, process
+
+QUICK = ("--strategy", "search", "--work", "0.05")
+
+
+def test_screen_shows_scenario_memory_figures_strategies_and_certificate(
+    call: Callable[..., Done], folder: Path
+) -> None:
+    done = call("solve", "--spec", str(folder / "tiny.yaml"), *QUICK)
+    assert done.code == 0
+    for word in (
+        "tiny_model", "tiny_cluster", "synthetic", "TP 1 x EP 4 x PP 1 x DP 4", "KV cache", "expert weights", "HBM",
+        "output tokens/s", "per GPU", "TTFT", "TPOT", "roofline", "held-out", "certificate", "bound", "gap",
+    ):  # fmt: skip
+        assert word in done.out, word
+    rows = [line.split() for line in done.out.splitlines()]
+    strategies = ["hash", "linear", "round_robin", "greedy", "eplb", "solved"]
+    assert [row[0] for row in rows if row and row[0] in strategies] == strategies
+    assert "\x1b" not in done.out
+    assert len(done.out.splitlines()) <= 50
+    assert max(map(len, done.out.splitlines())) <= 120
+
+
+def test_process_prints_data_on_stdout_and_nothing_on_stderr(folder: Path) -> None:
+    done = finish(process(["-m", "placement.solve", "--spec", "tiny.yaml", *QUICK, "--json"], folder))
+    assert done.code == 0, done.err
+    plan = json.loads(done.out)
+    assert plan["schema"] == "placement.plan/1"
+    assert [layer["layer"] for layer in plan["layers"]] == [1, 2]
+    assert not [line for line in done.err.splitlines() if not line.startswith(("placing", "making", "fitting"))]
+
+
+def test_recorded_routing_is_named_with_its_hash_and_held_out(folder: Path) -> None:
+    plan = read_plan(folder / "recorded.json")
+    routing = plan.provenance.routing
+    assert not routing.synthetic
+    assert (routing.solved_on, routing.judged_on) == ("first-half", "second-half")
+    assert routing.tokens_solved + routing.tokens_judged == 120
+    assert [(entry.name, len(entry.sha256)) for entry in plan.provenance.inputs] == [("a", 64)]
+
+
+def test_no_holdout_uses_everything_for_both(call: Callable[..., Done], folder: Path) -> None:
+    done = call(
+        "solve", "--spec", str(folder / "tiny.yaml"), "--trace", str(folder / "a.npz"), "--no-holdout",
+        "--windows", "1", *QUICK, "--json",
+    )  # fmt: skip
+    plan = json.loads(done.out)
+    assert plan["provenance"]["routing"]["tokens_solved"] == plan["provenance"]["routing"]["tokens_judged"] == 120
+    solved = next(row for row in plan["strategies"] if row["name"] == "solved")
+    assert solved["moe_layer_us"] == pytest.approx(plan["certificate"]["objective"], rel=1e-9)
+
+
+def test_a_serving_plan_is_for_both_phases(call: Callable[..., Done], folder: Path) -> None:
+    """The mean pass of the default is that of the two phases, by shares that the plan's figures tell apart."""
+    args = ("solve", "--spec", str(folder / "tiny.yaml"), "--trace", str(folder / "a.npz"), *QUICK)
+    out = folder / "both.json"
+    done = call(*args, "--out", str(out))
+    header = next(line for line in done.out.splitlines() if line.startswith("strategy"))
+    assert "decode us" in header
+    assert "prefill us" in header
+    plan = read_plan(out)
+    assert plan.phase == "serving"
+    rows = plan.strategies
+    times = [[row.decode_us, row.prefill_us] for row in rows]
+    mean = [row.moe_layer_us for row in rows]
+    share = (mean[0] - times[0][1]) / (times[0][0] - times[0][1])
+    assert 0 < share < 1
+    for (decode, prefill), both in zip(times, mean, strict=True):
+        assert both == pytest.approx(share * decode + (1 - share) * prefill, rel=1e-9)
+    assert call("verify", str(out), "--trace", str(folder / "a.npz")).code == 0
+    for phase in ("decode", "prefill"):
+        one = json.loads(call(*args, "--phase", phase, "--json").out)
+        assert one["phase"] == phase
+        assert all(row["moe_layer_us"] == row[f"{phase}_us"] for row in one["strategies"])
+
+
+def test_load_counts_are_planned_for_balance(call: Callable[..., Done], folder: Path) -> None:
+    done = call("solve", "--spec", str(folder / "tiny.yaml"), "--loads", str(folder / "counts.npz"), *QUICK, "--json")
+    assert done.code == 0, done.err
+    plan = json.loads(done.out)
+    assert plan["objective"] == "load"
+    assert plan["certificate"]["unit"] == "max_over_mean"
+    assert all(row["nodes_per_token"] is None for row in plan["strategies"])
+    screen = call("solve", "--spec", str(folder / "tiny.yaml"), "--loads", str(folder / "counts.npz"), *QUICK)
+    assert "nothing held out" in screen.out
+
+
+def test_least_bytes_between_nodes_are_planned_and_verified(call: Callable[..., Done], folder: Path) -> None:
+    out = folder / "least_bytes.json"
+    done = call(
+        "solve", "--spec", str(folder / "tiny.yaml"), "--trace", str(folder / "a.npz"), "--objective", "traffic",
+        "--no-holdout", *QUICK, "--out", str(out),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "bytes between nodes per token" in done.out
+    plan = json.loads(out.read_text())
+    assert plan["certificate"]["unit"] == "bytes_per_token"
+    by = {row["name"]: row["cross_node_bytes_per_token"] for row in plan["strategies"]}
+    assert by["solved"] == pytest.approx(plan["certificate"]["objective"])
+    assert by["solved"] < by["eplb"]
+    checked = call("verify", str(out), "--trace", str(folder / "a.npz"))
+    assert checked.code == 0, checked.out + checked.err
+
+
+def test_traffic_between_nodes_needs_nodes(call: Callable[..., Done], folder: Path) -> None:
+    done = call(
+        "solve", "--spec", str(folder / "tiny.yaml"), "--ep", "2", "--dp", "2", "--objective", "traffic", *QUICK
+    )
+    assert done.code == 2
+    assert "on one node" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_pins_and_overrides_reach_the_plan(call: Callable[..., Done], folder: Path) -> None:
+    done = call(
+        "solve", "--spec", str(folder / "tiny.yaml"), "--ep", "2", "--dp", "2", "--redundant", "0", "--dispatch",
+        "nearest", "--message-rule", "per_rank", "--phase", "prefill", "--batch", "4", *QUICK, "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    plan = json.loads(done.out)
+    assert (plan["split"]["ep"], plan["split"]["dp"], plan["split"]["redundant"], plan["split"]["batch"]) == (
+        2,
+        2,
+        0,
+        4,
+    )
+    assert (plan["dispatch"], plan["message_rule"], plan["phase"]) == ("nearest", "per_rank", "prefill")
+    assert plan["scenario"]["spec"]["pins"]["ep"] == 2
+
+
+def test_planned_dispatch_stores_its_fractions_and_verifies(call: Callable[..., Done], folder: Path) -> None:
+    out = folder / "planned.json"
+    done = call("solve", "--spec", str(folder / "tiny.yaml"), "--dispatch", "planned", *QUICK, "--out", str(out))
+    assert done.code == 0, done.err
+    assert all(layer.dispatch_fractions is not None for layer in read_plan(out).layers)
+    assert call("verify", str(out)).code == 0
+
+
+def test_a_baseline_as_strategy_is_the_plan(call: Callable[..., Done], folder: Path) -> None:
+    done = call("solve", "--spec", str(folder / "tiny.yaml"), "--strategy", "eplb", "--json")
+    plan = json.loads(done.out)
+    assert [row["name"] for row in plan["strategies"] if row["placements"] is None] == ["eplb"]
+    assert "solved" not in [row["name"] for row in plan["strategies"]]
+
+
+def test_batch_is_lowered_until_the_objectives_hold(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    import yaml
+
+    data = yaml.safe_load((folder / "tiny.yaml").read_text())
+    del data["pins"]["batch"]
+    data["workload"]["tpot_ms"] = 8.0
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(data))
+    done = call("solve", "--spec", str(tmp_path / "s.yaml"), *QUICK, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["predicted"]["tpot_ms"]["value"] <= 8.0
+
+
+@pytest.mark.parametrize("strategy", ["search", "auto"])
+def test_same_seed_same_bytes_whatever_the_workers_also_at_once(folder: Path, strategy: str) -> None:
+    def start(workers: int) -> subprocess.Popen[bytes]:
+        args = ["-m", "placement.solve", "--spec", "tiny.yaml", "--strategy", strategy, "--work", "0.02", "--json"]
+        return process([*args, "--workers", str(workers)], folder)
+
+    at_once = [start(1), start(2)]
+    done = [finish(running) for running in at_once]
+    assert [each.code for each in done] == [0, 0], done[0].err
+    assert done[0].out == done[1].out
+
+
+def test_another_seed_another_synthetic_routing(call: Callable[..., Done], folder: Path) -> None:
+    spec = str(folder / "tiny.yaml")
+    plans = [call("solve", "--spec", spec, *QUICK, "--seed", seed, "--json").out for seed in ("1", "1", "2")]
+    assert plans[0] == plans[1] != plans[2]
+
+
+def test_timings_only_on_request(call: Callable[..., Done], folder: Path) -> None:
+    spec = str(folder / "tiny.yaml")
+    assert "timings" not in json.loads(call("solve", "--spec", spec, *QUICK, "--json").out)
+    assert json.loads(call("solve", "--spec", spec, *QUICK, "--json", "--timings").out)["timings"]["total_s"] > 0
+
+
+def test_out_replaces_a_plan_whole_and_reads_back(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    out.write_text("old")
+    done = call("solve", "--spec", str(folder / "tiny.yaml"), *QUICK, "--out", str(out), "--json")
+    assert done.out == out.read_text()
+    assert plan_json(read_plan(out)) == out.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_solve_imports_no_torch(folder: Path) -> None:
+    code = (
+        "import sys; from placement.cli.main import cli; from placement.cli.running import outcome; "
+        f"code = outcome(cli, 'p', ['solve', '--spec', 'tiny.yaml', '--json', *{QUICK!r}]); "
+        "print('loaded', [m for m in sys.modules if m.split('.')[0] in ('torch', 'matplotlib', 'pandas')], code)"
+    )
+    done = finish(process(["-c", code], folder))
+    assert done.out.splitlines()[-1] == "loaded [] 0", done.err
+
+
+def test_reader_that_leaves_early_ends_it_quietly(folder: Path) -> None:
+    running = process(["-m", "placement", "specs", "list"], folder)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    assert b"Traceback" not in running.stderr.read()
+    running.wait(60)
+
+
+def test_groups_are_kept_on_nodes(call: Callable[..., Done], tiny: dict[str, Any], tmp_path: Path) -> None:
+    tiny = copy.deepcopy(tiny)
+    tiny["model"]["moe"] |= {"experts": 16, "groups": 4, "top_groups": 2}
+    tiny["redundant"] = 8
+    spec, out = tmp_path / "grouped.yaml", tmp_path / "plan.json"
+    spec.write_text(yaml.safe_dump(tiny))
+    assert call("solve", "--spec", str(spec), "--keep-groups", *QUICK, "--out", str(out)).code == 0
+    plan = read_plan(out)
+    for layer in plan.layers:
+        homes = [{e // 4 for e in layer.physical_to_logical[n * 12 : n * 12 + 12]} for n in (0, 1)]
+        assert not homes[0] & homes[1]
+    assert call("verify", str(out)).code == 0
+    broken = json.loads(out.read_text())
+    row = broken["layers"][0]["physical_to_logical"]
+    other = next(i for i in range(12, 24) if row[i] not in row[0:6] and row[0] not in row[i // 6 * 6 : i // 6 * 6 + 6])
+    row[0], row[other] = row[other], row[0]
+    out.write_text(json.dumps(broken))
+    done = call("verify", str(out))
+    assert done.code == 6
+    assert "lies on nodes" in done.out
+
+
+def test_groups_that_do_not_exist_or_divide_are_told(
+    call: Callable[..., Done], folder: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    done = call("solve", "--spec", str(folder / "tiny.yaml"), "--keep-groups", *QUICK)
+    assert done.code == 2
+    assert "no expert groups" in done.err
+    tiny = copy.deepcopy(tiny)
+    tiny["model"]["moe"] |= {"experts": 12, "groups": 3, "top_groups": 1}
+    spec = tmp_path / "grouped.yaml"
+    spec.write_text(yaml.safe_dump(tiny))
+    done = call("solve", "--spec", str(spec), "--keep-groups", *QUICK)
+    assert done.code == 2
+    assert "3 expert groups do not divide over 2 nodes" in done.err

@@ -1,0 +1,70 @@
+"""Random master problems, and the brute force that judges their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from placement.cost.step.roles import InstancePoint, Role
+from placement.problem.split import Split
+from solvers.deploy.problem import Column, MasterProblem, Pool, packs
+
+ROLES: tuple[Role, ...] = ("aggregated", "prefill", "decode")
+
+
+def column(pool: int, role: Role, gpus: int, rate: float) -> Column:
+    """A column of `gpus` GPUs that serves `rate` requests/s."""
+    split = Split(tp=1, ep=1, pp=1, dp=gpus, batch=1, instances=1, redundant=0, slots_per_gpu=1, etp=gpus)
+    return Column(pool, role, split, InstancePoint(rate, 1.0, 0.01))
+
+
+def random_problem(seed: int) -> MasterProblem:
+    """One or two pools of up to three nodes of up to five GPUs, with up to five columns of any role."""
+    rng = np.random.default_rng(seed)
+    pools = tuple(
+        Pool(f"p{i}", int(rng.integers(1, 4)), int(rng.integers(2, 6)), float(rng.uniform(0.5, 4.0)))
+        for i in range(int(rng.integers(1, 3)))
+    )
+    columns = []
+    for _ in range(int(rng.integers(1, 6))):
+        index = int(rng.integers(len(pools)))
+        gpus = int(rng.integers(1, pools[index].gpus + 1))
+        role = ROLES[int(rng.integers(3))]
+        columns.append(column(index, role, gpus, float(gpus ** rng.uniform(0.7, 1.3) * rng.uniform(0.5, 2.0))))
+    kv = float(rng.uniform(0.2, 2.0)) if rng.random() < 0.5 else 0.0
+    return MasterProblem(pools, tuple(columns), kv)
+
+
+def all_counts(problem: MasterProblem) -> Iterator[tuple[int, ...]]:
+    """Every vector of counts that fits the nodes."""
+
+    def extend(prefix: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        if len(prefix) == len(problem.columns):
+            yield prefix
+            return
+        for count in range(problem.pools[problem.columns[len(prefix)].pool].gpus + 1):
+            counts = (*prefix, count)
+            padded = counts + (0,) * (len(problem.columns) - len(counts))
+            if not packs(problem, padded):
+                break
+            yield from extend(counts)
+
+    yield from extend(())
+
+
+def best_rate(problem: MasterProblem) -> float:
+    """The most requests/s of any deployment."""
+    return max(problem.requests_per_s(counts) for counts in all_counts(problem))
+
+
+def fewest_gpus(problem: MasterProblem, target: float) -> int | None:
+    """The fewest GPUs of a deployment that reaches a rate."""
+    found = [problem.gpus(counts) for counts in all_counts(problem) if problem.requests_per_s(counts) >= target]
+    return min(found, default=None)
+
+
+def wanting(problem: MasterProblem, target: float) -> MasterProblem:
+    """The problem of reaching a rate with the fewest GPUs."""
+    return replace(problem, goal="gpus", target=target)
