@@ -23,7 +23,8 @@ def small(seed: int, make=running_problem, **changes: object) -> LayerProblem:
     arguments: dict[str, object] = {
         "experts": 5, "gpus": 4, "gpus_per_node": (1, 2, 4)[seed % 3], "slots_per_gpu": 2 + seed % 2, "k": 2,
         "tokens": 8, "windows": 1 + seed % 3, "message": RULES[seed // 2 % 3],
-        "dispatch": ("even", "nearest")[seed % 2], "objective": "load" if seed % 5 == 0 else "time", "with_sets": seed % 7 != 0,
+        "dispatch": ("even", "nearest")[seed % 2], "objective": "load" if seed % 5 == 0 else "time",
+        "with_sets": seed % 7 != 0,
     }  # fmt: skip
     if seed % 5 == 1 and arguments["gpus_per_node"] != arguments["gpus"]:
         arguments["objective"] = "traffic"
