@@ -1,3 +1,87 @@
-"""What a plan is and what it costs."""
+"""Plans how a mixture-of-experts model is laid out on GPUs, and certifies how good the plan is.
+
+    from placement import load_scenario, plan_scenario
+    plan = plan_scenario(load_scenario("deepseek_v2_lite_h100_ib"))
+
+Names are loaded when they are first used: importing the package takes milliseconds. docs/api.md describes them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from placement.check.plan import Check, verify_plan
+    from placement.errors import (
+        CheckFailedError,
+        InfeasibleError,
+        InputError,
+        MissingExtraError,
+        NothingFoundError,
+        ParameterError,
+        PlacementError,
+    )
+    from placement.planning.case import load_scenario
+    from placement.planning.compare import compare_strategies
+    from placement.planning.deploy import plan_deployment
+    from placement.planning.effort import Budget
+    from placement.planning.evaluate import evaluate_plan
+    from placement.planning.migrate import migrate_plan
+    from placement.planning.progress import Progress
+    from placement.planning.solve import plan_scenario
+    from placement.records.deployment import Deployment
+    from placement.records.evaluation import Evaluation
+    from placement.records.migration import Migration
+    from placement.records.plan import Plan, load_plan
+    from placement.report.comparison import Comparison
+    from placement.routing.holdout import load_trace
+    from placement.routing.trace import LoadCounts, Trace
+    from specs.loading import load_cluster, load_model, load_workload
+    from specs.scenario import Scenario
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "placement.check.plan": ("Check", "verify_plan"),
+    "placement.errors": (
+        "CheckFailedError", "InfeasibleError", "InputError", "MissingExtraError", "NothingFoundError", "ParameterError",
+        "PlacementError",
+    ),
+    "placement.planning.case": ("load_scenario",),
+    "placement.planning.compare": ("compare_strategies",),
+    "placement.planning.deploy": ("plan_deployment",),
+    "placement.planning.effort": ("Budget",),
+    "placement.planning.evaluate": ("evaluate_plan",),
+    "placement.planning.migrate": ("migrate_plan",),
+    "placement.planning.progress": ("Progress",),
+    "placement.planning.solve": ("plan_scenario",),
+    "placement.records.deployment": ("Deployment",),
+    "placement.records.evaluation": ("Evaluation",),
+    "placement.records.migration": ("Migration",),
+    "placement.records.plan": ("Plan", "load_plan"),
+    "placement.report.comparison": ("Comparison",),
+    "placement.routing.holdout": ("load_trace",),
+    "placement.routing.trace": ("LoadCounts", "Trace"),
+    "specs.loading": ("load_cluster", "load_model", "load_workload"),
+    "specs.scenario": ("Scenario",),
+}  # fmt: skip
+_MODULES = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "Budget", "Check", "CheckFailedError", "Comparison", "Deployment", "Evaluation", "InfeasibleError", "InputError",
+    "LoadCounts", "Migration", "MissingExtraError", "NothingFoundError", "ParameterError", "PlacementError", "Plan",
+    "Progress", "Scenario", "Trace", "compare_strategies", "evaluate_plan", "load_cluster", "load_model", "load_plan",
+    "load_scenario", "load_trace", "load_workload", "migrate_plan", "plan_deployment", "plan_scenario", "verify_plan",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'placement' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

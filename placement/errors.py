@@ -10,8 +10,16 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "NothingFoundError",
+    "ParameterError",
     "PlacementError",
 ]
+
+
+class ParameterError(InputError):
+    """A parameter that the caller can mend. Messages name parameters in back-ticks; commands turn them into options."""
+
+    def __init__(self, parameter: str, problem: str, mend: str) -> None:
+        super().__init__(f"`{parameter}`", "", problem, mend)
 
 
 class PlacementError(Exception):

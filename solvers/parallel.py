@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-from placement.errors import InputError, MissingExtraError, NothingFoundError
+from placement.errors import MissingExtraError, NothingFoundError, ParameterError
 from solvers.stop import Stop
 
 Backend = Literal["processes", "threads", "sequential", "ray"]
@@ -50,9 +50,9 @@ def map_layers(
             has not begun).
     """
     if backend not in BACKENDS:
-        raise InputError("--backend", "", f"unknown backend {backend!r}", f"choose one of {', '.join(BACKENDS)}")
+        raise ParameterError("backend", f"unknown backend {backend!r}", f"choose one of {', '.join(BACKENDS)}")
     if workers < 1:
-        raise InputError("--workers", "", f"{workers} workers", "give at least 1")
+        raise ParameterError("workers", f"{workers} workers", "give at least 1")
     if not items:
         return ()
     if backend == "sequential" or (backend != "ray" and min(workers, len(items)) == 1):
@@ -183,7 +183,7 @@ def _outcomes(
             finished = True
         except TerminatedWorkerError as error:
             raise NothingFoundError(
-                "a worker process was killed, most likely for want of memory; use fewer --workers"
+                "a worker process was killed, most likely for want of memory; use fewer `workers`"
             ) from error
         finally:
             with warnings.catch_warnings():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 
-from placement.errors import InputError
+from placement.errors import ParameterError
 from solvers.base import LayerSolver
 
 #: name -> (module, class)
@@ -34,7 +34,7 @@ def get_solver(name: str) -> LayerSolver:
     if name not in SOLVERS:
         near = difflib.get_close_matches(name, SOLVERS, n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(SOLVERS)}"
-        raise InputError("--strategy", "", f"unknown strategy {name!r}", hint)
+        raise ParameterError("strategy", f"unknown strategy {name!r}", hint)
     module, attribute = SOLVERS[name]
     solver: LayerSolver = getattr(importlib.import_module(module), attribute)()
     return solver

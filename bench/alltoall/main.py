@@ -119,9 +119,9 @@ def _run(
     from bench.alltoall.report import Report, check, report_json, report_text
     from placement.errors import InputError
     from placement.records.files import check_writable, write_text
-    from placement.records.plan import read_plan
+    from placement.records.plan import load_plan
 
-    plan = read_plan(plan_path)
+    plan = load_plan(plan_path)
     gpus = plan.topology.gpus
     if ranks is not None and ranks != gpus:
         raise InputError(

@@ -71,11 +71,11 @@ def command(
     from bench.alltoall.prepare import Settings, plan_layouts, take_sample
     from bench.experts.report import Report, layout_times, median_error, report_json, report_text
     from placement.records.files import check_writable, write_text
-    from placement.records.plan import read_plan
+    from placement.records.plan import load_plan
     from placement.routing.holdout import synthetic_source
     from placement.routing.trace import Trace
 
-    plan = read_plan(plan_path)
+    plan = load_plan(plan_path)
     scenario = plan.scenario.spec
     if out is not None:
         check_writable(out, "--out")

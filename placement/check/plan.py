@@ -14,7 +14,7 @@ from placement.cost.layer.scenario_rates import topology_of
 from placement.cost.layer.score import score_layer
 from placement.cost.memory.hbm import memory_of
 from placement.cost.step.serving_mix import planned_rates
-from placement.errors import InputError
+from placement.errors import InputError, ParameterError
 from placement.problem.arrays import EMPTY
 from placement.problem.data import LayerData
 from placement.problem.pieces import piece_rows
@@ -236,24 +236,24 @@ def _routing(plan: Plan, traces: Sequence[str]) -> tuple[Routing | None, str]:
     """The routing that the plan was made from, if it can be had; else why not."""
     scenario, record, inputs = plan.scenario.spec, plan.provenance.routing, plan.provenance.inputs
     if inputs and not traces:
-        return None, f"not made: give the recorded routing with --trace ({', '.join(i.name for i in inputs)})"
+        return None, f"not made: give the recorded routing ({', '.join(i.name for i in inputs)})"
     if traces and not inputs:
-        raise InputError("--trace", "", "the plan was solved on synthetic routing", "leave --trace out")
+        raise ParameterError("traces", "the plan was solved on synthetic routing", "leave `traces` out")
     sources = read_sources(scenario.model, traces) if traces else (synthetic_source(scenario, plan.provenance.seed),)
     for source, wanted in zip(sources, inputs, strict=False):
         if source.record is not None and source.record.sha256 != wanted.sha256:
             raise InputError(
-                "--trace", source.record.name, f"is not the {wanted.name} the plan was solved on (SHA-256 differs)",
+                "`traces`", source.record.name, f"is not the {wanted.name} the plan was solved on (SHA-256 differs)",
                 f"give in this order: {', '.join(i.name for i in inputs)}",
             )  # fmt: skip
     if len(traces) != len(inputs):
         raise InputError(
-            "--trace", "", f"{len(traces)} files, but the plan was solved on {len(inputs)}",
+            "`traces`", "", f"{len(traces)} files, but the plan was solved on {len(inputs)}",
             f"give in this order: {', '.join(i.name for i in inputs)}",
         )  # fmt: skip
     held_out = record.solved_on != "all"
     routing = routing_of(
-        sources, scenario.model.moe.top_k, "yes" if held_out else "no", record.windows_per_trace,
+        sources, scenario.model.moe.top_k, held_out, record.windows_per_trace,
         record.judged_windows_per_trace, record.mixture,
     )  # fmt: skip
     return routing, ""

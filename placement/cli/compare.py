@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from placement.cli.options import SolveOptions, solve_options, trace_option
+from placement.cli.command import Command
+from placement.cli.options import library_options, scenario_options, solve_options, trace_option
 from placement.cli.running import emit, run
 
 
-@click.command("compare", short_help="Compare strategies over several scenarios.")
+@click.command("compare", cls=Command, short_help="Compare strategies over several scenarios.")
 @click.option(
     "--spec",
     "specs",
@@ -27,16 +28,15 @@ def command(specs: tuple[str, ...], as_json: bool, **options: Any) -> None:
 
     All options are as for solve, and hold for every scenario; so do the traces, which must be of its model.
     """
-    from placement.cli.progress import Progress
-    from placement.planning.solve import make_plan
-    from placement.report.comparison import comparison_json, comparison_text
-    from specs.loading import load_scenario
+    from placement.cli.progress import ProgressBar
+    from placement.planning.case import load_scenario
+    from placement.planning.compare import compare_strategies
 
-    asked = SolveOptions(**options)
-    scenarios = [load_scenario(spec) for spec in specs]
-    with Progress() as progress:
-        plans = [make_plan(scenario, asked, progress).plan for scenario in scenarios]
-    emit(comparison_json(plans) if as_json else comparison_text(plans))
+    overrides = scenario_options(options)
+    scenarios = [load_scenario(spec, **overrides) for spec in specs]
+    with ProgressBar() as progress:
+        found = compare_strategies(scenarios, on_progress=progress, **library_options(options))
+    emit(found.json() if as_json else str(found))
 
 
 def main() -> None:

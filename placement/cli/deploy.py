@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
 
-from placement.cli.options import DeployOptions, positive, redundant_experts, trace_option
+from placement.cli.command import Command
+from placement.cli.options import positive, redundant_experts, scenario_options, trace_option
 from placement.cli.running import emit, run
 
 _DEGREE = click.IntRange(1, 10_000_000)
 
 
-@click.command("deploy", short_help="Choose instances: how many of which split, aggregated or disaggregated.")
+@click.command(
+    "deploy", cls=Command, short_help="Choose instances: how many of which split, aggregated or disaggregated."
+)
 @click.option("--spec", default="gpt_oss_120b_gb200_ib", show_default=True, metavar="NAME_OR_FILE", help="Scenario.")
 @click.option(
     "--mode",
@@ -42,7 +46,7 @@ _DEGREE = click.IntRange(1, 10_000_000)
 @click.option(
     "--kernel-tables", is_flag=True, help="Use measured times of expert kernels where there are any ([kernels] extra)."
 )
-@click.option("--second-opinion", is_flag=True, help="Solve with CP-SAT, too, and compare.")
+@click.option("--second-opinion", "second", is_flag=True, help="Solve with CP-SAT, too, and compare.")
 @click.option("--time-limit", type=positive, metavar="SECONDS", help="Stop the master problem after this.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, show_default=True)
 @click.option("--out", metavar="FILE", help="Write the deployment as JSON to this file.")
@@ -53,22 +57,22 @@ def command(spec: str, out: str | None, as_json: bool, **options: Any) -> None:
     Every feasible split is priced in every role; a MILP chooses among those that are not dominated and packs them into
     the nodes. Redundant experts are chosen with the split: a replica costs KV cache.
     """
-    from placement.cli.progress import Progress
-    from placement.planning.deploy import make_deployment
+    from placement.cli.progress import ProgressBar
+    from placement.planning.case import load_scenario
+    from placement.planning.deploy import plan_deployment
     from placement.records.files import check_writable, write_text
-    from placement.report.deployment import deployment_json, deployment_text
+    from placement.report.deployment import deployment_text
 
-    asked = DeployOptions(**options)
-    if asked.front and asked.target_rate is not None:
-        raise click.UsageError("--front and --target-rate exclude each other")
+    started = time.perf_counter()
+    scenario = load_scenario(spec, **scenario_options(options))
     if out is not None:
-        check_writable(out, "--out")
-    with Progress() as progress:
-        report = make_deployment(spec, asked, progress)
-    text = deployment_json(report)
+        check_writable(out, "`out`")
+    with ProgressBar() as progress:
+        deployment = plan_deployment(scenario, on_progress=progress, **options)
     if out is not None:
-        write_text(out, text + "\n", "--out")
-    emit(text if as_json else deployment_text(report, out))
+        write_text(out, deployment.json() + "\n", "`out`")
+    seconds = time.perf_counter() - started
+    emit(deployment.json() if as_json else deployment_text(deployment, scenario, seconds, out))
 
 
 def main() -> None:

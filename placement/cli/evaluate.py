@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any
 
 import click
 
+from placement.cli.command import Command
 from placement.cli.running import emit, run
-
-if TYPE_CHECKING:
-    pass
 
 PARTS = ("all", "first-half", "second-half")
 
 
-@click.command("evaluate", short_help="Score a plan on other routing.")
+@click.command("evaluate", cls=Command, short_help="Score a plan on other routing.")
 @click.option("--plan", "plan_path", required=True, metavar="FILE", help="Plan file, as solve writes it.")
 @click.option(
     "--trace",
@@ -36,31 +34,26 @@ PARTS = ("all", "first-half", "second-half")
     help="Round dispatch fractions to whole multiples of 1/N first, as engines with integer weights do.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(
-    plan_path: str,
-    traces: tuple[str, ...],
-    part: Literal["all", "first-half", "second-half"],
-    windows: int,
-    weight_levels: int | None,
-    as_json: bool,
-) -> None:
+def command(plan_path: str, traces: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Score a plan, and the baselines solved beside it, on each trace.
 
     Placements are taken from the plan file as they stand; nothing is solved on this routing. A plan that was solved on
     the first half of a trace is judged fairly by --part second-half.
     """
-    from placement.cli.progress import Progress
+    from placement.cli.progress import ProgressBar
     from placement.planning.evaluate import evaluate_plan
-    from placement.records.plan import read_plan
+    from placement.planning.progress import Reporter
+    from placement.records.plan import load_plan
     from placement.report.evaluation import evaluation_json, evaluation_text
 
-    plan = read_plan(plan_path)
+    plan = load_plan(plan_path)
     results = []
-    with Progress() as progress:
-        progress.stage("scoring", len(traces))
+    with ProgressBar() as progress:
+        report = Reporter(progress)
+        report.stage("scoring", len(traces))
         for trace in traces:
-            results.append(evaluate_plan(plan, trace, part, windows, weight_levels))
-            progress.advance()
+            results.append(evaluate_plan(plan, trace, **options))
+            report.advance()
     render = evaluation_json if as_json else evaluation_text
     emit(render(plan_path, plan, results))
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import click
 
-from placement.cli.options import MigrateOptions, effort_options, trace_option
+from placement.cli.command import Command
+from placement.cli.options import effort_options, library_options, trace_option
 from placement.cli.running import emit, note, run
 
 
-@click.command("migrate", short_help="Move a running plan to new routing with few moves.")
+@click.command("migrate", cls=Command, short_help="Move a running plan to new routing with few moves.")
 @click.option("--plan", "plan_path", required=True, metavar="FILE", help="The plan that runs, as solve writes it.")
 @trace_option
 @click.option("--max-moves", type=click.IntRange(0), metavar="N", help="Budget: experts that come to a GPU.")
@@ -50,29 +50,25 @@ def command(plan_path: str, out: str | None, as_json: bool, **options: Any) -> N
     With a budget the best choice within it is shown in bold, and written by --out. Experts lost with failed GPUs are
     put back with as few moves as possible first.
     """
-    from placement.cli.progress import Progress
-    from placement.errors import InputError
-    from placement.planning.migrate import make_migration
-    from placement.records.plan import read_plan, write_plan
+    from placement.cli.progress import ProgressBar
+    from placement.errors import ParameterError
+    from placement.planning.migrate import MoveBudget, migrate_plan
+    from placement.records.files import check_writable
+    from placement.records.plan import load_plan
     from placement.report.migration import migration_json, migration_text
 
-    asked = MigrateOptions(**options)
-    for name, value in (("--max-moves-percent", asked.max_moves_percent), ("--max-transfer-ms", asked.max_transfer_ms)):
-        if value is not None and not math.isfinite(value):
-            raise InputError(name, "", f"{value:g} is no budget", "give a number")
-    budgets = [asked.max_moves, asked.max_moves_percent, asked.max_transfer_ms]
-    if sum(budget is not None for budget in budgets) > 1:
-        raise InputError("--max-moves", "", "more than one budget is given", "give one of the three --max options")
-    if not asked.traces:
-        raise InputError("--trace", "", "there is no new routing", "give at least one trace or file of load counts")
-    if out is not None and all(budget is None for budget in budgets):
-        raise InputError("--out", "", "no budget is given", "add --max-moves, --max-moves-percent or --max-transfer-ms")
-    plan = read_plan(plan_path)
-    with Progress() as progress:
-        told, migrated = make_migration(plan, plan_path, asked, progress)
-    if out is not None and migrated is not None:
-        write_plan(migrated, out)
-    emit(migration_json(told) if as_json else migration_text(told))
+    budgets = {name: options[name] for name in ("max_moves", "max_moves_percent", "max_transfer_ms")}
+    if out is not None:
+        if not MoveBudget(**budgets).given:
+            names = "`max_moves`, `max_moves_percent` or `max_transfer_ms`"
+            raise ParameterError("out", "no budget is given", f"add {names}")
+        check_writable(out, "`out`")
+    plan = load_plan(plan_path)
+    with ProgressBar() as progress:
+        told = migrate_plan(plan, on_progress=progress, **library_options(options))
+    if out is not None and told.plan is not None:
+        told.plan.save(out)
+    emit(migration_json(told, plan_path) if as_json else migration_text(told, plan_path))
     if out is not None and not as_json:
         note(f"wrote {out}")
 

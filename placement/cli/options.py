@@ -1,13 +1,11 @@
-"""Options that solve, compare and evaluate share, and the record they fill. Imports nothing heavy: --help is quick."""
+"""Options that several commands share, under the library's names. Imports nothing heavy: --help is quick."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -39,79 +37,19 @@ def positive(value: str) -> float:
     return number
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How long and with what to search; see `effort_options`."""
+def scenario_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of `options` those that override the scenario (specs.overrides)."""
+    from specs.overrides import OVERRIDES
 
-    backend: Literal["processes", "threads", "sequential", "ray"] | None = None
-    time_limit: float | None = None
-    work: float = 1.0
-    seed: int = 0
-    workers: int = 0
-
-    @property
-    def threads(self) -> int:
-        """Workers: as asked, or one per core of this process."""
-        return self.workers or len(os.sched_getaffinity(0))
+    return {name: options.pop(name) for name in OVERRIDES if name in options}
 
 
-@dataclass(frozen=True)
-class SolveOptions(Effort):
-    """What the command line asks of a solve. None takes the scenario's own."""
+def library_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What is left, as the library takes it: work and time limit as a Budget."""
+    from placement.planning.effort import Budget
 
-    traces: tuple[str, ...] = ()
-    phase: Literal["serving", "decode", "prefill", "train"] | None = None
-    objective: Literal["time", "load", "traffic"] | None = None
-    strategy: str = "auto"
-    redundant: int | Literal["auto"] | None = None
-    dispatch: Literal["even", "nearest", "planned"] | None = None
-    message_rule: Literal["per_expert", "per_rank", "per_node"] | None = None
-    keep_groups: bool | None = None
-    tp: int | None = None
-    ep: int | None = None
-    pp: int | None = None
-    dp: int | None = None
-    batch: int | None = None
-    holdout: bool | None = None
-    windows: int | None = None
-    tail: float = 1.0
-    balance_floor: bool = True
-
-
-@dataclass(frozen=True)
-class DeployOptions:
-    """What the command line asks of a deployment. None takes the scenario's own."""
-
-    mode: Literal["aggregated", "disaggregated", "mixed"] = "mixed"
-    target_rate: float | None = None
-    front: bool = False
-    pools: tuple[str, ...] = ()
-    redundant: int | Literal["auto"] | None = None
-    tp: int | None = None
-    ep: int | None = None
-    pp: int | None = None
-    dp: int | None = None
-    batch: int | None = None
-    ttft_ms: float | None = None
-    tpot_ms: float | None = None
-    traces: tuple[str, ...] = ()
-    placed: bool = True
-    kernel_tables: bool = False
-    second_opinion: bool = False
-    time_limit: float | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class MigrateOptions(Effort):
-    """What the command line asks of a migration. At most one budget is set."""
-
-    traces: tuple[str, ...] = ()
-    max_moves: int | None = None
-    max_moves_percent: float | None = None
-    max_transfer_ms: float | None = None
-    failed_gpus: tuple[int, ...] = ()
-    fixed_gpus: tuple[int, ...] = ()
+    budget = Budget(options.pop("work", 1.0), options.pop("time_limit", None))
+    return {**options, "budget": budget}
 
 
 def effort_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,7 +92,7 @@ def effort_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that make a SolveOptions, all but --trace."""
+    """Adds the options of a solve, all but --trace."""
     degree = click.IntRange(1, _MOST)
     options = [
         click.option(

@@ -11,20 +11,21 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from placement.planning.progress import Progress
+
 #: Nothing is shown before this many seconds.
 QUIET_S = 1.0
 #: Seconds between plain lines.
 LINE_EVERY_S = 5.0
 
 
-class Progress:
-    """A named stage with a count. Use as a context manager; `stage` starts the next stage."""
+class ProgressBar:
+    """Shows a Progress each time it is called with one. Use as a context manager."""
 
-    def __init__(self, enabled: bool = True) -> None:
-        self._enabled = enabled
+    def __init__(self) -> None:
         self._started = time.monotonic()
         self._last_line = self._started
-        self._label, self._done, self._total = "", 0, 0
+        self._label = ""
         self._bar: Bar | None = None
         self._task: TaskID | None = None
 
@@ -37,37 +38,28 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def stage(self, label: str, total: int = 1) -> None:
-        """Begins a stage of `total` steps."""
-        self._label, self._done, self._total = label, 0, total
-        self._show(new=True)
-
-    def advance(self, _: int = 0) -> None:
-        """One step of the stage is done. Takes and ignores a position, so that it can be a callback."""
-        self._done += 1
-        self._show(new=False)
-
-    def _show(self, new: bool) -> None:
+    def __call__(self, at: Progress) -> None:
+        """Shows where the work is."""
         now = time.monotonic()
-        if not self._enabled or now - self._started < QUIET_S:
+        if now - self._started < QUIET_S:
             return
         if sys.stderr.isatty():
-            self._show_bar(new)
+            self._show_bar(at)
         elif now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
-            print(f"{self._label}: {self._done}/{self._total}", file=sys.stderr, flush=True)
+            print(f"{at.stage}: {at.done}/{at.total}", file=sys.stderr, flush=True)
 
-    def _show_bar(self, new: bool) -> None:
+    def _show_bar(self, at: Progress) -> None:
         if self._bar is None:
             from rich.console import Console
             from rich.progress import Progress as RichProgress
 
             self._bar = RichProgress(console=Console(stderr=True), transient=True)
             self._bar.start()
-            new = True
-        if new or self._task is None:
+        if at.stage != self._label or self._task is None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(self._label, total=self._total, completed=self._done)
+            self._label = at.stage
+            self._task = self._bar.add_task(at.stage, total=at.total, completed=at.done)
         else:
-            self._bar.update(self._task, completed=self._done)
+            self._bar.update(self._task, completed=at.done)

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from placement.cli.options import SolveOptions, solve_options, trace_option
+from placement.cli.command import Command
+from placement.cli.options import library_options, scenario_options, solve_options, trace_option
 from placement.cli.running import emit, run
 
 DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
 
 
-@click.command("solve", short_help="Plan a scenario: split, expert placement, certificate.")
+@click.command("solve", cls=Command, short_help="Plan a scenario: split, expert placement, certificate.")
 @click.option(
     "--spec",
     default=DEFAULT_SPEC,
@@ -34,20 +35,20 @@ def command(spec: str, out: str | None, as_json: bool, timings: bool, **options:
     of each trace's sequences, and all strategies are compared on the second half. The certificate is of the routing
     that was solved on.
     """
-    from placement.cli.progress import Progress
-    from placement.planning.solve import make_plan
+    from placement.cli.progress import ProgressBar
+    from placement.planning.case import load_scenario, make_case
+    from placement.planning.solve import solve
     from placement.records.files import check_writable
-    from placement.records.plan import plan_json, write_plan
+    from placement.records.plan import plan_json
     from placement.report.screen import solve_screen
-    from specs.loading import load_scenario
 
-    asked = SolveOptions(**options)
+    scenario = load_scenario(spec, **scenario_options(options))
     if out is not None:
-        check_writable(out, "--out")
-    with Progress() as progress:
-        planned = make_plan(load_scenario(spec), asked, progress, timings)
+        check_writable(out, "`out`")
+    with ProgressBar() as progress:
+        planned = solve(make_case(scenario, on_progress=progress, **library_options(options)), timings)
     if out is not None:
-        write_plan(planned.plan, out)
+        planned.plan.save(out)
     if as_json:
         emit(plan_json(planned.plan))
     else:

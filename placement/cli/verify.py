@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from placement.cli.command import Command
 from placement.cli.running import emit, run
 
 if TYPE_CHECKING:
     pass
 
 
-@click.command("verify", short_help="Re-check a plan file from outside.")
+@click.command("verify", cls=Command, short_help="Re-check a plan file from outside.")
 @click.argument("plan")
 @click.option(
     "--trace", "traces", multiple=True, metavar="FILE", help="Routing the plan was solved on; repeat for each."
@@ -25,10 +26,10 @@ def command(plan: str, traces: tuple[str, ...], as_json: bool) -> None:
     """
     from placement.check.plan import verify_plan
     from placement.errors import CheckFailedError
-    from placement.records.plan import read_plan
+    from placement.records.plan import load_plan
     from placement.report.checks import checks_json, checks_text
 
-    checks = verify_plan(read_plan(plan), traces)
+    checks = verify_plan(load_plan(plan), traces)
     emit(checks_json(plan, checks) if as_json else checks_text(plan, checks))
     failed = [check for check in checks if check.passed is False]
     if failed:

@@ -1,31 +1,47 @@
-"""Makes a deployment: columns, the master problem, and what its answer yields."""
+"""Plans a deployment: columns, the master problem, and what its answer yields."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 from placement.check.deployment import HeldGpus, Kind, deployment_faults
-from placement.cli.options import DeployOptions
-from placement.cli.progress import Progress
 from placement.cost.step.kernels import KernelTables
 from placement.cost.step.roles import Role, kv_bytes_per_request
-from placement.errors import InfeasibleError, InputError
-from placement.routing.holdout import load_routing
+from placement.errors import InfeasibleError, InputError, ParameterError
+from placement.planning.case import AnyTrace, load_scenario
+from placement.planning.progress import OnProgress, Reporter
+from placement.records.deployment import (
+    SCHEMA,
+    AnswerRecord,
+    ColumnsRecord,
+    Deployment,
+    DeploymentCertificate,
+    DroppedRecord,
+    HeldRecord,
+    InstanceRecord,
+    NodesRecord,
+    PoolRecord,
+    SecondOpinionRecord,
+)
+from placement.routing.holdout import read_sources, routing_of, synthetic_source
 from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.columns import ColumnSet, Placed, list_columns, pool_of
-from solvers.deploy.layout import NodeGroup, layout
-from solvers.deploy.problem import Column, Deployment, MasterProblem, Pool
-from solvers.deploy.solve import SecondOpinion, second_opinion, solve_master
+from solvers.deploy.layout import layout
+from solvers.deploy.problem import Column, MasterProblem
+from solvers.deploy.problem import Deployment as Chosen
+from solvers.deploy.solve import second_opinion, solve_master
 from solvers.split.enumerate import enumerate_splits
 from solvers.split.pins import check_pins
-from specs.loading import load_cluster, load_scenario
+from specs.cluster import Cluster
+from specs.loading import load_cluster
 from specs.scenario import Scenario
-from specs.validation import validate
 from specs.workload import ServingWorkload
 
-ROLES: dict[str, tuple[Role, ...]] = {
+Mode = Literal["aggregated", "disaggregated", "mixed"]
+ROLES: dict[Mode, tuple[Role, ...]] = {
     "aggregated": ("aggregated",),
     "disaggregated": ("prefill", "decode"),
     "mixed": ("aggregated", "prefill", "decode"),
@@ -34,137 +50,126 @@ ROLES: dict[str, tuple[Role, ...]] = {
 FRONT = (0.25, 0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 
-@dataclass(frozen=True)
-class Part:
-    """Instances of one column in a deployment."""
+def plan_deployment(
+    scenario: Scenario | str | Path,
+    *,
+    mode: Mode = "mixed",
+    pools: Sequence[Cluster | str | Path] = (),
+    target_rate: float | None = None,
+    front: bool = False,
+    traces: Sequence[AnyTrace] = (),
+    placed: bool = True,
+    kernel_tables: bool = False,
+    second: bool = False,
+    time_limit: float | None = None,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Deployment:
+    """Chooses how many instances of which split serve the most tokens/s within HBM, TTFT and TPOT.
 
-    column: Column
-    pool: Pool
-    count: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A deployment under one TPOT objective, its parts by role, and rates in output tokens.
-
-    `nodes` is where the parts lie: their columns are indices of `parts`.
-    """
-
-    tpot_ms: float
-    deployment: Deployment
-    parts: tuple[Part, ...]
-    tokens_per_s: float
-    tokens_per_s_per_gpu: float
-    bound: float
-    slowest_ttft_s: float | None
-    slowest_tpot_s: float | None
-    nodes: tuple[NodeGroup, ...]
-
-
-@dataclass(frozen=True)
-class DeploymentReport:
-    """What the command shows.
-
-    Attributes:
-        answers: one, or the front by TPOT. columns: of the last answer. second: CP-SAT's opinion, if asked for.
-        gpus: of all pools. seconds: wall clock.
-    """
-
-    scenario: Scenario
-    pools: tuple[Pool, ...]
-    mode: str
-    target_rate: float | None
-    placed: bool
-    answers: tuple[Answer, ...]
-    columns: ColumnSet
-    second: SecondOpinion | None
-    gpus: int
-    seconds: float
-
-
-def make_deployment(spec: str, options: DeployOptions, progress: Progress) -> DeploymentReport:
-    """Chooses the instances of a serving scenario.
+    Args:
+        scenario: A serving scenario, or its name or file.
+        mode: Instances that serve whole requests, that prefill or decode, or whichever is best.
+        pools: Further pools of other GPUs: clusters, or their names or files.
+        target_rate: Output tokens/s to reach with the fewest GPUs; None: the most tokens/s.
+        front: Answer at several TPOT limits.
+        traces: Recorded routing, objects or paths; without any, routing is synthetic.
+        placed: Price imbalance and traffic by a quick expert placement; else take experts as balanced.
+        kernel_tables: Use measured times of expert kernels where there are any.
+        second: Solve with CP-SAT, too, and compare.
+        time_limit: Seconds for each master problem.
+        seed: Of every random choice.
+        on_progress: Called with a Progress at each step.
 
     Raises:
-        InputError: a training scenario, an unknown pool, or pins that no split can have.
-        InfeasibleError: nothing fits HBM or meets the objectives, or the wanted rate is out of reach.
+        InputError: A training scenario, an unknown pool, or pins that no split can have.
+        InfeasibleError: Nothing fits HBM or meets the objectives, or the target is out of reach.
     """
-    started = time.perf_counter()
-    scenario = _asked(load_scenario(spec), options)
+    scenario, report = load_scenario(scenario), Reporter(on_progress)
     workload = scenario.workload
     if workload.kind != "serving":
         raise InputError(scenario.name, "workload", "is training; instances are deployed for serving", "use solve")
-    clusters = [scenario.cluster, *(load_cluster(name) for name in options.pools)]
-    pools = [scenario.model_copy(update={"cluster": cluster}) for cluster in clusters]
+    if front and target_rate is not None:
+        raise ParameterError("front", "it and `target_rate` exclude each other", "leave one of the two out")
+    others = [pool if isinstance(pool, Cluster) else load_cluster(str(pool)) for pool in pools]
+    on_pools = [scenario, *(scenario.model_copy(update={"cluster": cluster}) for cluster in others)]
     redundant = None if scenario.redundant == "auto" else int(scenario.redundant)
     check_pins(scenario, scenario.pins, redundant)
-    placed: Placed | None = None
-    if options.placed:
-        progress.stage("reading the routing" if options.traces else "making synthetic routing")
-        routing = load_routing(scenario, options.traces, options.seed, windows=1, mixture=False)
-        placed = PlacedLayers(routing.solved_on)
-    kernels = KernelTables.installed() if options.kernel_tables else None
-    answers: list[Answer] = []
-    found: tuple[ColumnSet, MasterProblem, Deployment] | None = None
-    limits = [workload.tpot_ms * share for share in FRONT] if options.front else [workload.tpot_ms]
+    layers: Placed | None = None
+    if placed:
+        report.stage("reading the routing" if traces else "making synthetic routing")
+        sources = read_sources(scenario.model, traces) or (synthetic_source(scenario, seed),)
+        layers = PlacedLayers(routing_of(sources, scenario.model.moe.top_k, windows=1, mixture=False).solved_on)
+    kernels = KernelTables.installed() if kernel_tables else None
+    answers: list[AnswerRecord] = []
+    found: tuple[ColumnSet, MasterProblem, Chosen] | None = None
+    limits = [workload.tpot_ms * share for share in FRONT] if front else [workload.tpot_ms]
     for limit in limits:
-        progress.stage(f"pricing splits at TPOT {limit:.4g} ms")
-        here = [_with_tpot(pool, workload, limit) for pool in pools]
-        columns = list_columns(here, ROLES[options.mode], scenario.pins, redundant, placed, kernels)
+        report.stage(f"pricing splits at TPOT {limit:.4g} ms")
+        here = [_with_tpot(pool, workload, limit) for pool in on_pools]
+        columns = list_columns(here, ROLES[mode], scenario.pins, redundant, layers, kernels)
         problem = MasterProblem(tuple(pool_of(pool) for pool in here), columns.columns, kv_bytes_per_request(scenario))
-        if options.target_rate is not None:
-            problem = replace(problem, goal="gpus", target=options.target_rate / workload.osl)
-        progress.stage("choosing instances")
+        if target_rate is not None:
+            problem = replace(problem, goal="gpus", target=target_rate / workload.osl)
+        report.stage("choosing instances")
         try:
-            _require(here[0], columns, options)
-            deployment = solve_master(problem, options.time_limit)
+            _require(here[0], columns, mode)
+            chosen = solve_master(problem, time_limit)
         except InfeasibleError:
-            if options.front:
+            if front:
                 continue
             raise
-        found = (columns, problem, deployment)
-        answers.append(_answer(here, problem, deployment, workload, limit))
+        found = (columns, problem, chosen)
+        answers.append(_answer(here, problem, chosen, workload, limit))
     if found is None:
         raise InfeasibleError(
             f"{scenario.name}: nothing is feasible at any TPOT from {limits[0]:.4g} to {limits[-1]:.4g} ms"
         )
-    columns, problem, deployment = found
-    second = None
-    if options.second_opinion:
-        progress.stage("asking CP-SAT")
-        second = second_opinion(problem, deployment, options.time_limit, options.seed)
-    return DeploymentReport(
-        scenario, problem.pools, options.mode, options.target_rate, options.placed, tuple(answers), columns, second,
-        sum(pool.gpus for pool in problem.pools), time.perf_counter() - started,
+    columns, problem, chosen = found
+    opinion = None
+    if second:
+        report.stage("asking CP-SAT")
+        opinion = _second(problem, chosen, time_limit, seed)
+    return Deployment(
+        schema_=SCHEMA,
+        scenario=scenario.name,
+        mode=mode,
+        target_tokens_per_s=target_rate,
+        placed=placed,
+        pools=tuple(
+            PoolRecord(name=p.name, nodes=p.nodes, gpus_per_node=p.gpus_per_node, gpus=p.gpus) for p in problem.pools
+        ),
+        answers=tuple(answers),
+        columns=ColumnsRecord(
+            considered=columns.considered,
+            kept=len(columns.columns),
+            thinned=columns.thinned,
+            dropped=tuple(DroppedRecord(role=d.role, reason=d.reason, count=d.count) for d in columns.dropped),
+        ),
+        second_opinion=opinion,
+    )
+
+
+def _second(problem: MasterProblem, chosen: Chosen, time_limit: float | None, seed: int) -> SecondOpinionRecord:
+    other = second_opinion(problem, chosen, time_limit, seed)
+    found = other.deployment
+    return SecondOpinionRecord(
+        solver=found.solver, requests_per_s=found.requests_per_s, gpus=found.gpus, optimal=found.optimal,
+        agrees=other.agrees,
     )  # fmt: skip
-
-
-def _asked(scenario: Scenario, options: DeployOptions) -> Scenario:
-    """The scenario with what the command line overrides, checked as a whole."""
-    data = scenario.model_dump()
-    if options.redundant is not None:
-        data["redundant"] = options.redundant
-    for name in ("tp", "ep", "pp", "dp", "batch"):
-        if getattr(options, name) is not None:
-            data["pins"][name] = getattr(options, name)
-    for name in ("ttft_ms", "tpot_ms"):
-        if getattr(options, name) is not None and data["workload"]["kind"] == "serving":
-            data["workload"][name] = getattr(options, name)
-    changed: Scenario = validate(Scenario, data, f"{scenario.name} with the given options")
-    return changed
 
 
 def _with_tpot(scenario: Scenario, workload: ServingWorkload, tpot_ms: float) -> Scenario:
     return scenario.model_copy(update={"workload": workload.model_copy(update={"tpot_ms": tpot_ms})})
 
 
-def _require(scenario: Scenario, columns: ColumnSet, options: DeployOptions) -> None:
+def _require(scenario: Scenario, columns: ColumnSet, mode: Mode) -> None:
     """Refuses a scenario in which no role has a column, with the smallest relaxation that gives it one."""
     roles = {column.role for column in columns.columns}
     if "aggregated" in roles or {"prefill", "decode"} <= roles:
         return
     workload = scenario.workload
-    if not columns.fits or options.mode == "aggregated" or workload.kind != "serving":
+    if not columns.fits or mode == "aggregated" or workload.kind != "serving":
         # The search over whole splits knows the memory line and the objective that fail.
         enumerate_splits(scenario, scenario.pins, scenario.redundant)
         raise InfeasibleError(f"{scenario.name}: no instance within HBM, TTFT and TPOT once experts are placed")
@@ -180,39 +185,65 @@ def _require(scenario: Scenario, columns: ColumnSet, options: DeployOptions) -> 
 
 
 def _answer(
-    scenarios: Sequence[Scenario],
-    problem: MasterProblem,
-    deployment: Deployment,
-    workload: ServingWorkload,
-    tpot_ms: float,
-) -> Answer:
+    scenarios: Sequence[Scenario], problem: MasterProblem, chosen: Chosen, workload: ServingWorkload, tpot_ms: float
+) -> AnswerRecord:
     """The answer with its packing, checked from outside.
 
     Raises:
         RuntimeError: the solver's answer is invalid (a bug).
     """
-    used = [i for i, count in enumerate(deployment.counts) if count]
-    used.sort(key=lambda i: (problem.columns[i].role, -deployment.counts[i] * problem.columns[i].gpus))
-    parts = [Part(problem.columns[i], problem.pools[problem.columns[i].pool], deployment.counts[i]) for i in used]
-    packed = layout(problem, deployment.counts)
+    used = [i for i, count in enumerate(chosen.counts) if count]
+    used.sort(key=lambda i: (problem.columns[i].role, -chosen.counts[i] * problem.columns[i].gpus))
+    packed = layout(problem, chosen.counts)
     if packed is None:
-        raise RuntimeError(f"the solver's instances do not fit the nodes: {deployment.counts}")
+        raise RuntimeError(f"the solver's instances do not fit the nodes: {chosen.counts}")
     place = {column: at for at, column in enumerate(used)}
-    nodes = tuple(
-        NodeGroup(group.pool, group.nodes, tuple((place[i], gpus, n) for i, gpus, n in group.held)) for group in packed
-    )
+    parts = [(problem.columns[i], chosen.counts[i]) for i in used]
     faults = deployment_faults(
         scenarios,
-        [Kind(p.column.pool, p.column.split, p.count, p.column.point.ttft_s, p.column.point.tpot_s) for p in parts],
-        [HeldGpus(group.pool, group.nodes, {i: gpus for i, gpus, _ in group.held}) for group in nodes],
+        [Kind(c.pool, c.split, count, c.point.ttft_s, c.point.tpot_s) for c, count in parts],
+        [HeldGpus(group.pool, group.nodes, {place[i]: gpus for i, gpus, _ in group.held}) for group in packed],
     )
     if faults:
         raise RuntimeError(f"the solver returned an invalid deployment: {'; '.join(faults)}")
-    rate = deployment.requests_per_s * workload.osl
-    ttft = [p.column.point.ttft_s for p in parts if p.column.point.ttft_s is not None]
-    tpot = [p.column.point.tpot_s for p in parts if p.column.point.tpot_s is not None]
-    bound = deployment.bound * workload.osl if deployment.goal == "rate" else deployment.bound
-    return Answer(
-        tpot_ms, deployment, tuple(parts), rate, rate / max(1, deployment.gpus), bound, max(ttft, default=None),
-        max(tpot, default=None), nodes,
+    rate = chosen.requests_per_s * workload.osl
+    instances = tuple(_instance(problem, column, count) for column, count in parts)
+    return AnswerRecord(
+        tpot_limit_ms=tpot_ms,
+        tokens_per_s=rate,
+        tokens_per_s_per_gpu=rate / max(1, chosen.gpus),
+        requests_per_s=chosen.requests_per_s,
+        gpus=chosen.gpus,
+        ttft_ms=max((each.ttft_ms for each in instances if each.ttft_ms is not None), default=None),
+        tpot_ms=max((each.tpot_ms for each in instances if each.tpot_ms is not None), default=None),
+        certificate=DeploymentCertificate(
+            goal=chosen.goal,
+            bound=chosen.bound * workload.osl if chosen.goal == "rate" else chosen.bound,
+            gap=chosen.gap,
+            status="optimal" if chosen.optimal else "feasible",
+            solver=chosen.solver,
+        ),
+        instances=instances,
+        nodes=tuple(
+            NodesRecord(
+                pool=problem.pools[group.pool].name,
+                nodes=group.nodes,
+                holds=tuple(HeldRecord(instance=place[i], gpus=gpus, count=n) for i, gpus, n in group.held),
+            )
+            for group in packed
+        ),
+    )
+
+
+def _instance(problem: MasterProblem, column: Column, count: int) -> InstanceRecord:
+    split, point = column.split, column.point
+    degrees = {name: getattr(split, name) for name in ("tp", "ep", "etp", "pp", "dp", "batch", "redundant")}
+    return InstanceRecord(
+        role=column.role, pool=problem.pools[column.pool].name, count=count, gpus=column.gpus, cp=column.cp,
+        slots_per_gpu=split.slots_per_gpu, requests_per_s=point.requests_per_s, ttft_ms=_ms(point.ttft_s),
+        tpot_ms=_ms(point.tpot_s), moe_layer=column.moe_source, **degrees,
     )  # fmt: skip
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3

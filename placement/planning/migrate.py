@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from placement.cli.options import MigrateOptions, SolveOptions
-from placement.cli.progress import Progress
 from placement.cost.assess import Assessor
 from placement.cost.figures import Placement
 from placement.cost.layer.scenario_rates import expert_bytes
 from placement.cost.layer.score import LayerScore, score_layer
 from placement.cost.layer.transfer import Transfer, transfer
 from placement.cost.pose import layer_problems
-from placement.errors import InfeasibleError, InputError
-from placement.planning.solve import (
-    SOLVED,
-    certificate_of,
-    layer_record,
-    solve_baselines,
-    versions,
-)
+from placement.errors import InfeasibleError, ParameterError
+from placement.planning.case import SOLVED, AnyTrace
+from placement.planning.effort import Budget, Effort
+from placement.planning.judgement import certificate_of, judge, layer_record, versions
+from placement.planning.progress import OnProgress, Reporter
+from placement.planning.strategies import place_baselines, placement_of_answers
 from placement.problem.arrays import IntArray
 from placement.problem.data import LayerData
 from placement.problem.layer import LayerProblem, Objective
-from placement.records.convert import own_placement, predicted_record, strategy_record
-from placement.records.plan import Plan, ProvenanceRecord, StrategyRecord
-from placement.report.migration import FrontRow, Migration
-from placement.routing.holdout import Routing, load_routing
+from placement.records.convert import own_placement
+from placement.records.migration import FrontRow, Migration
+from placement.records.plan import Plan, ProvenanceRecord
+from placement.routing.holdout import Routing, read_sources, routing_of
 from solvers.experts.layers import TOLERANCE, LayerAnswer
 from solvers.migration.allocate import Allocation, allocate, transfer_seconds, within_seconds
 from solvers.migration.front import standing
 from solvers.migration.run import Fronts, layer_fronts
 from solvers.result import Status, Termination
-from solvers.stop import Stop
 
 #: Shares of all slots that the front's table shows.
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -66,22 +63,114 @@ class _Case:
     allocation: Allocation
 
 
-def make_migration(plan: Plan, path: str, options: MigrateOptions, progress: Progress) -> tuple[Migration, Plan | None]:
-    """The front of a plan on new routing, and the migrated plan that the budget buys.
+@dataclass(frozen=True)
+class MoveBudget:
+    """Most that a migration may move; at most one is set.
 
-    Returns:
-        what the report tells, and the plan; None without a budget.
+    Attributes:
+        max_moves: Experts that come to a GPU, in all layers. max_moves_percent: the same in percent of all slots.
+        max_transfer_ms: Time that the busiest link is taken up.
 
     Raises:
-        InputError: an option or trace that does not fit the plan. InfeasibleError: the GPUs left have too few slots,
+        ParameterError: A value that is no budget, or more than one.
+    """
+
+    max_moves: int | None = None
+    max_moves_percent: float | None = None
+    max_transfer_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [
+            name for name in ("max_moves", "max_moves_percent", "max_transfer_ms") if getattr(self, name) is not None
+        ]
+        for name in given:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ParameterError(name, f"{value:g} is no budget", "give a number from 0 on")
+        if len(given) > 1:
+            raise ParameterError(given[0], "more than one budget is given", f"leave out `{given[1]}`")
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a budget."""
+        return any(value is not None for value in (self.max_moves, self.max_moves_percent, self.max_transfer_ms))
+
+    def moves(self, slots: int) -> int | None:
+        """The budget in moves of `slots` slots, or None."""
+        if self.max_moves_percent is not None:
+            # As written: 0.29 of 100 slots are 29, though the double is less.
+            return int(slots * self.max_moves_percent / 100 + 1e-9)
+        return self.max_moves
+
+    def check_forced(self, slots: int, forced: int, seconds: float) -> None:
+        """Whether there is room for what failed GPUs force.
+
+        Args:
+            slots: Of all layers. forced, seconds: Moves that failed GPUs force, and the time of their transfers.
+
+        Raises:
+            InfeasibleError: They exceed the budget.
+        """
+        if self.max_transfer_ms is not None and seconds > self.max_transfer_ms * 1e-3:
+            raise InfeasibleError(
+                f"the {forced} moves that failed GPUs force take {seconds * 1e3:.3g} ms, "
+                f"{seconds * 1e3 - self.max_transfer_ms:.3g} ms over `max_transfer_ms`"
+            )
+        most = self.moves(slots)
+        if most is not None and forced > most:
+            raise InfeasibleError(f"failed GPUs force {forced} moves, {forced - most} more than the budget of {most}")
+
+
+def migrate_plan(
+    plan: Plan,
+    traces: Sequence[AnyTrace],
+    *,
+    max_moves: int | None = None,
+    max_moves_percent: float | None = None,
+    max_transfer_ms: float | None = None,
+    failed_gpus: Sequence[int] = (),
+    fixed_gpus: Sequence[int] = (),
+    budget: Budget | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    backend: Any = None,
+    on_progress: OnProgress | None = None,
+) -> Migration:
+    """What moves buy: the front from a plan as it runs to a full re-solve on new routing, and the plan within a budget.
+
+    A move is an expert that comes to a GPU which did not hold it.
+
+    Args:
+        plan: The plan that runs.
+        traces: New routing, objects or paths; split in halves as `plan_scenario` does.
+        max_moves: Budget: moves in all layers. At most one of the three budgets is given.
+        max_moves_percent: Budget: the same in percent of all slots.
+        max_transfer_ms: Budget: time that the busiest link is taken up.
+        failed_gpus: GPUs (expert-parallel ranks) lost since; what they held is put back with the fewest moves first.
+        fixed_gpus: GPUs that keep their experts.
+        budget: When solving stops.
+        seed: Of every random choice.
+        workers: Processes or threads; 0: one per core.
+        backend: See `plan_scenario`.
+        on_progress: Called with a Progress at each step.
+
+    Returns:
+        The front, and without a budget no plan.
+
+    Raises:
+        InputError: An argument or trace that does not fit the plan. InfeasibleError: the GPUs left have too few slots,
             or forced moves exceed the budget. NothingFoundError: the running placement can't be mended.
     """
+    most = MoveBudget(max_moves, max_moves_percent, max_transfer_ms)
+    if not traces:
+        raise ParameterError("traces", "there is no new routing", "give at least one trace or file of load counts")
+    effort, report = Effort(budget or Budget(), seed, workers, backend), Reporter(on_progress)
     slots = plan.topology.gpus * plan.slots_per_gpu * len(plan.layers)
-    case = _case(plan, options, slots, progress)
-    points = _chosen(case, options, slots)
-    most = case.allocation.least + len(case.allocation.value) - 1
-    totals = sorted({case.allocation.least, *(int(share * slots) for share in SHOWN), most})
-    progress.stage("scoring on held-out routing", len(totals) + 1)
+    case = _case(plan, traces, (tuple(failed_gpus), tuple(fixed_gpus)), most, effort, report)
+    points = _chosen(case, most, slots)
+    whole = case.allocation.least + len(case.allocation.value) - 1
+    totals = sorted({case.allocation.least, *(int(share * slots) for share in SHOWN), whole})
+    report.stage("scoring on held-out routing", len(totals) + 1)
     rows: list[FrontRow] = []
     before = _before(case)
     last = [len(front.points) - 1 for front in case.fronts.layers]
@@ -90,44 +179,44 @@ def make_migration(plan: Plan, path: str, options: MigrateOptions, progress: Pro
         shown = case.allocation.points(total)
         if shown is not None and (not rows or sum(_moves(case, shown)) > rows[-1].moves):
             rows.append(_row(case, shown, slots, before, after))
-        progress.advance()
+        report.advance()
     chosen = None if points is None else _row(case, points, slots, before, after)
-    progress.advance()
-    migrated = None if points is None else _migrated(case, points, options, progress)
-    layers = ()
-    if points is not None:
-        layers = tuple(front.points[i].slots.tolist() for front, i in zip(case.fronts.layers, points, strict=True))
-    told = Migration(
-        plan=path, scenario=plan.scenario.name, phase=plan.phase, objective=case.objective,
-        routing=case.routing.record, slots=slots, failed_gpus=case.failed_gpus, forced_moves=case.allocation.least,
+    report.advance()
+    return Migration(
+        scenario=plan.scenario.name, phase=plan.phase, objective=case.objective, routing=case.routing.record,
+        slots=slots, failed_gpus=case.failed_gpus, forced_moves=case.allocation.least,
         before=before[1] if before is not None else None, rows=tuple(rows), chosen=chosen,
-        model_layers=tuple(layer.layer for layer in plan.layers), layers=layers,
+        plan=None if points is None else _migrated(case, points, effort, report),
     )  # fmt: skip
-    return told, migrated
 
 
-def _case(plan: Plan, options: MigrateOptions, slots: int, progress: Progress) -> _Case:
+def _case(
+    plan: Plan, traces: Sequence[AnyTrace], named: tuple[tuple[int, ...], tuple[int, ...]], most: MoveBudget,
+    effort: Effort, report: Reporter,
+) -> _Case:  # fmt: skip
+    """The case, solved; `named` are the failed and the fixed GPUs."""
     scenario, split = plan.scenario.spec, plan.split.split()
-    gpus = plan.topology.gpus
-    for name, named in (("--failed-gpu", options.failed_gpus), ("--fixed-gpu", options.fixed_gpus)):
-        wrong = [gpu for gpu in named if gpu >= gpus]
+    gpus, (lost, fixed) = plan.topology.gpus, named
+    for name, given in (("failed_gpus", lost), ("fixed_gpus", fixed)):
+        wrong = [gpu for gpu in given if not 0 <= gpu < gpus]
         if wrong:
-            raise InputError(name, "", f"GPU {wrong[0]} of {gpus}", f"give GPUs from 0 to {gpus - 1}")
-    failed = tuple(sorted({*plan.failed_gpus, *options.failed_gpus}))
-    if set(failed) & set(options.fixed_gpus):
-        raise InputError("--fixed-gpu", "", "a failed GPU can't keep its experts", "name it once")
-    progress.stage("reading the routing")
-    routing = load_routing(scenario, options.traces, options.seed, "auto", None, plan.tail >= 1.0)
+            raise ParameterError(name, f"GPU {wrong[0]} of {gpus}", f"give GPUs from 0 to {gpus - 1}")
+    failed = tuple(sorted({*plan.failed_gpus, *lost}))
+    if set(failed) & set(fixed):
+        raise ParameterError("fixed_gpus", "a failed GPU can't keep its experts", "name it once")
+    report.stage("reading the routing")
+    moe = scenario.model.moe
+    routing = routing_of(read_sources(scenario.model, traces), moe.top_k, mixture=plan.tail >= 1.0)
     objective: Objective = "load" if routing.counts_only else plan.objective
     running = own_placement(plan)
     alive = np.ones(gpus, dtype=bool)
     alive[list(failed)] = False
-    experts, left = scenario.model.moe.experts, int(alive.sum()) * plan.slots_per_gpu
+    experts, left = moe.experts, int(alive.sum()) * plan.slots_per_gpu
     if left < experts:
         raise InfeasibleError(
             f"the {int(alive.sum())} GPUs left have {left} slots for {experts} experts, {experts - left} too few"
         )
-    held = np.isin(np.arange(gpus), options.fixed_gpus).repeat(plan.slots_per_gpu)
+    held = np.isin(np.arange(gpus), fixed).repeat(plan.slots_per_gpu)
 
     def posed(statistics: Sequence[LayerData], judged: bool) -> tuple[LayerProblem, ...]:
         made = layer_problems(scenario, split, plan.phase, statistics, objective, tail=plan.tail, failed_gpus=failed)
@@ -153,14 +242,14 @@ def _case(plan: Plan, options: MigrateOptions, slots: int, progress: Progress) -
 
     # Told before anything is solved.
     forced = [(moved(i, standing(problem)),) for i, problem in enumerate(problems)]
-    _check_budget(
-        options, slots, sum(part.moves for (part,) in forced), transfer_seconds(forced, stages, [0] * len(forced))
-    )
-    progress.stage("solving anew, and with few moves", 2 * len(problems))
-    stop = Stop.after(options.time_limit, options.work)
+    most.check_forced(
+        sum(len(slots) for slots in running.slots), sum(part.moves for (part,) in forced),
+        transfer_seconds(forced, stages, [0] * len(forced)),
+    )  # fmt: skip
+    report.stage("solving anew, and with few moves", 2 * len(problems))
     fronts = layer_fronts(
-        problems, running.fractions, stop, options.seed, options.threads, options.backend, progress.advance,
-        progress.advance,
+        problems, running.fractions, effort.stop(), effort.seed, effort.threads, effort.backend, report.advance,
+        report.advance,
     )  # fmt: skip
     transfers = tuple(tuple(moved(i, point.slots) for point in front.points) for i, front in enumerate(fronts.layers))
     return _Case(
@@ -169,40 +258,13 @@ def _case(plan: Plan, options: MigrateOptions, slots: int, progress: Progress) -
     )  # fmt: skip
 
 
-def _budget(options: MigrateOptions, slots: int) -> int | None:
-    """The budget in moves, or None."""
-    if options.max_moves_percent is not None:
-        # As written: 0.29 of 100 slots are 29, though the double is less.
-        return int(slots * options.max_moves_percent / 100 + 1e-9)
-    return options.max_moves
-
-
-def _check_budget(options: MigrateOptions, slots: int, forced: int, seconds: float) -> None:
-    """Whether a budget has room for what failed GPUs force.
-
-    Args:
-        slots: of all layers. forced, seconds: moves that failed GPUs force, and the time of their transfers.
-
-    Raises:
-        InfeasibleError: they exceed the budget.
-    """
-    if options.max_transfer_ms is not None and seconds > options.max_transfer_ms * 1e-3:
-        raise InfeasibleError(
-            f"the {forced} moves that failed GPUs force take {seconds * 1e3:.3g} ms, "
-            f"{seconds * 1e3 - options.max_transfer_ms:.3g} ms over --max-transfer-ms"
-        )
-    most = _budget(options, slots)
-    if most is not None and forced > most:
-        raise InfeasibleError(f"failed GPUs force {forced} moves, {forced - most} more than the budget of {most}")
-
-
-def _chosen(case: _Case, options: MigrateOptions, slots: int) -> tuple[int, ...] | None:
+def _chosen(case: _Case, budget: MoveBudget, slots: int) -> tuple[int, ...] | None:
     """Each layer's point within the budget, which has room for what is forced; None without a budget."""
-    if options.max_transfer_ms is not None:
+    if budget.max_transfer_ms is not None:
         return within_seconds(
-            case.fronts.layers, case.allocation, case.transfers, case.stages, options.max_transfer_ms * 1e-3
+            case.fronts.layers, case.allocation, case.transfers, case.stages, budget.max_transfer_ms * 1e-3
         )
-    most = _budget(options, slots)
+    most = budget.moves(slots)
     return None if most is None else case.allocation.points(most)
 
 
@@ -265,7 +327,7 @@ def _gain(before: Sequence[LayerScore], now: Sequence[LayerScore], after: Sequen
     return (_mean(before, "objective") - _mean(now, "objective")) / whole if whole > 0 else None
 
 
-def _migrated(case: _Case, points: Sequence[int], options: MigrateOptions, progress: Progress) -> Plan:
+def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Reporter) -> Plan:
     """The plan file of the chosen points, with baselines solved anew on this routing and what ran, if it still can."""
     plan = case.plan
     scenario, split = plan.scenario.spec, plan.split.split()
@@ -281,35 +343,28 @@ def _migrated(case: _Case, points: Sequence[int], options: MigrateOptions, progr
             )
         )  # fmt: skip
     free = tuple(problem.with_rules(current=None, fixed=None) for problem in case.problems)
-    solve = SolveOptions(work=options.work, seed=options.seed, workers=options.workers, backend=options.backend)
-    placements = {
-        name: Placement(tuple(a.slots for a in layers), tuple(a.fractions for a in layers))
-        for name, layers in solve_baselines(free, solve, progress).items()
-    }
+    baselines = place_baselines(free, effort, report)
+    placements = {name: placement_of_answers(layers) for name, layers in baselines.items()}
     # What ran does not run without the GPUs that were lost since.
     if case.failed_gpus == plan.failed_gpus:
         placements[RUNNING] = case.running
-    own = Placement(tuple(a.slots for a in answers), tuple(a.fractions for a in answers))
+    placements[SOLVED] = placement_of_answers(tuple(answers))
     assessor = Assessor(
         scenario, split, plan.phase, case.routing.judged_on, case.objective, failed_gpus=case.failed_gpus
     )
-    strategies: list[StrategyRecord] = [
-        strategy_record(name, assessor.assess(placement), placement) for name, placement in placements.items()
-    ]
-    assessed = assessor.assess(own)
-    strategies.append(strategy_record(SOLVED, assessed, None))
+    judgement = judge(assessor, placements, SOLVED, report)
     return plan.model_copy(
         update={
             "objective": case.objective,
             "failed_gpus": case.failed_gpus,
             "layers": tuple(layer_record(old.layer, new) for old, new in zip(plan.layers, answers, strict=True)),
-            "predicted": predicted_record(assessed.prediction),
-            "strategies": tuple(strategies),
+            "predicted": judgement.predicted,
+            "strategies": judgement.strategies,
             "certificate": certificate_of(tuple(answers), case.objective),
             "provenance": ProvenanceRecord(
                 strategy="migrate",
-                seed=options.seed,
-                work=options.work,
+                seed=effort.seed,
+                work=effort.budget.work,
                 balance_floor=False,
                 routing=case.routing.record,
                 inputs=case.routing.inputs,

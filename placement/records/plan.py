@@ -322,6 +322,42 @@ class Plan(Record):
         for strategy in self.strategies:
             yield f"strategies ({shown(strategy.name)})", strategy.placements
 
+    def __repr__(self) -> str:
+        split, own, gpus = self.split, self.own, self.split.tp * self.split.dp * self.split.pp * self.split.instances
+        named = (("TP", split.tp), ("EP", split.ep), ("PP", split.pp), ("DP", split.dp))
+        degrees = " ".join(f"{name}{degree}" for name, degree in named if degree > 1) or "one GPU each"
+        told = f"{gpus:,} GPUs {degrees}: {self.predicted.tokens_per_s.value:,.0f} tokens/s"
+        rival = self.strategy("eplb")
+        if rival is not None and own is not None and rival is not own and rival.tokens_per_s > 0:
+            told += f", eplb {rival.tokens_per_s:,.0f} ({own.tokens_per_s / rival.tokens_per_s - 1:+.1%})"
+        gap = self.certificate.gap
+        return f"<Plan {told}, {'no bound' if gap is None else f'gap {gap:.0%}'}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        html: str = self.compare()._repr_html_()
+        return html
+
+    def compare(self) -> Any:
+        """Every strategy's figures beside the plan's own: a placement.report.comparison.Comparison."""
+        from placement.report.comparison import Comparison
+
+        return Comparison((self,))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan file, whole or not at all.
+
+        Raises:
+            InputError: The file can't be written.
+        """
+        write_plan(self, path)
+
+    @property
+    def own(self) -> StrategyRecord | None:
+        """The plan's own row among the strategies."""
+        return next((strategy for strategy in self.strategies if strategy.placements is None), None)
+
     def strategy(self, name: str) -> StrategyRecord | None:
         """The strategy of that name, or None."""
         return next((strategy for strategy in self.strategies if strategy.name == name), None)
@@ -342,7 +378,7 @@ def plan_from_json(text: str, source: str) -> Plan:
     return plan
 
 
-def read_plan(path: str | Path) -> Plan:
+def load_plan(path: str | Path) -> Plan:
     """The plan in a file.
 
     Raises:
@@ -382,7 +418,7 @@ def write_plan(plan: Plan, path: str | Path) -> None:
     Raises:
         InputError: the file can't be written.
     """
-    write_text(path, plan_json(plan), "--out")
+    write_text(path, plan_json(plan), "`out`")
 
 
 def plan_schema() -> dict[str, Any]:

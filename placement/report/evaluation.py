@@ -4,42 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import RenderableType
 
-from placement.records.plan import Plan, StrategyRecord
+from placement.records.evaluation import Evaluation, Row
+from placement.records.plan import Plan
 from placement.report.screen import time_cells, time_header
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import grouped, kb, or_dash
 
 HEADER = ("strategy", "balancedness", "nodes/token", "remote nodes/token", "cross-node kB/token")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One strategy's figures, without its placement; `own` marks the plan's."""
-
-    own: bool
-    record: StrategyRecord
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One trace's figures.
-
-    Attributes:
-        trace, file: its name, and its path as given. part: which sequences count. tokens: how many tokens they have.
-        rows: the strategies of the plan, in its order.
-    """
-
-    trace: str
-    file: str
-    part: str
-    tokens: int
-    synthetic: bool
-    rows: tuple[Row, ...]
 
 
 def evaluation_json(path: str, plan: Plan, results: Sequence[Evaluation]) -> str:

@@ -26,6 +26,14 @@ def rendered(parts: Sequence[RenderableType]) -> str:
     return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
 
 
+def html(parts: Sequence[RenderableType]) -> str:
+    """The parts below each other as HTML that needs no style sheet."""
+    console = Console(file=io.StringIO(), record=True, width=PIPE_WIDTH, highlight=False)
+    for part in parts:
+        console.print(part)
+    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
 def heading(text: str, more: str = "") -> Text:
     """A bold line, with plain text after it."""
     return Text.assemble((text, "bold"), more)

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from placement.errors import InputError
+from placement.errors import InputError, ParameterError
 from placement.problem.data import LayerData
 from placement.records.plan import InputRecord, RoutingRecord
 from placement.routing.parts import select_part, split_by_sequence
-from placement.routing.reader import read_trace
+from placement.routing.reader import check_fits, read_trace
 from placement.routing.statistics import counts_statistics, layer_statistics, with_mixture
 from placement.routing.synthesize import synthesize
 from placement.routing.trace import LoadCounts, Trace
 from specs.documents import shown
 from specs.model import Model
 from specs.scenario import Scenario
-
-Holdout = Literal["auto", "yes", "no"]
 
 #: Windows that a plan is solved on where nothing else is asked for. Measured on one recorded domain (4 nodes x 4 GPUs,
 #: held out): three windows and their mixture instead of one keep the messages and lift balancedness by 0.02.
@@ -55,23 +53,35 @@ class Routing:
     counts_only: bool
 
 
-def read_sources(model: Model, paths: Sequence[str]) -> tuple[Source, ...]:
-    """Recorded routing of `model` from files.
+def load_trace(path: str | Path) -> Trace | LoadCounts:
+    """Recorded routing in a file: a Trace if it holds `topk_ids`, else LoadCounts (docs/routing.md).
 
     Raises:
-        InputError: a file that can't be read or is of another model, the same file twice, or traces mixed with counts.
+        InputError: A file that can't be read.
+    """
+    return replace(read_trace(path), sha256=_digest(str(path)))
+
+
+def read_sources(model: Model, traces: Sequence[Trace | LoadCounts | str | Path]) -> tuple[Source, ...]:
+    """Recorded routing of `model`, from objects or files.
+
+    Raises:
+        InputError: A file that can't be read, routing of another model, or traces mixed with counts.
     """
     sources: list[Source] = []
     moe = model.moe
-    for path in paths:
-        found = read_trace(path, moe.experts, len(model.moe_layers), moe.top_k, model.name)
+    for trace in traces:
+        if isinstance(trace, Trace | LoadCounts):
+            check_fits(trace, moe.experts, len(model.moe_layers), moe.top_k, model.name)
+            found, digest = trace, trace.sha256 or _digest_of(trace)
+        else:
+            found = read_trace(trace, moe.experts, len(model.moe_layers), moe.top_k, model.name)
+            digest = _digest(str(trace))
         kind: Literal["trace", "counts"] = "trace" if isinstance(found, Trace) else "counts"
-        sources.append(Source(found, InputRecord(kind=kind, name=found.name, sha256=_digest(path))))
+        sources.append(Source(found, InputRecord(kind=kind, name=found.name, sha256=digest)))
     kinds = {source.record.kind for source in sources if source.record is not None}
     if len(kinds) > 1:
-        raise InputError(
-            "--trace", "", "traces with token choices are mixed with load counts", "give files of one kind"
-        )
+        raise ParameterError("traces", "traces with token choices are mixed with load counts", "give files of one kind")
     return tuple(sources)
 
 
@@ -97,7 +107,7 @@ def synthetic_source(scenario: Scenario, seed: int) -> Source:
 def routing_of(
     sources: Sequence[Source],
     top_k: int,
-    holdout: Holdout,
+    holdout: bool | None = None,
     windows: int | None = None,
     judged_windows: int | None = None,
     mixture: bool = True,
@@ -105,8 +115,8 @@ def routing_of(
     """Statistics of sources, all recorded or one synthetic.
 
     Args:
-        holdout: "yes": the first half of each trace's sequences is solved on, the second judges. "auto": so, if every
-            source is a trace that has such halves. "no": all of it does both.
+        holdout: True: the first half of each trace's sequences is solved on, the second judges. None: so, if every
+            source is a trace that has such halves. False: all of it does both.
         windows: load windows of each trace to solve on (load counts bring their own). None: WINDOWS in all, so that a
             plan does not lean on one stretch of routing.
         judged_windows: of each trace that judges; None: as many as were asked for with `windows`, else one.
@@ -117,11 +127,11 @@ def routing_of(
     """
     traces = [source.routing for source in sources if isinstance(source.routing, Trace)]
     counts = [source.routing for source in sources if isinstance(source.routing, LoadCounts)]
-    if counts and holdout == "yes":
-        raise InputError("--holdout", "", "load counts have no sequences to hold out", "give traces, or --no-holdout")
+    if counts and holdout:
+        raise ParameterError("holdout", "load counts have no sequences to hold out", "give traces, or leave `holdout` out")
     solve_windows = windows or -(-WINDOWS // max(1, len(traces)))
     judged_windows = judged_windows or windows or 1
-    split = holdout == "yes" or (holdout == "auto" and not counts and all(map(_has_halves, traces)))
+    split = bool(holdout) or (holdout is None and not counts and all(map(_has_halves, traces)))
     if counts:
         solved_on = judged_on = counts_statistics(_joined(counts), top_k)
         tokens = judged_tokens = round(sum(float(c.counts[:, 0].sum()) for c in counts) / top_k)
@@ -149,19 +159,6 @@ def routing_of(
     )
     inputs = tuple(source.record for source in sources if source.record is not None)
     return Routing(solved_on, judged_on, record, inputs, bool(counts))
-
-
-def load_routing(
-    scenario: Scenario,
-    paths: Sequence[str],
-    seed: int,
-    holdout: Holdout = "auto",
-    windows: int | None = None,
-    mixture: bool = True,
-) -> Routing:
-    """The routing of a solve: the recorded files, or without any synthetic routing of the scenario's knobs."""
-    sources = read_sources(scenario.model, paths) if paths else (synthetic_source(scenario, seed),)
-    return routing_of(sources, scenario.model.moe.top_k, holdout, windows, mixture=mixture)
 
 
 def _joined(counts: Sequence[LoadCounts]) -> LoadCounts:
@@ -193,3 +190,13 @@ def _digest(path: str) -> str:
     file = path if Path(path).is_file() else path.rpartition("::")[0]
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest_of(routing: Trace | LoadCounts) -> str:
+    """SHA-256 of the arrays of routing that came from no file."""
+    arrays = (routing.topk_ids, routing.seq_lens) if isinstance(routing, Trace) else (routing.counts,)
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -84,6 +84,18 @@ def read_trace(
     )  # fmt: skip
 
 
+def check_fits(routing: Trace | LoadCounts, experts: int, layers: int, top_k: int, model_name: str) -> None:
+    """Refuses routing of another model.
+
+    Raises:
+        InputError: It has other layers, experts or experts a token.
+    """
+    found = {"layers": routing.layers, "experts": routing.experts}
+    if isinstance(routing, Trace):
+        found["top_k"] = routing.top_k
+    _Expected(experts, layers, top_k, model_name).check(routing.name, "routing", found)
+
+
 def write_trace(trace: Trace, path: str | Path) -> None:
     """Writes a trace that read_trace gives back; whole or not at all.
 

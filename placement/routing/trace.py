@@ -22,7 +22,7 @@ class Trace:
         name: the file's stem, or the synthesizer's name.
         source: where it comes from, for people; starts with "synthetic" if it was synthesized.
         topk_weights: [moe_layers, tokens, k] router weights, or None.
-        meta: the file's own meta record.
+        meta: the file's own meta record. sha256: digest of the file, or "".
     """
 
     topk_ids: NDArray[Any]
@@ -32,6 +32,7 @@ class Trace:
     source: str
     topk_weights: NDArray[Any] | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
     @property
     def layers(self) -> int:
@@ -49,6 +50,9 @@ class Trace:
     def synthetic(self) -> bool:
         return self.source.startswith("synthetic")
 
+    def __repr__(self) -> str:
+        return f"<Trace {self.name}: {self.layers} layers, {self.tokens:,} tokens, top-{self.top_k} of {self.experts}>"
+
 
 @dataclass(frozen=True)
 class LoadCounts:
@@ -56,12 +60,13 @@ class LoadCounts:
 
     Attributes:
         counts: [windows, moe_layers, experts] tokens routed to each expert.
-        name, source: as in Trace.
+        name, source, sha256: as in Trace.
     """
 
     counts: FloatArray
     name: str
     source: str
+    sha256: str = ""
 
     @property
     def layers(self) -> int:
@@ -74,3 +79,6 @@ class LoadCounts:
     @property
     def synthetic(self) -> bool:
         return self.source.startswith("synthetic")
+
+    def __repr__(self) -> str:
+        return f"<LoadCounts {self.name}: {len(self.counts)} windows, {self.layers} layers, {self.experts} experts>"

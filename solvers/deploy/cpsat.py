@@ -111,7 +111,7 @@ def solve_cpsat(problem: MasterProblem, time_limit: float | None = None, seed: i
     if status == cp_model.INFEASIBLE:
         raise InfeasibleError(f"no deployment serves {problem.target:.4g} requests/s")
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-        raise NothingFoundError("no deployment found within the limit; raise --time-limit")
+        raise NothingFoundError("no deployment found within the limit; raise `time_limit`")
     counts = tuple(int(solver.value(n)) for n in master.count)
     rate, gpus = problem.requests_per_s(counts), problem.gpus(counts)
     proven = status == cp_model.OPTIMAL

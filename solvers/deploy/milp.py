@@ -143,7 +143,7 @@ def _solved(master: MasterMilp, time_limit: float | None) -> tuple[tuple[int, ..
         raise InfeasibleError(f"no deployment serves {master.problem.target:.4g} requests/s")
     # sol_status tells a proven optimum from the best of a run that was cut short; status says Optimal for both.
     if master.model.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
-        raise NothingFoundError("no deployment found within the limit; raise --time-limit")
+        raise NothingFoundError("no deployment found within the limit; raise `time_limit`")
     counts = tuple(round(n.value() or 0) for n in master.count)
     return counts, master.model.sol_status == pulp.LpSolutionOptimal
 

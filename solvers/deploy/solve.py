@@ -34,7 +34,7 @@ def solve_master(problem: MasterProblem, time_limit: float | None = None) -> Dep
         missing = problem.target - most.requests_per_s
         raise InfeasibleError(
             f"no deployment serves {problem.target:.6g} requests/s; the most is {most.requests_per_s:.6g}, "
-            f"{missing / problem.target:.2%} less; lower --target-rate, or add GPUs"
+            f"{missing / problem.target:.2%} less; lower `target_rate`, or add GPUs"
         ) from None
     if problem.goal != "rate" or not found.optimal or found.requests_per_s <= 0:
         return found

@@ -146,7 +146,7 @@ def _answer(task: _Task, found: Result, proves: bool) -> LayerAnswer:
     if found.status is Status.INFEASIBLE:
         raise InfeasibleError(f"layer {index}: no placement satisfies its constraints ({'; '.join(found.notes)})")
     if found.slots is None:
-        raise NothingFoundError(f"layer {index}: nothing found within the limit; raise --work or --time-limit")
+        raise NothingFoundError(f"layer {index}: nothing found within the limit; raise `work` or `time_limit`")
     faults = check_layer(problem, found.slots)
     if faults:
         raise RuntimeError(f"layer {index}: the solver returned an invalid placement: {'; '.join(faults)}")

@@ -17,7 +17,7 @@ from placement.check.plan import verify_plan
 from placement.problem.layer import LayerProblem
 from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
-from placement.records.plan import Plan, plan_from_json, plan_json, read_plan
+from placement.records.plan import Plan, load_plan, plan_from_json, plan_json
 from tests.cli.conftest import ROOT, Done
 from tests.cli.conftest import call as call
 from tests.cli.conftest import folder as folder
@@ -121,8 +121,8 @@ def failed(plan: Plan, traces: tuple[str, ...] = ()) -> list[str]:
 
 
 def test_sound_plans_pass_every_check(folder: Path) -> None:
-    assert [check.passed for check in verify_plan(read_plan(folder / "synthetic.json"))] == [True] * 9
-    recorded = read_plan(folder / "recorded.json")
+    assert [check.passed for check in verify_plan(load_plan(folder / "synthetic.json"))] == [True] * 9
+    recorded = load_plan(folder / "recorded.json")
     assert [check.passed for check in verify_plan(recorded, [str(folder / "a.npz")])] == [True] * 9
     without = verify_plan(recorded)
     assert [check.name for check in without if check.passed is None] == ["objectives", "figures"]
@@ -178,7 +178,7 @@ EDITS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
 
 @pytest.mark.parametrize(("edit", "name"), EDITS, ids=[f"{i}-{name}" for i, (_, name) in enumerate(EDITS)])
 def test_each_wrong_claim_fails_its_check(folder: Path, edit: Callable[[dict[str, Any]], None], name: str) -> None:
-    assert name in failed(changed(read_plan(folder / "synthetic.json"), edit))
+    assert name in failed(changed(load_plan(folder / "synthetic.json"), edit))
 
 
 def test_swapped_experts_change_the_figures(folder: Path) -> None:
@@ -187,7 +187,7 @@ def test_swapped_experts_change_the_figures(folder: Path) -> None:
         order = np.array(row).reshape(4, 3)[[0, 2, 1, 3]].reshape(-1)
         data["layers"][0]["physical_to_logical"] = order.tolist()
 
-    found = failed(changed(read_plan(folder / "synthetic.json"), swap))
+    found = failed(changed(load_plan(folder / "synthetic.json"), swap))
     assert "placements" not in found
     assert "figures" in found or "objectives" in found
 
@@ -213,8 +213,8 @@ def test_command_lists_failures_and_exits_6(call: Callable[..., Done], folder: P
 
 def test_verifier_imports_no_solver(folder: Path) -> None:
     code = (
-        "import sys; from placement.records.plan import read_plan; from placement.cli.verify import verify_plan; "
-        f"verify_plan(read_plan({str(folder / 'synthetic.json')!r})); "
+        "import sys; from placement.records.plan import load_plan; from placement.check.plan import verify_plan; "
+        f"verify_plan(load_plan({str(folder / 'synthetic.json')!r})); "
         "print([name for name in sys.modules if name.split('.')[0] in ('solvers', 'ortools', 'pulp')])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -165,7 +165,7 @@ def test_bad_option(call: Callable[..., Done], folder: Path, args: tuple[str, ..
 
 def test_counts_cannot_be_held_out_or_mixed(call: Callable[..., Done], folder: Path) -> None:
     spec, counts, trace = (str(folder / name) for name in ("tiny.yaml", "counts.npz", "a.npz"))
-    assert "--no-holdout" in one_line(call("solve", "--spec", spec, "--trace", counts, "--holdout"))
+    assert "leave --holdout out" in one_line(call("solve", "--spec", spec, "--trace", counts, "--holdout"))
     assert "mixed" in one_line(call("solve", "--spec", spec, "--trace", counts, "--trace", trace))
     plan = str(folder / "recorded.json")
     assert "--part" in one_line(call("evaluate", "--plan", plan, "--trace", counts, "--part", "first-half"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from placement.records.plan import read_plan
+from placement.records.plan import load_plan
 from tests.cli.conftest import Done
 
 FIGURES = (
@@ -18,7 +18,7 @@ BASELINES = {"hash", "linear", "round_robin", "greedy", "eplb"}
 
 
 def test_second_half_gives_the_plans_own_figures(call: Callable[..., Done], folder: Path) -> None:
-    plan = read_plan(folder / "recorded.json")
+    plan = load_plan(folder / "recorded.json")
     done = call(
         "evaluate", "--plan", str(folder / "recorded.json"), "--trace", str(folder / "a.npz"), "--part", "second-half",
         "--json",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from placement.planning import migrate as migrating
-from placement.records.plan import read_plan
+from placement.records.plan import load_plan
 from tests.cli.conftest import Done, finish, process
 
 QUICK = ("--work", "0.05", "--workers", "1")
@@ -38,7 +38,7 @@ def test_a_migrated_plan_verifies_and_keeps_the_budget(call: Callable[..., Done]
     done = call(*_args(folder, "--max-moves", "2", "--out", str(out)))
     assert done.code == 0, done.err
     assert "held-out gain" in done.out
-    old, new = read_plan(folder / "recorded.json"), read_plan(out)
+    old, new = load_plan(folder / "recorded.json"), load_plan(out)
     moves = sum(
         len(set(after[g : g + 3]) - set(before[g : g + 3]))
         for before, after in (
@@ -99,7 +99,7 @@ def test_a_plan_with_a_failed_gpu_is_written_verified_evaluated_and_migrated_on(
     assert call(*args, "--trace", a, "--out", old, *QUICK).code == 0
     done = call("migrate", "--plan", old, "--trace", b, *QUICK, "--failed-gpu", "1", "--max-moves", "9", "--out", new)
     assert done.code == 0, done.err
-    plan = read_plan(new)
+    plan = load_plan(new)
     assert plan.failed_gpus == (1,)
     assert plan.strategy("running") is None
     for layer in plan.layers:
@@ -117,7 +117,7 @@ def test_a_plan_with_a_failed_gpu_is_written_verified_evaluated_and_migrated_on(
     assert told["failed_gpus"] == [1]
     assert told["forced_moves"] == 0
     assert told["running"] is not None
-    assert read_plan(later).strategy("running").placements == tuple(each.physical_to_logical for each in plan.layers)
+    assert load_plan(later).strategy("running").placements == tuple(each.physical_to_logical for each in plan.layers)
     assert call("verify", later, "--trace", a).code == 0
     done = call("migrate", "--plan", new, "--trace", a, *QUICK, "--fixed-gpu", "1")
     assert done.code == 2

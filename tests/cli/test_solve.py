@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from placement.records.plan import plan_json, read_plan
+from placement.records.plan import load_plan, plan_json
 from tests.cli.conftest import Done, finish, process
 
 QUICK = ("--strategy", "search", "--work", "0.05")
@@ -46,7 +46,7 @@ def test_process_prints_data_on_stdout_and_nothing_on_stderr(folder: Path) -> No
 
 
 def test_recorded_routing_is_named_with_its_hash_and_held_out(folder: Path) -> None:
-    plan = read_plan(folder / "recorded.json")
+    plan = load_plan(folder / "recorded.json")
     routing = plan.provenance.routing
     assert not routing.synthetic
     assert (routing.solved_on, routing.judged_on) == ("first-half", "second-half")
@@ -73,7 +73,7 @@ def test_a_serving_plan_is_for_both_phases(call: Callable[..., Done], folder: Pa
     header = next(line for line in done.out.splitlines() if line.startswith("strategy"))
     assert "decode us" in header
     assert "prefill us" in header
-    plan = read_plan(out)
+    plan = load_plan(out)
     assert plan.phase == "serving"
     rows = plan.strategies
     times = [[row.decode_us, row.prefill_us] for row in rows]
@@ -147,7 +147,7 @@ def test_planned_dispatch_stores_its_fractions_and_verifies(call: Callable[..., 
     out = folder / "planned.json"
     done = call("solve", "--spec", str(folder / "tiny.yaml"), "--dispatch", "planned", *QUICK, "--out", str(out))
     assert done.code == 0, done.err
-    assert all(layer.dispatch_fractions is not None for layer in read_plan(out).layers)
+    assert all(layer.dispatch_fractions is not None for layer in load_plan(out).layers)
     assert call("verify", str(out)).code == 0
 
 
@@ -199,7 +199,7 @@ def test_out_replaces_a_plan_whole_and_reads_back(call: Callable[..., Done], fol
     out.write_text("old")
     done = call("solve", "--spec", str(folder / "tiny.yaml"), *QUICK, "--out", str(out), "--json")
     assert done.out == out.read_text()
-    assert plan_json(read_plan(out)) == out.read_text()
+    assert plan_json(load_plan(out)) == out.read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
@@ -229,7 +229,7 @@ def test_groups_are_kept_on_nodes(call: Callable[..., Done], tiny: dict[str, Any
     spec, out = tmp_path / "grouped.yaml", tmp_path / "plan.json"
     spec.write_text(yaml.safe_dump(tiny))
     assert call("solve", "--spec", str(spec), "--keep-groups", *QUICK, "--out", str(out)).code == 0
-    plan = read_plan(out)
+    plan = load_plan(out)
     for layer in plan.layers:
         homes = [{e // 4 for e in layer.physical_to_logical[n * 12 : n * 12 + 12]} for n in (0, 1)]
         assert not homes[0] & homes[1]

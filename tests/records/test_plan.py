@@ -14,9 +14,9 @@ from placement.errors import InputError
 from placement.records.files import check_writable, write_text
 from placement.records.plan import (
     Plan,
+    load_plan,
     plan_from_json,
     plan_json,
-    read_plan,
     schema_text,
     write_plan,
 )
@@ -29,7 +29,7 @@ SCHEMA_FILE = Path(placement.__file__).parent / "records" / "schemas" / "plan.sc
 @pytest.fixture(scope="module")
 def plan(folder: Path) -> Plan:
     """A plan of the small scenario."""
-    return read_plan(folder / "recorded.json")
+    return load_plan(folder / "recorded.json")
 
 
 def test_schema_file_is_the_models_own() -> None:
@@ -49,7 +49,7 @@ def test_plans_fit_the_schema(folder: Path, name: str) -> None:
 
 def test_text_comes_back_the_same(plan: Plan, tmp_path: Path) -> None:
     write_plan(plan, tmp_path / "p.json")
-    assert read_plan(tmp_path / "p.json") == plan
+    assert load_plan(tmp_path / "p.json") == plan
     assert (tmp_path / "p.json").read_text() == plan_json(plan)
 
 

@@ -1,0 +1,133 @@
+"""The question that a solve answers: one frozen record that every step of planning takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from placement.cost.pose import planned_phases
+from placement.errors import ParameterError
+from placement.planning.effort import Budget, Effort
+from placement.planning.progress import OnProgress, Reporter
+from placement.problem.layer import Objective
+from placement.routing.holdout import Source, read_sources, synthetic_source
+from placement.routing.trace import LoadCounts, Trace
+from solvers.registry import BASELINES, get_solver
+from specs.loading import load_scenario as read_scenario
+from specs.overrides import overridden
+from specs.scenario import Scenario
+from specs.workload import PlannedPhase
+
+#: The plan's own row in tables, where a solver made it.
+SOLVED = "solved"
+
+#: Recorded routing: an object, or a file's path.
+AnyTrace = Trace | LoadCounts | str | Path
+
+
+@dataclass(frozen=True)
+class Case:
+    """A planning question.
+
+    Attributes:
+        scenario: What is planned, every override filled in.
+        phase: What expert placement is priced for.
+        sources: Recorded routing; empty for synthetic.
+        objective: Least time, load or traffic; None: time, or load where only counts are known.
+        strategy: The solver's name.
+        holdout: Whether part of each trace judges; None: where that is possible.
+        windows: Load windows of each trace, or None for the default.
+        tail: Share of the worst windows that counts, 1 their mean.
+        balance_floor: Whether the plan stays as balanced as the load balancers' placements.
+        effort: Budget, seed, workers.
+        report: Who is told of progress.
+    """
+
+    scenario: Scenario
+    phase: PlannedPhase
+    sources: tuple[Source, ...] = ()
+    objective: Objective | None = None
+    strategy: str = "auto"
+    holdout: bool | None = None
+    windows: int | None = None
+    tail: float = 1.0
+    balance_floor: bool = True
+    effort: Effort = field(default_factory=Effort)
+    report: Reporter = field(default_factory=Reporter)
+
+    @property
+    def own(self) -> str:
+        """The name of the plan's own row among the strategies."""
+        return self.strategy if self.strategy in BASELINES else SOLVED
+
+    def routing_sources(self) -> tuple[Source, ...]:
+        """The recorded routing, or synthetic routing of the scenario's knobs."""
+        return self.sources or (synthetic_source(self.scenario, self.effort.seed),)
+
+
+def load_scenario(spec: str | Path | Scenario, **overrides: Any) -> Scenario:
+    """A scenario of the catalog, or of a YAML file, with other values where `overrides` says so.
+
+    Args:
+        spec: The scenario's name, alias, file, or the scenario itself.
+        overrides: Values by name, such as `engine="sglang"`, `ep=16` or `tpot_ms=30` (see specs.overrides).
+
+    Raises:
+        InputError: There is no such scenario, or a value that it can't have.
+    """
+    scenario = spec if isinstance(spec, Scenario) else read_scenario(str(spec))
+    return overridden(scenario, **overrides)
+
+
+def make_case(
+    scenario: Scenario | str | Path,
+    *,
+    traces: Sequence[AnyTrace] = (),
+    phase: PlannedPhase | None = None,
+    objective: Objective | None = None,
+    strategy: str = "auto",
+    holdout: bool | None = None,
+    windows: int | None = None,
+    tail: float = 1.0,
+    balance_floor: bool = True,
+    budget: Budget | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    backend: Any = None,
+    on_progress: OnProgress | None = None,
+) -> Case:
+    """A checked case; the arguments are those of `plan_scenario`.
+
+    Raises:
+        InputError: A scenario or trace that can't be read or does not fit. ParameterError: a value out of range.
+    """
+    scenario = load_scenario(scenario)
+    phases = planned_phases(scenario)
+    if phase is not None and phase not in phases:
+        told = f"{phase} is no phase of the {scenario.workload.kind} workload {scenario.workload.name}"
+        raise ParameterError("phase", told, f"choose {', '.join(phases)}")
+    if objective is not None and objective not in get_args(Objective):
+        raise ParameterError("objective", f"{objective!r} is no objective", f"choose {', '.join(get_args(Objective))}")
+    if windows is not None and windows < 1:
+        raise ParameterError("windows", f"{windows} windows", "give at least 1")
+    if not 0.0 <= tail <= 1.0:
+        raise ParameterError("tail", f"{tail:g} is no share", "give a number from 0 (worst window) to 1 (mean)")
+    get_solver(strategy)
+    report = Reporter(on_progress)
+    if traces:
+        report.stage("reading the routing")
+    return Case(
+        scenario=scenario,
+        phase=phase or phases[0],
+        sources=read_sources(scenario.model, traces),
+        objective=objective,
+        strategy=strategy,
+        holdout=holdout,
+        windows=windows,
+        tail=tail,
+        balance_floor=balance_floor,
+        effort=Effort(budget or Budget(), seed, workers, backend),
+        report=report,
+    )

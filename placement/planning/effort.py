@@ -1,0 +1,65 @@
+"""How long and with what to search. Nothing of it changes what is asked."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+
+from placement.errors import ParameterError
+from solvers.parallel import Backend
+from solvers.stop import Stop
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When solving stops.
+
+    Attributes:
+        work: Effort of search and bounds over the default. The plan depends on it and the seed, not on the clock.
+        time_limit: Seconds after which the best answer so far is taken, or None. Plans cut by it may differ.
+
+    Raises:
+        ParameterError: A value that is not positive and finite.
+    """
+
+    work: float = 1.0
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("work", "time_limit"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ParameterError(name, f"{value:g} is not a positive number", "give a positive number")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """A budget, the seed of every random choice, and what runs layers in parallel.
+
+    Attributes:
+        workers: Processes or threads; 0 takes one per core. backend: None: processes, or threads where little is to do.
+
+    Raises:
+        ParameterError: A seed or number of workers out of range.
+    """
+
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+    workers: int = 0
+    backend: Backend | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ParameterError("seed", f"{self.seed} is not in the range 0 to 2**63 - 1", "give another seed")
+        if self.workers < 0:
+            raise ParameterError("workers", f"{self.workers} workers", "give 0 for one per core, or more")
+
+    @property
+    def threads(self) -> int:
+        """Workers: as asked, or one per core of this process."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+    def stop(self) -> Stop:
+        """The budget as a stop criterion that begins now."""
+        return Stop.after(self.budget.time_limit, self.budget.work)

@@ -1,0 +1,96 @@
+"""What strategies' answers are worth on the routing that judges, as records of a plan."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from placement import __version__
+from placement.cost.assess import Assessor
+from placement.cost.figures import Placement
+from placement.planning.progress import Reporter
+from placement.planning.strategies import Answers
+from placement.problem.layer import Objective
+from placement.records.convert import packed_fractions, predicted_record, strategy_record
+from placement.records.plan import CERTIFICATE_UNITS, CertificateRecord, LayerRecord, PredictedRecord, StrategyRecord
+from solvers.experts.layers import TOLERANCE, LayerAnswer
+from solvers.result import Status
+
+_PACKAGES = ("numpy", "scipy", "numba", "ortools", "pulp", "pydantic")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Every strategy's figures on the routing that judges, and the prediction of the plan's own."""
+
+    strategies: tuple[StrategyRecord, ...]
+    predicted: PredictedRecord
+
+
+def judge(assessor: Assessor, placements: Mapping[str, Placement], own: str, report: Reporter) -> Judgement:
+    """Scores placements by their names; the plan's own, `own`, is among them."""
+    report.stage("scoring on held-out routing", len(placements))
+    strategies, predicted = [], None
+    for name, placement in placements.items():
+        assessment = assessor.assess(placement)
+        strategies.append(strategy_record(name, assessment, None if name == own else placement))
+        if name == own:
+            predicted = predicted_record(assessment.prediction)
+        report.advance()
+    if predicted is None:
+        raise RuntimeError(f"the strategies {list(placements)} lack the plan's own, {own}")
+    return Judgement(tuple(strategies), predicted)
+
+
+def layer_record(index: int, answer: LayerAnswer) -> LayerRecord:
+    """An answer as the plan file holds it; `index` is the model's own layer index."""
+    objective = answer.score.objective
+    bound = _bound(answer)
+    return LayerRecord(
+        layer=index,
+        physical_to_logical=tuple(answer.slots.tolist()),
+        dispatch_fractions=packed_fractions(answer.slots, answer.fractions),
+        objective=objective,
+        bound=bound,
+        bound_source=answer.bound_source,
+        gap=objective / bound - 1.0 if bound > 0 else None,
+        status="optimal" if answer.status is Status.OPTIMAL else "feasible",
+        termination=answer.termination.value,
+    )
+
+
+def _bound(answer: LayerAnswer) -> float:
+    """The answer's bound; where it lies a rounding error above the objective, the objective."""
+    objective = answer.score.objective
+    if answer.bound > objective * (1 + TOLERANCE):
+        raise RuntimeError(f"bound {answer.bound!r} ({answer.bound_source}) is above the objective {objective!r}")
+    return min(answer.bound, objective)
+
+
+def certificate_of(answers: Answers, objective: Objective) -> CertificateRecord:
+    """The certificate of all layers' answers."""
+    unit, scale = CERTIFICATE_UNITS[objective]
+    value = float(np.mean([answer.score.objective for answer in answers])) * scale
+    bound = float(np.mean([_bound(answer) for answer in answers])) * scale
+    return CertificateRecord(
+        objective=value,
+        bound=bound,
+        gap=value / bound - 1.0 if bound > 0 else None,
+        status="optimal" if all(answer.status is Status.OPTIMAL for answer in answers) else "feasible",
+        unit=unit,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python, and of what solves."""
+    found = {"placement": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

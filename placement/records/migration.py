@@ -1,0 +1,60 @@
+"""What a migration tells: the front of moves against gain, and the plan that a budget buys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from placement.problem.layer import Objective
+from placement.records.plan import Plan, RoutingRecord
+from specs.workload import PlannedPhase
+
+
+@dataclass(frozen=True)
+class FrontRow:
+    """What a number of moves yields; means over the MoE layers.
+
+    Attributes:
+        moves, share: experts that come to a GPU, in all layers, and as a share of all slots.
+        transfer_ms: time that the busiest link is taken up. transfer_gb: bytes that arrive at GPUs.
+        objective: on the routing solved on (seconds, or max over mean). gain, held_out_gain: share of the full
+            re-solve's gain over the running placement, there and on held-out routing; None where that gains nothing.
+        moe_layer_us, balancedness, remote_nodes_per_token: on held-out routing (the last NaN without token sets).
+    """
+
+    moves: int
+    share: float
+    transfer_ms: float
+    transfer_gb: float
+    objective: float
+    gain: float | None
+    held_out_gain: float | None
+    moe_layer_us: float
+    balancedness: float
+    remote_nodes_per_token: float
+
+
+@dataclass(frozen=True)
+class Migration:
+    """A plan's front on new routing.
+
+    Attributes:
+        slots: of all layers. forced_moves: what failed GPUs force.
+        before: the running placement, None where failed GPUs hold a part of it. rows: the front. chosen: what the
+            budget buys, and `plan` the migrated plan; None without a budget.
+    """
+
+    scenario: str
+    phase: PlannedPhase
+    objective: Objective
+    routing: RoutingRecord
+    slots: int
+    failed_gpus: tuple[int, ...]
+    forced_moves: int
+    before: FrontRow | None
+    rows: tuple[FrontRow, ...]
+    chosen: FrontRow | None
+    plan: Plan | None
+
+    def __repr__(self) -> str:
+        bought = "no budget" if self.chosen is None else f"{self.chosen.moves:,} moves chosen"
+        return f"<Migration of {self.scenario}: {bought}, {len(self.rows)} points, {self.slots:,} slots>"
