@@ -8,7 +8,10 @@ from __future__ import annotations
 from ortools.sat.python import cp_model
 
 from placement.errors import InfeasibleError, NothingFoundError
+from solvers.cpsat import run_cpsat
 from solvers.deploy.problem import Deployment, MasterProblem
+from solvers.result import Status
+from solvers.stop import Stop
 
 #: Rates are counted in this many parts of the largest column's.
 UNITS = 10_000_000
@@ -102,24 +105,19 @@ def solve_cpsat(problem: MasterProblem, time_limit: float | None = None, seed: i
         InfeasibleError: the target can't be reached. NothingFoundError: nothing found within the limit.
     """
     master = MasterCpSat(problem)
-    solver = cp_model.CpSolver()
-    solver.parameters.random_seed = seed % 2**31
-    solver.parameters.num_workers = workers
-    if time_limit is not None:
-        solver.parameters.max_time_in_seconds = time_limit
-    status = solver.solve(master.model)
-    if status == cp_model.INFEASIBLE:
+    run = run_cpsat(master.model, Stop.after(time_limit), seed, workers=workers)
+    if run.status is Status.INFEASIBLE:
         raise InfeasibleError(f"no deployment serves {problem.target:.4g} requests/s")
-    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+    if not run.found:
         raise NothingFoundError("no deployment found within the limit; raise `time_limit`")
-    counts = tuple(int(solver.value(n)) for n in master.count)
+    counts = tuple(run.value(n) for n in master.count)
     rate, gpus = problem.requests_per_s(counts), problem.gpus(counts)
-    proven = status == cp_model.OPTIMAL
+    proven = run.status is Status.OPTIMAL
     if problem.goal == "rate":
         # What rounding took from every instance counts for the bound.
         lost = sum(problem.pools[c.pool].gpus // c.gpus for c in problem.columns)
-        bound = (solver.best_objective_bound + lost) * master.unit
+        bound = (run.bound + lost) * master.unit
         bound = rate if proven else bound
     else:
-        bound = float(gpus) if proven else solver.best_objective_bound
+        bound = float(gpus) if proven else run.bound
     return Deployment(problem.goal, counts, rate, gpus, bound, proven, "CP-SAT")

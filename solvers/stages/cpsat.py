@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ortools.sat.python import cp_model
-
 from placement.problem.stages import StageCut, StageProblem
+from solvers.cpsat import run_cpsat
+from solvers.result import Status
 from solvers.stages.answer import StageAnswer
 from solvers.stages.model import StageModel
 from solvers.stop import Stop
@@ -27,17 +27,8 @@ def cut_by_cpsat(
     model = StageModel(problem)
     if start is not None:
         model.add_start(start)
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    solver.parameters.random_seed = seed % 2**31
-    solver.parameters.max_deterministic_time = DETERMINISTIC_SECONDS * until.work
-    left = until.seconds_left()
-    if left is not None:
-        solver.parameters.max_time_in_seconds = max(left, 0.01)
-    code = solver.solve(model.model)
-    if code == cp_model.MODEL_INVALID:
-        raise RuntimeError(f"CP-SAT says the model is invalid: {model.model.validate()}")
-    if code not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+    run = run_cpsat(model.model, until, seed, DETERMINISTIC_SECONDS * until.work)
+    if not run.found:
         return None
-    bound = model.bound(solver.best_objective_bound)
-    return StageAnswer.of(problem, model.answer(solver), bound, "CP-SAT", code == cp_model.OPTIMAL)
+    bound = model.bound(run.bound)
+    return StageAnswer.of(problem, model.answer(run.value), bound, "CP-SAT", run.status is Status.OPTIMAL)

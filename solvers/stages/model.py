@@ -7,7 +7,7 @@ whatever rounding did; placement.problem.stages scores it again.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
@@ -151,11 +151,11 @@ class StageModel:
                     mine = sum(self.problem.layers[i] == k and answer.options[i] == o for i in span)
                     self.model.add_hint(count, mine)
 
-    def answer(self, solver: cp_model.CpSolver) -> StageCut:
-        """The solver's cut."""
-        starts = [solver.value(start) for start in self.start]
+    def answer(self, value: Callable[[Linear], int]) -> StageCut:
+        """The cut of an answer."""
+        starts = [value(start) for start in self.start]
         cut = [starts[p + 1] - starts[p] for p in range(self.problem.pieces)]
-        choices = [[[solver.value(count) for count in taken] for taken in kinds] for kinds in self.taken]
+        choices = [[[value(count) for count in taken] for taken in kinds] for kinds in self.taken]
         return spread_options(self.problem, cut, choices)
 
     def bound(self, best_bound: float) -> float:

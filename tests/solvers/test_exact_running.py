@@ -12,10 +12,10 @@ from placement.cost.layer.score import objective_value, score_layer
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import LayerProblem
 from placement.problem.moves import moves_between
-from solvers.experts.cpsat.model import CpSatModel
+from solvers.experts.cpsat.backend import CpSatBackend
 from solvers.experts.cpsat.solver import CpSatSolver
 from solvers.experts.exact.coefficients import coefficients_of, link_rows
-from solvers.experts.milp.model import MilpModel
+from solvers.experts.exact.model import LayerModel
 from solvers.experts.milp.solver import MilpSolver
 from solvers.result import Status, Termination
 from solvers.stop import Stop
@@ -164,8 +164,8 @@ def test_a_run_cut_by_the_clock_says_so(solver: CpSatSolver | MilpSolver) -> Non
 def test_cbc_is_not_believed_once_its_time_is_up(seconds: float | None) -> None:
     """Stopped inside its cut generators, it calls a model infeasible."""
 
-    def claims(self: MilpSolver, model: MilpModel, stop: Stop, seed: int) -> str:
-        model.model.status, model.model.sol_status = pulp.LpStatusInfeasible, pulp.LpSolutionInfeasible
+    def claims(self: MilpSolver, program: pulp.LpProblem, stop: Stop, seed: int) -> str:
+        program.status, program.sol_status = pulp.LpStatusInfeasible, pulp.LpSolutionInfeasible
         return "Pre-processing says infeasible or unbounded"
 
     problem = random_problem(1, experts=4, gpus=2, gpus_per_node=1, slots_per_gpu=2, k=2, tokens=10)
@@ -189,7 +189,7 @@ def test_uneven_shares_of_the_tail_keep_the_bound_valid() -> None:
     for seed in range(4):
         problem = random_problem(seed, experts=4, gpus=2, gpus_per_node=1, slots_per_gpu=3, k=2, tokens=6, windows=3,
                                  window_weight=weight, tail=0.61)  # fmt: skip
-        assert not CpSatModel(problem).exact
+        assert not LayerModel(problem, CpSatBackend()).units.exact
         best = brute_force(problem).objective
         found = CpSatSolver().solve(problem, Stop(), 0)
         assert best * (1 - 5e-3) <= found.bound <= best * (1 + 1e-9)

@@ -6,21 +6,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ortools.sat.python import cp_model
 
 from placement.check.layer import check_layer
 from placement.cost.layer.score import objective_value, score_layer
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import LayerProblem
 from solvers.base import UnsupportedError
+from solvers.cpsat import run_cpsat
+from solvers.experts.exact.coefficients import Coefficients
 from solvers.experts.heuristics.linear import LinearSolver
-from solvers.experts.lns.coefficients import Prices, prices_of
+from solvers.experts.lns.coefficients import neighbourhood_coefficients
 from solvers.experts.lns.model import NeighbourhoodModel
 from solvers.experts.lns.neighbourhoods import neighbourhood
 from solvers.experts.lns.solver import LnsSolver, improve_slots
 from solvers.experts.merit import merit
 from solvers.experts.search.solver import SearchSolver
-from solvers.result import Termination
+from solvers.result import Status, Termination
 from solvers.stop import Stop
 from tests.layers import changed
 from tests.solvers.oracle import brute_force
@@ -32,19 +33,20 @@ SMALL = {"experts": 6, "gpus": 3, "gpus_per_node": 1, "slots_per_gpu": 2, "k": 2
 
 def best_of_neighbourhood(problem: LayerProblem, slots: np.ndarray, free: np.ndarray) -> np.ndarray:
     """[slots] CP-SAT's optimum, whatever it costs."""
-    prices = prices_of(problem)
+    data = neighbourhood_coefficients(problem)
     extra = np.arange(problem.experts if problem.hardware.usable_slots > problem.experts else 0)
     # The guide, and rows that could only matter to a much better answer, are for speed.
     with patch.multiple("solvers.experts.lns.model", GUIDE=0.0, LEAST_LINK=0.0):
-        return solved(problem, prices, slots, free, extra)
+        return solved(problem, data, slots, free, extra)
 
 
-def solved(problem: LayerProblem, prices: Prices, slots: np.ndarray, free: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    model = NeighbourhoodModel(problem, prices, slots, free, extra, objective_value(problem, slots) * (1 + 1e-6))
-    solver = cp_model.CpSolver()
-    solver.parameters.num_workers = 1
-    assert solver.solve(model.model) == cp_model.OPTIMAL
-    return model.placement(solver)
+def solved(
+    problem: LayerProblem, data: Coefficients, slots: np.ndarray, free: np.ndarray, extra: np.ndarray
+) -> np.ndarray:
+    model = NeighbourhoodModel(problem, data, slots, free, extra, objective_value(problem, slots) * (1 + 1e-6))
+    run = run_cpsat(model.model.model, Stop(), 0)
+    assert run.status is Status.OPTIMAL
+    return model.placement(run.value)
 
 
 @settings(max_examples=20, derandomize=True, deadline=None)
@@ -161,7 +163,9 @@ def test_neighbourhoods_free_only_what_may_move(kind: int) -> None:
     problem = changed(problem, current=current, fixed=fixed)
     rng = np.random.default_rng(kind)
     for _ in range(20):
-        area = neighbourhood(problem, prices_of(changed(problem, dispatch="even")), current, 8, kind, rng)
+        area = neighbourhood(
+            problem, neighbourhood_coefficients(changed(problem, dispatch="even")), current, 8, kind, rng
+        )
         assert not (area.free & fixed & (current != EMPTY)).any()
         assert (current[area.free] != EMPTY).all()
         assert not np.isin(area.extra, current[area.free]).any()

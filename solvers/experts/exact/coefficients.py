@@ -39,6 +39,11 @@ def gpus_of_bins(topology: Topology, level: str) -> list[range]:
     return [range(first, first + width) for first in range(0, topology.gpus, width)]
 
 
+def bin_of_gpu(topology: Topology, level: str) -> IntArray:
+    """[gpus] bin of each GPU at a level."""
+    return np.arange(topology.gpus, dtype=np.int64) if level == "gpu" else topology.node_of_gpu
+
+
 def expert_sets(problem: LayerProblem) -> list[list[int]]:
     """Experts of each token set, ascending; no sets where only load counts are known."""
     return [] if problem.data.sets is None else problem.data.sets.ids.tolist()
@@ -57,6 +62,7 @@ class Coefficients:
         links: see link_rows.
         linear: P are loads (copies), not touch chances of sets.
         fixed: part of the objective that no placement changes (seconds).
+        overlapped: a window's value is the larger of work and messages in each kind of pass, not their sum.
         pooled: [experts] load over the mean GPU load, mean over windows (for `max_load`).
         held: [gpus, experts] what the current placement holds, or None.
         gpu_alike: [gpus] GPUs that could change places with the one before on their node.
@@ -71,14 +77,23 @@ class Coefficients:
     links: tuple[LinkRow, ...]
     linear: bool
     fixed: float
+    overlapped: bool
     pooled: FloatArray
     held: IntArray | None
     gpu_alike: BoolArray
     node_alike: BoolArray
 
 
-def coefficients_of(problem: LayerProblem) -> Coefficients:
+def copies_count(problem: LayerProblem) -> bool:
+    """Whether what is priced follows copies of tokens alone, not which bins a token touches."""
+    return effective_rule(problem) == "per_expert" or problem.objective.kind == "load"
+
+
+def coefficients_of(problem: LayerProblem, whole: bool = True) -> Coefficients:
     """The coefficients of `problem`.
+
+    Args:
+        whole: The model has a term for every token set; else its size does not depend on them.
 
     Raises:
         UnsupportedError: replicas under a dispatch policy other than `even`, or a model beyond MOST_TERMS.
@@ -88,7 +103,7 @@ def coefficients_of(problem: LayerProblem) -> Coefficients:
     if spare and problem.rules.dispatch != "even":
         raise UnsupportedError(f"exact models price replicas under even dispatch only, not {problem.rules.dispatch}")
     most = max(1, min(alive, spare + 1))
-    sets = 0 if problem.data.sets is None else problem.data.sets.ids.size
+    sets = 0 if problem.data.sets is None or not whole else problem.data.sets.ids.size
     terms = most * topology.gpus * (problem.experts + sets)
     if terms > MOST_TERMS:
         raise UnsupportedError(f"the exact model would have about {terms:,} terms, more than {MOST_TERMS:,}")
@@ -111,7 +126,8 @@ def coefficients_of(problem: LayerProblem) -> Coefficients:
     return Coefficients(
         most, work, np.array([kind.share for kind in kinds]), np.array([kind.share * kind.tokens for kind in kinds]),
         problem.hardware.speeds if timed else problem.hardware.relative_speed, tuple(link_rows(problem)),
-        effective_rule(problem) == "per_expert", 2 * latency_s(problem) if timed else 0.0,
+        copies_count(problem),
+        2 * latency_s(problem) if timed else 0.0, timed and rates.overlap == "two_batch",
         problem.data.mean_load / max(pooled_mean, 1e-300), held, *_alike(problem),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
-from solvers.experts.lns.coefficients import Prices
+from solvers.experts.exact.coefficients import Coefficients
 
 #: Free slots at most: the free experts of a token set are the bits of a number.
 MOST_SLOTS = 60
@@ -22,18 +22,18 @@ class Neighbourhood:
     extra: IntArray
 
 
-def gpu_work(problem: LayerProblem, prices: Prices, slots: IntArray) -> FloatArray:
+def gpu_work(problem: LayerProblem, data: Coefficients, slots: IntArray) -> FloatArray:
     """[gpus] mean work over the windows, under evenly shared copies."""
     used = slots != EMPTY
     copies = np.bincount(slots[used], minlength=problem.experts)
-    work = prices.data.work.sum(axis=0)
-    weight = problem.data.window_weight @ work[np.minimum(copies, prices.data.most), :, np.arange(len(copies))].T
+    work = data.work.sum(axis=0)
+    weight = problem.data.window_weight @ work[np.minimum(copies, data.most), :, np.arange(len(copies))].T
     out = np.bincount(problem.hardware.gpu_of_slot[used], weights=weight[slots[used]], minlength=problem.topology.gpus)
-    return np.asarray(out / prices.data.speed)
+    return np.asarray(out / data.speed)
 
 
 def neighbourhood(
-    problem: LayerProblem, prices: Prices, slots: IntArray, size: int, kind: int, rng: np.random.Generator
+    problem: LayerProblem, data: Coefficients, slots: IntArray, size: int, kind: int, rng: np.random.Generator
 ) -> Neighbourhood:
     """A neighbourhood of about `size` free slots.
 
@@ -47,17 +47,17 @@ def neighbourhood(
         movable &= np.array(
             [(int(g), int(e)) not in held for g, e in zip(problem.hardware.gpu_of_slot, slots, strict=True)], dtype=bool
         )
-    if problem.hardware.usable_slots > problem.experts or problem.data.sets is None or prices.linear:
+    if problem.hardware.usable_slots > problem.experts or problem.data.sets is None or data.linear:
         kind = 0
     if kind == 0:
-        return _by_gpu(problem, prices, slots, movable, size, rng)
+        return _by_gpu(problem, data, slots, movable, size, rng)
     return _by_expert(problem, slots, movable, size, kind == 2, rng)
 
 
 def _by_gpu(
-    problem: LayerProblem, prices: Prices, slots: IntArray, movable: BoolArray, size: int, rng: np.random.Generator
+    problem: LayerProblem, data: Coefficients, slots: IntArray, movable: BoolArray, size: int, rng: np.random.Generator
 ) -> Neighbourhood:
-    work = gpu_work(problem, prices, slots)
+    work = gpu_work(problem, data, slots)
     gpus = problem.topology.gpus
     count = int(np.clip(round(size / problem.hardware.slots_per_gpu), 2, gpus))
     order = np.argsort(-work, kind="stable")

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from ortools.sat.python import cp_model
 
 from placement.check.layer import check_layer
 from placement.cost.layer.score import score_layer
 from placement.problem.arrays import IntArray
 from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
+from solvers.cpsat import run_cpsat
 from solvers.experts.candidates import Candidate
-from solvers.experts.lns.coefficients import prices_of
+from solvers.experts.lns.coefficients import neighbourhood_coefficients
 from solvers.experts.lns.model import NeighbourhoodModel
 from solvers.experts.lns.neighbourhoods import neighbourhood
 from solvers.experts.merit import merit
@@ -89,9 +89,9 @@ def improve_slots(problem: LayerProblem, slots: IntArray, stop: Stop, seed: int)
         slots: [slots] a valid placement.
 
     Raises:
-        UnsupportedError: see solvers.experts.lns.coefficients.prices_of.
+        UnsupportedError: see solvers.experts.lns.coefficients.neighbourhood_coefficients.
     """
-    prices = prices_of(problem)
+    data = neighbourhood_coefficients(problem)
     rng = np.random.default_rng([seed, 7])
     best = at = slots
     value = merit(problem, score_layer(problem, best))
@@ -100,32 +100,25 @@ def improve_slots(problem: LayerProblem, slots: IntArray, stop: Stop, seed: int)
     while left > 0:
         if stop.expired:
             return Improved(best, rounds, gains, Termination.TIME)
-        area = neighbourhood(problem, prices, at, size, int(rng.integers(3)), rng)
+        area = neighbourhood(problem, data, at, size, int(rng.integers(3)), rng)
         if int(area.free.sum()) < 2:
             return Improved(best, rounds, gains, Termination.FINISHED)
-        model = NeighbourhoodModel(problem, prices, at, area.free, area.extra, value[1] * (1 + LEVEL))
-        solver = cp_model.CpSolver()
-        solver.parameters.num_workers = 1
-        solver.parameters.linearization_level = 0
-        solver.parameters.random_seed = int(rng.integers(2**31 - 1))
-        solver.parameters.max_deterministic_time = min(EACH, max(left, OVERHEAD))
-        seconds = stop.seconds_left()
-        if seconds is not None:
-            solver.parameters.max_time_in_seconds = max(seconds, 0.01)
-        code = solver.solve(model.model)
+        model = NeighbourhoodModel(problem, data, at, area.free, area.extra, value[1] * (1 + LEVEL))
+        run = run_cpsat(
+            model.model.model, stop, int(rng.integers(2**31 - 1)), min(EACH, max(left, OVERHEAD)),
+            linearization_level=0,
+        )  # fmt: skip
         rounds += 1
-        left -= OVERHEAD + float(solver.response_proto.deterministic_time)
+        left -= OVERHEAD + run.work
         since += 1
-        if code in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            slots = model.placement(solver)
+        if run.found:
+            slots = model.placement(run.value)
             found = merit(problem, score_layer(problem, slots))
             if found[0] <= value[0] and found[1] <= value[1] * (1 + LEVEL) and not check_layer(problem, slots):
                 at = slots
             if (found[0], found[1] * (1 + GAIN)) < value and at is slots:
                 best, value, since, gains = slots, found, 0, gains + 1
-        elif code == cp_model.MODEL_INVALID:
-            raise RuntimeError(f"CP-SAT calls a neighbourhood's model invalid: {model.model.validate()}")
-        if code not in (cp_model.OPTIMAL, cp_model.INFEASIBLE):
+        if run.termination is not Termination.FINISHED:
             size = max(LEAST, size - 1)
         elif since >= PATIENCE:
             size, since = min(MOST, size + 2), 0

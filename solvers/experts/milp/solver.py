@@ -11,7 +11,8 @@ import pulp
 
 from placement.problem.layer import LayerProblem
 from solvers.base import Features
-from solvers.experts.milp.model import MilpModel
+from solvers.experts.exact.model import LayerModel
+from solvers.experts.milp.backend import MilpBackend
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
 
@@ -50,28 +51,29 @@ class MilpSolver:
             UnsupportedError: see solvers.experts.exact.coefficients.coefficients_of.
         """
         began = time.perf_counter()
-        model = MilpModel(problem)
-        log = self._run(model, stop, seed)
-        status = STATUS[model.model.sol_status]
-        if model.model.status == pulp.LpStatusInfeasible:
+        backend = MilpBackend()
+        model, program = LayerModel(problem, backend), backend.model
+        log = self._run(program, stop, seed)
+        status = STATUS[program.sol_status]
+        if program.status == pulp.LpStatusInfeasible:
             status = Status.INFEASIBLE
         if status is Status.INFEASIBLE and stop.expired:
             # CBC's cut generators call a model infeasible when the clock stops them.
             status = Status.UNKNOWN
         found = status in (Status.OPTIMAL, Status.FEASIBLE)
-        slots = model.placement() if found else None
+        slots = model.placement(lambda x: x.value() or 0.0) if found else None
         bound, source = 0.0, ""
         if status is Status.OPTIMAL:
-            bound, source = model.bound(_less_slack(float(pulp.value(model.model.objective)))), "CBC"
+            bound, source = model.bound(_less_slack(float(pulp.value(program.objective)))), "CBC"
         elif status is not Status.INFEASIBLE:
-            bound, source = self._cut_bound(model, log, stop)
+            bound, source = self._cut_bound(model, program, log, stop)
         finished = status in (Status.OPTIMAL, Status.INFEASIBLE)
         termination = Termination.FINISHED if finished else _reason(log, stop)
         return Result(
             slots, status, termination, bound=max(0.0, bound), bound_source=source, seconds=time.perf_counter() - began
         )
 
-    def _run(self, model: MilpModel, stop: Stop, seed: int) -> str:
+    def _run(self, program: pulp.LpProblem, stop: Stop, seed: int) -> str:
         """Solves the model; CBC's log, which alone says why a run stopped and what it had proven by then."""
         options = [
             "ratioGap 0", "allowableGap 0", "integerTolerance 1e-8", "primalTolerance 1e-9", "dualTolerance 1e-9",
@@ -80,7 +82,7 @@ class MilpSolver:
         left = stop.seconds_left()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "cbc.log"
-            model.model.solve(
+            program.solve(
                 pulp.PULP_CBC_CMD(
                     msg=False, threads=1, maxNodes=int(min(max(NODES * stop.work, 1), MOST_NODES)), logPath=str(path),
                     timeLimit=None if left is None else max(left, 0.01), options=options,
@@ -88,19 +90,21 @@ class MilpSolver:
             )  # fmt: skip
             return path.read_text(errors="replace") if path.exists() else ""
 
-    def _cut_bound(self, model: MilpModel, log: str, stop: Stop) -> tuple[float, str]:
+    def _cut_bound(
+        self, model: LayerModel[MilpBackend], program: pulp.LpProblem, log: str, stop: Stop
+    ) -> tuple[float, str]:
         """The bound of a run that was cut, from CBC's log; else, while there is time, that of the linear relaxation."""
         stated = re.findall(r"best possible ([-+.\de]+)", log)
         if stated and abs(float(stated[-1])) < UNBOUNDED:
             return model.bound(_less_slack(float(stated[-1]))), "CBC"
         if stop.expired:
             return 0.0, ""
-        for variable in model.model.variables():
+        for variable in program.variables():
             variable.cat = pulp.LpContinuous
-        model.model.solve(pulp.PULP_CBC_CMD(msg=False, threads=1, timeLimit=stop.seconds_left()))
-        if model.model.sol_status != pulp.LpSolutionOptimal:
+        program.solve(pulp.PULP_CBC_CMD(msg=False, threads=1, timeLimit=stop.seconds_left()))
+        if program.sol_status != pulp.LpSolutionOptimal:
             return 0.0, ""
-        return model.bound(_less_slack(float(pulp.value(model.model.objective)))), "LP relaxation"
+        return model.bound(_less_slack(float(pulp.value(program.objective)))), "LP relaxation"
 
 
 def _less_slack(value: float) -> float:

@@ -1,0 +1,106 @@
+"""What the exact models ask of a modelling language, and what one counts as in their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from placement.problem.layer import LayerProblem
+from solvers.experts.exact.coefficients import Coefficients
+
+#: Variables, linear expressions and numbers mix freely in both languages, as do `+`, `*`, `<=`, `>=` and `==` of them.
+Linear: TypeAlias = Any
+Variable: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Units:
+    """What one counts as.
+
+    Attributes:
+        objective: Of the objective, in the scorer's unit.
+        top: The most that a window's work, or its messages, may be.
+        chance: Of a touch chance.
+        load: Of a GPU load over the mean.
+        shares: [windows] weight of each window's excess over the tail's threshold.
+        whole: Weight of that threshold; 0: the worst window alone decides, and shares say which windows count.
+        exact: Whether the shares are the problem's own.
+    """
+
+    objective: float
+    top: float
+    chance: int
+    load: float
+    shares: list[float]
+    whole: float
+    exact: bool
+
+
+class Backend(Protocol):
+    """A modelling language. Variables are not negative; names may repeat."""
+
+    def units(self, problem: LayerProblem, data: Coefficients) -> Units:
+        """The units of a whole layer's model."""
+        ...
+
+    def boolean(self, name: str) -> Variable:
+        """A variable that is 0 or 1."""
+        ...
+
+    def implied(self, name: str) -> Variable:
+        """A variable that is 0 or 1 by itself once the booleans are."""
+        ...
+
+    def amount(self, name: str, most: float, least: float = 0.0) -> Variable:
+        """A variable between two numbers."""
+        ...
+
+    def constant(self, value: int) -> Variable:
+        """A variable that is `value`, or the number itself."""
+        ...
+
+    def total(self, terms: Iterable[Linear]) -> Linear:
+        """The sum of the terms."""
+        ...
+
+    def down(self, value: float) -> float:
+        """A coefficient that must not exceed `value`."""
+        ...
+
+    def up(self, value: float) -> float:
+        """A limit that must not fall below `value`."""
+        ...
+
+    @property
+    def product_slack(self) -> int:
+        """By how much r * miss may exceed its product with a share, less one r: 1 where products are rounded up."""
+        ...
+
+    def add(self, constraint: Linear) -> None:
+        """A linear constraint."""
+        ...
+
+    def exactly_one(self, variables: Iterable[Variable]) -> None:
+        """One of the booleans is 1."""
+        ...
+
+    def at_least_one(self, variables: Iterable[Variable]) -> None:
+        """Some boolean is 1."""
+        ...
+
+    def implies_any(self, one: Variable, others: Iterable[Variable]) -> None:
+        """Some of the others is 1 if `one` is."""
+        ...
+
+    def minimize(self, objective: Linear) -> None:
+        """The objective."""
+        ...
+
+    def hint(self, variable: Variable, value: int) -> None:
+        """A value to start from."""
+        ...
+
+
+#: The value of a variable in an answer.
+Value: TypeAlias = Callable[[Variable], float]

@@ -1,0 +1,384 @@
+"""The exact model of a layer's placement: variables, constraints and objective, whatever language it is written in.
+
+docs/formulation.md states each family under the name of its method here. Coefficients are rounded down and limits up
+where a language counts in integers (Backend.down, Backend.up): the integer optimum then never exceeds the true one, and
+the solver's bound, scaled back, is valid as it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
+from placement.problem.layer import LayerProblem
+from solvers.experts.exact.backend import Backend, Linear, Units, Value, Variable
+from solvers.experts.exact.coefficients import (
+    Coefficients,
+    bin_of_gpu,
+    coefficients_of,
+    expert_sets,
+    gpus_of_bins,
+    slots_from,
+)
+
+Language = TypeVar("Language", bound=Backend)
+
+
+class PlacementModel(ABC, Generic[Language]):
+    """What the model of a layer and that of a neighbourhood have in common: some experts go to some GPUs with room."""
+
+    def __init__(
+        self,
+        problem: LayerProblem,
+        data: Coefficients,
+        model: Language,
+        units: Units,
+        experts: IntArray,
+        room: IntArray,
+        slots: IntArray,
+        stays: BoolArray,
+    ) -> None:
+        """Args:
+        experts: What may move. room: [gpus] slots that it may take on each GPU.
+        slots: [slots] A placement at hand; EMPTY where nothing is known.
+        stays: [gpus, experts] What lies on a GPU whatever happens.
+        """
+        self.problem, self.data, self.model, self.units = problem, data, model, units
+        self.experts: list[int] = experts.tolist()
+        self.room, self.gpus = room, np.flatnonzero(room).tolist()
+        self.stays, self.kept = stays, stays.sum(axis=0)
+        used = slots != EMPTY
+        self.held = np.zeros_like(stays)
+        self.held[problem.hardware.gpu_of_slot[used], slots[used]] = True
+        self.copies = np.bincount(slots[used], minlength=problem.experts)
+        #: Moves that what stays has made already.
+        self.moved = 0
+        self._add_variables()
+        self._add_every_expert_placed()
+        self._add_every_slot_filled()
+        self._add_copies_chosen()
+
+    # Variables
+
+    def _add_variables(self) -> None:
+        """x[e][g]: e is on g; with replicas z[e][r]: e has r copies, and y[e][r][g]: and one of them is on g."""
+        self.x: dict[int, dict[int, Variable]] = {}
+        self.z: dict[int, dict[int, Variable]] = {}
+        self.y: dict[int, dict[int, dict[int, Variable]]] = {}
+        for e in self.experts:
+            self.x[e] = {g: self.model.boolean(f"x_{e}_{g}") for g in self.gpus if self._may_hold(e, g)}
+            kept = int(self.kept[e])
+            counts = range(max(1, kept), min(self.data.most, kept + len(self.x[e])) + 1)
+            if self.data.most == 1 or len(counts) == 1:
+                self.y[e], self.z[e] = {counts[0]: self.x[e]}, {counts[0]: self.model.constant(1)}
+                continue
+            self.z[e] = {r: self.model.boolean(f"z_{e}_{r}") for r in counts}
+            self.y[e] = {r: {g: self.model.implied(f"y_{e}_{r}_{g}") for g in self.x[e]} for r in counts}
+
+    def _may_hold(self, e: int, g: int) -> bool:
+        """Whether e may come to g."""
+        return not self.stays[g, e]
+
+    # Constraints
+
+    def _add_every_expert_placed(self) -> None:
+        for e, row in self.x.items():
+            if self.data.most == 1:
+                self.model.exactly_one(row.values())
+            elif self.kept[e] == 0:
+                self.model.at_least_one(row.values())
+
+    def _add_every_slot_filled(self) -> None:
+        for g in self.gpus:
+            self.model.add(self.model.total(row[g] for row in self.x.values() if g in row) == int(self.room[g]))
+
+    def _add_copies_chosen(self) -> None:
+        total = self.model.total
+        for e, options in self.z.items():
+            if len(options) == 1:
+                continue
+            self.model.exactly_one(options.values())
+            copies = total(r * z for r, z in options.items()) - int(self.kept[e])
+            self.model.add(total(self.x[e].values()) == copies)
+            for g, x in self.x[e].items():
+                self.model.add(total(self.y[e][r][g] for r in options) == x)
+                for r, z in options.items():
+                    self.model.implies_any(self.y[e][r][g], [z])
+
+    def _add_move_budget(self) -> None:
+        held = self.data.held
+        if held is not None and self.problem.rules.max_moves is not None:
+            new = [x for e, row in self.x.items() for g, x in row.items() if not held[g, e]]
+            self.model.add(self.model.total(new) <= self.problem.rules.max_moves - self.moved)
+
+    def _add_load_cap(self) -> None:
+        if self.problem.rules.max_load is None:
+            return
+        speed = self.problem.hardware.relative_speed
+        table = self._by_copies(self.data.pooled) * self.units.load
+        now = self._now(table)
+        for g in range(len(speed)):
+            # Where the placement at hand exceeds the cap, it must stay feasible.
+            most = max(self.problem.rules.max_load * float(speed[g]) * self.units.load, float(now[g]))
+            self._hold_below(self._on_gpu(g, table), self.model.up(most))
+
+    # Objective
+
+    def _add_objective(self) -> None:
+        self.model.minimize(self._over_windows())
+
+    def _over_windows(self) -> Linear:
+        """The mean of the windows, or of the worst `tail` of them in epigraph form (Rockafellar and Uryasev 2000)."""
+        units, total = self.units, self.model.total
+        mean = self.problem.objective.tail >= 1.0
+        windows = [w for w in range(self.problem.windows) if units.shares[w] > 0]
+        # For the mean a window's weight is in its prices.
+        values = [self._window_value(w, units.objective * (units.shares[w] if mean else 1.0)) for w in windows]
+        if mean:
+            return total(values)
+        top = 2 * units.top + self.model.up(self.data.fixed * units.objective)
+        eta, excess = self.model.amount("eta", top), []
+        for w, value in zip(windows, values, strict=True):
+            if units.whole == 0:
+                self.model.add(value <= eta)
+                continue
+            over = self.model.amount(f"over_{w}", top)
+            self.model.add(over >= value - eta)
+            excess.append(units.shares[w] * over)
+        return max(1, units.whole) * eta + total(excess)
+
+    def _window_value(self, w: int, scale: float) -> Linear:
+        """At least the window's value, without what no placement changes unless that may hide behind work."""
+        works = [self._busiest_gpu(table[:, w] * scale) for table in self.data.work]
+        if not self.data.overlapped:
+            return self.model.total(works) + self._busiest_link(w, scale)
+        larger: list[Linear] = []
+        for work, share, moved in zip(works, self.data.shares, self.data.moved, strict=True):
+            # Latency counts with the messages; `fixed` is added back in the bound.
+            wait = self.model.down(self.data.fixed * float(share) * scale)
+            larger.append(self.model.amount(f"larger_{w}", 2 * self.units.top + wait))
+            self.model.add(larger[-1] >= work)
+            self.model.add(larger[-1] >= self._busiest_link(w, scale * float(moved)) + wait)
+        return self.model.total(larger)
+
+    def _busiest_gpu(self, table: FloatArray) -> Variable:
+        """At least every GPU's sum of table[copies, expert] over its speed."""
+        speed = self.data.speed
+        changing = {g: terms for g in range(len(speed)) if (terms := self._on_gpu(g, table, float(speed[g])))}
+        idle = np.delete(self._now(table) / speed, list(changing))
+        work = self.model.amount("work", self.units.top, self.model.down(float(idle.max(initial=0.0))))
+        for terms in changing.values():
+            self._hold_below(terms, work)
+        return work
+
+    def _busiest_link(self, w: int, scale: float) -> Variable:
+        """At least every link's price in window w, times `scale`."""
+        link = self.model.amount(f"link_{w}", self.units.top)
+        self._add_links(link, w, scale)
+        return link
+
+    @abstractmethod
+    def _add_links(self, link: Variable, w: int, scale: float) -> None:
+        """`link` is at least every row that may be the busiest."""
+
+    def _hold_below(self, terms: list[Linear], limit: Linear) -> None:
+        if terms:
+            self.model.add(self.model.total(terms) <= limit)
+
+    def _by_copies(self, load: FloatArray) -> FloatArray:
+        """[most + 1, experts] load of one copy by the number of copies."""
+        counts = np.maximum(np.arange(self.data.most + 1), 1)
+        return np.asarray(load[None, :] / counts[:, None])
+
+    def _price(self, table: FloatArray) -> FloatArray:
+        """[experts] table[copies, expert] of the placement at hand."""
+        return np.asarray(table[np.minimum(self.copies, len(table) - 1), np.arange(table.shape[1])])
+
+    def _now(self, table: FloatArray) -> FloatArray:
+        """[gpus] sum of table[copies, expert] over what a GPU holds now."""
+        return np.asarray((self.held * self._price(table)[None, :]).sum(axis=1))
+
+    def _on_gpu(self, g: int, table: FloatArray, divisor: float = 1.0) -> list[Linear]:
+        """Terms of the sum of table[copies, expert] / divisor over what g holds; none if that can't change."""
+        terms: list[Linear] = []
+        for e in self.experts:
+            for r, z in self.z[e].items():
+                if self.stays[g, e]:
+                    terms.append(self.model.down(float(table[r, e]) / divisor) * z)
+                elif g in self.x[e]:
+                    terms.append(self.model.down(float(table[r, e]) / divisor) * self.y[e][r][g])
+        if terms:
+            price = self._price(table)
+            price[self.experts] = 0.0
+            terms.append(self.model.down(float((self.stays[g] * price).sum()) / divisor))
+        return terms
+
+    def _copies_reach(self, level: str, w: int, price: FloatArray) -> list[Linear]:
+        """Terms of sum(price[b] * P[w, b]) over bins, where P counts copies: linear in what GPUs hold."""
+        bins, table = bin_of_gpu(self.problem.topology, level), self._by_copies(self.problem.data.load[w])
+        terms: list[Linear] = []
+        rest = self._now(table)
+        for b in np.flatnonzero(price):
+            for g in np.flatnonzero(bins == b):
+                on = self._on_gpu(int(g), table * price[b])
+                terms += on or [self.model.down(float(rest[g] * price[b]))]
+        return terms
+
+    # Answers
+
+    def _add_start(self, held: BoolArray, copies: IntArray) -> None:
+        """Hints what GPUs hold [gpus, experts], and how many copies of each expert there are."""
+        for e, row in self.x.items():
+            for g, x in row.items():
+                self.model.hint(x, int(held[g, e]))
+            if len(self.z[e]) > 1:
+                for r, z in self.z[e].items():
+                    self.model.hint(z, int(copies[e] == r))
+
+
+class LayerModel(PlacementModel[Language]):
+    """The model of a whole layer.
+
+    Raises:
+        UnsupportedError: See solvers.experts.exact.coefficients.coefficients_of.
+    """
+
+    def __init__(self, problem: LayerProblem, model: Language) -> None:
+        data = coefficients_of(problem)
+        nothing = np.zeros((problem.topology.gpus, problem.experts), dtype=bool)
+        super().__init__(
+            problem, data, model, model.units(problem, data), np.arange(problem.experts), problem.hardware.capacities,
+            np.full(problem.slots, EMPTY), nothing,
+        )  # fmt: skip
+        self._add_groups_on_one_node()
+        self._add_fixed_experts()
+        self._add_move_budget()
+        self._add_load_cap()
+        if problem.rules.current is None:
+            self._add_symmetry_breaking()
+        self._touch: dict[str, list[list[Linear]]] = {}
+        self._add_objective()
+
+    # Constraints
+
+    def _add_groups_on_one_node(self) -> None:
+        group = self.problem.rules.group
+        if group is None:
+            return
+        for value in np.unique(group):
+            on = [self.model.boolean(f"group_{value}_{n}") for n in range(self.problem.topology.nodes)]
+            self.model.exactly_one(on)
+            for e in np.flatnonzero(group == value).tolist():
+                for g, x in self.x[e].items():
+                    self.model.implies_any(x, [on[g // self.problem.topology.gpus_per_node]])
+
+    def _add_fixed_experts(self) -> None:
+        for g, e in zip(*self.problem.fixed_pairs, strict=True):
+            self.model.add(self.x[int(e)][int(g)] == 1)
+
+    def _add_symmetry_breaking(self) -> None:
+        """Neighbours that could change places, nodes and GPUs of a node, are ordered by their lowest expert."""
+        m = self.problem.topology.gpus_per_node
+        for e, row in self.x.items():
+            for g, x in row.items():
+                if self.data.gpu_alike[g]:
+                    self.model.implies_any(x, [self.x[d][g - 1] for d in range(e + 1)])
+                if self.data.node_alike[g // m]:
+                    before = range((g // m - 1) * m, g // m * m)
+                    lower = [self.x[d][h] for d in range(e + 1) for h in before if h in self.x[d]]
+                    self.model.implies_any(x, lower)
+
+    # Objective
+
+    def _add_links(self, link: Variable, w: int, scale: float) -> None:
+        for row in self.data.links:
+            self._hold_below(self._reach(row.level, w, row.price * scale), link)
+
+    def _reach(self, level: str, w: int, price: FloatArray) -> list[Linear]:
+        """Terms of sum(price[b] * P[w, b]) over bins."""
+        sets = self.problem.data.sets
+        if self.data.linear or sets is None:
+            return self._copies_reach(level, w, price)
+        if level not in self._touch:
+            self._touch[level] = self._touched_single(level) if self.data.most == 1 else self._touched_chain(level)
+        touch, units = self._touch[level], 1 if self.data.most == 1 else self.units.chance
+        return [
+            self.model.down(float(sets.weight[w, s]) * float(price[b]) / units) * touch[s][b]
+            for b in np.flatnonzero(price)
+            for s in np.flatnonzero(sets.weight[w])
+        ]
+
+    def _touched_single(self, level: str) -> list[list[Linear]]:
+        """[set][bin] whether a set touches the bin, where every expert has one copy."""
+        out = []
+        for s, experts in enumerate(expert_sets(self.problem)):
+            row: list[Linear] = []
+            for b, gpus in enumerate(gpus_of_bins(self.problem.topology, level)):
+                touched = self.model.implied(f"touched_{level}_{s}_{b}")
+                for e in experts:
+                    self.model.add(self.model.total(self.x[e][g] for g in gpus if g in self.x[e]) <= touched)
+                row.append(touched)
+            out.append(row)
+        return out
+
+    def _touched_chain(self, level: str) -> list[list[Linear]]:
+        """[set][bin] the chance of a touch: miss_i <= (1 - share of expert i) * miss_(i-1), touched = 1 - miss_k."""
+        shares = [self._copies_in(level, e) for e in self.experts]
+        one, out = self.units.chance, []
+        for s, experts in enumerate(expert_sets(self.problem)):
+            row: list[Linear] = []
+            for b in range(len(gpus_of_bins(self.problem.topology, level))):
+                before: Linear = one
+                for e in experts:
+                    miss = self.model.amount(f"miss_{level}_{s}_{b}_{e}", one)
+                    self.model.add(miss <= before)
+                    for held, r, j in shares[e][b]:
+                        slack = j * one * (1 - held) + (r - 1) * self.model.product_slack
+                        self.model.add(r * miss <= (r - j) * before + slack)
+                    before = miss
+                row.append(one - before)
+            out.append(row)
+        return out
+
+    def _copies_in(self, level: str, e: int) -> list[list[tuple[Variable, int, int]]]:
+        """For each bin, literals "expert e has r copies, j >= 1 of them in the bin" with r and j."""
+        out = []
+        for b, gpus in enumerate(gpus_of_bins(self.problem.topology, level)):
+            found: list[tuple[Variable, int, int]] = []
+            among = [g for g in gpus if g in self.x[e]]
+            for r, z in self.z[e].items() if among else ():
+                if len(among) == 1:
+                    found.append((self.y[e][r][among[0]], r, 1))
+                    continue
+                counts = [self.model.boolean(f"in_{level}_{e}_{b}_{r}_{j}") for j in range(min(r, len(among)) + 1)]
+                self.model.add(self.model.total(counts) == z)
+                inside = self.model.total(j * c for j, c in enumerate(counts))
+                self.model.add(inside == self.model.total(self.y[e][r][g] for g in among))
+                found += [(c, r, j) for j, c in enumerate(counts) if j > 0]
+            out.append(found)
+        return out
+
+    # Answers
+
+    def add_start(self, slots: IntArray) -> None:
+        """Hints a placement [slots]."""
+        used = slots != EMPTY
+        held = np.zeros_like(self.stays)
+        held[self.problem.hardware.gpu_of_slot[used], slots[used]] = True
+        self._add_start(held, held.sum(axis=0))
+
+    def placement(self, value: Value) -> IntArray:
+        """[slots] of an answer."""
+        holds = np.zeros((self.problem.experts, self.problem.topology.gpus))
+        for e, row in self.x.items():
+            for g, x in row.items():
+                holds[e, g] = value(x)
+        return slots_from(holds, self.problem)
+
+    def bound(self, value: float) -> float:
+        """A bound of the model's objective in the scorer's unit."""
+        fixed = 0.0 if self.data.overlapped else self.data.fixed
+        return value / (self.units.objective * max(1, self.units.whole)) + fixed
