@@ -7,7 +7,7 @@ from typing import Literal
 Dispatch = Literal["even", "nearest", "planned"]
 
 
-MessageRule = Literal["per_expert", "per_rank", "per_node"]
+MessageRule = Literal["per_expert", "per_rank", "per_node", "dense"]
 
 
 Engine = Literal["vllm", "sglang", "trtllm"]

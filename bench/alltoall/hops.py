@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +33,16 @@ class Outgoing:
     home_weight: NDArray[np.float32] | None
 
 
-def outgoing(slots: IntArray, weights: FloatArray, to: IntArray, members: int, distinct: bool) -> Outgoing:
+def outgoing(
+    slots: IntArray, weights: FloatArray, to: IntArray, members: int, distinct: bool, everything_to: Sequence[int] = ()
+) -> Outgoing:
     """The messages of some rows.
 
     Args:
         slots, weights: [rows, k] what each row needs (slots may be ABSENT).
         to: [rows, k] member that gets it, or ABSENT for none.
         distinct: one message for all that a row needs of a member, else one for each slot.
+        everything_to: members that get every row, whether they serve it or not; with `distinct` alone.
     """
     rows, k = slots.shape
     row, choice = np.nonzero(to != ABSENT)
@@ -53,7 +57,9 @@ def outgoing(slots: IntArray, weights: FloatArray, to: IntArray, members: int, d
             np.ones((len(row), 1), dtype=np.float32),
             weights[row, choice].astype(np.float32),
         )
-    key, message = np.unique(member * max(1, rows) + row, return_inverse=True)
+    wanted = (np.array(everything_to, dtype=np.int64)[:, None] * max(1, rows) + np.arange(rows)).reshape(-1)
+    key = np.unique(np.concatenate([member * max(1, rows) + row, wanted]))
+    message = np.searchsorted(key, member * max(1, rows) + row)
     table = np.full((len(key), k), ABSENT, dtype=np.int32)
     weight = np.zeros((len(key), k), dtype=np.float32)
     table[message, choice] = slots[row, choice]

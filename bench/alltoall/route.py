@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.alltoall.hops import ABSENT, Outgoing, outgoing
 from bench.alltoall.job import Exchange
 from bench.alltoall.net import Net, Nets
+from placement.cost.layer.messages import MESSAGE_RULES
 from placement.problem.arrays import FloatArray, IntArray
 
 #: Times a part of PARTS by its name, from a barrier on.
@@ -84,7 +85,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Route:
-    """An exchange that is ready to run again and again: `across` the first hop of `per_node`, `last` the other."""
+    """An exchange that is ready to run again and again: `across` the first hop of a rule that forwards, `last` the other."""
 
     across: Hop | None
     last: Hop
@@ -99,18 +100,21 @@ class Route:
             served, weights: [tokens, k] of the tokens whose home is this rank.
         """
         per_gpu, gpus, m = exchange.slots_per_gpu, len(nets.world.ranks), len(nets.node.ranks)
-        gpu = served // per_gpu
-        if exchange.rule != "per_node" or gpus == m:
-            sent = outgoing(served, weights, gpu, gpus, exchange.rule != "per_expert")
+        gpu, rule = served // per_gpu, MESSAGE_RULES[exchange.rule]
+        distinct, everything = rule.counts != "copies", rule.counts == "all"
+        if not rule.forwards or gpus == m:
+            sent = outgoing(served, weights, gpu, gpus, distinct, range(gpus if everything else 0))
             last, across = Hop.agree(nets.world, sent), None
         else:
             own, node = rank // m, gpu // m
             away = np.where(node == own, ABSENT, node)
-            across = Hop.agree(nets.rail, outgoing(served, weights, away, gpus // m, True))
+            others = [j for j in range(gpus // m) if everything and j != own]
+            across = Hop.agree(nets.rail, outgoing(served, weights, away, gpus // m, distinct, others))
             slots = np.concatenate([np.where(node == own, served, ABSENT), across.slots])
             scale = np.concatenate([weights, across.weights])
             local = np.where(slots == ABSENT, ABSENT, slots // per_gpu - own * m)
-            last = Hop.agree(nets.node, outgoing(slots, scale, local, m, True))
+            sent = outgoing(slots, scale, local, m, distinct, range(m if everything else 0))
+            last = Hop.agree(nets.node, sent)
         return cls(across, last, _work(last, exchange, rank), len(served))
 
     def dispatch(self, x: Tensor, timed: Timed) -> Tensor:

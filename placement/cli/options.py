@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import reduce
-from typing import Any
+from typing import Any, get_args
 
 import click
+
+from specs.engine import Dispatch, MessageRule
 
 #: A cap on integers that are sizes of real systems; the specs have the precise limits.
 _MOST = 10_000_000
@@ -119,12 +121,12 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--dispatch",
-            type=click.Choice(["even", "nearest", "planned"]),
+            type=click.Choice(get_args(Dispatch)),
             help="Which copy of an expert serves a token.",
         ),
         click.option(
             "--message-rule",
-            type=click.Choice(["per_expert", "per_rank", "per_node"]),
+            type=click.Choice(get_args(MessageRule)),
             help="What a token is sent once per.",
         ),
         click.option(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ BoolArray = NDArray[np.bool_]
 
 #: A slot that holds no expert: one beyond its GPU's capacity.
 EMPTY = -1
+#: Where a record has what was made of it.
+KEPT = "_kept"
+
+T = TypeVar("T")
 
 
 def frozen(array: Any, dtype: Any) -> NDArray[Any]:
@@ -53,8 +58,18 @@ class FrozenArrays:
             raise InputError("layer", name, f"must be {words}", "mend the list")
         object.__setattr__(self, name, frozen(value, dtype))
 
+    def kept(self, kind: Callable[[Self], T]) -> T:
+        """What `kind` makes of this record, made once; it goes with the record, and neither pickled nor changed."""
+        made: dict[Any, Any] = self.__dict__.setdefault(KEPT, {})
+        if kind not in made:
+            made[kind] = kind(self)
+        found: T = made[kind]
+        return found
+
     def __getstate__(self) -> dict[str, Any]:
-        cached = {name for kind in type(self).__mro__ for name, of in vars(kind).items() if type(of) is cached_property}
+        cached = {KEPT} | {
+            name for kind in type(self).__mro__ for name, of in vars(kind).items() if type(of) is cached_property
+        }
         return {name: value for name, value in self.__dict__.items() if name not in cached}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -46,6 +46,13 @@ class LayerRates:
     overlap: Literal["none", "two_batch"] = "none"
     kinds: tuple[PassKind, ...] = ALIKE
 
+    def together(self, gpus: int) -> LayerRates:
+        """Prices of one GPU that is as strong as `gpus` of them, with their tokens and slow links."""
+        return replace(
+            self, tokens_per_gpu=self.tokens_per_gpu * gpus, weight_s=self.weight_s / gpus,
+            token_s=self.token_s / gpus, slow_bytes_per_s=self.slow_bytes_per_s * gpus,
+        )  # fmt: skip
+
     def of_kind(self, kind: PassKind) -> LayerRates:
         """Prices of passes of one kind alone."""
         return replace(self, tokens_per_gpu=self.tokens_per_gpu * kind.tokens, kinds=ALIKE)

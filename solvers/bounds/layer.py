@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.cost.layer.risk import tail_mean
-from placement.cost.layer.score import latency_s, layer_seconds
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
 from solvers.bounds.links import Reach, colocation_reach, counted_reach, crossing, link_seconds
@@ -40,14 +40,15 @@ def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool =
     reach = counted_reach(problem)
     if problem.objective.kind == "traffic":
         return _traffic_bound(problem, reach, known, None if quick else effort)
-    moved = moved_seconds(problem, link_seconds(problem, problem.data.load, reach))
+    tariff = tariff_of(problem)
+    moved = tariff.moved_seconds(link_seconds(problem, problem.data.load, reach))
     work = _work(problem, packing=False)
     best = Bound(_joined(problem, moved, work.values), _source(problem, work.source, "messages"))
     if quick or _near(best, known):
         return best
     together = colocation_reach(problem, reach, effort)
     mean = problem.data.mean_load[None, :]
-    mean_moved = moved_seconds(problem, link_seconds(problem, mean, together))
+    mean_moved = tariff.moved_seconds(link_seconds(problem, mean, together))
     least = float(moved.min()) if together == reach else float(max(moved.min(), mean_moved[0]))
     for packing in (False, True):
         if packing:
@@ -65,8 +66,7 @@ def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool =
 
 def _traffic_bound(problem: LayerProblem, reach: Reach, known: float | None, effort: float | None) -> Bound:
     """Of the bytes per token: the slots that its experts need in each window; with effort co-location in their mean."""
-    rates = problem.hardware.rates
-    each = (rates.dispatch_bytes + rates.combine_bytes) / float(problem.hardware.home_tokens.sum()) * (1 - 1e-12)
+    each = tariff_of(problem).both_bytes / float(problem.hardware.home_tokens.sum()) * (1 - 1e-12)
     counted = each * crossing(problem, problem.data.load, reach)
     best = Bound(tail_mean(counted, problem.data.window_weight, problem.objective.tail), "messages")
     if effort is None or _near(best, known):
@@ -74,12 +74,6 @@ def _traffic_bound(problem: LayerProblem, reach: Reach, known: float | None, eff
     together = colocation_reach(problem, reach, effort)
     value = each * float(crossing(problem, problem.data.mean_load[None, :], together)[0])
     return Bound(value, "co-location") if value > best.value else best
-
-
-def moved_seconds(problem: LayerProblem, link_s: FloatArray) -> FloatArray:
-    """Seconds of dispatch and combine together from the busiest link's seconds per byte (any shape)."""
-    rates = problem.hardware.rates
-    return np.asarray(2 * latency_s(problem) + (rates.dispatch_bytes + rates.combine_bytes) * link_s)
 
 
 def _near(bound: Bound, known: float | None) -> bool:
@@ -104,14 +98,14 @@ def _work(problem: LayerProblem, known: float | None = None, packing: bool = Tru
 
 def _joined(problem: LayerProblem, moved: FloatArray, work: FloatArray) -> float:
     """Of messages [windows] and work [kinds, windows]."""
-    value = layer_seconds(problem.hardware.rates, moved, work, 2 * latency_s(problem))
+    value = tariff_of(problem).layer_seconds(moved, work)
     return tail_mean(value, problem.data.window_weight, problem.objective.tail)
 
 
 def _joined_means(problem: LayerProblem, moved: float, work: FloatArray) -> float:
     """The worst windows are never better than the mean, nor a mean of maxima than the maximum of means."""
     means = work @ problem.data.window_weight
-    return float(layer_seconds(problem.hardware.rates, np.array(moved), means, 2 * latency_s(problem)))
+    return float(tariff_of(problem).layer_seconds(np.array(moved), means))
 
 
 def _source(problem: LayerProblem, work: str, link: str) -> str:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from placement.cost.layer.links import effective_rule
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
-from solvers.bounds.work import even_split
 
 #: The co-location bound is sought up to so many experts, and so many experts of sets in all.
 MOST_EXPERTS, MOST_IDS = 320, 400_000
@@ -46,8 +45,8 @@ def colocation_reach(problem: LayerProblem, reach: Reach, effort: float = 1.0) -
     Args:
         effort: 1 is the default.
     """
-    rule, topology = effective_rule(problem), problem.topology
-    if problem.data.sets is None or rule == "per_expert" or topology.gpus == 1:
+    tariff, topology = tariff_of(problem), problem.topology
+    if problem.data.sets is None or tariff.linear or topology.gpus == 1:
         return reach
     if problem.experts > MOST_EXPERTS or problem.data.sets.ids.size > MOST_IDS:
         return reach
@@ -57,8 +56,8 @@ def colocation_reach(problem: LayerProblem, reach: Reach, effort: float = 1.0) -
 
     weight = np.asarray(problem.data.window_weight @ problem.data.sets.weight)
     ids, weight = cut_sets(problem.data.sets.ids.astype(np.int64), weight, problem.data.mean_load)
-    single = even_split(problem)
-    by_node = topology.nodes > 1 and (rule == "per_node" or not single)
+    single = tariff.alike
+    by_node = topology.nodes > 1 and (tariff.rule.forwards or not single)
     bins = topology.nodes if by_node else topology.gpus
     most = _most_on(problem, topology.gpus_per_node if by_node else 1)
     if single:
@@ -85,16 +84,17 @@ def crossing(problem: LayerProblem, load: FloatArray, reach: Reach) -> FloatArra
     Args:
         load: [windows, experts] loads. reach: means per token that hold in each of these windows.
     """
-    topology, rule = problem.topology, effective_rule(problem)
+    topology, tariff = problem.topology, tariff_of(problem)
+    if tariff.constant_links is not None:
+        return np.full(len(load), float(tariff.constant_links.across[0]))
     tokens = problem.hardware.home_tokens.reshape(topology.nodes, -1).sum(axis=1)
     total, k, none = float(tokens.sum()), load.sum(axis=1), np.zeros(len(load))
     if topology.nodes == 1:
         return none
-    if even_split(problem):
-        across = total - float(tokens.max())
-        found = {"per_node": none + reach.nodes, "per_rank": none + reach.gpus, "per_expert": k}
-        return np.asarray(across * found[rule])
-    if rule != "per_expert":
+    if tariff.alike:
+        bins = np.array([reach.nodes if tariff.rule.forwards else reach.gpus])
+        return np.asarray((total - float(tokens.max())) * (none + tariff.rule.per_token(bins, k, np.ones(1))))
+    if tariff.rule.counts != "copies":
         return none + total * reach.remote_nodes
     return total * _least_away(load, _most_on(problem, topology.gpus_per_node))
 
@@ -107,21 +107,23 @@ def link_seconds(problem: LayerProblem, load: FloatArray, reach: Reach) -> Float
     Args:
         load: [windows, experts] loads. reach: means per token that hold in each of these windows.
     """
-    topology, rates, rule = problem.topology, problem.hardware.rates, effective_rule(problem)
+    topology, tariff = problem.topology, tariff_of(problem)
+    if (links := tariff.constant_links) is not None:
+        return np.full(len(load), float(tariff.busiest_s(links.fast, links.slow)[0]))
     tokens = problem.hardware.home_tokens.reshape(topology.nodes, topology.gpus_per_node)
     total = float(tokens.sum())
     fast = np.zeros(len(load))
-    if even_split(problem):
-        if rule == "per_node":
+    copies = tariff.rule.counts == "copies"
+    if tariff.alike:
+        if tariff.rule.forwards:
             fast += (total - float(tokens.sum(axis=0).max())) * reach.gpus
         else:
-            copies = load.sum(axis=1) if rule == "per_expert" else reach.gpus
-            fast += float((tokens.sum(axis=1, keepdims=True) - tokens).min()) * copies
+            each = load.sum(axis=1) if copies else reach.gpus
+            fast += float((tokens.sum(axis=1, keepdims=True) - tokens).min()) * each
     elif topology.nodes == 1:
-        fast += total * (_least_away(load, _most_on(problem, 1)) if rule == "per_expert" else reach.remote_gpus)
+        fast += total * (_least_away(load, _most_on(problem, 1)) if copies else reach.remote_gpus)
     slow = crossing(problem, load, reach)
-    both = np.maximum(slow / rates.slow_bytes_per_s, fast / rates.fast_bytes_per_s)
-    return np.asarray(both / topology.gpus * (1 - 1e-12))
+    return np.asarray(tariff.busiest_s(fast, slow) / topology.gpus * (1 - 1e-12))
 
 
 def _least_away(load: FloatArray, most: int) -> FloatArray:

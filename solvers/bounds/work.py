@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from placement.cost.layer.score import slot_time
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
 from solvers.bounds.game import IMPOSSIBLE, impossible
@@ -40,27 +40,6 @@ class WorkBound:
     source: str
 
 
-def copy_costs(problem: LayerProblem) -> FloatArray:
-    """[most copies + 1, windows, experts] cost of one copy by the number of copies, split evenly (row 0 as row 1).
-
-    Seconds of its slot for objective "time"; for "load" its load over the mean load of the GPUs with capacity.
-    """
-    alive = int(problem.hardware.alive.sum())
-    most = max(1, min(alive, problem.hardware.usable_slots - problem.experts + 1))
-    copies = np.maximum(np.arange(most + 1), 1)[:, None, None]
-    if problem.objective.kind == "time":
-        return slot_time(
-            problem.hardware.rates.tokens_per_gpu * problem.topology.gpus * problem.data.load[None] / copies,
-            problem.hardware.rates,
-        )
-    return np.asarray(problem.data.load / problem.data.load.sum(axis=1, keepdims=True) * alive / copies)
-
-
-def even_split(problem: LayerProblem) -> bool:
-    """Whether copies of an expert carry equal shares in every placement."""
-    return problem.rules.dispatch == "even" or problem.hardware.usable_slots == problem.experts
-
-
 def work_bounds(problem: LayerProblem, known: float | None = None, packing: bool = True) -> WorkBound:
     """Per window the largest of three bounds.
 
@@ -73,11 +52,12 @@ def work_bounds(problem: LayerProblem, known: float | None = None, packing: bool
         known: the least value of the busiest GPU's work that is of use, where there is one window: an answer's.
         packing: whether to try the packing bound.
     """
-    costs = copy_costs(problem)
+    tariff = tariff_of(problem)
+    costs = tariff.copy_costs
     alive = problem.hardware.alive
-    speeds = (problem.hardware.speeds if problem.objective.kind == "time" else problem.hardware.relative_speed)[alive]
+    speeds = tariff.speeds[alive]
     widths = problem.hardware.capacities[alive]
-    spare, even = problem.hardware.usable_slots - problem.experts, even_split(problem)
+    spare, even = problem.hardware.usable_slots - problem.experts, tariff.alike
     width = int(widths[0])
     alike = bool((widths == width).all()) and bool((speeds == speeds[0]).all())
     values, names = np.empty(problem.windows), {"mean": 0.0}

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_matrix
 
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import EMPTY, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 
@@ -16,12 +17,12 @@ def copy_fractions(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
     It minimizes token_s * (largest GPU's tokens) + (bytes / slow rate) * (busiest node ingress in copies) for the
     window-mean loads; copies stand for messages, which depend on products of shares.
     """
-    topology, rates = problem.topology, problem.hardware.rates
+    topology, tariff = problem.topology, tariff_of(problem)
     nodes, gpus = topology.nodes, topology.gpus
     used = np.flatnonzero(slots != EMPTY)
     total = len(used)
-    share = problem.hardware.homes.reshape(nodes, -1).sum(axis=1)
-    load = problem.data.mean_load * rates.tokens_per_gpu * gpus
+    share = tariff.home_share
+    load = problem.data.mean_load * tariff.rates.tokens_per_gpu * gpus
     home = np.repeat(np.arange(nodes), total)
     slot = np.tile(used, nodes)
     gpu = slot // problem.hardware.slots_per_gpu
@@ -43,10 +44,9 @@ def copy_fractions(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
         shape=(nodes * problem.experts, variables + 2),
     )
     price = np.zeros(variables + 2)
-    price[variables] = rates.token_s
-    price[variables + 1] = (
-        (rates.dispatch_bytes + rates.combine_bytes) / rates.slow_bytes_per_s / topology.gpus_per_node
-    )
+    price[variables] = tariff.rates.token_s
+    if tariff.constant_links is None:
+        price[variables + 1] = tariff.slow_s / topology.gpus_per_node
     # A small price on every remote copy, so that ties stay at home.
     price[:variables] = 1e-3 * price[variables + 1] * amount * remote / nodes
     answer = linprog(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from placement.cost.layer.dispatch import dispatch_shares
+from placement.cost.layer.dispatch import dispatch_shares, policy_of
 from placement.cost.layer.score import score_layer
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.dispatch.copies import copy_fractions
@@ -21,7 +22,7 @@ MOST_STEPS = 30_000_000
 
 def needs_fractions(problem: LayerProblem) -> bool:
     """Whether a score needs solved fractions: `planned` dispatch with replicas."""
-    return problem.rules.dispatch == "planned" and problem.hardware.usable_slots > problem.experts
+    return policy_of(problem).solved and problem.hardware.usable_slots > problem.experts
 
 
 def plan_fractions(
@@ -62,9 +63,10 @@ def plan_fractions(
 
 def _steps(problem: LayerProblem) -> int:
     """Steps of the compiled loop over homes, token sets and bins that finds the slopes once."""
-    nodes = problem.topology.nodes
-    bins = nodes if problem.rules.message == "per_node" and nodes > 1 else problem.topology.gpus
-    return 0 if problem.data.sets is None else problem.data.sets.ids.size * nodes * bins
+    tariff = tariff_of(problem)
+    if problem.data.sets is None or tariff.constant_links is not None:
+        return 0
+    return problem.data.sets.ids.size * problem.topology.nodes * tariff.bins.count
 
 
 def _directed(problem: LayerProblem, slots: IntArray) -> FloatArray | None:

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
-from placement.cost.layer.links import effective_rule
-from placement.cost.layer.score import latency_s, score_layer, slot_slopes, slot_times
+from placement.cost.layer.score import score_layer
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import EMPTY, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.dispatch.marginals import marginals
@@ -61,7 +61,7 @@ class _Shape:
     Attributes:
         slot: [columns] slots whose expert has several copies; a variable for each home and column, home by home.
         expert, gpu: [columns] what they hold and where.
-        bin: [gpus] where messages are counted: nodes (`per_node`) or GPUs. bins: how many there are.
+        bin: [gpus] where messages are counted (tariff.Bins). bins: how many there are.
         amount: [windows, homes, columns] tokens of a home for the expert of a slot.
         into, out: [homes, bins] seconds that a link spends for a token's chance to reach a bin; ingress of the bin's
             link group, egress of the home (or, in one node, of every GPU: the whole node's mean). For objective
@@ -81,33 +81,22 @@ class _Shape:
 
     @staticmethod
     def of(problem: LayerProblem, slots: IntArray) -> _Shape:
-        topology, rates = problem.topology, problem.hardware.rates
-        nodes, gpus, m = topology.nodes, topology.gpus, topology.gpus_per_node
+        tariff, nodes = tariff_of(problem), problem.topology.nodes
+        bins = tariff.bins
         copies = np.bincount(slots[slots != EMPTY], minlength=problem.experts)
         slot = np.flatnonzero((slots != EMPTY) & (copies[slots] > 1))
-        by_node = effective_rule(problem) == "per_node" and nodes > 1
-        tokens = problem.hardware.home_tokens.reshape(nodes, m).sum(axis=1)
-        bin_of = topology.node_of_gpu if by_node else np.arange(gpus, dtype=np.int64)
-        bins = int(bin_of.max()) + 1
-        node_of_bin = np.arange(bins) if by_node else topology.node_of_gpu
-        group = np.arange(bins) if by_node or nodes == 1 else np.arange(gpus) // topology.gpus_per_tray
-        both = rates.dispatch_bytes + rates.combine_bytes
-        away = node_of_bin[None, :] != np.arange(nodes)[:, None]
+        away = bins.node[None, :] != np.arange(nodes)[:, None]
+        group, out = bins.in_group, bins.out_s * nodes * tariff.home_share[:, None] * away
         if nodes == 1:
             # A GPU's own tokens for itself cross no link, and each GPU sends what the others get.
-            into = np.full((1, bins), both / rates.fast_bytes_per_s * tokens[0] * (m - 1) / m)
-            out = into / m
+            out = bins.into / problem.topology.gpus_per_node
         elif problem.objective.kind == "traffic":
             # One link for the bytes of all homes, per token.
-            into, group = both * (tokens / tokens.sum())[:, None] * away, np.zeros(bins, dtype=np.int64)
-            out = np.zeros_like(into)
-        else:
-            width = m if by_node else topology.gpus_per_tray
-            into = both / rates.slow_bytes_per_s * tokens[:, None] * away / width
-            out = both / rates.slow_bytes_per_s * tokens[:, None] * away / m
-        share = problem.hardware.homes.reshape(nodes, m).sum(axis=1)
-        amount = share[None, :, None] * problem.data.load[:, None, slots[slot]] * rates.tokens_per_gpu * gpus
-        return _Shape(slot, slots[slot], slot // problem.hardware.slots_per_gpu, bin_of, bins, amount, into, out, group)
+            group, out = np.zeros_like(group), np.zeros_like(bins.into)
+        share = tariff.home_share[None, :, None]
+        amount = share * problem.data.load[:, None, slots[slot]] * tariff.rates.tokens_per_gpu * problem.topology.gpus
+        gpu = slot // problem.hardware.slots_per_gpu
+        return _Shape(slot, slots[slot], gpu, bins.of_gpu, bins.count, amount, bins.into, out, group)
 
 
 @dataclass(frozen=True)
@@ -182,11 +171,12 @@ class _Rows:
         self.limit: list[FloatArray] = []
         self.count = 0
         self.price = np.zeros(self.width)
-        wait = 2 * latency_s(problem) if problem.objective.kind == "time" else 0.0
+        tariff = tariff_of(problem)
+        wait = tariff.wait_s
         weight = problem.data.window_weight / problem.data.window_weight.sum()
         for w in range(windows):
             work, each = (range(of + w * len(kinds), of + (w + 1) * len(kinds)) for of in (self.work, larger))
-            if problem.objective.kind == "time" and problem.hardware.rates.overlap == "two_batch":
+            if tariff.overlapped:
                 for k, kind in enumerate(kinds):
                     self.add([work[k], each[k]], [1.0, -1.0], 0.0)
                     self.add([self.link + w, each[k]], [kind.share * kind.tokens, -1.0], -kind.share * wait)
@@ -236,7 +226,7 @@ class _Rows:
 
 def _slot_tokens(problem: LayerProblem, slots: IntArray, fractions: FloatArray) -> FloatArray:
     """[windows, slots] expected tokens of each slot."""
-    share = problem.hardware.homes.reshape(problem.topology.nodes, -1).sum(axis=1) @ fractions
+    share = tariff_of(problem).home_share @ fractions
     load = np.where(slots != EMPTY, problem.data.load[:, slots], 0.0)
     return np.asarray(load * share * problem.hardware.rates.tokens_per_gpu * problem.topology.gpus)
 
@@ -245,39 +235,36 @@ def _add_work(
     rows: _Rows, problem: LayerProblem, shape: _Shape, slots: IntArray, fractions: FloatArray, start: FloatArray
 ) -> None:
     """Every GPU's work, at the slopes of its slots' times."""
-    rates, homes = problem.hardware.rates, problem.topology.nodes
-    tokens = _slot_tokens(problem, slots, fractions)
+    tariff, homes = tariff_of(problem), problem.topology.nodes
+    tokens, speed = _slot_tokens(problem, slots, fractions), tariff.speeds
     x = tokens[:, shape.slot]
-    if problem.objective.kind == "time":
-        time, slope, speed, scale = (
-            slot_times(tokens, rates),
-            slot_slopes(x, rates),
-            problem.hardware.speeds,
-            np.ones(len(x)),
-        )
+    if tariff.timed:
+        time, slope, scale = tariff.slot_times(tokens), tariff.slot_slopes(x), np.ones(len(x))
     else:
-        time, slope, speed = tokens[None], np.ones((1, *x.shape)), problem.hardware.relative_speed
-        scale = problem.hardware.alive.sum() / (
-            problem.data.load.sum(axis=1) * rates.tokens_per_gpu * problem.topology.gpus
-        )
+        time, slope = tokens[None], np.ones((1, *x.shape))
+        scale = problem.hardware.alive.sum() / (problem.data.load.sum(axis=1) * tariff.all_tokens)
     gpu, kinds = np.tile(shape.gpu, homes), len(time)
     by_gpu = time.reshape(kinds, problem.windows, problem.topology.gpus, -1).sum(axis=3)
     for w, k in product(range(problem.windows), range(kinds)):
         value = (shape.amount[w] * slope[k, w][None, :] / speed[shape.gpu][None, :]).reshape(-1) * scale[w]
-        rows.under(gpu, value, by_gpu[k, w] / speed * scale[w], start, rows.work + w * len(rates.kinds) + k)
+        rows.under(gpu, value, by_gpu[k, w] / speed * scale[w], start, rows.work + w * len(tariff.rates.kinds) + k)
 
 
 def _add_links(
     rows: _Rows, problem: LayerProblem, shape: _Shape, slots: IntArray, fractions: FloatArray, start: FloatArray
 ) -> None:
     """Every ingress and egress, at the slopes of the touch chances."""
-    homes, columns = problem.topology.nodes, len(shape.slot)
+    homes, columns, tariff = problem.topology.nodes, len(shape.slot), tariff_of(problem)
+    if tariff.constant_links is not None:
+        for w in range(problem.windows):
+            rows.add([rows.link + w], [-1.0], -tariff.least_link)
+        return
     goes = np.zeros((homes, problem.experts, shape.bins))
     used = np.flatnonzero(slots != EMPTY)
     bin_of_slot = shape.bin[problem.hardware.gpu_of_slot]
     for h in range(homes):
         np.add.at(goes[h], (slots[used], bin_of_slot[used]), fractions[h, used])
-    if problem.data.sets is None or effective_rule(problem) == "per_expert":
+    if problem.data.sets is None or tariff.linear:
         touched = np.einsum("we,heb->hwb", problem.data.load, goes)
         slope = np.broadcast_to(problem.data.load[None, :, :, None], (homes, *problem.data.load.shape, shape.bins))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from placement.cost.layer.dispatch import alike_homes
 from placement.problem.arrays import IntArray
 from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
@@ -94,10 +95,9 @@ class AutoSolver:
         cells = 0 if problem.data.sets is None else len(problem.data.sets.ids) * problem.topology.gpus
         if problem.experts * problem.topology.gpus > EXACT_BINARIES or cells > EXACT_CELLS or stop.expired:
             return None
-        if problem.rules.dispatch != "even":
-            if problem.hardware.usable_slots != problem.experts:
-                return None
-            problem = problem.with_rules(dispatch="even")
+        if not alike_homes(problem):
+            return None
+        problem = problem.with_rules(dispatch="even")
         from solvers.experts.cpsat.solver import CpSatSolver
 
         try:

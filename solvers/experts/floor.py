@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from placement.cost.layer.dispatch import policy_of
 from placement.cost.layer.score import score_layer
 from placement.problem.layer import LayerProblem
 from solvers.dispatch import needs_fractions
@@ -30,7 +31,7 @@ def balance_floor(problem: LayerProblem) -> LayerProblem:
     if problem.objective.kind == "load" or problem.data.sets is None or bounded:
         return problem
     # Loads are all that counts here, and without token sets they are quick to score.
-    dispatch = "nearest" if problem.rules.dispatch == "planned" else problem.rules.dispatch
+    dispatch = policy_of(problem).closed_form
     scored = problem.with_data(sets=None).with_rules(dispatch=dispatch).with_objective(kind="load")
     starts = list(EplbSolver().variants(problem))
     if problem.rules.group is None:

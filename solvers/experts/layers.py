@@ -9,6 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from placement.check.layer import check_layer
+from placement.cost.layer.dispatch import alike_homes
 from placement.cost.layer.score import LayerScore, score_layer
 from placement.errors import InfeasibleError, NothingFoundError
 from placement.problem.arrays import FloatArray, IntArray
@@ -159,7 +160,7 @@ def _answer(task: _Task, found: Result, proves: bool) -> LayerAnswer:
     bound = layer_bound(problem, score.objective, quick=not task.certify, effort=effort)
     value, source = bound.value, bound.source
     # A solver's bound for the problem with the balance floor, or with another policy, says nothing of this one.
-    comparable = proves and (problem.rules.dispatch == "even" or problem.hardware.usable_slots == problem.experts)
+    comparable = proves and alike_homes(problem)
     if found.bound > value and comparable:
         value, source = found.bound, found.bound_source
     optimal = score.objective <= value * (1 + TOLERANCE)

@@ -21,7 +21,7 @@ from tests.layers import changed
 from tests.solvers.problems import random_placement, random_problem
 
 HIDDEN, EXPERTS, K = 64, 12, 3
-RULES = ("per_expert", "per_rank", "per_node")
+RULES = ("per_expert", "per_rank", "per_node", "dense")
 
 
 @pytest.fixture(scope="session")

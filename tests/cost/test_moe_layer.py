@@ -6,13 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from placement.cost.layer.score import (
-    byte_matrix,
-    score_layer,
-    slot_slopes,
-    slot_time,
-    slot_times,
-)
+from placement.cost.layer.score import byte_matrix, score_layer
+from placement.cost.layer.work import slot_slopes, slot_time, slot_times
 from placement.errors import InputError
 from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology

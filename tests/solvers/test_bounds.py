@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from placement.check.layer import check_layer
 from placement.cost.layer.score import score_layer
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology
 from solvers.bounds import Bound, layer_bound, work_bound
 from solvers.bounds.game import IMPOSSIBLE, impossible
-from solvers.bounds.work import CLOSE, copy_costs, work_bounds
+from solvers.bounds.work import CLOSE, work_bounds
 from solvers.dispatch import plan_fractions
 from solvers.experts.layers import plan_layers
 from solvers.stop import Stop
@@ -249,4 +250,4 @@ def test_bound_of_several_windows_and_tail() -> None:
     values = work_bounds(problem).values
     assert layer_bound(problem).value == pytest.approx(values.mean())
     assert layer_bound(changed(problem, tail=0.0)).value == pytest.approx(values.max())
-    assert copy_costs(problem).shape[1:] == (3, 8)
+    assert tariff_of(problem).copy_costs.shape[1:] == (3, 8)

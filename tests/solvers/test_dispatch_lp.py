@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from placement.cost.layer.score import latency_s, objective_value, score_layer
+from placement.cost.layer.score import objective_value, score_layer
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.layer import LayerProblem
 from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
@@ -134,7 +135,7 @@ def explicit_optimum(problem: LayerProblem, slots: np.ndarray) -> float:
     price[count:] = 1
     answer = linprog(price, A_ub=np.array(upper), b_ub=limit, A_eq=equal, b_eq=np.ones(len(equal)))
     assert answer.status == 0
-    return float(answer.fun) + 2 * latency_s(problem)
+    return float(answer.fun) + 2 * tariff_of(problem).latency_s
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -9,12 +9,13 @@ import pytest
 
 from placement.check.layer import check_layer
 from placement.cost.layer.score import objective_value, score_layer
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import LayerProblem
 from placement.problem.moves import moves_between
 from solvers.experts.cpsat.backend import CpSatBackend
 from solvers.experts.cpsat.solver import CpSatSolver
-from solvers.experts.exact.coefficients import coefficients_of, link_rows
+from solvers.experts.exact.coefficients import coefficients_of
 from solvers.experts.exact.model import LayerModel
 from solvers.experts.milp.solver import MilpSolver
 from solvers.result import Status, Termination
@@ -123,7 +124,7 @@ def test_link_rows_price_a_placement_as_the_scorer_does(rule: str, seed: int) ->
     for ids, weight in zip(problem.data.sets.ids.tolist(), problem.data.sets.weight[0].tolist(), strict=True):
         reached["gpu"][[gpu[e] for e in ids]] += weight
         reached["node"][list({gpu[e] // 4 for e in ids})] += weight
-    dearest = max(float(row.price @ reached[row.level]) for row in link_rows(problem))
+    dearest = max(float(row.price @ reached[row.level]) for row in tariff_of(problem).links)
     score = score_layer(problem, slots)
     assert score.dispatch_s + score.combine_s - 22e-6 == pytest.approx(dearest, rel=1e-9)
 

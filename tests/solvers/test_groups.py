@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.check.layer import check_layer
-from placement.cost.layer.score import latency_s, objective_value, score_layer
+from placement.cost.layer.score import objective_value, score_layer
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.data import TokenSets
 from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology
@@ -98,7 +99,8 @@ def test_the_estimate_is_the_layers_time_where_work_is_even() -> None:
     way = ((0, 2), (1, 3))
     # GPUs of a node hold one expert of either group, so that they work alike.
     slots = np.array([0, 4, 1, 5, 2, 6, 3, 7])
-    assert _Pricing(data)(way)[1] + 2 * latency_s(problem) == pytest.approx(objective_value(problem, slots), rel=1e-12)
+    found = _Pricing(data)(way)[1] + tariff_of(problem).wait_s
+    assert found == pytest.approx(objective_value(problem, slots), rel=1e-12)
 
 
 def test_what_has_no_groups_to_share_out_has_no_starts() -> None:

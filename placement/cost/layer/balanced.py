@@ -9,10 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
+from placement.cost.layer.messages import MESSAGE_RULES
+from placement.cost.layer.tariff import busiest_s, hop_latency_s
+from placement.cost.layer.work import roofline_s
 from placement.cost.step.kernels import KernelCurve
 from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
-from specs.engine import MessageRule
+from specs.engine import MessageRule as Name
 
 
 def touch_chance(experts: int, top_k: int, parts: int) -> float:
@@ -21,6 +26,29 @@ def touch_chance(experts: int, top_k: int, parts: int) -> float:
     for drawn in range(top_k):
         miss *= max(0.0, 1.0 - held / (experts - drawn))
     return 1.0 - miss
+
+
+def balanced_messages(
+    rule: Name, topology: Topology, top_k: int, on_gpu: float, on_node: float
+) -> tuple[float, float, float]:
+    """(messages on a rank's fast link, on its slow link, tokens that reach it), for each token that a rank holds.
+
+    Args:
+        rule: The message rule.
+        topology: The ranks.
+        top_k: Experts of a token.
+        on_gpu: Chance that a token touches a given rank; on_node: a given node.
+    """
+    chosen, nodes, m = MESSAGE_RULES[rule], topology.nodes, topology.gpus_per_node
+
+    def each(touched: float, bins: int) -> float:
+        return float(chosen.per_token(np.array([touched]), np.array([top_k / bins]), np.ones(1))[0])
+
+    gpu = each(on_gpu, topology.gpus)
+    reach = max(on_gpu, gpu) if chosen.counts == "all" else on_gpu
+    if chosen.forwards:
+        return nodes * (m - 1) * gpu, (nodes - 1) * each(on_node, nodes), reach
+    return (m - 1) * gpu, (topology.gpus - m) * gpu, reach
 
 
 @dataclass(frozen=True)
@@ -55,18 +83,13 @@ class BalancedLayer:
         slots_per_gpu: int,
         experts: int,
         top_k: int,
-        rule: MessageRule,
+        rule: Name,
         shape: float,
     ) -> BalancedLayer:
         """The balanced layer of a split; `rates.tokens_per_gpu` is not used."""
-        ranks, m, nodes = topology.gpus, topology.gpus_per_node, topology.nodes
+        ranks, nodes = topology.gpus, topology.nodes
         reach = touch_chance(experts, top_k, ranks)
-        if rule == "per_node":
-            slow = (nodes - 1) * touch_chance(experts, top_k, nodes)
-            fast = nodes * (m - 1) * reach
-        else:
-            each = reach if rule == "per_rank" else top_k / ranks
-            slow, fast = (ranks - m) * each, (m - 1) * each
+        fast, slow, reach = balanced_messages(rule, topology, top_k, reach, touch_chance(experts, top_k, nodes))
         return cls(
             rates=rates,
             slots_per_gpu=slots_per_gpu,
@@ -75,7 +98,7 @@ class BalancedLayer:
             fast_messages=fast,
             slow_messages=slow,
             reach=reach,
-            latency_s=(rates.fast_latency_s if m > 1 else 0.0) + (rates.slow_latency_s if nodes > 1 else 0.0),
+            latency_s=hop_latency_s(rates, topology),
             shape=shape,
         )
 
@@ -89,13 +112,12 @@ class BalancedLayer:
             return self.curve.at(tokens_per_rank * self.ranks)
         at_slot = tokens_per_rank * self.ranks * self.slot_share
         touched = -math.expm1(-self.shape * math.log1p(at_slot / self.shape))
-        rates = self.rates
-        return self.slots_per_gpu * max(touched * rates.weight_s, at_slot * rates.token_s)
+        return self.slots_per_gpu * float(roofline_s(self.rates, touched, at_slot))
 
     def messages_s(self, tokens_per_rank: float) -> float:
         """Seconds of dispatch and combine together."""
         rates = self.rates
-        link_s = max(self.slow_messages / rates.slow_bytes_per_s, self.fast_messages / rates.fast_bytes_per_s)
+        link_s = float(busiest_s(rates, self.fast_messages, self.slow_messages))
         return 2 * self.latency_s + (rates.dispatch_bytes + rates.combine_bytes) * link_s * tokens_per_rank
 
     def seconds(self, tokens_per_rank: float) -> float:

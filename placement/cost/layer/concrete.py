@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.cost.layer.dispatch import dispatch_shares
+from placement.cost.layer.dispatch import dispatch_shares, policy_of
 from placement.cost.layer.links import matrix_loads
-from placement.cost.layer.score import message_seconds
+from placement.cost.layer.messages import MESSAGE_RULES
+from placement.cost.layer.tariff import tariff_of
 from placement.errors import InputError
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
@@ -47,7 +48,7 @@ def draw_slots(
 ) -> IntArray:
     """[tokens, k] slot that serves each expert of each token, drawn by the problem's dispatch policy.
 
-    `even` and `planned` draw for each token and expert by itself, `nearest` once for each home GPU and expert.
+    For each token and expert by itself, or once for each home GPU and expert (`DispatchPolicy.drawn_once`).
 
     Args:
         slots: [slots] logical experts. fractions: [nodes, slots] for `planned`, else None.
@@ -70,7 +71,7 @@ def draw_slots(
     upto[place >= last[:, None]] = np.inf
     row = shares.class_of_gpu[home][:, None] * problem.experts + ids.astype(np.int64)
     rng = np.random.default_rng(seed)
-    drawn = rng.random(len(count))[row] if problem.rules.dispatch == "nearest" else rng.random(row.shape)
+    drawn = rng.random(len(count))[row] if policy_of(problem).drawn_once else rng.random(row.shape)
     pick = np.zeros(row.shape, dtype=np.int64)
     for copy in range(most - 1):
         pick += drawn >= upto[row, copy]
@@ -93,14 +94,13 @@ def concrete_messages(problem: LayerProblem, home: IntArray, served: IntArray) -
     topology = problem.topology
     gpus, m, nodes = topology.gpus, topology.gpus_per_node, topology.nodes
     across, within = np.zeros((gpus, gpus), dtype=np.int64), np.zeros((gpus, gpus), dtype=np.int64)
-    token = np.repeat(np.arange(len(served)), served.shape[1])
-    to = (served // problem.hardware.slots_per_gpu).reshape(-1).astype(np.int64)
-    if problem.rules.message != "per_expert":
-        token, to = np.divmod(np.unique(token * gpus + to), gpus)
+    rule = MESSAGE_RULES[problem.rules.message]
+    gpu = (served // problem.hardware.slots_per_gpu).astype(np.int64)
+    token, to = rule.reached(gpu, np.flatnonzero(problem.hardware.alive))
     source = home[token].astype(np.int64)
     away = source // m != to // m
     np.add.at(within, (source[~away], to[~away]), 1)
-    if problem.rules.message != "per_node":
+    if not rule.forwards:
         np.add.at(across, (source[away], to[away]), 1)
         return ConcreteMessages(across, within)
     node = to[away] // m
@@ -124,7 +124,7 @@ def concrete_bytes(problem: LayerProblem, messages: ConcreteMessages) -> tuple[I
 def concrete_seconds(problem: LayerProblem, messages: ConcreteMessages) -> tuple[float, float]:
     """(dispatch, combine) seconds of these messages on the problem's links, by the formulas of `score_layer`."""
     links = matrix_loads(problem, messages.matrix[None].astype(np.float64))
-    dispatch, combine = message_seconds(problem, links)
+    dispatch, combine = tariff_of(problem).message_seconds(links)
     return float(dispatch[0]), float(combine[0])
 
 

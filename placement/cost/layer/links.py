@@ -9,28 +9,23 @@ from numba import njit
 from numpy.typing import NDArray
 
 from placement.cost.layer.dispatch import Shares
+from placement.cost.layer.messages import effective_rule
 from placement.cost.layer.touch import Touch
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
-from specs.engine import MessageRule
-
-
-def effective_rule(problem: LayerProblem) -> MessageRule:
-    """The message rule that can be counted: without token sets only copies per expert are known."""
-    return "per_expert" if problem.data.sets is None else problem.rules.message
 
 
 def message_matrix(problem: LayerProblem, reach: Touch, shares: Shares) -> FloatArray:
-    """[windows, gpus, gpus] expected token messages from GPU to GPU in one dispatch, both hops of `per_node` included.
+    """[windows, gpus, gpus] expected token messages from GPU to GPU in one dispatch, both hops of a rule that forwards.
 
-    `per_node`: a token goes once to each other node, to the GPU with its home's local rank there (`entry_rank`), which
+    There a token goes once to each other node, to the GPU with its home's local rank there (`entry_rank`), which
     passes it on to the GPUs of its node that need it.
     """
-    topology, rule = problem.topology, effective_rule(problem)
+    topology, (to_gpu, to_home_node) = problem.topology, messages_per_token(problem, reach)
     gpus, m, nodes = topology.gpus, topology.gpus_per_node, topology.nodes
     tokens = problem.hardware.home_tokens[None, :, None]
-    rows = tokens * _source(problem, reach)[shares.class_of_gpu].transpose(1, 0, 2)
-    if rule != "per_node":
+    rows = tokens * to_gpu[shares.class_of_gpu].transpose(1, 0, 2)
+    if not effective_rule(problem).forwards:
         return np.ascontiguousarray(rows)
     windows = problem.windows
     same = topology.node_of_gpu[:, None] == topology.node_of_gpu[None, :]
@@ -38,7 +33,7 @@ def message_matrix(problem: LayerProblem, reach: Touch, shares: Shares) -> Float
     # [windows, home node, local rank, destination node, destination local rank]
     split = rows.reshape(windows, nodes, m, nodes, m)
     away = ~np.eye(nodes, dtype=bool)
-    to_node = tokens * reach.node[shares.class_of_gpu].transpose(1, 0, 2)
+    to_node = tokens * to_home_node[shares.class_of_gpu].transpose(1, 0, 2)
     to_node = to_node.reshape(windows, nodes, m, nodes) * away[None, :, None, :]
     grid = messages.reshape(windows, nodes, m, nodes, m)
     # [windows, node, home's rank, destination rank] what other nodes' homes have for a GPU.
@@ -55,9 +50,12 @@ def message_matrix(problem: LayerProblem, reach: Touch, shares: Shares) -> Float
     return forwarded
 
 
-def _source(problem: LayerProblem, reach: Touch) -> FloatArray:
-    """[classes, windows, gpus] messages per token to each GPU."""
-    return reach.load if effective_rule(problem) == "per_expert" else reach.gpu
+def messages_per_token(problem: LayerProblem, reach: Touch) -> tuple[FloatArray, FloatArray]:
+    """([classes, windows, gpus], [classes, windows, nodes]) expected messages of a token to each GPU and node."""
+    rule, alive = effective_rule(problem), problem.hardware.alive.astype(np.float64)
+    usable = alive.reshape(problem.topology.nodes, -1).max(axis=1)
+    # No rule sends copies by node.
+    return rule.per_token(reach.gpu, reach.load, alive), rule.per_token(reach.node, reach.node, usable)
 
 
 @dataclass(frozen=True)
@@ -77,16 +75,14 @@ class LinkLoad:
 
 def link_loads(problem: LayerProblem, reach: Touch, shares: Shares) -> LinkLoad:
     """The busiest links of a dispatch; as `matrix_loads` of `message_matrix`, in a fraction of its time and memory."""
-    source = _source(problem, reach)
+    to_gpu, to_node = messages_per_token(problem, reach)
     if shares.classes == 1:
-        parts = _one_class(problem, source[0], reach.node[0])
-    else:
-        parts = _by_home(
-            source, reach.node, shares.class_of_gpu, problem.hardware.home_tokens, problem.topology.gpus_per_node,
-            problem.hardware.entry_rank, effective_rule(problem) == "per_node",
-        )  # fmt: skip
-    fast_out, fast_in, slow_out, slow_in = (part.reshape(problem.windows, -1) for part in parts)
-    return _busiest(problem, fast_out, fast_in, slow_out, slow_in)
+        return loads_of_one_class(problem, to_gpu[0], to_node[0])
+    parts = _by_home(
+        to_gpu, to_node, shares.class_of_gpu, problem.hardware.home_tokens, problem.topology.gpus_per_node,
+        problem.hardware.entry_rank, effective_rule(problem).forwards,
+    )  # fmt: skip
+    return _busiest(problem, *parts)
 
 
 def matrix_loads(problem: LayerProblem, messages: FloatArray) -> LinkLoad:
@@ -102,7 +98,7 @@ def _busiest(
     problem: LayerProblem, fast_out: FloatArray, fast_in: FloatArray, slow_out: FloatArray, slow_in: FloatArray
 ) -> LinkLoad:
     """From [windows, gpus] messages out of and into each GPU."""
-    trays = (problem.windows, -1, problem.topology.gpus_per_tray)
+    trays = (len(fast_in), -1, problem.topology.gpus_per_tray)
     return LinkLoad(
         np.maximum(fast_in.max(axis=1), fast_out.max(axis=1)),
         np.maximum(slow_in.reshape(trays).mean(axis=2).max(axis=1), slow_out.reshape(trays).mean(axis=2).max(axis=1)),
@@ -111,7 +107,7 @@ def _busiest(
 
 
 def entering_tokens(problem: LayerProblem) -> FloatArray:
-    """[nodes, ranks] tokens of other nodes that enter a node at each of its GPUs if they need the node (`per_node`)."""
+    """[nodes, ranks] tokens of other nodes that enter a node at each of its GPUs if they need the node."""
     topology = problem.topology
     tokens = problem.hardware.home_tokens.reshape(topology.nodes, topology.gpus_per_node)
     others = np.asarray(tokens.sum(axis=0) - tokens, dtype=np.float64)
@@ -122,32 +118,34 @@ def entering_tokens(problem: LayerProblem) -> FloatArray:
     return out
 
 
-def _one_class(problem: LayerProblem, gpu: FloatArray, node: FloatArray) -> tuple[FloatArray, ...]:
-    """([windows, nodes, ranks] fast out, fast in, slow out, slow in) where all homes dispatch alike.
+def loads_of_one_class(problem: LayerProblem, gpu: FloatArray, node: FloatArray) -> LinkLoad:
+    """The busiest links where all homes dispatch alike.
 
     Args:
         gpu: [windows, gpus], node: [windows, nodes] messages per token to each.
     """
     topology = problem.topology
     tokens = problem.hardware.home_tokens.reshape(topology.nodes, topology.gpus_per_node)
-    to = gpu.reshape(problem.windows, topology.nodes, topology.gpus_per_node)
+    to = gpu.reshape(len(gpu), topology.nodes, topology.gpus_per_node)
     to_node = to.sum(axis=2)
-    if effective_rule(problem) == "per_node":
+    if effective_rule(problem).forwards:
         enters = entering_tokens(problem)
         passed = tokens + enters
-        return (
+        parts = (
             passed * (to_node[:, :, None] - to),
             to * (passed.sum(axis=1, keepdims=True) - passed),
             tokens * (node.sum(axis=1, keepdims=True) - node)[:, :, None],
             node[:, :, None] * enters,
         )
-    of_node = tokens.sum(axis=1, keepdims=True)
-    return (
-        tokens * (to_node[:, :, None] - to),
-        to * (of_node - tokens),
-        tokens * (to_node.sum(axis=1, keepdims=True) - to_node)[:, :, None],
-        to * (of_node.sum() - of_node),
-    )
+    else:
+        of_node = tokens.sum(axis=1, keepdims=True)
+        parts = (
+            tokens * (to_node[:, :, None] - to),
+            to * (of_node - tokens),
+            tokens * (to_node.sum(axis=1, keepdims=True) - to_node)[:, :, None],
+            to * (of_node.sum() - of_node),
+        )
+    return _busiest(problem, *(part.reshape(len(gpu), -1) for part in parts))
 
 
 @njit(cache=True, nogil=True)

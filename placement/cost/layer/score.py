@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.cost.layer.dispatch import Shares, dispatch_shares
-from placement.cost.layer.links import LinkLoad, link_loads, message_matrix
-from placement.cost.layer.links import effective_rule as effective_rule
+from placement.cost.layer.links import link_loads, message_matrix
 from placement.cost.layer.risk import tail_mean
+from placement.cost.layer.tariff import tariff_of
 from placement.cost.layer.touch import Touch, touch
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
-from placement.problem.rates import LayerRates
 
 
 @dataclass(frozen=True)
@@ -50,66 +49,6 @@ class LayerScore:
     window_value: FloatArray
 
 
-def slot_times(tokens: FloatArray, rates: LayerRates) -> FloatArray:
-    """[kinds, ...] seconds that slots take in each kind of pass, times the kind's share of the passes.
-
-    The roofline max(weights read once if touched, tokens multiplied), with the chance that a Poisson count of that
-    mean is not 0 for "touched".
-
-    Args:
-        tokens: expected tokens of slots in the mean pass (any shape).
-    """
-    kinds, x = rates.kinds, np.asarray(tokens, dtype=np.float64)
-    seconds = np.empty((len(kinds), *x.shape))
-    for k, kind in enumerate(kinds):
-        count = kind.tokens * x
-        seconds[k] = kind.share * np.maximum(-np.expm1(-count) * rates.weight_s, count * rates.token_s)
-    return seconds
-
-
-def slot_time(tokens: FloatArray, rates: LayerRates) -> FloatArray:
-    """Seconds that slots take in the mean over all passes; see `slot_times`."""
-    return np.asarray(slot_times(tokens, rates).sum(axis=0))
-
-
-def slot_slopes(tokens: FloatArray, rates: LayerRates) -> FloatArray:
-    """[kinds, ...] derivative of `slot_times` by the tokens; of the branch at hand where it has a kink."""
-    kinds, x = rates.kinds, np.asarray(tokens, dtype=np.float64)
-    slopes = np.empty((len(kinds), *x.shape))
-    for k, kind in enumerate(kinds):
-        count = kind.tokens * x
-        reading = -np.expm1(-count) * rates.weight_s > count * rates.token_s
-        slopes[k] = kind.share * kind.tokens * np.where(reading, np.exp(-count) * rates.weight_s, rates.token_s)
-    return slopes
-
-
-def layer_seconds(rates: LayerRates, moved: FloatArray, work: FloatArray, wait: float) -> FloatArray:
-    """[...] seconds of layers, the mean over kinds of passes: messages and work in turn, or the longer (`two_batch`).
-
-    Args:
-        moved: [...] seconds of dispatch and combine in the mean pass. work: [kinds, ...] seconds of the busiest GPU,
-            times the kind's share. wait: the latency that is in `moved`, of passes of any size.
-    """
-    if rates.overlap == "none":
-        return np.asarray(moved + work.sum(axis=0))
-    each = [kind.share * (wait + kind.tokens * (moved - wait)) for kind in rates.kinds]
-    return np.asarray(np.maximum(each, work).sum(axis=0))
-
-
-def latency_s(problem: LayerProblem) -> float:
-    """Seconds before the first byte of a dispatch or a combine: one hop on each kind of link that is used."""
-    fast = problem.hardware.rates.fast_latency_s if problem.topology.gpus_per_node > 1 else 0.0
-    slow = problem.hardware.rates.slow_latency_s if problem.topology.nodes > 1 else 0.0
-    return fast + slow
-
-
-def message_seconds(problem: LayerProblem, links: LinkLoad) -> tuple[FloatArray, FloatArray]:
-    """([windows], [windows]) seconds of dispatch and of combine: latency, then the busiest link of either kind."""
-    rates = problem.hardware.rates
-    link_s = np.maximum(links.slow / rates.slow_bytes_per_s, links.fast / rates.fast_bytes_per_s)
-    return latency_s(problem) + rates.dispatch_bytes * link_s, latency_s(problem) + rates.combine_bytes * link_s
-
-
 def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | None = None) -> LayerScore:
     """Scores a placement.
 
@@ -124,22 +63,21 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
     slots = np.asarray(slots, dtype=np.int64)
     shares = dispatch_shares(problem, slots, fractions)
     reach = touch(problem, shares)
-    rates, weight = problem.hardware.rates, problem.data.window_weight
+    tariff, weight = tariff_of(problem), problem.data.window_weight
     links = link_loads(problem, reach, shares)
-    dispatch, combine = message_seconds(problem, links)
-    total_tokens = rates.tokens_per_gpu * problem.topology.gpus
+    dispatch, combine = tariff.message_seconds(links)
     by_gpu = (problem.windows, problem.topology.gpus, problem.hardware.slots_per_gpu)
-    work = slot_times(total_tokens * reach.slot_load, rates).reshape(len(rates.kinds), *by_gpu).sum(axis=3)
+    work = tariff.slot_times(tariff.all_tokens * reach.slot_load).reshape(-1, *by_gpu).sum(axis=3)
     busiest = (work / problem.hardware.speeds).max(axis=2)
     experts = busiest.sum(axis=0)
-    time = layer_seconds(rates, dispatch + combine, busiest, 2 * latency_s(problem))
+    time = tariff.layer_seconds(dispatch + combine, busiest)
 
     gpu_load = reach.slot_load.reshape(by_gpu).sum(axis=2)
     speed, alive = problem.hardware.relative_speed, int(problem.hardware.alive.sum())
     largest, mean = (gpu_load / speed).max(axis=1), gpu_load.sum(axis=1) / alive
     pooled = weight @ gpu_load
     nodes, remote = _nodes_per_token(problem, reach, shares)
-    across = links.across / total_tokens * (rates.dispatch_bytes + rates.combine_bytes)
+    across = links.across / tariff.all_tokens * tariff.both_bytes
     values = {"time": time, "load": largest / mean, "traffic": across}
     value = values[problem.objective.kind]
     return LayerScore(
@@ -170,7 +108,7 @@ def byte_matrix(
 ) -> tuple[FloatArray, FloatArray]:
     """([gpus, gpus], [gpus, gpus]) expected bytes from GPU to GPU in dispatch and in combine, mean over windows.
 
-    Both hops of `per_node` are included; the diagonal (a GPU's tokens for itself) crosses no link.
+    Both hops of a rule that forwards are included; the diagonal (a GPU's tokens for itself) crosses no link.
     """
     slots = np.asarray(slots, dtype=np.int64)
     shares = dispatch_shares(problem, slots, fractions)

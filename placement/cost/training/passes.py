@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from placement.cost.layer.balanced import BalancedLayer
+from placement.cost.layer.balanced import BalancedLayer, balanced_messages
+from placement.cost.layer.messages import MESSAGE_RULES
 from placement.cost.memory.recompute import LayerCounts, ModeCounts
 from placement.cost.step.pass_times import WIDE_BYTES, LayerTimes, PassModel
 from placement.cost.training.constants import TrainingConstants
@@ -123,8 +124,8 @@ def group_limited(layer: BalancedLayer, topology: Topology, model: Model, rule: 
     A token draws `top_groups` of the groups, then its experts from those. Left alone where groups lie across the edges
     of nodes, or copies are counted.
     """
-    moe, m, nodes = model.moe, topology.gpus_per_node, topology.nodes
-    if moe.top_groups >= moe.groups or moe.groups % nodes or rule == "per_expert":
+    moe, nodes = model.moe, topology.nodes
+    if moe.top_groups >= moe.groups or moe.groups % nodes or MESSAGE_RULES[rule].counts != "touches":
         return layer
 
     def chance(parts: int) -> float:
@@ -140,11 +141,7 @@ def group_limited(layer: BalancedLayer, topology: Topology, model: Model, rule: 
             for j in range(1, min(whole, moe.top_groups) + 1)
         )  # fmt: skip
 
-    reach = chance(topology.gpus)
-    if rule == "per_node":
-        slow, fast = (nodes - 1) * chance(nodes), nodes * (m - 1) * reach
-    else:
-        slow, fast = (topology.gpus - m) * reach, (m - 1) * reach
+    fast, slow, reach = balanced_messages(rule, topology, moe.top_k, chance(topology.gpus), chance(nodes))
     return replace(layer, reach=reach, slow_messages=slow, fast_messages=fast)
 
 

@@ -1,17 +1,12 @@
-"""Numbers that both exact models are built from: prices by copies, and the rows that a link's time must cover.
-
-Prices come from placement.cost; tests hold these rows against placement.cost.score_layer on random placements.
-"""
+"""Numbers that exact models are built from: the tariff of a layer, and what its rules ask for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from placement.cost.layer.links import effective_rule, entering_tokens
-from placement.cost.layer.score import latency_s, slot_times
+from placement.cost.layer.tariff import Tariff, tariff_of
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from placement.problem.rates import ALIKE
@@ -20,17 +15,6 @@ from solvers.base import UnsupportedError
 
 #: Largest model that is built: terms of the touch chains and of the placement.
 MOST_TERMS = 2_000_000
-
-
-@dataclass(frozen=True)
-class LinkRow:
-    """One link: sum(price * P) for dispatch and combine, where P are touch chances of GPUs or of nodes.
-
-    The price is in seconds, or for objective "traffic" in bytes.
-    """
-
-    level: Literal["gpu", "node"]
-    price: FloatArray
 
 
 def gpus_of_bins(topology: Topology, level: str) -> list[range]:
@@ -54,80 +38,74 @@ class Coefficients:
     """A problem in numbers.
 
     Attributes:
-        most: largest number of copies an expert can have.
+        tariff: the prices; what lies in `fixed`, `links` and `least_link` of them.
         work: [kinds, most + 1, windows, experts] what one copy adds to its GPU in a kind of pass, by how many there are
             (0 unused): seconds times the kind's share, load over mean, or nothing ("traffic").
         shares, moved: [kinds] share of the passes, and of what messages take in the mean pass.
-        speed: [gpus] what a GPU's work is divided by.
-        links: see link_rows.
-        linear: P are loads (copies), not touch chances of sets.
-        fixed: part of the objective that no placement changes (seconds).
-        overlapped: a window's value is the larger of work and messages in each kind of pass, not their sum.
         pooled: [experts] load over the mean GPU load, mean over windows (for `max_load`).
         held: [gpus, experts] what the current placement holds, or None.
         gpu_alike: [gpus] GPUs that could change places with the one before on their node.
         node_alike: [nodes] nodes that could change places with the one before.
     """
 
-    most: int
+    tariff: Tariff
     work: FloatArray
     shares: FloatArray
     moved: FloatArray
-    speed: FloatArray
-    links: tuple[LinkRow, ...]
-    linear: bool
-    fixed: float
-    overlapped: bool
     pooled: FloatArray
     held: IntArray | None
     gpu_alike: BoolArray
     node_alike: BoolArray
 
+    @property
+    def most(self) -> int:
+        """Largest number of copies an expert can have."""
+        return self.tariff.most_copies
 
-def copies_count(problem: LayerProblem) -> bool:
-    """Whether what is priced follows copies of tokens alone, not which bins a token touches."""
-    return effective_rule(problem) == "per_expert" or problem.objective.kind == "load"
+    @property
+    def speed(self) -> FloatArray:
+        """[gpus] what a GPU's work is divided by."""
+        return self.tariff.speeds
+
+    @property
+    def linear(self) -> bool:
+        """Whether messages follow copies, not touch chances of sets."""
+        return self.tariff.linear
+
+    @property
+    def dearest_link(self) -> float:
+        """No placement makes a link dearer, times the copies of a token."""
+        return max((float(row.price.sum()) for row in self.tariff.links), default=self.tariff.least_link)
 
 
 def coefficients_of(problem: LayerProblem, whole: bool = True) -> Coefficients:
     """The coefficients of `problem`.
 
     Args:
+        problem: The layer.
         whole: The model has a term for every token set; else its size does not depend on them.
 
     Raises:
-        UnsupportedError: replicas under a dispatch policy other than `even`, or a model beyond MOST_TERMS.
+        UnsupportedError: Replicas under a dispatch policy that does not share alike, or a model beyond MOST_TERMS.
     """
-    topology, rates = problem.topology, problem.hardware.rates
-    spare, alive = problem.hardware.usable_slots - problem.experts, int(problem.hardware.alive.sum())
-    if spare and problem.rules.dispatch != "even":
+    tariff, topology = tariff_of(problem), problem.topology
+    if not tariff.alike:
         raise UnsupportedError(f"exact models price replicas under even dispatch only, not {problem.rules.dispatch}")
-    most = max(1, min(alive, spare + 1))
-    sets = 0 if problem.data.sets is None or not whole else problem.data.sets.ids.size
-    terms = most * topology.gpus * (problem.experts + sets)
+    sets = problem.data.sets.ids.size if problem.data.sets is not None and whole and not tariff.linear else 0
+    terms = tariff.most_copies * topology.gpus * (problem.experts + sets)
     if terms > MOST_TERMS:
         raise UnsupportedError(f"the exact model would have about {terms:,} terms, more than {MOST_TERMS:,}")
-    mean = problem.data.load.sum(axis=1, keepdims=True) / alive
-    relative = problem.data.load / np.where(mean > 0, mean, 1.0)
-    copies = np.maximum(np.arange(most + 1), 1)[:, None, None]
-    timed = problem.objective.kind == "time"
-    if timed:
-        kinds = rates.kinds
-        work = slot_times(rates.tokens_per_gpu * topology.gpus * problem.data.load[None] / copies, rates)
-    else:
-        kinds = ALIKE
-        work = relative[None, None] / copies * (problem.objective.kind == "load")
+    kinds = problem.hardware.rates.kinds if tariff.timed else ALIKE
     held = None
     if problem.rules.current is not None:
         held = np.zeros((topology.gpus, problem.experts), dtype=np.int64)
         kept = problem.rules.current != EMPTY
         held[problem.hardware.gpu_of_slot[kept], problem.rules.current[kept]] = 1
-    pooled_mean = problem.data.mean_load.sum() / alive
+    pooled_mean = problem.data.mean_load.sum() / int(problem.hardware.alive.sum())
     return Coefficients(
-        most, work, np.array([kind.share for kind in kinds]), np.array([kind.share * kind.tokens for kind in kinds]),
-        problem.hardware.speeds if timed else problem.hardware.relative_speed, tuple(link_rows(problem)),
-        copies_count(problem),
-        2 * latency_s(problem) if timed else 0.0, timed and rates.overlap == "two_batch",
+        tariff,
+        tariff.copy_times if tariff.timed else tariff.copy_loads[None] * (problem.objective.kind == "load"),
+        np.array([kind.share for kind in kinds]), np.array([kind.share * kind.tokens for kind in kinds]),
         problem.data.mean_load / max(pooled_mean, 1e-300), held, *_alike(problem),
     )  # fmt: skip
 
@@ -143,60 +121,6 @@ def _alike(problem: LayerProblem) -> tuple[BoolArray, BoolArray]:
     by_node = rows.reshape(len(rows), topology.nodes, -1)
     nodes = np.append(False, (by_node[:, 1:] == by_node[:, :-1]).all(axis=(0, 2)))
     return gpus, nodes
-
-
-def link_rows(problem: LayerProblem) -> list[LinkRow]:
-    """Every ingress and egress as a row over touch chances (docs/formulation.md, "Links"), for one home class.
-
-    For objective "load" there are none; for "traffic" one row holds the bytes per token of all of them.
-
-    Where rows of one node differ in a factor only, as those of its trays, the largest stands for all.
-    """
-    topology, rates = problem.topology, problem.hardware.rates
-    gpus, m, nodes, tray = topology.gpus, topology.gpus_per_node, topology.nodes, topology.gpus_per_tray
-    both = rates.dispatch_bytes + rates.combine_bytes
-    if problem.objective.kind == "load":
-        return []
-    if problem.objective.kind == "traffic":
-        return [_crossing_row(problem)]
-    fast, slow = both / rates.fast_bytes_per_s, both / rates.slow_bytes_per_s
-    node, gpu = topology.node_of_gpu, np.arange(gpus)
-    tokens = problem.hardware.home_tokens.reshape(nodes, m)
-    by_node = effective_rule(problem) == "per_node"
-    # Over the fast link a token also comes from the forwarding GPU of its node, whatever its home.
-    enters = entering_tokens(problem) if by_node else np.zeros_like(tokens)
-    passed = (tokens + enters).reshape(-1)
-    rows: list[LinkRow] = []
-    if m > 1:
-        into = np.repeat(passed.reshape(nodes, m).sum(axis=1), m) - passed
-        for g in range(gpus):
-            others = ((node == node[g]) & (gpu != g)).astype(np.float64)
-            rows.append(LinkRow("gpu", fast * passed[g] * others))
-            rows.append(LinkRow("gpu", np.where(gpu == g, fast * into[g], 0.0)))
-    if nodes == 1:
-        return rows
-    sent = tokens.reshape(nodes, -1, tray).mean(axis=2).max(axis=1)
-    if by_node:
-        into_tray = enters.reshape(nodes, -1, tray).mean(axis=2).max(axis=1)
-        for j in range(nodes):
-            rows.append(LinkRow("node", np.where(np.arange(nodes) == j, slow * into_tray[j], 0.0)))
-            rows.append(LinkRow("node", np.where(np.arange(nodes) == j, 0.0, slow * sent[j])))
-        return rows
-    away = tokens.sum() - tokens.sum(axis=1)
-    for t in range(gpus // tray):
-        rows.append(LinkRow("gpu", np.where(gpu // tray == t, slow * away[t * tray // m] / tray, 0.0)))
-    for h in range(nodes):
-        rows.append(LinkRow("gpu", np.where(node == h, 0.0, slow * sent[h])))
-    return rows
-
-
-def _crossing_row(problem: LayerProblem) -> LinkRow:
-    """Bytes of a token, dispatch and combine, that cross nodes, over touch chances."""
-    rates, by_home = problem.hardware.rates, problem.hardware.homes.reshape(problem.topology.nodes, -1).sum(axis=1)
-    away = (rates.dispatch_bytes + rates.combine_bytes) * (1.0 - by_home)
-    if effective_rule(problem) == "per_node":
-        return LinkRow("node", away)
-    return LinkRow("gpu", away[problem.topology.node_of_gpu])
 
 
 def tail_shares(problem: LayerProblem) -> tuple[FloatArray, bool]:

@@ -139,7 +139,7 @@ class PlacementModel(ABC, Generic[Language]):
         values = [self._window_value(w, units.objective * (units.shares[w] if mean else 1.0)) for w in windows]
         if mean:
             return total(values)
-        top = 2 * units.top + self.model.up(self.data.fixed * units.objective)
+        top = 2 * units.top + self.model.up(self.data.tariff.wait_s * units.objective)
         eta, excess = self.model.amount("eta", top), []
         for w, value in zip(windows, values, strict=True):
             if units.whole == 0:
@@ -153,12 +153,12 @@ class PlacementModel(ABC, Generic[Language]):
     def _window_value(self, w: int, scale: float) -> Linear:
         """At least the window's value, without what no placement changes unless that may hide behind work."""
         works = [self._busiest_gpu(table[:, w] * scale) for table in self.data.work]
-        if not self.data.overlapped:
+        if not self.data.tariff.overlapped:
             return self.model.total(works) + self._busiest_link(w, scale)
         larger: list[Linear] = []
         for work, share, moved in zip(works, self.data.shares, self.data.moved, strict=True):
             # Latency counts with the messages; `fixed` is added back in the bound.
-            wait = self.model.down(self.data.fixed * float(share) * scale)
+            wait = self.model.down(self.data.tariff.wait_s * float(share) * scale)
             larger.append(self.model.amount(f"larger_{w}", 2 * self.units.top + wait))
             self.model.add(larger[-1] >= work)
             self.model.add(larger[-1] >= self._busiest_link(w, scale * float(moved)) + wait)
@@ -176,7 +176,8 @@ class PlacementModel(ABC, Generic[Language]):
 
     def _busiest_link(self, w: int, scale: float) -> Variable:
         """At least every link's price in window w, times `scale`."""
-        link = self.model.amount(f"link_{w}", self.units.top)
+        least = self.model.down(self.data.tariff.least_link * scale)
+        link = self.model.amount(f"link_{w}", self.units.top, least)
         self._add_links(link, w, scale)
         return link
 
@@ -294,7 +295,7 @@ class LayerModel(PlacementModel[Language]):
     # Objective
 
     def _add_links(self, link: Variable, w: int, scale: float) -> None:
-        for row in self.data.links:
+        for row in self.data.tariff.links:
             self._hold_below(self._reach(row.level, w, row.price * scale), link)
 
     def _reach(self, level: str, w: int, price: FloatArray) -> list[Linear]:
@@ -380,5 +381,5 @@ class LayerModel(PlacementModel[Language]):
 
     def bound(self, value: float) -> float:
         """A bound of the model's objective in the scorer's unit."""
-        fixed = 0.0 if self.data.overlapped else self.data.fixed
+        fixed = 0.0 if self.data.tariff.overlapped else self.data.tariff.wait_s
         return value / (self.units.objective * max(1, self.units.whole)) + fixed

@@ -79,10 +79,10 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
 
     def _window_value(self, w: int, scale: float) -> Linear:
         value = super()._window_value(w, scale)
-        return value if self.data.overlapped else value + self.model.down(self.data.fixed * scale)
+        return value if self.data.tariff.overlapped else value + self.model.down(self.data.tariff.wait_s * scale)
 
     def _add_links(self, link: Variable, w: int, scale: float) -> None:
-        rows = self.data.links
+        rows = self.data.tariff.links
         now = max((float(row.price @ self._touch_now(row.level)[w]) for row in rows), default=0.0)
         counted = [row for row in rows if float(row.price @ self._touch_most(row.level)[w]) >= LEAST_LINK * now]
         for row in counted:

@@ -24,9 +24,8 @@ class MilpBackend:
     def units(self, problem: LayerProblem, data: Coefficients) -> Units:
         """A GPU's mean work and a link's mean messages count as 1."""
         mean = float((problem.data.window_weight @ data.work[:, 1]).sum()) / problem.topology.gpus
-        links = max((float(row.price.sum()) for row in data.links), default=0.0)
         speed = float(data.speed[problem.hardware.alive].mean())
-        unit = 1.0 / max(mean / speed + links / problem.topology.gpus, 1e-300)
+        unit = 1.0 / max(mean / speed + data.dearest_link / problem.topology.gpus, 1e-300)
         if problem.objective.tail >= 1.0:
             return Units(unit, float("inf"), 1, 1.0, problem.data.window_weight.tolist(), 1.0, True)
         shares, worst = tail_shares(problem)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement.check.layer import check_layer
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import EMPTY, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
@@ -236,9 +237,7 @@ def _mapped(problem: LayerProblem, nodes: _Nodes, copies: Copies, stop: Stop, se
     live = np.flatnonzero(problem.hardware.alive)
     if len(nodes.ids) == 1 or topology.gpus_per_node == 1 or graph.edges * len(live) > MOST_MAPPED or stop.work < 1:
         return []
-    far = int(
-        np.clip(round(problem.hardware.rates.fast_bytes_per_s / problem.hardware.rates.slow_bytes_per_s), 2, FARTHEST)
-    )
+    far = int(np.clip(round(tariff_of(problem).distance), 2, FARTHEST))
     of_node = topology.node_of_gpu[live]
     distance = np.where(of_node[:, None] == of_node[None, :], 1, far)
     block = map_onto(graph, problem.hardware.capacities[live], distance, seed)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement.cost.layer.dispatch import alike_homes
+from placement.cost.layer.tariff import Tariff, tariff_of
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.data import TokenSets
 from placement.problem.layer import LayerProblem
@@ -18,7 +20,6 @@ from solvers.experts.search.state import (
     SUM,
     Data,
 )
-from solvers.experts.search.terms import Bins, bins_of
 
 #: Objective "traffic": what an imbalance of 1 counts in the guide's smooth part, in messages of a token.
 BALANCE = 1.2
@@ -29,8 +30,7 @@ _POLICY = {"even": EVEN, "nearest": NEAREST, "planned": PLANNED}
 
 def by_home(problem: LayerProblem) -> bool:
     """Whether homes on different nodes dispatch differently."""
-    replicas = problem.hardware.usable_slots > problem.experts
-    return problem.rules.dispatch != "even" and replicas and problem.topology.nodes > 1
+    return not alike_homes(problem) and problem.topology.nodes > 1
 
 
 def search_data(
@@ -46,16 +46,10 @@ def search_data(
     topology = problem.topology
     used = np.flatnonzero(problem.hardware.usable)
     gpu_of_slot = used // problem.hardware.slots_per_gpu
-    bins = bins_of(problem)
+    tariff = tariff_of(problem)
+    bins, load, linear = tariff.bins, tariff.relative_load, tariff.linear
     homes_differ = by_home(problem)
-    node_of_bin = np.zeros(bins.count, dtype=np.int64)
-    node_of_bin[bins.of_gpu] = topology.node_of_gpu
-    links = _Links.of(problem, bins, node_of_bin)
-    load = problem.data.load / (
-        problem.data.load.sum(axis=1, keepdims=True) / max(1, int(problem.hardware.alive.sum()))
-    )
-    work = _Work.of(problem, load)
-    linear = bins.linear or problem.data.sets is None or problem.objective.kind == "load"
+    links, work = _Links.of(tariff), _Work.of(tariff)
     if linear or rows is None:
         rows = SetRows.of(None if linear else problem.data.sets, problem.experts, problem.windows)
     slots = np.asarray(start)[used]
@@ -64,7 +58,7 @@ def search_data(
         gpu_of_slot=gpu_of_slot,
         node_of_gpu=topology.node_of_gpu,
         bin_of_gpu=bins.of_gpu,
-        node_of_bin=node_of_bin,
+        node_of_bin=bins.node,
         in_group=links.in_group,
         out_group=bins.out_group,
         in_of_cell=np.tile(links.in_group, len(links.home)),
@@ -120,29 +114,24 @@ class _Links:
     reach_scale: float
 
     @staticmethod
-    def of(problem: LayerProblem, bins: Bins, node_of_bin: IntArray) -> _Links:
+    def of(tariff: Tariff) -> _Links:
         """The prices of a token's chance to reach a bin."""
-        nodes = problem.topology.nodes
-        of_node = problem.hardware.homes.reshape(nodes, -1).sum(axis=1)
-        differ = by_home(problem)
+        problem, bins, of_node = tariff.problem, tariff.bins, tariff.home_share
+        nodes, differ = problem.topology.nodes, by_home(problem)
         home = of_node if differ else np.ones(1)
-        away = np.arange(nodes)[:, None] != node_of_bin[None, :]
         out_groups = int(bins.out_group.max()) + 1
         if problem.objective.kind == "traffic":
             # One link for the bytes of all homes. It holds the whole objective, so that the guide needs no mean beside.
-            each = problem.hardware.rates.dispatch_bytes + problem.hardware.rates.combine_bytes
-            rate = each * ((away * home[:, None]).reshape(-1) if differ else 1.0 - of_node[node_of_bin])
+            each = 0.0 if bins.in_s == 0.0 else tariff.both_bytes
+            rate = bins.into.reshape(-1) if differ else each * (1.0 - of_node[bins.node])
             none = np.zeros(nodes if differ else out_groups)
             return _Links(home, np.zeros(bins.count, dtype=np.int64), np.ascontiguousarray(rate), none, 0.0)
-        in_s, out_s = (bins.in_s, bins.out_s) if problem.objective.kind == "time" else (0.0, 0.0)
-        in_size = np.bincount(bins.in_group)[bins.in_group]
-        others = max(nodes - 1, 1)
+        in_s, out_s = bins.in_s, bins.out_s
         if differ:
-            rate = (away * (home * nodes)[:, None] * in_s / others / in_size[None, :]).reshape(-1)
-            out_rate = out_s * nodes * home
+            rate, out_rate = bins.into.reshape(-1), out_s * nodes * home
         else:
-            sent = nodes * (1.0 - of_node[node_of_bin]) / others if nodes > 1 else np.ones(bins.count)
-            rate = in_s * sent / in_size
+            sent = nodes * (1.0 - of_node[bins.node]) / max(nodes - 1, 1) if nodes > 1 else np.ones(bins.count)
+            rate = in_s * sent / np.bincount(bins.in_group)[bins.in_group]
             out_rate = np.full(out_groups, out_s)
             if nodes > 1:
                 out_rate *= nodes * of_node
@@ -161,19 +150,19 @@ class _Work:
     share: FloatArray
 
     @staticmethod
-    def of(problem: LayerProblem, load: FloatArray) -> _Work:
-        """The prices of slots: seconds, or loads over the mean ([windows, experts] `load`)."""
-        rates = problem.hardware.rates
-        if problem.objective.kind != "time":
-            each = 1.0 if problem.objective.kind == "load" else BALANCE * (rates.dispatch_bytes + rates.combine_bytes)
+    def of(tariff: Tariff) -> _Work:
+        """The prices of slots: seconds, or loads over the mean."""
+        problem, rates, load = tariff.problem, tariff.rates, tariff.relative_load
+        if not tariff.timed:
+            each = 1.0 if problem.objective.kind == "load" else BALANCE * tariff.both_bytes
             nothing, price = np.zeros(len(load)), np.full(len(load), float(each))
-            return _Work(np.ascontiguousarray(load), nothing, price, np.ones(1), 1.0 / problem.hardware.relative_speed)
+            return _Work(np.ascontiguousarray(load), nothing, price, np.ones(1), 1.0 / tariff.speeds)
         share, relative = np.array([(kind.share, kind.tokens) for kind in rates.kinds]).T
-        tokens = rates.tokens_per_gpu * problem.topology.gpus * problem.data.load
+        tokens = tariff.all_tokens * problem.data.load
         return _Work(
             np.ascontiguousarray(tokens[:, None, :] * relative[:, None]).reshape(-1, problem.experts),
             np.tile(share * rates.weight_s, len(load)), np.tile(share * rates.token_s, len(load)), share * relative,
-            1.0 / problem.hardware.speeds,
+            1.0 / tariff.speeds,
         )  # fmt: skip
 
 

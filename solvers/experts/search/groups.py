@@ -16,13 +16,11 @@ from math import factorial
 import numpy as np
 
 from placement.check.layer import check_layer
-from placement.cost.layer.links import effective_rule
-from placement.cost.layer.score import slot_time
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.experts.heuristics.eplb import eplb_layer
 from solvers.experts.heuristics.packing import distinct_packing, pack, separate
-from solvers.experts.search.terms import bins_of
 
 #: Ways to share groups out that are all tried: 8 groups on 4 nodes have 105, 12 on 4 have 15,400.
 MOST_WAYS = 20_000
@@ -80,18 +78,17 @@ class _Prices:
     @staticmethod
     def of(problem: LayerProblem, members: list[IntArray]) -> _Prices:
         """The prices of sharing out `members`, a list of the experts of each group."""
-        topology, rates = problem.topology, problem.hardware.rates
-        tokens = rates.tokens_per_gpu * topology.gpus
-        bins = bins_of(problem)
+        topology, tariff = problem.topology, tariff_of(problem)
         pattern, weight = np.zeros(0, np.int64), np.zeros((problem.windows, 0))
-        if problem.data.sets is not None and effective_rule(problem) == "per_node" and len(members) < 63:
+        by_node = not tariff.linear and tariff.rule.forwards
+        if problem.data.sets is not None and by_node and len(members) < 63:
             of = np.zeros(problem.experts, dtype=np.int64)
             for i, group in enumerate(members):
                 of[group] = np.int64(1) << i
             bits = np.bitwise_or.reduce(of[problem.data.sets.ids], axis=1)
             pattern, inverse = np.unique(bits, return_inverse=True)
             weight = np.stack([np.bincount(inverse, row, len(pattern)) for row in problem.data.sets.weight])
-        seconds = slot_time(tokens * problem.data.load, rates) / topology.gpus_per_node
+        seconds = tariff.copy_times.sum(axis=0)[1] / topology.gpus_per_node
         # The busiest link and GPU also lead to few bytes: these are only starts.
         timed = problem.objective.kind != "load"
         cap = (
@@ -103,7 +100,7 @@ class _Prices:
             pattern, weight,
             np.stack([problem.data.load[:, g].sum(axis=1) for g in members], axis=1),
             np.stack([(seconds if timed else problem.data.load)[:, g].sum(axis=1) for g in members], axis=1),
-            bins.in_s if timed else 0.0, bins.out_s if timed else 0.0, problem.data.window_weight, float(cap),
+            tariff.bins.in_s, tariff.bins.out_s, problem.data.window_weight, float(cap),
         )  # fmt: skip
 
     def of_node(self, groups: tuple[int, ...]) -> tuple[FloatArray, FloatArray, float]:

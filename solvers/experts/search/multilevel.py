@@ -10,6 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from placement.cost.layer.dispatch import policy_of
+from placement.cost.layer.messages import MESSAGE_RULES
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.hardware import LayerHardware
 from placement.problem.layer import LayerProblem
@@ -31,24 +34,18 @@ def has_levels(problem: LayerProblem) -> bool:
             problem.rules.max_moves,
         )
     )
-    return topology.nodes > 1 and topology.gpus_per_node > 1 and problem.rules.message != "per_rank" and small and plain
+    decided = MESSAGE_RULES[problem.rules.message].nodes_decide
+    return topology.nodes > 1 and topology.gpus_per_node > 1 and decided and small and plain
 
 
 def node_level(problem: LayerProblem) -> LayerProblem:
     """The layer with one GPU a node, as strong as the node's GPUs together."""
-    topology, rates = problem.topology, problem.hardware.rates
-    m = topology.gpus_per_node
+    topology, m = problem.topology, problem.topology.gpus_per_node
     home = problem.hardware.home
     hardware = LayerHardware(
         Topology(topology.nodes, 1),
         problem.hardware.slots_per_gpu * m,
-        replace(
-            rates,
-            tokens_per_gpu=rates.tokens_per_gpu * m,
-            weight_s=rates.weight_s / m,
-            token_s=rates.token_s / m,
-            slow_bytes_per_s=rates.slow_bytes_per_s * m,
-        ),
+        problem.hardware.rates.together(m),
         home=None if home is None else home.reshape(topology.nodes, m).sum(axis=1),
     )
     return replace(problem, hardware=hardware).with_rules(current=None)
@@ -77,17 +74,7 @@ def copy_loads(problem: LayerProblem, by_node: IntArray, target: IntArray | None
     nodes, experts = problem.topology.nodes, problem.experts
     holds = np.zeros((nodes, experts), dtype=bool)
     holds[np.repeat(np.arange(nodes), len(by_node) // nodes), by_node] = True
-    copies = holds.sum(axis=0)
-    share = problem.hardware.homes.reshape(nodes, -1).sum(axis=1)
-    if problem.rules.dispatch == "planned" and target is not None:
-        served = np.zeros((nodes, experts))
-        for home in range(nodes):
-            np.add.at(served, (target[home], np.arange(experts)), share[home])
-    elif problem.rules.dispatch == "nearest":
-        away = (~holds * share[:, None]).sum(axis=0)
-        served = holds * (share[:, None] + (away / copies)[None, :])
-    else:
-        served = holds / copies[None, :]
+    served = policy_of(problem).on_nodes(holds, tariff_of(problem).home_share, target)
     return np.asarray(served * problem.data.mean_load[None, :])
 
 
@@ -98,7 +85,7 @@ def copies_needed(problem: LayerProblem) -> IntArray | None:
     """
     if (
         problem.rules.max_load is None
-        or problem.rules.dispatch != "even"
+        or not policy_of(problem).alike
         or problem.hardware.usable_slots == problem.experts
     ):
         return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from placement.cost.layer.score import slot_times
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 
@@ -29,13 +29,13 @@ def settle(problem: LayerProblem, slots: IntArray, slot_load: FloatArray, seed: 
         slots: [slots] a valid placement. slot_load: [windows, slots] its LayerScore's.
         risk: standard deviations of a stretch's load that a GPU's load counts with; nothing without `problem.drift`.
     """
-    topology, rates = problem.topology, problem.hardware.rates
+    topology, tariff = problem.topology, tariff_of(problem)
     cost, weight = slot_load, problem.data.window_weight
     # What the mean GPU's load costs where only its tokens count, in each row of cost.
     of_load = slot_load.sum(axis=1) / topology.gpus
     if problem.objective.kind != "load":
-        tokens = rates.tokens_per_gpu * topology.gpus
-        times = slot_times(tokens * slot_load, rates)
+        tokens, rates = tariff.all_tokens, tariff.rates
+        times = tariff.slot_times(tokens * slot_load)
         share_of_kind = times.sum(axis=2) / np.maximum(times.sum(axis=(0, 2)), 1e-300)
         token_s = np.array([[kind.share * kind.tokens * rates.token_s] for kind in rates.kinds])
         # Where a GPU's time is that of its weights, loads differ unseen: they count beside it.

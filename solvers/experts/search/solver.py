@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from placement.cost.layer.dispatch import policy_of
+from placement.cost.layer.tariff import Tariff, tariff_of
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
@@ -29,7 +31,6 @@ from solvers.experts.search.multilevel import (
 from solvers.experts.search.run import Annealed, Schedule, run_annealing
 from solvers.experts.search.settle import settle
 from solvers.experts.search.start import starts
-from solvers.experts.search.terms import Terms, terms_of
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
 
@@ -96,7 +97,7 @@ class SearchSolver:
         found = [*known, *(candidate(problem, slots) for slots in fresh)]
         if not found:
             raise UnsupportedError("no placement to start from keeps the groups, the fixed slots and the moves")
-        terms = terms_of(problem)
+        tariff = tariff_of(problem)
         termination, steps = Termination.WORK, 0
         bound_by = (
             problem.rules.group,
@@ -110,16 +111,15 @@ class SearchSolver:
         if free and (problem.objective.kind == "load" or problem.data.sets is None or not has_levels(problem)):
             target = _target(problem) if problem.objective.kind == "load" else 0.0
             packed = GreedySolver().place(problem, seed)
-            for cost, weight, share in _load_costs(problem, terms):
+            for cost, weight, share in _load_costs(tariff):
                 kicks = max(1, int(KICKS * share * stop.work))
                 slots, used = _balance(packed, problem, cost, weight, target, kicks, stop, seed)
                 found.append(candidate(problem, slots))
                 steps += used
-        homes_matter = problem.rules.dispatch != "even" and problem.hardware.usable_slots > problem.experts
-        if not terms.bins.linear or homes_matter or not free:
+        if not tariff.bins.linear or not tariff.alike or not free:
             start = choose(problem, found)
             leads = _leads(problem, start.score.objective)
-            for annealed in (run for each in leads for run in _anneal(each, start.slots, terms, stop, seed)):
+            for annealed in (run for each in leads for run in _anneal(each, start.slots, stop, seed)):
                 fractions = None
                 if needs_fractions(problem) and annealed.target is not None:
                     fractions = target_fractions(problem, annealed.slots, annealed.target)
@@ -150,7 +150,7 @@ def _leads(problem: LayerProblem, objective: float) -> list[LayerProblem]:
         leads.append(problem.with_objective(tail=1.0))
     kinds = problem.hardware.rates.kinds
     replicas = problem.hardware.usable_slots > problem.experts
-    if len(kinds) > 1 and replicas and problem.rules.dispatch == "planned" and problem.objective.kind == "time":
+    if len(kinds) > 1 and replicas and policy_of(problem).solved and problem.objective.kind == "time":
         fewest = min(kinds, key=lambda kind: kind.tokens)
         if fewest.share * problem.hardware.rates.weight_s > IDLE_GAIN * objective:
             leads.append(problem.with_hardware(rates=problem.hardware.rates.of_kind(fewest)))
@@ -175,27 +175,28 @@ def _target(problem: LayerProblem) -> float:
     return layer_bound(problem, quick=problem.hardware.slots_per_gpu > 2).value * NEAR_BOUND
 
 
-def _load_costs(problem: LayerProblem, terms: Terms) -> list[tuple[FloatArray, FloatArray, float]]:
+def _load_costs(tariff: Tariff) -> list[tuple[FloatArray, FloatArray, float]]:
     """(cost per copy, weight of each of its windows, share of the kicks) whose busiest GPUs stand for the objective.
 
     Messages follow loads here, so they are a part of a GPU's cost. For objective "load" the second variant asks for
     a low time beside, as further windows: copies of cold experts cost weight reads that loads don't show.
     """
-    weight = terms.window_weight
+    problem, cost = tariff.problem, tariff.copy_costs
+    weight = problem.data.window_weight
     if problem.objective.kind == "traffic" or (
         problem.objective.kind == "load" and problem.hardware.slots_per_gpu == 1
     ):
-        return [(terms.cost, weight, 1.0)]
+        return [(cost, weight, 1.0)]
     if problem.objective.kind == "load":
-        timed = terms_of(problem.with_objective(kind="time")).cost
+        timed = tariff.copy_times.sum(axis=0)
         mean = timed[1].sum(axis=1, keepdims=True) / problem.topology.gpus
-        both = np.concatenate([terms.cost, timed / mean], axis=1)
-        return [(terms.cost, weight, 1.0), (both, np.concatenate([weight, 0.5 * weight]), 0.02)]
+        both = np.concatenate([cost, timed / mean], axis=1)
+        return [(cost, weight, 1.0), (both, np.concatenate([weight, 0.5 * weight]), 0.02)]
     if problem.topology.gpus == 1:
-        return [(terms.cost, weight, 1.0)]
-    copies = np.maximum(np.arange(len(terms.cost)), 1)[:, None, None]
-    messages = terms.bins.in_s * problem.data.load[None] / copies
-    return [(terms.cost + messages, weight, 1.0), (terms.load[None] / copies, weight, 0.5)]
+        return [(cost, weight, 1.0)]
+    copies = np.maximum(np.arange(len(cost)), 1)[:, None, None]
+    messages = tariff.bins.in_s * problem.data.load[None] / copies
+    return [(cost + messages, weight, 1.0), (tariff.copy_loads, weight, 0.5)]
 
 
 def _balance(
@@ -219,15 +220,15 @@ def _balance(
     return best, used
 
 
-def _anneal(problem: LayerProblem, start: IntArray, terms: Terms, stop: Stop, seed: int) -> list[Annealed]:
+def _anneal(problem: LayerProblem, start: IntArray, stop: Stop, seed: int) -> list[Annealed]:
     """The search's placements: by node and then by GPU where that pays, else all at once."""
     size = float(np.clip(problem.experts / EXPERTS, LEAST, MOST)) * stop.work
-    rows = None
-    if not terms.bins.linear and problem.objective.kind != "load":
+    rows, bins = None, tariff_of(problem).bins
+    if not bins.linear:
         rows = SetRows.of(problem.data.sets, problem.experts, problem.windows)
     if not has_levels(problem):
         plan = AT_ONCE if problem.topology.nodes > 1 else IN_ONE_NODE
-        schedule = plan.scaled(size * min(1.0, BINS / terms.bins.count))
+        schedule = plan.scaled(size * min(1.0, BINS / bins.count))
         return [run_annealing(problem, start, None, schedule, stop, seed, rows)]
     copies = problem.hardware.usable_slots > problem.experts
     fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
@@ -266,7 +267,7 @@ def _on_nodes(problem: LayerProblem) -> Schedule:
         return ON_NODES_TRAFFIC
     if problem.hardware.usable_slots == problem.experts:
         return ON_NODES_SINGLE
-    return ON_NODES_PLANNED if problem.rules.dispatch == "planned" else ON_NODES
+    return ON_NODES_PLANNED if policy_of(problem).solved else ON_NODES
 
 
 def _half(stop: Stop) -> Stop:

@@ -1,7 +1,7 @@
 """What the compiled search works on: a layer's constants (Data) and a placement with all that its price needs (State).
 
 Cells. Homes fall into classes that dispatch alike: one class under `even` (or with one copy of each expert, or inside
-one node), else one per node. Messages are counted in bins (terms.Bins). A cell is a class and a bin; keep[e, cell] is
+one node), else one per node. Messages are counted in bins (tariff.Bins). A cell is a class and a bin; keep[e, cell] is
 the chance that a token of the class that uses expert e does not reach the bin because of e, miss[s, cell] the product
 over the experts of set s, and marginal[w, e, cell] the weighted sum of miss over the sets that hold e. Then a change of
 keep[e, cell] by a factor f lowers the chance that a token misses the bin by marginal * (1 - f): a move is priced in

@@ -1,0 +1,54 @@
+"""Dispatch policies by name. A new policy is a file here, its line below and its name in specs.engine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from placement.cost.layer.dispatch.base import DispatchPolicy as DispatchPolicy
+from placement.cost.layer.dispatch.base import Shares as Shares
+from placement.cost.layer.dispatch.even import Even
+from placement.cost.layer.dispatch.nearest import Nearest
+from placement.cost.layer.dispatch.planned import Planned
+from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.layer import LayerProblem
+from specs.engine import Dispatch
+
+DISPATCH_POLICIES: dict[Dispatch, DispatchPolicy] = {"even": Even(), "nearest": Nearest(), "planned": Planned()}
+
+
+def policy_of(problem: LayerProblem) -> DispatchPolicy:
+    """The problem's dispatch policy."""
+    return DISPATCH_POLICIES[problem.rules.dispatch]
+
+
+def alike_homes(problem: LayerProblem) -> bool:
+    """Whether in every placement all homes dispatch in equal shares: the policy says so, or experts have one copy."""
+    return policy_of(problem).alike or problem.hardware.usable_slots == problem.experts
+
+
+def dispatch_shares(problem: LayerProblem, slots: IntArray, fractions: FloatArray | None = None) -> Shares:
+    """The shares of the problem's dispatch policy, in expectation over its fair draws.
+
+    Args:
+        problem: The layer.
+        slots: [slots] Experts; EMPTY slots serve nothing.
+        fractions: [nodes, slots] Shares by home node, for `planned`.
+
+    Raises:
+        InputError: `planned` without fractions, or fractions of an expert that don't sum to 1.
+    """
+    copies, count = _copies(np.asarray(slots, dtype=np.int64), problem.experts)
+    policy = DISPATCH_POLICIES["even"] if bool((count == 1).all()) else policy_of(problem)
+    return policy.shares(problem, copies, count, fractions)
+
+
+def _copies(slots: IntArray, experts: int) -> tuple[IntArray, IntArray]:
+    """[experts, most copies] slots of each expert (padded with 0) and [experts] their count."""
+    order = np.argsort(slots, kind="stable").astype(np.int64)
+    order = order[np.searchsorted(slots[order], 0) :]  # EMPTY comes first
+    expert = slots[order]
+    count = np.bincount(expert, minlength=experts).astype(np.int64)
+    first = np.concatenate([[0], np.cumsum(count)[:-1]])
+    table = np.zeros((experts, int(count.max())), dtype=np.int64)
+    table[expert, np.arange(len(order)) - first[expert]] = order
+    return table, count

@@ -1,0 +1,82 @@
+"""What a dispatch policy says: which share of the tokens of each home goes to which copy of an expert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from placement.problem.arrays import BoolArray, FloatArray, IntArray
+from placement.problem.layer import LayerProblem
+from specs.engine import Dispatch
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shares of tokens by home class, in compressed rows: class c, expert e owns entries start[c*E+e] : start[c*E+e+1].
+
+    Attributes:
+        class_of_gpu: [gpus] home class of each source GPU; homes of one class dispatch alike.
+        start: [classes * experts + 1] row starts.
+        slot: [entries] slot that serves the share.
+        fraction: [entries] share of the class's tokens for that expert, 0..1; each row sums to 1.
+    """
+
+    class_of_gpu: IntArray
+    start: IntArray
+    slot: IntArray
+    fraction: FloatArray
+
+    @property
+    def classes(self) -> int:
+        return int(self.class_of_gpu.max()) + 1
+
+
+class DispatchPolicy(Protocol):
+    """A dispatch policy.
+
+    Attributes:
+        name: Its name in specs.
+        alike: All homes send to the copies of an expert in equal shares.
+        drawn_once: A copy is drawn once for each home GPU and expert, not for every token.
+        solved: Its shares are a plan that is to be solved (`fractions`).
+        closed_form: The policy that stands for it where no plan has been solved.
+    """
+
+    @property
+    def name(self) -> Dispatch: ...
+
+    @property
+    def alike(self) -> bool: ...
+
+    @property
+    def drawn_once(self) -> bool: ...
+
+    @property
+    def solved(self) -> bool: ...
+
+    @property
+    def closed_form(self) -> Dispatch: ...
+
+    def shares(self, problem: LayerProblem, copies: IntArray, count: IntArray, fractions: FloatArray | None) -> Shares:
+        """The shares in expectation over fair draws.
+
+        Args:
+            problem: The layer.
+            copies: [experts, most copies] Slots of each expert, padded with 0.
+            count: [experts] How many of them there are.
+            fractions: [nodes, slots] The plan of a policy that is solved, else None.
+
+        Raises:
+            InputError: A policy that is solved has no valid plan.
+        """
+        ...
+
+    def on_nodes(self, holds: BoolArray, homes: FloatArray, target: IntArray | None) -> FloatArray:
+        """[nodes, experts] share of an expert's tokens that its one copy on a node serves.
+
+        Args:
+            holds: [nodes, experts] Whether a node has a copy.
+            homes: [nodes] Share of the tokens whose home is there.
+            target: [nodes, experts] Node that serves a home's tokens, where the policy is solved and one is known.
+        """
+        ...

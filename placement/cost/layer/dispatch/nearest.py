@@ -1,0 +1,62 @@
+"""The copy on the home GPU; else the copies on its node, else all copies, one of them drawn fairly."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from placement.cost.layer.dispatch.base import Shares
+from placement.problem.arrays import BoolArray, FloatArray, IntArray
+from placement.problem.layer import LayerProblem
+from specs.engine import Dispatch
+
+
+class Nearest:
+    """See DispatchPolicy. One copy is drawn for each home GPU and expert."""
+
+    name: Dispatch = "nearest"
+    alike = False
+    drawn_once = True
+    solved = False
+    closed_form: Dispatch = "nearest"
+
+    def shares(self, problem: LayerProblem, copies: IntArray, count: IntArray, fractions: FloatArray | None) -> Shares:
+        gpus, width = problem.topology.gpus, problem.hardware.slots_per_gpu
+        start, slot, fraction = _nearest(copies, count, width, gpus, problem.topology.gpus_per_node)
+        return Shares(np.arange(gpus, dtype=np.int64), start, slot, fraction)
+
+    def on_nodes(self, holds: BoolArray, homes: FloatArray, target: IntArray | None) -> FloatArray:
+        away = (~holds * homes[:, None]).sum(axis=0)
+        return np.asarray(holds * (homes[:, None] + (away / holds.sum(axis=0))[None, :]))
+
+
+@njit(cache=True, nogil=True)
+def _nearest(
+    copies: NDArray[np.int64], count: NDArray[np.int64], slots_per_gpu: int, gpus: int, gpus_per_node: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    experts = count.shape[0]
+    start = np.zeros(gpus * experts + 1, np.int64)
+    slot = np.empty(gpus * count.sum(), np.int64)
+    fraction = np.empty(gpus * count.sum(), np.float64)
+    used = 0
+    for home in range(gpus):
+        node = home // gpus_per_node
+        for e in range(experts):
+            first, near = used, 0
+            for i in range(count[e]):
+                gpu = copies[e, i] // slots_per_gpu
+                if gpu == home:
+                    # The home GPU's own copy takes all.
+                    slot[first], near, used = copies[e, i], 1, first + 1
+                    break
+                if gpu // gpus_per_node == node:
+                    slot[used] = copies[e, i]
+                    near, used = near + 1, used + 1
+            if near == 0:
+                for i in range(count[e]):
+                    slot[used] = copies[e, i]
+                    used += 1
+            fraction[first:used] = 1.0 / (used - first)
+            start[home * experts + e + 1] = used
+    return start, slot[:used].copy(), fraction[:used].copy()
