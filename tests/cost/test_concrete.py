@@ -25,7 +25,7 @@ from placement.problem.layer import LayerProblem
 from tests.layers import changed
 from tests.solvers.problems import random_placement, random_problem
 
-RULES = ("per_expert", "per_rank", "per_node")
+RULES = ("per_expert", "per_rank", "per_node", "dense")
 DISPATCH = ("even", "nearest", "planned")
 
 
@@ -35,6 +35,8 @@ def enumerated(problem: LayerProblem, home: np.ndarray, served: np.ndarray) -> n
     out = np.zeros((problem.topology.gpus,) * 2, dtype=np.int64)
     for h, row in zip(home.tolist(), served.tolist(), strict=True):
         gpus = [slot // problem.hardware.slots_per_gpu for slot in row]
+        if problem.rules.message == "dense":
+            gpus = list(range(problem.topology.gpus))
         if problem.rules.message == "per_expert":
             for g in gpus:
                 out[h, g] += 1

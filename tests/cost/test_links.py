@@ -11,7 +11,7 @@ from placement.cost.layer.touch import touch
 from tests.layers import changed
 from tests.solvers.problems import random_placement, running_problem
 
-RULES = ("per_node", "per_rank", "per_expert")
+RULES = ("per_node", "per_rank", "per_expert", "dense")
 
 
 @pytest.mark.parametrize("rule", RULES)

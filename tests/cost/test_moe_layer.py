@@ -40,7 +40,7 @@ def enumerated_messages(problem: LayerProblem, slots: np.ndarray) -> np.ndarray:
                     for g in chosen:
                         out[home, g] += chance
                     continue
-                reached = set(chosen)
+                reached = set(range(gpus)) if problem.rules.message == "dense" else set(chosen)
                 if problem.rules.message == "per_rank":
                     for g in reached:
                         out[home, g] += chance
@@ -58,7 +58,7 @@ def enumerated_messages(problem: LayerProblem, slots: np.ndarray) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("rule", ["per_expert", "per_rank", "per_node"])
+@pytest.mark.parametrize("rule", ["per_expert", "per_rank", "per_node", "dense"])
 @pytest.mark.parametrize("dispatch", ["even", "nearest"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_byte_matrix_equals_enumeration(rule: str, dispatch: str, seed: int) -> None:

@@ -42,6 +42,14 @@ def test_objective_equals_enumeration(seed: int) -> None:
     )
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_dense_equals_enumeration(seed: int) -> None:
+    problem = small(seed, message="dense")
+    slots = random_placement(problem, seed)
+    expected = reference_objective(problem, slots.tolist())
+    assert score_layer(problem, slots).objective == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_bytes_and_nodes_equal_enumeration(seed: int) -> None:
     problem = small(seed, windows=1, with_sets=True, gpus_per_node=2)

@@ -80,12 +80,20 @@ def gpu_loads(problem: LayerProblem, slots: list[int], window: int) -> tuple[lis
 
 def token_messages(problem: LayerProblem, home: int, reached: tuple[int, ...]) -> list[tuple[int, int]]:
     """(source GPU, destination GPU) of each message of one token whose copies are served on `reached`."""
-    m = problem.topology.gpus_per_node
+    if problem.rules.message == "dense":
+        # All GPUs that have not failed get every token, over one GPU of each other node.
+        alive = [g for g, room in enumerate(problem.hardware.capacities.tolist()) if room > 0]
+        return _over_nodes(problem, home, tuple(alive))
     if problem.data.sets is None or problem.rules.message == "per_expert":
         return [(home, g) for g in reached]
     if problem.rules.message == "per_rank":
         return [(home, g) for g in set(reached)]
-    out = []
+    return _over_nodes(problem, home, reached)
+
+
+def _over_nodes(problem: LayerProblem, home: int, reached: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Messages to GPUs where a token crosses to each node once."""
+    m, out = problem.topology.gpus_per_node, []
     for node in {g // m for g in reached}:
         enters = home
         if node != home // m:
@@ -100,7 +108,9 @@ def token_messages(problem: LayerProblem, home: int, reached: tuple[int, ...]) -
 def messages(problem: LayerProblem, slots: list[int], window: int) -> dict[tuple[int, int], float]:
     """Expected messages from GPU to GPU in one dispatch; none from a GPU to itself."""
     out: dict[tuple[int, int], float] = defaultdict(float)
-    if problem.data.sets is None:
+    if problem.rules.message == "dense":
+        tokens = [((), 1.0)]
+    elif problem.data.sets is None:
         tokens = [((e,), float(problem.data.load[window, e])) for e in range(problem.experts)]
     else:
         rows = zip(problem.data.sets.ids.tolist(), problem.data.sets.weight[window].tolist(), strict=True)

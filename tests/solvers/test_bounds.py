@@ -47,6 +47,8 @@ def some_problem(seed: int) -> LayerProblem:
         rates=replace(RATES, tokens_per_gpu=float(rng.choice([4.0, 64.0, 512.0])), **heavy, **slow,
                       overlap=str(rng.choice(["none", "two_batch"]))),
     )  # fmt: skip
+    if seed % 4 == 1:
+        problem = changed(problem, message="dense")
     return changed(problem, rates=mixed(problem.hardware.rates)) if seed % 3 == 0 else problem
 
 

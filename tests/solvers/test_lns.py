@@ -90,7 +90,7 @@ def test_replicas_by_loads_are_solved_as_brute_force_solves_them(seed: int, time
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [*RULES, "dense"])
 def test_never_worse_valid_and_under_every_rule(seed: int, rule: str) -> None:
     problem = running_problem(
         seed, experts=16, gpus=8, slots_per_gpu=2, k=3, tokens=200, windows=2, message=rule, capacity=None
