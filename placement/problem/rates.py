@@ -46,6 +46,11 @@ class LayerRates:
     overlap: Literal["none", "two_batch"] = "none"
     kinds: tuple[PassKind, ...] = ALIKE
 
+    @property
+    def both_bytes(self) -> float:
+        """Bytes of one message, dispatch and combine together."""
+        return self.dispatch_bytes + self.combine_bytes
+
     def together(self, gpus: int) -> LayerRates:
         """Prices of one GPU that is as strong as `gpus` of them, with their tokens and slow links."""
         return replace(

@@ -118,7 +118,7 @@ class BalancedLayer:
         """Seconds of dispatch and combine together."""
         rates = self.rates
         link_s = float(busiest_s(rates, self.fast_messages, self.slow_messages))
-        return 2 * self.latency_s + (rates.dispatch_bytes + rates.combine_bytes) * link_s * tokens_per_rank
+        return 2 * self.latency_s + rates.both_bytes * link_s * tokens_per_rank
 
     def seconds(self, tokens_per_rank: float) -> float:
         """Seconds of the layer: dispatch, experts and combine, or the longer where they overlap."""

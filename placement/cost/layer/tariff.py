@@ -110,7 +110,7 @@ class Tariff:
     @cached_property
     def both_bytes(self) -> float:
         """Bytes of one message, dispatch and combine together."""
-        return self.rates.dispatch_bytes + self.rates.combine_bytes
+        return self.rates.both_bytes
 
     @cached_property
     def fast_s(self) -> float:
