@@ -3,7 +3,7 @@
     python -m bench.mutants            # all of them; a few minutes
     python -m bench.mutants --only 12  # one
 
-Each change is a replacement of text in a copy of the tree. Mutations that no test fails on are listed, with exit code 1.
+Each change is a replacement of text in a copy of the tree. Mutations that no test fails on are listed, and exit code 1.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Route:
-    """An exchange, ready to run again and again: `across` is the first hop of a rule that forwards, `last` the other."""
+    """An exchange, ready to run again: `across` is the first hop of a rule that forwards, `last` the other."""
 
     across: Hop | None
     last: Hop

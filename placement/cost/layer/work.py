@@ -30,11 +30,6 @@ def slot_times(tokens: FloatArray, rates: LayerRates) -> FloatArray:
     return seconds
 
 
-def slot_time(tokens: FloatArray, rates: LayerRates) -> FloatArray:
-    """Seconds that slots take in the mean over all passes; see `slot_times`."""
-    return np.asarray(slot_times(tokens, rates).sum(axis=0))
-
-
 def slot_slopes(tokens: FloatArray, rates: LayerRates) -> FloatArray:
     """[kinds, ...] derivative of `slot_times` by the tokens; of the branch at hand where it has a kink."""
     kinds, x = rates.kinds, np.asarray(tokens, dtype=np.float64)

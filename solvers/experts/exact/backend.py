@@ -38,7 +38,14 @@ class Units:
 
 
 class Backend(Protocol):
-    """A modelling language. Variables are not negative; names may repeat."""
+    """A modelling language. Variables are not negative; names may repeat.
+
+    Attributes:
+        product_slack: By how much r * miss may exceed its product with a share, over r - 1: 1 where products are rounded
+            up, else 0.
+    """
+
+    product_slack: int
 
     def units(self, problem: LayerProblem, data: Coefficients) -> Units:
         """The units of a whole layer's model."""
@@ -70,11 +77,6 @@ class Backend(Protocol):
 
     def up(self, value: float) -> float:
         """A limit that must not fall below `value`."""
-        ...
-
-    @property
-    def product_slack(self) -> int:
-        """By how much r * miss may exceed its product with a share, less one r: 1 where products are rounded up."""
         ...
 
     def add(self, constraint: Linear) -> None:

@@ -42,20 +42,11 @@ class DispatchPolicy(Protocol):
         closed_form: The policy that stands for it where no plan has been solved.
     """
 
-    @property
-    def name(self) -> Dispatch: ...
-
-    @property
-    def alike(self) -> bool: ...
-
-    @property
-    def drawn_once(self) -> bool: ...
-
-    @property
-    def solved(self) -> bool: ...
-
-    @property
-    def closed_form(self) -> Dispatch: ...
+    name: Dispatch
+    alike: bool
+    drawn_once: bool
+    solved: bool
+    closed_form: Dispatch
 
     def shares(self, problem: LayerProblem, copies: IntArray, count: IntArray, fractions: FloatArray | None) -> Shares:
         """The shares in expectation over fair draws.

@@ -22,17 +22,10 @@ class MessageRule(Protocol):
         nodes_decide: What crosses nodes depends only on which node holds which expert.
     """
 
-    @property
-    def name(self) -> Name: ...
-
-    @property
-    def forwards(self) -> bool: ...
-
-    @property
-    def counts(self) -> Counts: ...
-
-    @property
-    def nodes_decide(self) -> bool: ...
+    name: Name
+    forwards: bool
+    counts: Counts
+    nodes_decide: bool
 
     def per_token(self, touched: FloatArray, copies: FloatArray, usable: FloatArray) -> FloatArray:
         """Expected messages of a token to bins.
