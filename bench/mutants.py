@@ -14,7 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copytree
 
 import click
 
@@ -135,7 +135,8 @@ def command(only: tuple[int, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         for name in TREES:
-            copytree(ROOT / name, tree / name, ignore=ignore_patterns("__pycache__"))
+            # With what has been compiled.
+            copytree(ROOT / name, tree / name)
         (tree / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
         for number, mutation in enumerate(MUTATIONS):
             if only and number not in only:

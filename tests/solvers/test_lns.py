@@ -13,9 +13,8 @@ from placement.problem.arrays import EMPTY
 from placement.problem.layer import LayerProblem
 from solvers.base import UnsupportedError
 from solvers.cpsat import run_cpsat
-from solvers.experts.exact.coefficients import Coefficients
+from solvers.experts.exact.coefficients import Coefficients, coefficients_of
 from solvers.experts.heuristics.linear import LinearSolver
-from solvers.experts.lns.coefficients import neighbourhood_coefficients
 from solvers.experts.lns.model import NeighbourhoodModel
 from solvers.experts.lns.neighbourhoods import neighbourhood
 from solvers.experts.lns.solver import LnsSolver, improve_slots
@@ -33,7 +32,7 @@ SMALL = {"experts": 6, "gpus": 3, "gpus_per_node": 1, "slots_per_gpu": 2, "k": 2
 
 def best_of_neighbourhood(problem: LayerProblem, slots: np.ndarray, free: np.ndarray) -> np.ndarray:
     """[slots] CP-SAT's optimum, whatever it costs."""
-    data = neighbourhood_coefficients(problem)
+    data = coefficients_of(problem, whole=False)
     extra = np.arange(problem.experts if problem.hardware.usable_slots > problem.experts else 0)
     # The guide, and rows that could only matter to a much better answer, are for speed.
     with patch.multiple("solvers.experts.lns.model", GUIDE=0.0, LEAST_LINK=0.0):
@@ -163,9 +162,8 @@ def test_neighbourhoods_free_only_what_may_move(kind: int) -> None:
     problem = changed(problem, current=current, fixed=fixed)
     rng = np.random.default_rng(kind)
     for _ in range(20):
-        area = neighbourhood(
-            problem, neighbourhood_coefficients(changed(problem, dispatch="even")), current, 8, kind, rng
-        )
+        data = coefficients_of(changed(problem, dispatch="even"), whole=False)
+        area = neighbourhood(problem, data, current, 8, kind, rng)
         assert not (area.free & fixed & (current != EMPTY)).any()
         assert (current[area.free] != EMPTY).all()
         assert not np.isin(area.extra, current[area.free]).any()

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from placement.cost.layer.dispatch import DispatchPolicy, alike_homes, policy_of
+from placement.cost.layer.dispatch import alike_homes
 from placement.cost.layer.links import LinkLoad, entering_tokens, loads_of_one_class
 from placement.cost.layer.messages import MessageRule, effective_rule
 from placement.cost.layer.work import layer_seconds, slot_slopes, slot_times
@@ -83,10 +83,6 @@ class Tariff:
     @cached_property
     def rule(self) -> MessageRule:
         return effective_rule(self.problem)
-
-    @cached_property
-    def policy(self) -> DispatchPolicy:
-        return policy_of(self.problem)
 
     @cached_property
     def alike(self) -> bool:

@@ -34,10 +34,10 @@ class CpSatBackend:
     def units(self, problem: LayerProblem, data: Coefficients) -> Units:
         """No placement of a layer costs more than all its work on one GPU and all its messages on one link."""
         width = 1 if problem.data.sets is None else problem.data.sets.ids.shape[1]
-        slowest = float(data.speed[problem.hardware.alive].min())
+        slowest = float(data.tariff.speeds[problem.hardware.alive].min())
         largest = float(data.work[:, 1].sum(axis=(0, 2)).max()) / slowest
         largest += data.dearest_link * float(problem.data.load.sum(axis=1).max())
-        chance = min(CHANCE_UNITS, math.lcm(*range(1, data.most + 1)) ** min(width, 16))
+        chance = min(CHANCE_UNITS, math.lcm(*range(1, data.tariff.most_copies + 1)) ** min(width, 16))
         return units_of(problem, OBJECTIVE_UNITS / max(largest, 1e-300), 4 * OBJECTIVE_UNITS, chance)
 
     def boolean(self, name: str) -> cp_model.IntVar:
@@ -65,9 +65,6 @@ class CpSatBackend:
 
     def exactly_one(self, variables: Iterable[cp_model.IntVar]) -> None:
         self.model.add_exactly_one(variables)
-
-    def at_least_one(self, variables: Iterable[cp_model.IntVar]) -> None:
-        self.model.add_at_least_one(variables)
 
     def implies_any(self, one: cp_model.IntVar, others: Iterable[cp_model.IntVar]) -> None:
         self.model.add_bool_or([one.negated(), *others])

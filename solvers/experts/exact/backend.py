@@ -41,8 +41,7 @@ class Backend(Protocol):
     """A modelling language. Variables are not negative; names may repeat.
 
     Attributes:
-        product_slack: By how much r * miss may exceed its product with a share, over r - 1: 1 where products are rounded
-            up, else 0.
+        product_slack: 1 where products with a share are rounded up, else 0.
     """
 
     product_slack: int
@@ -85,10 +84,6 @@ class Backend(Protocol):
 
     def exactly_one(self, variables: Iterable[Variable]) -> None:
         """One of the booleans is 1."""
-        ...
-
-    def at_least_one(self, variables: Iterable[Variable]) -> None:
-        """Some boolean is 1."""
         ...
 
     def implies_any(self, one: Variable, others: Iterable[Variable]) -> None:

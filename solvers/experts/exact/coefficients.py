@@ -58,21 +58,6 @@ class Coefficients:
     node_alike: BoolArray
 
     @property
-    def most(self) -> int:
-        """Largest number of copies an expert can have."""
-        return self.tariff.most_copies
-
-    @property
-    def speed(self) -> FloatArray:
-        """[gpus] what a GPU's work is divided by."""
-        return self.tariff.speeds
-
-    @property
-    def linear(self) -> bool:
-        """Whether messages follow copies, not touch chances of sets."""
-        return self.tariff.linear
-
-    @property
     def dearest_link(self) -> float:
         """No placement makes a link dearer, times the copies of a token."""
         return max((float(row.price.sum()) for row in self.tariff.links), default=self.tariff.least_link)
@@ -86,9 +71,12 @@ def coefficients_of(problem: LayerProblem, whole: bool = True) -> Coefficients:
         whole: The model has a term for every token set; else its size does not depend on them.
 
     Raises:
-        UnsupportedError: Replicas under a dispatch policy that does not share alike, or a model beyond MOST_TERMS.
+        UnsupportedError: Replicas under a dispatch policy that does not share alike; a model beyond MOST_TERMS; or, not
+            `whole`, replicas whose messages depend on token sets.
     """
     tariff, topology = tariff_of(problem), problem.topology
+    if not whole and not tariff.linear and problem.hardware.usable_slots > problem.experts:
+        raise UnsupportedError("neighbourhoods with replicas are priced for loads alone, without token sets")
     if not tariff.alike:
         raise UnsupportedError(f"exact models price replicas under even dispatch only, not {problem.rules.dispatch}")
     sets = problem.data.sets.ids.size if problem.data.sets is not None and whole and not tariff.linear else 0

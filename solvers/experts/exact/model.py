@@ -47,6 +47,7 @@ class PlacementModel(ABC, Generic[Language]):
         stays: [gpus, experts] What lies on a GPU whatever happens.
         """
         self.problem, self.data, self.model, self.units = problem, data, model, units
+        self.tariff = data.tariff
         self.experts: list[int] = experts.tolist()
         self.room, self.gpus = room, np.flatnonzero(room).tolist()
         self.stays, self.kept = stays, stays.sum(axis=0)
@@ -71,8 +72,8 @@ class PlacementModel(ABC, Generic[Language]):
         for e in self.experts:
             self.x[e] = {g: self.model.boolean(f"x_{e}_{g}") for g in self.gpus if self._may_hold(e, g)}
             kept = int(self.kept[e])
-            counts = range(max(1, kept), min(self.data.most, kept + len(self.x[e])) + 1)
-            if self.data.most == 1 or len(counts) == 1:
+            counts = range(max(1, kept), min(self.tariff.most_copies, kept + len(self.x[e])) + 1)
+            if self.tariff.most_copies == 1 or len(counts) == 1:
                 self.y[e], self.z[e] = {counts[0]: self.x[e]}, {counts[0]: self.model.constant(1)}
                 continue
             self.z[e] = {r: self.model.boolean(f"z_{e}_{r}") for r in counts}
@@ -86,10 +87,10 @@ class PlacementModel(ABC, Generic[Language]):
 
     def _add_every_expert_placed(self) -> None:
         for e, row in self.x.items():
-            if self.data.most == 1:
+            if self.tariff.most_copies == 1:
                 self.model.exactly_one(row.values())
             elif self.kept[e] == 0:
-                self.model.at_least_one(row.values())
+                self.model.add(self.model.total(row.values()) >= 1)
 
     def _add_every_slot_filled(self) -> None:
         for g in self.gpus:
@@ -139,7 +140,7 @@ class PlacementModel(ABC, Generic[Language]):
         values = [self._window_value(w, units.objective * (units.shares[w] if mean else 1.0)) for w in windows]
         if mean:
             return total(values)
-        top = 2 * units.top + self.model.up(self.data.tariff.wait_s * units.objective)
+        top = 2 * units.top + self.model.up(self.tariff.wait_s * units.objective)
         eta, excess = self.model.amount("eta", top), []
         for w, value in zip(windows, values, strict=True):
             if units.whole == 0:
@@ -153,12 +154,12 @@ class PlacementModel(ABC, Generic[Language]):
     def _window_value(self, w: int, scale: float) -> Linear:
         """At least the window's value, without what no placement changes unless that may hide behind work."""
         works = [self._busiest_gpu(table[:, w] * scale) for table in self.data.work]
-        if not self.data.tariff.overlapped:
+        if not self.tariff.overlapped:
             return self.model.total(works) + self._busiest_link(w, scale)
         larger: list[Linear] = []
         for work, share, moved in zip(works, self.data.shares, self.data.moved, strict=True):
             # Latency counts with the messages; `fixed` is added back in the bound.
-            wait = self.model.down(self.data.tariff.wait_s * float(share) * scale)
+            wait = self.model.down(self.tariff.wait_s * float(share) * scale)
             larger.append(self.model.amount(f"larger_{w}", 2 * self.units.top + wait))
             self.model.add(larger[-1] >= work)
             self.model.add(larger[-1] >= self._busiest_link(w, scale * float(moved)) + wait)
@@ -166,7 +167,7 @@ class PlacementModel(ABC, Generic[Language]):
 
     def _busiest_gpu(self, table: FloatArray) -> Variable:
         """At least every GPU's sum of table[copies, expert] over its speed."""
-        speed = self.data.speed
+        speed = self.tariff.speeds
         changing = {g: terms for g in range(len(speed)) if (terms := self._on_gpu(g, table, float(speed[g])))}
         idle = np.delete(self._now(table) / speed, list(changing))
         work = self.model.amount("work", self.units.top, self.model.down(float(idle.max(initial=0.0))))
@@ -176,7 +177,7 @@ class PlacementModel(ABC, Generic[Language]):
 
     def _busiest_link(self, w: int, scale: float) -> Variable:
         """At least every link's price in window w, times `scale`."""
-        least = self.model.down(self.data.tariff.least_link * scale)
+        least = self.model.down(self.tariff.least_link * scale)
         link = self.model.amount(f"link_{w}", self.units.top, least)
         self._add_links(link, w, scale)
         return link
@@ -191,7 +192,7 @@ class PlacementModel(ABC, Generic[Language]):
 
     def _by_copies(self, load: FloatArray) -> FloatArray:
         """[most + 1, experts] load of one copy by the number of copies."""
-        counts = np.maximum(np.arange(self.data.most + 1), 1)
+        counts = np.maximum(np.arange(self.tariff.most_copies + 1), 1)
         return np.asarray(load[None, :] / counts[:, None])
 
     def _price(self, table: FloatArray) -> FloatArray:
@@ -295,17 +296,18 @@ class LayerModel(PlacementModel[Language]):
     # Objective
 
     def _add_links(self, link: Variable, w: int, scale: float) -> None:
-        for row in self.data.tariff.links:
+        for row in self.tariff.links:
             self._hold_below(self._reach(row.level, w, row.price * scale), link)
 
     def _reach(self, level: str, w: int, price: FloatArray) -> list[Linear]:
         """Terms of sum(price[b] * P[w, b]) over bins."""
         sets = self.problem.data.sets
-        if self.data.linear or sets is None:
+        if self.tariff.linear or sets is None:
             return self._copies_reach(level, w, price)
+        single = self.tariff.most_copies == 1
         if level not in self._touch:
-            self._touch[level] = self._touched_single(level) if self.data.most == 1 else self._touched_chain(level)
-        touch, units = self._touch[level], 1 if self.data.most == 1 else self.units.chance
+            self._touch[level] = self._touched_single(level) if single else self._touched_chain(level)
+        touch, units = self._touch[level], 1 if single else self.units.chance
         return [
             self.model.down(float(sets.weight[w, s]) * float(price[b]) / units) * touch[s][b]
             for b in np.flatnonzero(price)
@@ -381,5 +383,5 @@ class LayerModel(PlacementModel[Language]):
 
     def bound(self, value: float) -> float:
         """A bound of the model's objective in the scorer's unit."""
-        fixed = 0.0 if self.data.tariff.overlapped else self.data.tariff.wait_s
+        fixed = 0.0 if self.tariff.overlapped else self.tariff.wait_s
         return value / (self.units.objective * max(1, self.units.whole)) + fixed

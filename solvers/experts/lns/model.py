@@ -36,7 +36,7 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
         cutoff: float,
     ) -> None:  # fmt: skip
         """Args:
-        data: See solvers.experts.lns.coefficients.
+        data: Of the problem, not `whole`.
         slots: [slots] A valid placement. free: [slots] What may change; no slot that is EMPTY or fixed.
         extra: Experts that may get copies though no free slot holds them now (with replicas).
         cutoff: Objective that an answer must not exceed, in the scorer's unit.
@@ -79,10 +79,10 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
 
     def _window_value(self, w: int, scale: float) -> Linear:
         value = super()._window_value(w, scale)
-        return value if self.data.tariff.overlapped else value + self.model.down(self.data.tariff.wait_s * scale)
+        return value if self.tariff.overlapped else value + self.model.down(self.tariff.wait_s * scale)
 
     def _add_links(self, link: Variable, w: int, scale: float) -> None:
-        rows = self.data.tariff.links
+        rows = self.tariff.links
         now = max((float(row.price @ self._touch_now(row.level)[w]) for row in rows), default=0.0)
         counted = [row for row in rows if float(row.price @ self._touch_most(row.level)[w]) >= LEAST_LINK * now]
         for row in counted:
@@ -97,7 +97,7 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
         if level not in self.touched_now:
             bins = bin_of_gpu(self.problem.topology, level)
             count = int(bins.max()) + 1
-            if self.data.linear or self.problem.data.sets is None:
+            if self.tariff.linear or self.problem.data.sets is None:
                 per_copy = self.problem.data.load / np.maximum(self.copies, 1)
                 by_gpu = per_copy @ self.held.T
                 self.touched_now[level] = np.stack([by_gpu[:, bins == b].sum(axis=1) for b in range(count)], axis=1)
@@ -112,7 +112,7 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
 
     def _touch_most(self, level: str) -> FloatArray:
         """[windows, bins] touch chances that no placement of the neighbourhood exceeds."""
-        if self.data.linear or self.problem.data.sets is None:
+        if self.tariff.linear or self.problem.data.sets is None:
             return np.full((self.problem.windows, int(bin_of_gpu(self.problem.topology, level).max()) + 1), 1e300)
         kinds = self._kinds(level)
         out = kinds.constant.copy()
@@ -121,7 +121,7 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
 
     def _reach(self, level: str, w: int, price: FloatArray) -> list[Linear]:
         """Terms of sum(price[b] * P[w, b]) over bins."""
-        if self.data.linear or self.problem.data.sets is None:
+        if self.tariff.linear or self.problem.data.sets is None:
             return self._copies_reach(level, w, price)
         kinds = self._kinds(level)
         terms: list[Linear] = [self.model.down(float(price @ kinds.constant[:, w]))]

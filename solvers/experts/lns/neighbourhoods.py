@@ -27,9 +27,9 @@ def gpu_work(problem: LayerProblem, data: Coefficients, slots: IntArray) -> Floa
     used = slots != EMPTY
     copies = np.bincount(slots[used], minlength=problem.experts)
     work = data.work.sum(axis=0)
-    weight = problem.data.window_weight @ work[np.minimum(copies, data.most), :, np.arange(len(copies))].T
+    weight = problem.data.window_weight @ work[np.minimum(copies, data.tariff.most_copies), :, np.arange(len(copies))].T
     out = np.bincount(problem.hardware.gpu_of_slot[used], weights=weight[slots[used]], minlength=problem.topology.gpus)
-    return np.asarray(out / data.speed)
+    return np.asarray(out / data.tariff.speeds)
 
 
 def neighbourhood(
@@ -47,7 +47,7 @@ def neighbourhood(
         movable &= np.array(
             [(int(g), int(e)) not in held for g, e in zip(problem.hardware.gpu_of_slot, slots, strict=True)], dtype=bool
         )
-    if problem.hardware.usable_slots > problem.experts or problem.data.sets is None or data.linear:
+    if problem.hardware.usable_slots > problem.experts or problem.data.sets is None or data.tariff.linear:
         kind = 0
     if kind == 0:
         return _by_gpu(problem, data, slots, movable, size, rng)

@@ -15,7 +15,7 @@ from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
 from solvers.cpsat import run_cpsat
 from solvers.experts.candidates import Candidate
-from solvers.experts.lns.coefficients import neighbourhood_coefficients
+from solvers.experts.exact.coefficients import coefficients_of
 from solvers.experts.lns.model import NeighbourhoodModel
 from solvers.experts.lns.neighbourhoods import neighbourhood
 from solvers.experts.merit import merit
@@ -89,9 +89,9 @@ def improve_slots(problem: LayerProblem, slots: IntArray, stop: Stop, seed: int)
         slots: [slots] a valid placement.
 
     Raises:
-        UnsupportedError: see solvers.experts.lns.coefficients.neighbourhood_coefficients.
+        UnsupportedError: see solvers.experts.exact.coefficients.coefficients_of.
     """
-    data = neighbourhood_coefficients(problem)
+    data = coefficients_of(problem, whole=False)
     rng = np.random.default_rng([seed, 7])
     best = at = slots
     value = merit(problem, score_layer(problem, best))

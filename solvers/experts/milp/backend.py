@@ -24,7 +24,7 @@ class MilpBackend:
     def units(self, problem: LayerProblem, data: Coefficients) -> Units:
         """A GPU's mean work and a link's mean messages count as 1."""
         mean = float((problem.data.window_weight @ data.work[:, 1]).sum()) / problem.topology.gpus
-        speed = float(data.speed[problem.hardware.alive].mean())
+        speed = float(data.tariff.speeds[problem.hardware.alive].mean())
         unit = 1.0 / max(mean / speed + data.dearest_link / problem.topology.gpus, 1e-300)
         if problem.objective.tail >= 1.0:
             return Units(unit, float("inf"), 1, 1.0, problem.data.window_weight.tolist(), 1.0, True)
@@ -57,9 +57,6 @@ class MilpBackend:
 
     def exactly_one(self, variables: Iterable[pulp.LpVariable]) -> None:
         self.model += pulp.lpSum(variables) == 1
-
-    def at_least_one(self, variables: Iterable[pulp.LpVariable]) -> None:
-        self.model += pulp.lpSum(variables) >= 1
 
     def implies_any(self, one: pulp.LpVariable, others: Iterable[pulp.LpVariable]) -> None:
         self.model += one <= pulp.lpSum(others)
