@@ -128,7 +128,7 @@ def routing_of(
     traces = [source.routing for source in sources if isinstance(source.routing, Trace)]
     counts = [source.routing for source in sources if isinstance(source.routing, LoadCounts)]
     if counts and holdout:
-        raise ParameterError("holdout", "load counts have no sequences to hold out", "give traces, or leave `holdout` out")
+        raise ParameterError("holdout", "load counts have no sequences", "give traces, or leave `holdout` out")
     solve_windows = windows or -(-WINDOWS // max(1, len(traces)))
     judged_windows = judged_windows or windows or 1
     split = bool(holdout) or (holdout is None and not counts and all(map(_has_halves, traces)))

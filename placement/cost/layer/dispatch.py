@@ -55,11 +55,24 @@ def dispatch_shares(problem: LayerProblem, slots: IntArray, fractions: FloatArra
         flat = copies[np.arange(copies.shape[1])[None, :] < count[:, None]]
         return Shares(np.zeros(gpus, dtype=np.int64), start, flat, np.repeat(1.0 / count, count))
     if policy == "planned":
-        if fractions is None:
-            raise InputError("dispatch", "fractions", "planned dispatch needs its fractions", "solve them first")
-        return _planned(copies, count, len(slots), topology, fractions)
+        return planned_shares(slots, problem.experts, topology, fractions)
     start, slot, fraction = _nearest(copies, count, problem.hardware.slots_per_gpu, gpus, topology.gpus_per_node)
     return Shares(np.arange(gpus, dtype=np.int64), start, slot, fraction)
+
+
+def planned_shares(slots: IntArray, experts: int, topology: Topology, fractions: FloatArray | None) -> Shares:
+    """The shares of `planned` dispatch.
+
+    Args:
+        slots: [slots] experts, or EMPTY. fractions: [nodes, slots] by home node.
+
+    Raises:
+        InputError: No fractions, or fractions of an expert that don't sum to 1.
+    """
+    if fractions is None:
+        raise InputError("dispatch", "fractions", "planned dispatch needs its fractions", "solve them first")
+    copies, count = _copies(slots, experts)
+    return _planned(copies, count, len(slots), topology, fractions)
 
 
 def _copies(slots: IntArray, experts: int) -> tuple[IntArray, IntArray]:
