@@ -216,9 +216,9 @@ def read_traces(plan: Plan, paths: tuple[str, ...], part: Part | None) -> list[T
     from placement.routing.trace import Trace
 
     found = []
-    for path, source in zip(paths, read_sources(plan.scenario.spec.model, paths), strict=True):
+    for source in read_sources(plan.scenario.spec.model, paths):
         if not isinstance(source.routing, Trace):
-            raise InputError(path, "topk_ids", "is missing: load counts name no tokens", "give a trace")
+            raise InputError(source.routing.name, "topk_ids", "is missing: load counts name no tokens", "give a trace")
         found.append(select_part(source.routing, part or plan.provenance.routing.judged_on))
     return found
 

@@ -32,6 +32,7 @@ from placement.problem.split import Split, cut_problem, make_split
 from placement.records.convert import own_placement, placement_of, predicted_record, strategy_record
 from placement.records.plan import (
     CERTIFICATE_UNITS,
+    InputRecord,
     MemoryLineRecord,
     MemoryRecord,
     Plan,
@@ -146,7 +147,7 @@ def verify_plan(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path] = 
 
     Args:
         plan: The plan.
-        traces: The recorded routing, objects or paths, in the plan's order. Without them the figures of a plan on
+        traces: The recorded routing, objects or paths, in any order. Without them the figures of a plan on
             recorded routing are missing; synthetic routing is made again from its seed.
 
     Returns:
@@ -396,20 +397,26 @@ def _sources(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> t
         return (synthetic_source(scenario, plan.provenance.seed),), ""
     if not inputs:
         raise ParameterError("traces", "the plan was solved on synthetic routing", "leave `traces` out")
-    mend, sources = f"give in this order: {', '.join(i.name for i in inputs)}", []
-    for source, wanted in zip(read_sources(scenario.model, traces), inputs, strict=False):
-        if source.record is not None and source.record.sha256 != wanted.sha256:
-            raise InputError(
-                "`traces`", source.record.name, f"is not the {wanted.name} the plan was solved on (SHA-256 differs)",
-                mend,
-            )  # fmt: skip
-        record = source.record and source.record.model_copy(update={"name": wanted.name})
-        sources.append(Source(replace(source.routing, name=wanted.name), record))
-    if len(traces) != len(inputs):
-        raise InputError(
-            "`traces`", "", f"{len(traces)} files, but the plan was solved on {len(inputs)}", mend
-        )  # fmt: skip
-    return tuple(sources), ""
+    return _given(inputs, read_sources(scenario.model, traces)), ""
+
+
+def _given(inputs: Sequence[InputRecord], sources: Sequence[Source]) -> tuple[Source, ...]:
+    """The source of each input, by its content and under its name there: files may have been renamed."""
+    mend = f"give what it was solved on: {', '.join(wanted.name for wanted in inputs)}"
+    if len(sources) != len(inputs):
+        problem = f"{len(sources)} files, but the plan was solved on {len(inputs)}"
+        raise ParameterError("traces", problem, mend)
+    left, found = list(sources), []
+    for wanted in inputs:
+        same = [each for each in left if each.record is not None and each.record.sha256 == wanted.sha256]
+        if not same:
+            raise ParameterError("traces", f"{wanted.name} is not among the files (SHA-256 differs)", mend)
+        # Arrays of one file have one digest.
+        one = next((each for each in same if each.routing.name == wanted.name), same[0])
+        left = [each for each in left if each is not one]
+        record = one.record and one.record.model_copy(update={"name": wanted.name})
+        found.append(Source(replace(one.routing, name=wanted.name), record))
+    return tuple(found)
 
 
 def _check_routing(case: _Case) -> str:

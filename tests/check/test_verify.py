@@ -381,6 +381,25 @@ def test_the_wrong_trace_is_refused(call: Callable[..., Done], folder: Path) -> 
     assert call("verify", str(folder / "synthetic.json"), "--trace", str(folder / "b.npz")).code == 2
 
 
+def test_traces_are_known_by_their_content(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    """Whatever their order and names, and whatever order the plan lists them in."""
+    traces = [str(folder / name) for name in ("a.npz", "b.npz")]
+    plan, spec = tmp_path / "plan.json", str(folder / "tiny.yaml")
+    given = ["--trace", traces[0], "--trace", traces[1]]
+    assert call("solve", "--spec", spec, "--strategy", "greedy", *given, "--out", str(plan)).code == 0
+    renamed = tmp_path / "z.npz"
+    renamed.write_bytes((folder / "a.npz").read_bytes())
+    for order in (traces, traces[::-1], [str(renamed), traces[1]]):
+        done = call("verify", str(plan), "--trace", order[0], "--trace", order[1])
+        assert done.code == 0, done.err
+    data = json.loads(plan.read_text())
+    data["provenance"]["inputs"].reverse()
+    data["provenance"]["routing"]["source"] = "recorded traces b, a"
+    plan.write_text(json.dumps(data))
+    assert call("verify", str(plan), *given).code == 0
+    assert "is not among the files" in call("verify", str(plan), "--trace", traces[0], "--trace", traces[0]).err
+
+
 def test_command_lists_failures_and_exits_6(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
     data = json.loads((folder / "synthetic.json").read_text())
     data["certificate"]["gap"] = 0.0
