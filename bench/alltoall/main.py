@@ -147,7 +147,8 @@ def _run(
         seed=seed,
         timeout_s=timeout_s,
     )
-    sample = take_sample(read_traces(plan, traces, part), gpus, settings.tokens_per_rank, seed)
+    recorded = read_traces(plan, traces, part)
+    sample = take_sample(recorded, gpus, settings.tokens_per_rank, seed, plan.failed_gpus)
     chosen = spaced(layers, len(plan.layers))
     layouts = plan_layouts(plan, baselines, chosen, sample, settings, fabric)
     prepared = prepare(layouts, chosen, sample, plan.scenario.spec.model, settings)

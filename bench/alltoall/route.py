@@ -92,21 +92,25 @@ class Route:
     tokens: int
 
     @classmethod
-    def make(cls, nets: Nets, rank: int, exchange: Exchange, served: IntArray, weights: FloatArray) -> Route:
+    def make(cls, nets: Nets, rank: int, exchange: Exchange, mine: IntArray, weights: FloatArray) -> Route:
         """Plans an exchange with the other ranks, each of which has to call it.
 
         Args:
-            served, weights: [tokens, k] of the tokens whose home is this rank.
+            mine: [tokens] tokens whose home is this rank. weights: [tokens, k] theirs.
         """
         per_gpu, gpus, m = exchange.slots_per_gpu, len(nets.world.ranks), len(nets.node.ranks)
+        served = exchange.served[mine]
         gpu = served // per_gpu
         if exchange.rule != "per_node" or gpus == m:
             sent = outgoing(served, weights, gpu, gpus, exchange.rule != "per_expert")
             last, across = Hop.agree(nets.world, sent), None
         else:
             own, node = rank // m, gpu // m
-            away = np.where(node == own, ABSENT, node)
-            across = Hop.agree(nets.rail, outgoing(served, weights, away, gpus // m, True))
+            net, enters = nets.rail, node
+            if exchange.entry is not None:
+                net, enters = nets.world, np.take_along_axis(exchange.entry[mine], node, axis=1)
+            away = np.where(node == own, ABSENT, enters)
+            across = Hop.agree(net, outgoing(served, weights, away, len(net.ranks), True))
             slots = np.concatenate([np.where(node == own, served, ABSENT), across.slots])
             scale = np.concatenate([weights, across.weights])
             local = np.where(slots == ABSENT, ABSENT, slots // per_gpu - own * m)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_matrix
 
+from placement.cost.layer.links import crowding
 from placement.problem.arrays import EMPTY, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 
@@ -32,7 +33,7 @@ def copy_fractions(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
     columns = np.arange(variables)
     rows = [gpu, gpus + node[remote]]
     cols = [columns, columns[remote]]
-    data = [amount / problem.hardware.speeds[gpu], amount[remote]]
+    data = [amount / problem.hardware.speeds[gpu], (amount * crowding(problem)[0][node])[remote]]
     for offset, column, count in ((0, variables, gpus), (gpus, variables + 1, nodes)):
         rows.append(offset + np.arange(count))
         cols.append(np.full(count, column))

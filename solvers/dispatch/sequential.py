@@ -15,7 +15,8 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
-from placement.cost.layer.links import effective_rule
+from placement.arithmetic import matrix_product, weighted_sum
+from placement.cost.layer.links import crowding, effective_rule
 from placement.cost.layer.score import latency_s, score_layer, slot_slopes, slot_times
 from placement.problem.arrays import EMPTY, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
@@ -95,16 +96,18 @@ class _Shape:
         away = node_of_bin[None, :] != np.arange(nodes)[:, None]
         if nodes == 1:
             # A GPU's own tokens for itself cross no link, and each GPU sends what the others get.
-            into = np.full((1, bins), both / rates.fast_bytes_per_s * tokens[0] * (m - 1) / m)
-            out = into / m
+            live = int(problem.hardware.alive.sum())
+            into = np.full((1, bins), both / rates.fast_bytes_per_s * tokens[0] * (live - 1) / live)
+            out = into / live
         elif problem.objective.kind == "traffic":
             # One link for the bytes of all homes, per token.
             into, group = both * (tokens / tokens.sum())[:, None] * away, np.zeros(bins, dtype=np.int64)
             out = np.zeros_like(into)
         else:
-            width = m if by_node else topology.gpus_per_tray
-            into = both / rates.slow_bytes_per_s * tokens[:, None] * away / width
-            out = both / rates.slow_bytes_per_s * tokens[:, None] * away / m
+            crowd_in, crowd_out = crowding(problem)
+            each = crowd_in / m if by_node else 1.0 / topology.gpus_per_tray
+            into = both / rates.slow_bytes_per_s * tokens[:, None] * away * each
+            out = both / rates.slow_bytes_per_s * (tokens * crowd_out)[:, None] * away / m
         share = problem.hardware.homes.reshape(nodes, m).sum(axis=1)
         amount = share[None, :, None] * problem.data.load[:, None, slots[slot]] * rates.tokens_per_gpu * gpus
         return _Shape(slot, slots[slot], slot // problem.hardware.slots_per_gpu, bin_of, bins, amount, into, out, group)
@@ -151,7 +154,7 @@ class _Linear:
         free = self.upper.shape[1] - len(self.start)
         low = np.concatenate([np.maximum(self.start - box, 0.0), np.zeros(free)])
         high = np.concatenate([np.minimum(self.start + box, 1.0), np.full(free, np.inf)])
-        sums = self.equal @ np.concatenate([self.start, np.zeros(free)])
+        sums = self.equal.dot(np.concatenate([self.start, np.zeros(free)]))
         answer = linprog(
             self.price, A_ub=self.upper, b_ub=self.limit, A_eq=self.equal, b_eq=sums,
             bounds=np.stack([low, high], axis=1), method="highs",
@@ -236,7 +239,7 @@ class _Rows:
 
 def _slot_tokens(problem: LayerProblem, slots: IntArray, fractions: FloatArray) -> FloatArray:
     """[windows, slots] expected tokens of each slot."""
-    share = problem.hardware.homes.reshape(problem.topology.nodes, -1).sum(axis=1) @ fractions
+    share = weighted_sum(problem.hardware.homes.reshape(problem.topology.nodes, -1).sum(axis=1), fractions)
     load = np.where(slots != EMPTY, problem.data.load[:, slots], 0.0)
     return np.asarray(load * share * problem.hardware.rates.tokens_per_gpu * problem.topology.gpus)
 
@@ -278,7 +281,7 @@ def _add_links(
     for h in range(homes):
         np.add.at(goes[h], (slots[used], bin_of_slot[used]), fractions[h, used])
     if problem.data.sets is None or effective_rule(problem) == "per_expert":
-        touched = np.einsum("we,heb->hwb", problem.data.load, goes)
+        touched = np.stack([matrix_product(problem.data.load, each) for each in goes])
         slope = np.broadcast_to(problem.data.load[None, :, :, None], (homes, *problem.data.load.shape, shape.bins))
     else:
         touched, slope = marginals(problem.data.sets.ids, problem.data.sets.weight, np.maximum(1.0 - goes, 0.0))
@@ -301,12 +304,12 @@ def _add_cap(
     if problem.rules.max_load is None:
         return
     speed = problem.hardware.relative_speed
-    tokens = problem.data.window_weight @ _slot_tokens(problem, slots, fractions)
+    tokens = weighted_sum(problem.data.window_weight, _slot_tokens(problem, slots, fractions))
     now = tokens.reshape(problem.topology.gpus, -1).sum(axis=1) / speed
     most = max(
         problem.rules.max_load * float((now * speed).sum()) / float(problem.hardware.alive.sum()), float(now.max())
     )
-    value = np.einsum("w,whc->hc", problem.data.window_weight, shape.amount) / speed[shape.gpu][None, :]
+    value = weighted_sum(problem.data.window_weight, shape.amount) / speed[shape.gpu][None, :]
     gpu, value = np.tile(shape.gpu, problem.topology.nodes), value.reshape(-1)
     at = np.bincount(gpu, value * start, minlength=len(now))
     rows.extend(gpu, np.arange(len(gpu)), value, most - now + at)

@@ -78,22 +78,30 @@ def gpu_loads(problem: LayerProblem, slots: list[int], window: int) -> tuple[lis
     return loads, seconds
 
 
-def token_messages(problem: LayerProblem, home: int, reached: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(source GPU, destination GPU) of each message of one token whose copies are served on `reached`."""
+def entries(problem: LayerProblem, home: int, node: int) -> list[int]:
+    """GPUs of another node of which one, with equal chances, a token of GPU `home` enters at."""
+    m = problem.topology.gpus_per_node
+    alive = [
+        problem.hardware.capacity is None or problem.hardware.capacity[g] > 0 for g in range(problem.topology.gpus)
+    ]
+    same = node * m + home % m
+    return [same] if alive[same] else [g for g in range(node * m, node * m + m) if alive[g]]
+
+
+def token_messages(problem: LayerProblem, home: int, reached: tuple[int, ...]) -> list[tuple[int, int, float]]:
+    """(source GPU, destination GPU, chance) of each message of one token whose copies are served on `reached`."""
     m = problem.topology.gpus_per_node
     if problem.data.sets is None or problem.rules.message == "per_expert":
-        return [(home, g) for g in reached]
+        return [(home, g, 1.0) for g in reached]
     if problem.rules.message == "per_rank":
-        return [(home, g) for g in set(reached)]
+        return [(home, g, 1.0) for g in set(reached)]
     out = []
     for node in {g // m for g in reached}:
-        enters = home
-        if node != home // m:
-            # Over the slow link once, to the GPU of the same local rank, which passes it on; past failed GPUs.
-            ring = [node * m + (home + step) % m for step in range(m)]
-            enters = next(g for g in ring if problem.hardware.capacity is None or problem.hardware.capacity[g] > 0)
-            out.append((home, enters))
-        out += [(enters, g) for g in set(reached) if g // m == node]
+        # Over the slow link once, to the GPU of the same local rank, which passes it on; around failed GPUs.
+        doors = [home] if node == home // m else entries(problem, home, node)
+        for enters in doors:
+            out += [(home, enters, 1.0 / len(doors))] * (enters != home)
+            out += [(enters, g, 1.0 / len(doors)) for g in set(reached) if g // m == node]
     return out
 
 
@@ -116,9 +124,9 @@ def messages(problem: LayerProblem, slots: list[int], window: int) -> dict[tuple
                 / math.prod(len(d) for d in draws)
             )
             for reached in product(*draws):
-                for source, destination in token_messages(problem, home, reached):
+                for source, destination, part in token_messages(problem, home, reached):
                     if source != destination:
-                        out[source, destination] += chance
+                        out[source, destination] += chance * part
     return out
 
 

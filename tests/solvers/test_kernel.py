@@ -147,6 +147,25 @@ def test_prices_unequal_gpus_as_the_scorer_does() -> None:
         assert value == pytest.approx(_scored(problem, found.slots, found.target), rel=2e-6)
 
 
+@pytest.mark.parametrize("lost", [(1, 2), (0, 3, 5), (4, 5, 6)])
+def test_prices_what_failed_gpus_leave_to_others_as_the_scorer_does(lost: tuple[int, ...]) -> None:
+    capacity = np.full(8, 7)
+    capacity[list(lost)] = 0
+    for rule, dispatch, objective in product(RULES, POLICIES, ("time", "traffic")):
+        problem = _slow(
+            gpus_per_node=4, slots_per_gpu=7, capacity=capacity, message=rule, dispatch=dispatch, objective=objective,
+            experts=20,
+        )  # fmt: skip
+        slots = get_solver("greedy").solve(changed(problem, dispatch="even"), Stop(), 0).slots
+        found = run_annealing(problem, slots, None, SHORT, Stop(), 1)
+        data = search_data(problem, found.slots)
+        state = empty_state(data, found.slots[problem.hardware.usable])
+        if found.target is not None:
+            state.target[:] = found.target
+        value, _ = price_state(data, state, found.target is not None)
+        assert value == pytest.approx(_scored(problem, found.slots, found.target), rel=2e-6), (rule, dispatch)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.floats(0.1, 9.0), min_size=1, max_size=6),

@@ -6,9 +6,9 @@ placement reaches, since co-located experts touch fewer nodes and skewed ones lo
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from placement.arithmetic import expm1, log1p
 from placement.cost.step.kernels import KernelCurve
 from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
@@ -88,7 +88,7 @@ class BalancedLayer:
         if self.curve is not None:
             return self.curve.at(tokens_per_rank * self.ranks)
         at_slot = tokens_per_rank * self.ranks * self.slot_share
-        touched = -math.expm1(-self.shape * math.log1p(at_slot / self.shape))
+        touched = -float(expm1(-self.shape * log1p(at_slot / self.shape)))
         rates = self.rates
         return self.slots_per_gpu * max(touched * rates.weight_s, at_slot * rates.token_s)
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from placement.cost.layer.links import effective_rule, entering_tokens
+from placement.cost.layer.links import crowding, effective_rule, entering_tokens
 from placement.cost.layer.score import latency_s, slot_times
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
@@ -159,11 +159,12 @@ def link_rows(problem: LayerProblem) -> list[LinkRow]:
             rows.append(LinkRow("gpu", np.where(gpu == g, fast * into[g], 0.0)))
     if nodes == 1:
         return rows
-    sent = tokens.reshape(nodes, -1, tray).mean(axis=2).max(axis=1)
+    crowd_in, crowd_out = crowding(problem)
+    sent = crowd_out * tokens.mean(axis=1)
     if by_node:
-        into_tray = enters.reshape(nodes, -1, tray).mean(axis=2).max(axis=1)
+        into = crowd_in * enters.mean(axis=1)
         for j in range(nodes):
-            rows.append(LinkRow("node", np.where(np.arange(nodes) == j, slow * into_tray[j], 0.0)))
+            rows.append(LinkRow("node", np.where(np.arange(nodes) == j, slow * into[j], 0.0)))
             rows.append(LinkRow("node", np.where(np.arange(nodes) == j, 0.0, slow * sent[j])))
         return rows
     away = tokens.sum() - tokens.sum(axis=1)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from ortools.sat.python import cp_model
 
+from placement.arithmetic import matrix_product, weighted_sum
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from placement.problem.moves import moves_between
@@ -236,8 +237,8 @@ class NeighbourhoodModel:
     def _add_links(self, link: cp_model.IntVar, w: int, scale: float) -> list[Linear]:
         """link >= every row that may be the busiest, in objective units; returns the guide's terms."""
         rows = self.prices.links
-        now = max((float(row.price @ self._touch_now(row.level)[w]) for row in rows), default=0.0)
-        counted = [row for row in rows if float(row.price @ self._touch_most(row.level)[w]) >= LEAST_LINK * now]
+        now = max((weighted_sum(row.price, self._touch_now(row.level)[w]) for row in rows), default=0.0)
+        counted = [row for row in rows if weighted_sum(row.price, self._touch_most(row.level)[w]) >= LEAST_LINK * now]
         for row in counted:
             terms = self._reach(row.level, w, row.price * scale)
             self.model.add(sum(terms) <= link)
@@ -253,7 +254,7 @@ class NeighbourhoodModel:
             count = int(bins.max()) + 1
             if self.prices.linear or self.problem.data.sets is None:
                 per_copy = self.problem.data.load / np.maximum(self.copies, 1)
-                by_gpu = per_copy @ (self.stays | self.before).T
+                by_gpu = matrix_product(per_copy, (self.stays | self.before).T.astype(np.float64))
                 self.touched_now[level] = np.stack([by_gpu[:, bins == b].sum(axis=1) for b in range(count)], axis=1)
             else:
                 sets = self.problem.data.sets
@@ -261,7 +262,9 @@ class NeighbourhoodModel:
                 gpu, expert = np.nonzero(self.stays | self.before)
                 bin_of[expert] = bins[gpu]
                 of = bin_of[sets.ids]
-                self.touched_now[level] = np.stack([sets.weight @ (of == b).any(axis=1) for b in range(count)], axis=1)
+                self.touched_now[level] = np.stack(
+                    [sets.weight[:, (of == b).any(axis=1)].sum(axis=1) for b in range(count)], axis=1
+                )
         return self.touched_now[level]
 
     def _touch_most(self, level: str) -> FloatArray:
@@ -278,7 +281,7 @@ class NeighbourhoodModel:
         if self.prices.linear or self.problem.data.sets is None:
             return self._copies_reach(level, w, price)
         kinds = self._kinds(level)
-        terms: list[Linear] = [math.floor(float(price @ kinds.constant[:, w]))]
+        terms: list[Linear] = [math.floor(float(weighted_sum(price, kinds.constant[:, w])))]
         values = np.floor(kinds.weight[:, w] * price[kinds.bin])
         return terms + [int(values[i]) * self._touched(level, int(i)) for i in np.flatnonzero(values > 0)]
 
@@ -317,7 +320,7 @@ class NeighbourhoodModel:
         found: list[tuple[IntArray, IntArray, FloatArray]] = []
         for b in range(count):
             covered = (of == b).any(axis=1)
-            constant[b] = sets.weight @ covered
+            constant[b] = sets.weight[:, covered].sum(axis=1)
             if b not in bins[self.gpus]:
                 continue
             left = np.flatnonzero(~covered & (pattern != 0))

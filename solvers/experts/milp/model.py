@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pulp
 
+from placement.arithmetic import weighted_sum
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.experts.exact.coefficients import (
@@ -26,7 +27,10 @@ class MilpModel:
         self.problem = problem
         self.data: Coefficients = coefficients_of(problem)
         self.model = pulp.LpProblem("layer", pulp.LpMinimize)
-        mean = float((problem.data.window_weight @ self.data.work[:, 1]).sum()) / problem.topology.gpus
+        mean = (
+            float(weighted_sum(problem.data.window_weight, self.data.work[:, 1].sum(axis=(0, 2))))
+            / problem.topology.gpus
+        )
         links = max((float(row.price.sum()) for row in self.data.links), default=0.0)
         speed = float(self.data.speed[problem.hardware.alive].mean())
         self.scale = max(mean / speed + links / problem.topology.gpus, 1e-300)

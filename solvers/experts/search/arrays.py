@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
+from placement.cost.layer.links import crowding
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.data import TokenSets
 from placement.problem.layer import LayerProblem
@@ -75,7 +77,7 @@ def search_data(
         home=links.home,
         tokens=work.tokens,
         share_load=np.array(problem.data.load),
-        mean_load=np.ascontiguousarray(problem.data.window_weight @ load),
+        mean_load=weighted_sum(problem.data.window_weight, load),
         work_share=work.share,
         load_share=np.ascontiguousarray(1.0 / problem.hardware.relative_speed),
         weight_s=work.weight_s,
@@ -135,17 +137,18 @@ class _Links:
             none = np.zeros(nodes if differ else out_groups)
             return _Links(home, np.zeros(bins.count, dtype=np.int64), np.ascontiguousarray(rate), none, 0.0)
         in_s, out_s = (bins.in_s, bins.out_s) if problem.objective.kind == "time" else (0.0, 0.0)
-        in_size = np.bincount(bins.in_group)[bins.in_group]
-        others = max(nodes - 1, 1)
+        crowd_in, crowd_out = crowding(problem)
+        in_size, others = np.bincount(bins.in_group)[bins.in_group], max(nodes - 1, 1)
+        into = in_s * (crowd_in if bins.count == nodes > 1 else np.ones(bins.count)) / in_size
         if differ:
-            rate = (away * (home * nodes)[:, None] * in_s / others / in_size[None, :]).reshape(-1)
-            out_rate = out_s * nodes * home
+            rate = (away * (home * nodes)[:, None] * into / others).reshape(-1)
+            out_rate = out_s * nodes * home * crowd_out
         else:
             sent = nodes * (1.0 - of_node[node_of_bin]) / others if nodes > 1 else np.ones(bins.count)
-            rate = in_s * sent / in_size
+            rate = into * sent
             out_rate = np.full(out_groups, out_s)
             if nodes > 1:
-                out_rate *= nodes * of_node
+                out_rate *= nodes * of_node * crowd_out
         scale = REACH * (in_s + out_s * max(bins.count - 1, 1)) / (bins.count * len(home))
         return _Links(np.ascontiguousarray(home), bins.in_group, np.ascontiguousarray(rate), out_rate, scale)
 

@@ -47,8 +47,10 @@ def bins_of(problem: LayerProblem) -> Bins:
     gpu = np.arange(gpus, dtype=np.int64)
     linear = rule == "per_expert"
     if nodes == 1:
-        scale = both * n / rates.fast_bytes_per_s
-        return Bins(gpu, gpu, gpu, scale * (m - 1), scale, linear)
+        # Of all tokens a GPU in use is the home of as many as any other.
+        live = int(problem.hardware.alive.sum())
+        scale = both * n * gpus / live / rates.fast_bytes_per_s
+        return Bins(gpu, gpu, gpu, scale * (live - 1), scale, linear)
     scale = both * n / rates.slow_bytes_per_s
     if rule == "per_node":
         node = np.arange(nodes, dtype=np.int64)
