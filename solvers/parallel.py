@@ -174,8 +174,8 @@ def end_with(parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(WATCH_EVERY_S)
         for listed in Path("/proc/self/task").glob("*/children"):
-            for child in listed.read_text().split():
-                with suppress(ProcessLookupError):
+            with suppress(OSError):  # a thread or a child that has ended
+                for child in listed.read_text().split():
                     os.kill(int(child), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -81,7 +81,7 @@ def read_sources(model: Model, traces: Sequence[Trace | LoadCounts | str | Path]
         raise ParameterError("traces", "traces with token choices are mixed with load counts", "give files of one kind")
     kind: Literal["trace", "counts"] = "trace" if found and isinstance(found[0][2], Trace) else "counts"
     return tuple(
-        Source(routing, InputRecord(kind=kind, name=name, sha256=digest))
+        Source(routing, InputRecord(kind=kind, name=shown(name, 500), sha256=digest))
         for name, digest, routing in sorted(found, key=lambda each: each[:2])
     )
 

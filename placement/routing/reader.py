@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.errors import InputError
+from placement.problem.arrays import FloatArray
 from placement.routing.archive import Archive, write_archive
 from placement.routing.trace import LoadCounts, Trace
 from specs.documents import shown
@@ -95,12 +96,14 @@ def check_fits(routing: Trace | LoadCounts, experts: int, layers: int, top_k: in
     """Refuses routing of another model.
 
     Raises:
-        InputError: It has other layers, experts or experts a token.
+        InputError: It has other layers, experts or experts a token, or counts beyond MAX_COUNTED.
     """
     found = {"layers": routing.layers, "experts": routing.experts}
     if isinstance(routing, Trace):
         found["top_k"] = routing.top_k
     _Expected(experts, layers, top_k, model_name).check(routing.name, "routing", found)
+    if isinstance(routing, LoadCounts):
+        _check_sums(routing.name, "counts", routing.counts)
 
 
 def write_trace(trace: Trace, path: str | Path) -> None:
@@ -330,10 +333,14 @@ def _counts(archive: Archive, key: str, name: str, expected: _Expected) -> LoadC
         raise InputError(
             source, field, f"layer {layer} has no tokens in window {window}", "leave out dense layers and idle windows"
         )
+    _check_sums(source, field, counts)
+    return LoadCounts(counts, name, _origin(meta, "recorded load counts"))
+
+
+def _check_sums(source: str, field: str, counts: FloatArray) -> None:
     total = counts.sum(axis=(0, 2))
     if total.max() > MAX_COUNTED:
         raise InputError(
             source, field, f"layer {int(total.argmax())} counts {total.max():.6g} in all",
             f"scale the counts down to at most {MAX_COUNTED} in a layer",
         )  # fmt: skip
-    return LoadCounts(counts, name, _origin(meta, "recorded load counts"))

@@ -95,7 +95,7 @@ def test_many_synthetic_traces_have_a_short_source() -> None:
 
     trace = synthesize(layers=1, experts=8, top_k=2, tokens=32, sequences=2, skew=2.0, coactivation=1.0, seed=0)
     sources = [Source(replace(trace, source=f"synthetic {i}" + "x" * 300), None) for i in range(50)]
-    source = routing_of(sources, 2, "no").record.source
+    source = routing_of(sources, 2, False).record.source
     assert len(source) < 2000
     assert source.endswith("... and 42 more")
 

@@ -16,7 +16,7 @@ from placement.errors import InputError
 from placement.records.files import check_writable, replace_file, write_text
 from placement.routing.archive import write_archive
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WRITERS = {
     "write_text": lambda path: write_text(path, "new", "--out"),
     "check_writable": lambda path: check_writable(path, "--out"),

@@ -17,7 +17,7 @@ import pytest
 from placement.errors import InputError
 from placement.routing import archive
 from placement.routing.parts import split_by_sequence
-from placement.routing.reader import MAX_COUNTED, example_trace, read_trace, write_counts, write_trace
+from placement.routing.reader import MAX_COUNTED, check_fits, example_trace, read_trace, write_counts, write_trace
 from placement.routing.synthesize import synthesize
 from placement.routing.trace import LoadCounts, Trace
 from tests.routing.mutations import good_arrays, packed
@@ -214,6 +214,8 @@ def test_counts_whose_sums_no_record_holds(tmp_path: Path) -> None:
     assert "counts: layer 1 counts 8.79609e+12 in all; scale" in str(_problem(tmp_path / "c.npz"))
     np.savez(tmp_path / "c.npz", counts=np.full((2, 8), 2.0**53))
     assert "layer 0 counts 7.20576e+16 in all" in str(_problem(tmp_path / "c.npz"))
+    with pytest.raises(InputError, match=r"mine: counts: layer 0 counts 7\.20576e\+16 in all"):
+        check_fits(LoadCounts(np.full((1, 2, 8), 2.0**53), "mine", "here"), 8, 2, 2, "small")
 
 
 @pytest.mark.parametrize("name", ["\udcff", "a\nb", "x" * 250, "\x1b[31m"])
