@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from placement.kernel_cache import find_kernel_cache
+
 if TYPE_CHECKING:
     from placement.check.plan import Check, verify_plan
     from placement.errors import (
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
     from specs.scenario import Scenario
 
 __version__ = "0.1.0"
+
+# Before numba compiles anything.
+find_kernel_cache()
 
 _WHERE = {
     "placement.check.plan": ("Check", "verify_plan"),

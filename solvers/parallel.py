@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -20,6 +23,8 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 #: Layers a worker that one round on Ray has: more wait less for the slowest of a round, fewer tell progress sooner.
 RAY_ROUND = 4
+#: Seconds between a worker's looks at whether the process that started it is still there.
+WATCH_EVERY_S = 0.5
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -34,8 +39,9 @@ def map_layers(
 ) -> tuple[Answer, ...]:
     """`function` of every item, in the order of the items.
 
-    Processes are kept for the next call (loky's reusable executor); in each, BLAS and numba have one thread (on Ray,
-    as many as the task has CPUs). One worker, or one item, runs in the calling thread on every backend but Ray.
+    Processes are kept for the next call (loky's reusable executor), and end with this one, however that ended; in
+    each, BLAS and numba have one thread (on Ray, as many as the task has CPUs). One worker, or one item, runs in the
+    calling thread on every backend but Ray.
 
     Args:
         function: picklable (a module's own function), for `processes` and `ray`. items: picklable likewise.
@@ -157,6 +163,25 @@ def _attempt(function: Callable[[Item], Answer], item: Item, portable: bool) -> 
         return _Outcome(None, _Failure.of(error) if portable else error)
 
 
+def end_with(parent: int) -> None:
+    """Ends this process, and what it has started, within a second of the end of its parent, process `parent`.
+
+    A thread looks, as the kernel's own signal (PR_SET_PDEATHSIG) would come when the thread ends that started this
+    process, and workers outlive such a thread. A parent that has gone by now is seen at the first look.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_EVERY_S)
+        for listed in Path("/proc/self/task").glob("*/children"):
+            with suppress(OSError):  # a thread or a child that has ended
+                for child in listed.read_text().split():
+                    os.kill(int(child), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextmanager
 def _outcomes(
     function: Callable[[Item], Answer], items: Sequence[Item], workers: int, backend: Backend
@@ -166,7 +191,9 @@ def _outcomes(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     names = {"processes": "loky", "threads": "threading"}
-    options = {"inner_max_num_threads": 1} if backend == "processes" else {}
+    options: dict[str, Any] = {}
+    if backend == "processes":
+        options = {"inner_max_num_threads": 1, "initializer": end_with, "initargs": (os.getpid(),)}
     if backend == "ray":
         _register_ray()
         with joblib.parallel_config(backend="ray", n_jobs=workers), joblib.Parallel(batch_size=1) as pool:

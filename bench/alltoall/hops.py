@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +33,7 @@ class Outgoing:
 
 
 def outgoing(
-    slots: IntArray, weights: FloatArray, to: IntArray, members: int, distinct: bool, everything_to: Sequence[int] = ()
+    slots: IntArray, weights: FloatArray, to: IntArray, members: int, distinct: bool, also: IntArray | None = None
 ) -> Outgoing:
     """The messages of some rows.
 
@@ -42,7 +41,8 @@ def outgoing(
         slots, weights: [rows, k] what each row needs (slots may be ABSENT).
         to: [rows, k] member that gets it, or ABSENT for none.
         distinct: one message for all that a row needs of a member, else one for each slot.
-        everything_to: members that get every row, whether they serve it or not; with `distinct` alone.
+        also: [rows, any number] or, alike for all rows, [any number] members that get a row, whether they serve it or
+            not; with `distinct` alone.
     """
     rows, k = slots.shape
     row, choice = np.nonzero(to != ABSENT)
@@ -57,8 +57,9 @@ def outgoing(
             np.ones((len(row), 1), dtype=np.float32),
             weights[row, choice].astype(np.float32),
         )
-    wanted = (np.array(everything_to, dtype=np.int64)[:, None] * max(1, rows) + np.arange(rows)).reshape(-1)
-    key = np.unique(np.concatenate([member * max(1, rows) + row, wanted]))
+    more = np.zeros(0, dtype=np.int64) if also is None else also
+    wanted = np.broadcast_to(more * max(1, rows), (rows, more.shape[-1])) + np.arange(rows)[:, None]
+    key = np.unique(np.concatenate([member * max(1, rows) + row, wanted.reshape(-1)]))
     message = np.searchsorted(key, member * max(1, rows) + row)
     table = np.full((len(key), k), ABSENT, dtype=np.int32)
     weight = np.zeros((len(key), k), dtype=np.float32)

@@ -31,6 +31,8 @@ class Exchange(FrozenArrays):
         rule, slots_per_gpu: as in the plan.
         slots: [slots] logical expert of each slot.
         served: [tokens, k] slot that serves each expert of each token.
+        entry: [tokens, nodes] GPU at which a token enters a node (a rule that forwards); None: that of its home's local
+            rank.
     """
 
     layout: str
@@ -38,6 +40,7 @@ class Exchange(FrozenArrays):
     slots_per_gpu: int
     slots: IntArray
     served: IntArray
+    entry: IntArray | None = None
 
 
 @dataclass(frozen=True)

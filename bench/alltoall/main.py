@@ -147,7 +147,8 @@ def _run(
         seed=seed,
         timeout_s=timeout_s,
     )
-    sample = take_sample(read_traces(plan, traces, part), gpus, settings.tokens_per_rank, seed)
+    recorded = read_traces(plan, traces, part)
+    sample = take_sample(recorded, gpus, settings.tokens_per_rank, seed, plan.failed_gpus)
     chosen = spaced(layers, len(plan.layers))
     layouts = plan_layouts(plan, baselines, chosen, sample, settings, fabric)
     prepared = prepare(layouts, chosen, sample, plan.scenario.spec.model, settings)
@@ -216,9 +217,9 @@ def read_traces(plan: Plan, paths: tuple[str, ...], part: Part | None) -> list[T
     from placement.routing.trace import Trace
 
     found = []
-    for path, source in zip(paths, read_sources(plan.scenario.spec.model, paths), strict=True):
+    for source in read_sources(plan.scenario.spec.model, paths):
         if not isinstance(source.routing, Trace):
-            raise InputError(path, "topk_ids", "is missing: load counts name no tokens", "give a trace")
+            raise InputError(source.routing.name, "topk_ids", "is missing: load counts name no tokens", "give a trace")
         found.append(select_part(source.routing, part or plan.provenance.routing.judged_on))
     return found
 

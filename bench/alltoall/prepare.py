@@ -10,7 +10,13 @@ import numpy as np
 from bench.alltoall.fabric import Fabric
 from bench.alltoall.job import Backend, Exchange, ExpertKind, Job, LayerWork, WireType
 from placement.cost.calibration.efficiency import load_efficiency
-from placement.cost.layer.concrete import concrete_bytes, concrete_messages, concrete_seconds, draw_slots
+from placement.cost.layer.concrete import (
+    concrete_bytes,
+    concrete_messages,
+    concrete_seconds,
+    draw_slots,
+    entry_gpus,
+)
 from placement.cost.layer.scenario_rates import message_bytes
 from placement.cost.layer.score import score_layer
 from placement.cost.pose import layer_problems
@@ -95,10 +101,12 @@ class Prepared:
     sample: Sample
 
 
-def take_sample(traces: Sequence[Trace], gpus: int, tokens_per_rank: int, seed: int) -> Sample:
+def take_sample(
+    traces: Sequence[Trace], gpus: int, tokens_per_rank: int, seed: int, failed_gpus: Sequence[int] = ()
+) -> Sample:
     """As many tokens as the ranks need, drawn evenly from the traces and dealt to the ranks at random.
 
-    No token comes twice before every one of its trace has come once.
+    No token comes twice before every one of its trace has come once. Tokens of failed ranks go to the others.
     """
     rng = np.random.default_rng([seed, 11])
     total = gpus * tokens_per_rank
@@ -121,7 +129,7 @@ def take_sample(traces: Sequence[Trace], gpus: int, tokens_per_rank: int, seed: 
         seq_lens=np.array([total], dtype=np.int64),
         meta={},
     )
-    home = rng.permutation(np.repeat(np.arange(gpus), tokens_per_rank))
+    home = rng.permutation(np.sort(np.resize(np.setdiff1d(np.arange(gpus), failed_gpus), total)))
     return Sample(together, home, repeated)
 
 
@@ -162,7 +170,7 @@ def plan_layouts(
     """
     scenario = plan.scenario.spec
     statistics = layer_statistics([sample.trace])
-    frames = layer_problems(scenario, plan.split.split(), plan.phase, statistics)
+    frames = layer_problems(scenario, plan.split.split(), plan.phase, statistics, failed_gpus=plan.failed_gpus)
     problems = tuple(posed(frames[i], statistics[i], scenario.model, settings, fabric) for i in layers)
     own = next(strategy for strategy in plan.strategies if strategy.placements is None)
     found = []
@@ -194,8 +202,9 @@ def prepare(
         for layout in layouts:
             problem, slots, fractions = layout.problems[place], layout.slots[place], layout.fractions[place]
             served = draw_slots(problem, slots, fractions, ids, sample.home, settings.seed * 1_009 + position)
+            entry = None if problem.hardware.alive.all() else entry_gpus(problem, sample.home)
             exchanges.append(
-                Exchange(layout.name, problem.rules.message, problem.hardware.slots_per_gpu, slots, served)
+                Exchange(layout.name, problem.rules.message, problem.hardware.slots_per_gpu, slots, served, entry)
             )
             told.append(_expected(problem, slots, fractions, sample.home, served))
         weights = np.asarray(_weights(sample.trace)[position], dtype=np.float64)

@@ -20,6 +20,8 @@ from bench.alltoall.job import Job
 TASK, STORE, RESULT = "task.pickle", "store", "result.pickle"
 #: Seconds that others get to say that a rank has left them, before they are ended.
 LAST_WORDS_S = 0.5
+#: The interface that ranks without places talk over: all of them are on this machine.
+LOOPBACK = "lo"
 _PRIORITY = -10
 _SET_DEATH_SIGNAL, _NEW_NETWORK = 1, 0x40000000
 
@@ -126,6 +128,8 @@ def _run(task: Task, rank: int, folder: Path) -> None:
         place = task.places[rank // task.job.gpus_per_node]
         interface = place.interface
         _enter(place)
+    # Else the backends listen at the address of this machine's own name.
+    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface or LOOPBACK
     device = join(task.job, rank, f"file://{folder / STORE}", rank)
     found = run_rank(task.job, Seat(rank, device, interface))
     if found is not None:
@@ -137,14 +141,13 @@ def _run(task: Task, rank: int, folder: Path) -> None:
 
 
 def _enter(place: Place) -> None:
-    """Moves this process into a network namespace and binds the backends to its uplink."""
+    """Moves this process into a network namespace."""
     with open(place.namespace, "rb") as namespace:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.setns(namespace.fileno(), _NEW_NETWORK):
             raise OSError(ctypes.get_errno(), f"can't enter {place.namespace}")
     # The links are to be what is waited for, not a turn on a shared core; who may enter a namespace may do this, too.
     os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
-    os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = place.interface
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from bench.alltoall.experts import COMPUTE, LocalExperts, hidden_states, packed,
 from bench.alltoall.job import PARTS, Exchange, Job, LayerWork, Ran, RankRecord, WireCount
 from bench.alltoall.net import Nets, Traffic
 from bench.alltoall.route import Route
-from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.arrays import IntArray
 
 
 class Clock:
@@ -149,8 +149,7 @@ def _prepared(job: Job, work: LayerWork, exchange: Exchange, seat: Seat, nets: N
     nets.count_into(traffic)
     _barrier(seat.device)
     started = time.perf_counter()
-    weights: FloatArray = work.weights[mine]
-    route = Route.make(nets, seat.rank, exchange, exchange.served[mine], weights)
+    route = Route.make(nets, seat.rank, exchange, mine, work.weights[mine])
     seconds = time.perf_counter() - started
     nets.count_into(None)
     held = slice(seat.rank * exchange.slots_per_gpu, (seat.rank + 1) * exchange.slots_per_gpu)

@@ -14,7 +14,7 @@ from bench.alltoall.hops import ABSENT, Outgoing, outgoing
 from bench.alltoall.job import Exchange
 from bench.alltoall.net import Net, Nets
 from placement.cost.layer.messages import MESSAGE_RULES
-from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.arrays import EMPTY, FloatArray, IntArray
 
 #: Times a part of PARTS by its name, from a barrier on.
 Timed = Callable[[str], AbstractContextManager[None]]
@@ -93,28 +93,34 @@ class Route:
     tokens: int
 
     @classmethod
-    def make(cls, nets: Nets, rank: int, exchange: Exchange, served: IntArray, weights: FloatArray) -> Route:
+    def make(cls, nets: Nets, rank: int, exchange: Exchange, mine: IntArray, weights: FloatArray) -> Route:
         """Plans an exchange with the other ranks, each of which has to call it.
 
         Args:
-            served, weights: [tokens, k] of the tokens whose home is this rank.
+            mine: [tokens] tokens whose home is this rank. weights: [tokens, k] theirs.
         """
         per_gpu, gpus, m = exchange.slots_per_gpu, len(nets.world.ranks), len(nets.node.ranks)
+        served = exchange.served[mine]
         gpu, rule = served // per_gpu, MESSAGE_RULES[exchange.rule]
-        distinct, everything = rule.counts != "copies", rule.counts == "all"
+        distinct, every = rule.counts != "copies", np.zeros(0, dtype=np.int64)
+        if rule.counts == "all":
+            # Ranks that have not failed hold something.
+            every = np.flatnonzero((exchange.slots.reshape(gpus, -1) != EMPTY).any(axis=1))
         if not rule.forwards or gpus == m:
-            sent = outgoing(served, weights, gpu, gpus, distinct, range(gpus if everything else 0))
-            last, across = Hop.agree(nets.world, sent), None
+            last, across = Hop.agree(nets.world, outgoing(served, weights, gpu, gpus, distinct, every)), None
         else:
             own, node = rank // m, gpu // m
-            away = np.where(node == own, ABSENT, node)
-            others = [j for j in range(gpus // m) if everything and j != own]
-            across = Hop.agree(nets.rail, outgoing(served, weights, away, gpus // m, distinct, others))
+            net, enters = nets.rail, np.tile(np.arange(gpus // m), (len(served), 1))
+            if exchange.entry is not None:
+                net, enters = nets.world, exchange.entry[mine]
+            away = np.where(node == own, ABSENT, np.take_along_axis(enters, node, axis=1))
+            others = enters[:, np.setdiff1d(every // m, own)]
+            across = Hop.agree(net, outgoing(served, weights, away, len(net.ranks), distinct, others))
             slots = np.concatenate([np.where(node == own, served, ABSENT), across.slots])
             scale = np.concatenate([weights, across.weights])
             local = np.where(slots == ABSENT, ABSENT, slots // per_gpu - own * m)
-            sent = outgoing(slots, scale, local, m, distinct, range(m if everything else 0))
-            last = Hop.agree(nets.node, sent)
+            near = every[every // m == own] - own * m
+            last = Hop.agree(nets.node, outgoing(slots, scale, local, m, distinct, near))
         return cls(across, last, _work(last, exchange, rank), len(served))
 
     def dispatch(self, x: Tensor, timed: Timed) -> Tensor:

@@ -95,7 +95,7 @@ def command(
     target = _device(device, kind)
     divisor = scale or (1 if device == "cuda" else CPU_SCALE)
     hidden, width = (max(16, size // divisor // 16 * 16) for size in _dimensions(plan.split.etp, scenario.model))
-    sample = take_sample(recorded, plan.topology.gpus, tokens, seed)
+    sample = take_sample(recorded, plan.topology.gpus, tokens, seed, plan.failed_gpus)
     positions = spaced(layers, len(plan.layers))
     layouts = plan_layouts(plan, baselines, positions, sample, Settings(tokens, seed=seed), None)
     names = [plan.layers[i].layer for i in positions]

@@ -1,79 +1,180 @@
-"""Checks of a whole plan file: everything it claims is derived again. Nothing here is shared with the solvers."""
+"""Checks of a whole plan file: what can be derived again is derived, the rest is called a claim. Shares no code with
+the solvers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel
 
+from placement.check.baselines import greedy, hash_order, in_turn, round_robin
+from placement.check.bounds import least_objective
 from placement.check.layer import slot_faults
 from placement.cost.assess import Assessor
+from placement.cost.layer.dispatch import planned_shares
 from placement.cost.layer.scenario_rates import topology_of
 from placement.cost.layer.score import score_layer
 from placement.cost.memory.hbm import memory_of
 from placement.cost.step.serving_mix import planned_rates
+from placement.cost.step.throughput import MoeTimes, predict
 from placement.errors import InputError, ParameterError
-from placement.problem.arrays import EMPTY
+from placement.problem.arrays import EMPTY, FloatArray, IntArray
 from placement.problem.data import LayerData
+from placement.problem.layer import LayerProblem
 from placement.problem.pieces import piece_rows
 from placement.problem.split import Split, cut_problem, make_split
-from placement.records.convert import own_placement, placement_of, predicted_record
-from placement.records.plan import CERTIFICATE_UNITS, Plan, StrategyRecord
-from placement.routing.holdout import Routing, read_sources, routing_of, synthetic_source
+from placement.records.convert import own_placement, placement_of, predicted_record, strategy_record
+from placement.records.plan import (
+    CERTIFICATE_UNITS,
+    InputRecord,
+    MemoryLineRecord,
+    MemoryRecord,
+    Plan,
+    SplitRecord,
+    StageRecord,
+    TopologyRecord,
+)
+from placement.routing.holdout import (
+    Routing,
+    Source,
+    read_sources,
+    routing_of,
+    synthetic_source,
+)
+from placement.routing.trace import LoadCounts, Trace
+from specs.documents import shown
+from specs.scenario import Scenario
 
-#: Relative difference that two computations of one figure may have.
+#: Relative difference that two computations of one figure may have; an objective this near its bound is optimal.
 TOLERANCE = 1e-6
-#: Strategies that every plan is held against.
+#: Strategies that every plan is held against, in the order of their rows.
 BASELINES = ("hash", "linear", "round_robin", "greedy", "eplb")
-_FIGURES = (
-    "balancedness", "nodes_per_token", "remote_nodes_per_token", "cross_node_bytes_per_token", "moe_layer_us",
-)  # fmt: skip
+#: Rows of a solver's placement, and of the placement that ran before a migration.
+SOLVED, RUNNING = "solved", "running"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: whether it passed (None: it could not be made), and what was found."""
+    """One finding on a plan.
+
+    Attributes:
+        name: what was looked at.
+        kind: "checked": derived again and compared; "claimed": nothing but the plan says so; "missing": not made, as
+            the routing is not at hand or an earlier check failed.
+        passed: whether what was checked holds; None of the other kinds.
+        detail: what was found, or what is open and why.
+        fields: paths of the plan that a finding leaves open, with all that lies under them; [] is any index.
+    """
 
     name: str
+    kind: Literal["checked", "claimed", "missing"]
     passed: bool | None
     detail: str
+    fields: tuple[str, ...] = ()
 
 
 class _FailureError(Exception):
     """A check that fails; the message says how."""
 
 
-def verify_plan(plan: Plan, traces: Sequence[str] = ()) -> tuple[Check, ...]:
-    """Every check of `plan`, in a fixed order. See placement.check.plan.verify_plan."""
-    routing, why_not = _routing(plan, traces)
-    named: tuple[tuple[str, Callable[[], str]], ...] = (
-        ("split", lambda: _check_split(plan)),
-        ("topology", lambda: _check_topology(plan)),
-        ("stages", lambda: _check_stages(plan)),
-        ("placements", lambda: _check_placements(plan)),
-        ("baselines", lambda: _check_baselines(plan)),
-        ("memory", lambda: _check_memory(plan)),
-        ("certificate", lambda: _check_certificate(plan)),
-    )
-    checks = [_made(name, check) for name, check in named]
-    sound = all(check.passed for check in checks[:4])
-    for name, against in (("objectives", _check_objectives), ("figures", _check_figures)):
-        if routing is None:
-            checks.append(Check(name, None, why_not))
-        elif not sound:
-            checks.append(Check(name, None, "not made: the plan's shape is broken"))
-        else:
-            checks.append(_made(name, lambda against=against: against(plan, routing)))  # type: ignore[misc]
-    return tuple(checks)
+class _MissingError(Exception):
+    """A check that can't be made; the message says why."""
 
 
-def _made(name: str, check: Callable[[], str]) -> Check:
-    try:
-        return Check(name, True, check())
-    except (_FailureError, InputError) as failure:
-        return Check(name, False, str(failure))
+@dataclass(frozen=True)
+class _Case:
+    """A plan with its routing, and what several checks need of both, made once.
+
+    Attributes:
+        sources: its routing. why_not: why nothing can be derived from it; "" where it can.
+    """
+
+    plan: Plan
+    sources: tuple[Source, ...]
+    why_not: str
+
+    @property
+    def scenario(self) -> Scenario:
+        return self.plan.scenario.spec
+
+    @cached_property
+    def split(self) -> Split:
+        return self.plan.split.split()
+
+    @cached_property
+    def routing(self) -> Routing:
+        if self.why_not:
+            raise _MissingError(self.why_not)
+        record = self.plan.provenance.routing
+        return routing_of(
+            self.sources, self.scenario.model.moe.top_k, record.solved_on != "all",
+            record.windows_per_trace, record.judged_windows_per_trace, self.plan.tail >= 1.0,
+        )  # fmt: skip
+
+    @cached_property
+    def problems(self) -> tuple[LayerProblem, ...]:
+        """Those that were solved, one an MoE layer."""
+        return self._assessor(self.routing.solved_on, self.plan.tail).problems[self.plan.phase]
+
+    @cached_property
+    def least(self) -> list[float]:
+        """What the loads alone prove of each layer's objective."""
+        return [least_objective(problem) for problem in self.problems]
+
+    @property
+    def proven(self) -> list[int]:
+        """Positions of the layers whose bound is no more than that."""
+        pairs = enumerate(zip(self.plan.layers, self.least, strict=True))
+        return [i for i, (layer, least) in pairs if layer.bound <= least * (1 + TOLERANCE)]
+
+    @cached_property
+    def judge(self) -> Assessor:
+        return self._assessor(self.routing.judged_on, 1.0)
+
+    def _assessor(self, statistics: Sequence[LayerData], tail: float) -> Assessor:
+        plan = self.plan
+        return Assessor(self.scenario, self.split, plan.phase, statistics, plan.objective, tail, plan.failed_gpus)
+
+
+def verify_plan(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path] = ()) -> tuple[Check, ...]:
+    """Derives again what can be derived of a plan, and names what nothing but the plan says.
+
+    Args:
+        plan: The plan.
+        traces: The recorded routing, objects or paths, in any order. Without them the figures of a plan on
+            recorded routing are missing; synthetic routing is made again from its seed.
+
+    Returns:
+        Checks that passed, failed or could not be made, then claims; see `Check`.
+
+    Raises:
+        InputError: A trace that can't be read, or is not one the plan was solved on.
+    """
+    return tuple(findings(plan, traces))
+
+
+def findings(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> Iterator[Check]:
+    """Every check of `plan`, made when it is asked for, then every claim in it."""
+    case, failed = _Case(plan, *_sources(plan, traces)), set()
+    for name, check, fields in _CHECKS:
+        try:
+            if "split" in failed:
+                raise _MissingError(case.why_not)
+            yield Check(name, "checked", True, check(case))
+        except _MissingError as why:
+            yield Check(name, "missing", None, str(why), fields)
+        except (_FailureError, InputError) as failure:
+            yield Check(name, "checked", False, str(failure))
+            failed.add(name)
+            if name in _BASE:
+                case = replace(case, why_not=f"not made: {name} failed")
+    yield from _claims(case, () if case.why_not or "bounds" in failed else case.proven)
 
 
 def _require(holds: bool, otherwise: str) -> None:
@@ -81,81 +182,89 @@ def _require(holds: bool, otherwise: str) -> None:
         raise _FailureError(otherwise)
 
 
-def _near(first: float | None, second: float | None) -> bool:
-    if first is None or second is None:
-        return first is None and second is None
-    return math.isclose(first, second, rel_tol=TOLERANCE, abs_tol=1e-12)
+def _same(path: str, found: object, derived: object) -> None:
+    """Fails at the first place where records, or numbers by more than TOLERANCE, differ."""
+    if isinstance(found, BaseModel) and isinstance(derived, BaseModel):
+        for name in type(derived).model_fields:
+            _same(f"{path}.{name}", getattr(found, name), getattr(derived, name))
+    elif isinstance(found, tuple) and isinstance(derived, tuple) and found != derived:
+        _require(len(found) == len(derived), f"{path} has {len(found)} entries, derived {len(derived)}")
+        for i, (mine, its) in enumerate(zip(found, derived, strict=True)):
+            _same(f"{path}[{i}]", mine, its)
+    else:
+        alike = found == derived
+        if isinstance(found, float) and isinstance(derived, float):
+            alike = math.isclose(found, derived, rel_tol=TOLERANCE, abs_tol=1e-12)
+        _require(alike, f"{path} is {shown(str(found), 200)}, derived {shown(str(derived), 200)}")
 
 
-def _split(plan: Plan) -> Split:
-    return plan.split.split()
-
-
-def _check_split(plan: Plan) -> str:
-    split, scenario = _split(plan), plan.scenario.spec
+def _check_split(case: _Case) -> str:
+    plan, scenario, split = case.plan, case.scenario, case.split
+    _same("scenario.name", plan.scenario.name, scenario.name)
     made = make_split(scenario, split.tp, split.ep, split.pp, split.dp, split.batch, split.redundant, split.instances)
-    made = replace(made, cut=split.cut, recompute=split.recompute)
     problem = cut_problem(scenario, split)
     _require(not problem, problem)
-    _require(made == split, f"its degrees make {made}, not {split}")
+    _same("split", plan.split, SplitRecord.of(replace(made, cut=split.cut, recompute=split.recompute)))
     for name in ("tp", "ep", "pp", "dp", "batch"):
         pinned = getattr(scenario.pins, name)
         _require(pinned in (None, getattr(split, name)), f"{name} is pinned to {pinned}, not {getattr(split, name)}")
     if scenario.redundant != "auto":
-        _require(scenario.redundant == split.redundant, f"redundant is {split.redundant}, not {scenario.redundant}")
-    _require(plan.dispatch == scenario.dispatch, f"dispatch is {plan.dispatch}, the scenario's {scenario.dispatch}")
-    _require(plan.message_rule == scenario.message_rule, f"message_rule is not the scenario's {scenario.message_rule}")
+        _same("split.redundant", split.redundant, scenario.redundant)
+    _same("dispatch", plan.dispatch, scenario.dispatch)
+    _same("message_rule", plan.message_rule, scenario.message_rule)
     serving = scenario.workload.kind == "serving"
     _require(serving == (plan.phase != "train"), f"phase {plan.phase} is none of a {scenario.workload.kind} workload")
     return f"{split.gpus} of {scenario.cluster.gpus} GPUs; every degree divides what it splits"
 
 
-def _check_topology(plan: Plan) -> str:
-    derived, record = topology_of(plan.scenario.spec, _split(plan)), plan.topology
-    for name in ("gpus", "gpus_per_node", "gpus_per_tray"):
-        mine, its = getattr(derived, name), getattr(record, name)
-        _require(mine == its, f"topology.{name} is {its}, the split gives {mine}")
-    tokens = planned_rates(plan.scenario.spec, _split(plan), plan.phase).tokens_per_gpu
-    _require(
-        _near(tokens, plan.tokens_per_gpu), f"tokens_per_gpu is {plan.tokens_per_gpu:g}, the split gives {tokens:g}"
+def _check_topology(case: _Case) -> str:
+    plan, scenario, split = case.plan, case.scenario, case.split
+    made = topology_of(scenario, split)
+    record = TopologyRecord(gpus=made.gpus, gpus_per_node=made.gpus_per_node, gpus_per_tray=made.gpus_per_tray)
+    _same("topology", plan.topology, record)
+    _same("tokens_per_gpu", plan.tokens_per_gpu, planned_rates(scenario, split, plan.phase).tokens_per_gpu)
+    return f"{made.gpus} expert-parallel ranks on {made.nodes} nodes"
+
+
+def _check_stages(case: _Case) -> str:
+    rows = tuple(
+        StageRecord(stage=rank, first_layer=first, layers=layers, gpus=case.split.gpus_per_stage)
+        for rank, first, layers in piece_rows(case.scenario, case.split)
     )
-    return f"{derived.gpus} expert-parallel ranks on {derived.nodes} nodes"
+    _same("stages", case.plan.stages, rows)
+    return f"{len(rows)} stages hold all {case.scenario.model.layers} layers"
 
 
-def _check_stages(plan: Plan) -> str:
-    split, model = _split(plan), plan.scenario.spec.model
-    rows = piece_rows(plan.scenario.spec, split)
-    _require(len(plan.stages) == len(rows), f"{len(plan.stages)} stages, but the split has {len(rows)}")
-    for i, (stage, row) in enumerate(zip(plan.stages, rows, strict=True)):
-        derived = (*row, split.gpus_per_stage)
-        found = (stage.stage, stage.first_layer, stage.layers, stage.gpus)
-        _require(
-            derived == found, f"stage {i} is {found}, the split gives {derived} (stage, first layer, layers, GPUs)"
-        )
-    return f"{len(plan.stages)} stages hold all {model.layers} layers"
+def _every_placement(plan: Plan) -> Iterator[tuple[str, IntArray, FloatArray | None]]:
+    """Where it stands, slots and fractions of each placement in the file."""
+    rows = [("", own_placement(plan))]
+    rows += [(f"{row.name}, ", placement_of(plan, row)) for row in plan.strategies if row.placements is not None]
+    for name, placement in rows:
+        for layer, slots, fractions in zip(plan.layers, placement.slots, placement.fractions, strict=True):
+            yield f"{name}layer {layer.layer}", slots, fractions
 
 
-def _every_placement(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for layer in plan.layers:
-        yield f"layer {layer.layer}", layer.physical_to_logical
-    for strategy in plan.strategies:
-        for layer, row in zip(plan.layers, strategy.placements or (), strict=False):
-            yield f"{strategy.name}, layer {layer.layer}", row
-
-
-def _check_placements(plan: Plan) -> str:
-    split, experts = _split(plan), plan.scenario.spec.model.moe.experts
-    gpus, count = plan.topology.gpus, 0
-    capacity = [0 if gpu in plan.failed_gpus else plan.slots_per_gpu for gpu in range(gpus)]
-    for where, row in _every_placement(plan):
-        faults = slot_faults(np.array(row, dtype=np.int64), experts, plan.slots_per_gpu, gpus, capacity)
+def _check_placements(case: _Case) -> str:
+    plan, experts, count = case.plan, case.scenario.model.moe.experts, 0
+    topology, capacity = topology_of(case.scenario, case.split), _capacity(plan)
+    planned = plan.dispatch == "planned" and capacity.sum() > experts
+    for where, slots, fractions in _every_placement(plan):
+        faults = slot_faults(slots, experts, plan.slots_per_gpu, topology.gpus, capacity)
         _require(not faults, f"{where}: {'; '.join(faults)}")
+        wrong = "are missing" if planned else "mean nothing without replicas under planned dispatch"
+        _require(planned == (fractions is not None), f"{where}: dispatch_fractions {wrong}")
+        if planned:
+            planned_shares(slots, experts, topology, fractions)
         count += 1
-    if plan.scenario.spec.keep_groups:
+    if case.scenario.keep_groups:
         _check_groups(plan)
-    _require(experts + split.redundant == split.slots, f"{experts} experts + {split.redundant} are not {split.slots}")
     lost = f"; {len(plan.failed_gpus)} failed GPUs are left empty" if plan.failed_gpus else ""
     return f"{count} placements: every expert is held, no GPU holds one twice{lost}"
+
+
+def _capacity(plan: Plan) -> IntArray:
+    """[gpus] usable slots."""
+    return np.where(np.isin(np.arange(plan.topology.gpus), plan.failed_gpus), 0, plan.slots_per_gpu)
 
 
 def _check_groups(plan: Plan) -> None:
@@ -173,138 +282,251 @@ def _check_groups(plan: Plan) -> None:
             )
 
 
-def _check_baselines(plan: Plan) -> str:
-    missing = [name for name in BASELINES if plan.strategy(name) is None]
-    _require(not missing, f"no figures of {', '.join(missing)}")
-    own = [strategy.name for strategy in plan.strategies if strategy.placements is None]
-    _require(len(own) == 1, f"{len(own)} strategies stand for the plan's own placement, not one")
-    return f"{len(plan.strategies)} strategies, {own[0]} is the plan's own"
+def _check_baselines(case: _Case) -> str:
+    """The rows and their order; hash and linear hang on nothing but the experts."""
+    plan, asked = case.plan, case.plan.provenance.strategy
+    names = [row.name for row in plan.strategies]
+    own = asked if asked in BASELINES else SOLVED
+    ran = [RUNNING] if asked == "migrate" and RUNNING in names else []
+    wanted = [*BASELINES, *ran, *([] if own in BASELINES else [own])]
+    _require(names == wanted, f"strategies are {', '.join(names) or 'none'}, not {', '.join(wanted)}")
+    alone = [row.name for row in plan.strategies if row.placements is None]
+    _require(alone == [own], f"the plan's own placement stands for {', '.join(alone) or 'none'}, not {own}")
+    experts, capacity = case.scenario.model.moe.experts, _capacity(plan)
+    for name, order in (("hash", hash_order(experts)), ("linear", np.arange(experts))):
+        _check_rebuilt(plan, name, [in_turn(order, capacity, plan.slots_per_gpu)] * len(plan.layers))
+    return f"{len(names)} strategies, {own} is the plan's own; hash and linear as built again"
 
 
-def _check_memory(plan: Plan) -> str:
-    derived, record = memory_of(plan.scenario.spec, _split(plan)), plan.memory
-    total = math.fsum(line.bytes for line in record.lines)
-    _require(_near(total, record.total_bytes), f"its lines sum to {total:.0f} bytes, not {record.total_bytes:.0f}")
-    _require(_near(record.capacity_bytes, derived.capacity_bytes), f"HBM is {derived.capacity_bytes:.0f} bytes")
-    headroom = record.capacity_bytes - record.total_bytes
-    _require(abs(headroom - record.headroom_bytes) <= 1 + TOLERANCE * record.capacity_bytes, "its headroom is wrong")
-    found = {line.name: line.bytes for line in record.lines}
-    for line in derived.lines:
+def _check_rebuilt(plan: Plan, name: str, built: Sequence[IntArray]) -> None:
+    """A strategy's placements are those built again, one a layer."""
+    row = next(row for row in plan.strategies if row.name == name)
+    for layer, slots, derived in zip(plan.layers, placement_of(plan, row).slots, built, strict=True):
+        _require(np.array_equal(slots, derived), f"{name}, layer {layer.layer}: is not what {name} places")
+
+
+def _check_memory(case: _Case) -> str:
+    made = memory_of(case.scenario, case.split)
+    record = MemoryRecord(
+        stage=made.stage, lines=tuple(MemoryLineRecord(name=line.name, bytes=line.bytes) for line in made.lines),
+        total_bytes=made.total_bytes, capacity_bytes=made.capacity_bytes, headroom_bytes=made.headroom_bytes,
+    )  # fmt: skip
+    _same("memory", case.plan.memory, record)
+    _require(made.fits, f"needs {made.total_bytes:.0f} bytes, HBM has {made.capacity_bytes:.0f}")
+    return f"{made.total_bytes / 1e9:.1f} of {made.capacity_bytes / 1e9:.1f} GB on the fullest GPU"
+
+
+def _check_limits(case: _Case) -> str:
+    """A split meets the objectives with balanced routing, or it is not chosen; routing that judges may miss them."""
+    workload, predicted = case.scenario.workload, case.plan.predicted
+    if workload.kind != "serving":
+        return "training has none"
+    balanced, missed = predicted_record(predict(case.scenario, case.split)), []
+    for name, judged, figure, limit in (
+        ("TTFT", predicted.ttft_ms, balanced.ttft_ms, workload.ttft_ms),
+        ("TPOT", predicted.tpot_ms, balanced.tpot_ms, workload.tpot_ms),
+    ):
+        if judged is None or figure is None:
+            raise _FailureError(f"no {name} is predicted")
         _require(
-            _near(found.get(line.name), line.bytes),
-            f"{line.name} is {found.get(line.name)}, derived {line.bytes:.0f} bytes",
+            figure.value <= limit * (1 + TOLERANCE),
+            f"{name} is {figure.value:g} ms with balanced routing, over {limit:g} ms",
         )
-    _require(len(found) == len(derived.lines), "it has lines that no part of the model needs")
-    _require(total <= record.capacity_bytes, f"needs {total:.0f} bytes, HBM has {record.capacity_bytes:.0f}")
-    return f"{total / 1e9:.1f} of {record.capacity_bytes / 1e9:.1f} GB on the fullest GPU"
+        if judged.value > limit:
+            missed.append(f"; MISSED on the routing that judges: {name} {judged.value:g} ms")
+    return f"TTFT within {workload.ttft_ms:g} ms, TPOT within {workload.tpot_ms:g} ms{''.join(missed)}"
 
 
 def _gap(objective: float, bound: float) -> float | None:
     return objective / bound - 1.0 if bound > 0 else None
 
 
-def _check_one(where: str, objective: float, bound: float, gap: float | None, status: str) -> None:
-    _require(bound <= objective * (1 + TOLERANCE), f"{where}: bound {bound:g} is above objective {objective:g}")
-    derived = _gap(objective, bound)
-    same = derived is None if gap is None else derived is not None and abs(derived - gap) <= TOLERANCE
-    _require(same, f"{where}: gap is {gap}, objective and bound give {derived}")
-    closed = derived is not None and derived <= 2 * TOLERANCE
-    _require(status != "optimal" or closed, f"{where}: says optimal with a gap of {derived}")
-
-
-def _check_certificate(plan: Plan) -> str:
-    record = plan.certificate
-    name, unit = CERTIFICATE_UNITS[plan.objective]
-    _require(record.unit == name, f"unit is {record.unit}, of objective {plan.objective} it is {name}")
-    for layer in plan.layers:
-        _check_one(f"layer {layer.layer}", layer.objective, layer.bound, layer.gap, layer.status)
+def _check_certificate(case: _Case) -> str:
+    """Arithmetic: gaps, statuses and means follow from the layers' objectives and bounds."""
+    layers, record = case.plan.layers, case.plan.certificate
+    name, unit = CERTIFICATE_UNITS[case.plan.objective]
+    for i, layer in enumerate(layers):
+        objective, bound = layer.objective, layer.bound
+        _require(bound <= objective, f"layer {layer.layer}: bound {bound:g} is above objective {objective:g}")
+        _same(f"layers[{i}].gap", layer.gap, _gap(objective, bound))
+        closed = objective <= bound * (1 + TOLERANCE)
+        _same(f"layers[{i}].status", layer.status, "optimal" if closed else "feasible")
     objective, bound = (
-        float(np.mean([getattr(layer, name) for layer in plan.layers])) * unit for name in ("objective", "bound")
+        sum(getattr(layer, value) for layer in layers) / len(layers) * unit for value in ("objective", "bound")
     )
-    _require(_near(record.objective, objective), f"objective is {record.objective:g}, the layers' mean {objective:g}")
-    _require(_near(record.bound, bound), f"bound is {record.bound:g}, the layers' mean {bound:g}")
-    _check_one("certificate", record.objective, record.bound, record.gap, record.status)
-    _require(
-        record.status == "feasible" or all(layer.status == "optimal" for layer in plan.layers),
-        "says optimal, but a layer is not",
-    )
+    _same("certificate.objective", record.objective, objective)
+    _same("certificate.bound", record.bound, bound)
+    _same("certificate.gap", record.gap, _gap(record.objective, record.bound))
+    _same("certificate.unit", record.unit, name)
+    optimal = all(layer.status == "optimal" for layer in layers)
+    _same("certificate.status", record.status, "optimal" if optimal else "feasible")
     gap = "no bound" if record.gap is None else f"gap {record.gap:.2%}"
-    return f"bound <= objective in {len(plan.layers)} layers; {gap}"
+    return f"bound <= objective in {len(layers)} layers; {gap}, as these give it"
 
 
-def _routing(plan: Plan, traces: Sequence[str]) -> tuple[Routing | None, str]:
-    """The routing that the plan was made from, if it can be had; else why not."""
-    scenario, record, inputs = plan.scenario.spec, plan.provenance.routing, plan.provenance.inputs
+def _phases_told(plan: Plan) -> bool:
+    """Whether rows hold the MoE times of each phase; plans of before these were told hold none."""
+    return plan.phase == "train" or any((row.decode_us, row.prefill_us) != (None, None) for row in plan.strategies)
+
+
+def _check_prediction(case: _Case) -> str:
+    """What follows from the MoE times that the rows hold, whatever the routing."""
+    plan = case.plan
+    if not _phases_told(plan):
+        raise _MissingError("the strategies hold no decode_us and prefill_us")
+
+    def seconds(us: float | None) -> float | None:
+        return None if us is None else us * 1e-6
+
+    for i, row in enumerate(plan.strategies):
+        trained = row.moe_layer_us if plan.phase == "train" else None
+        times = MoeTimes(seconds(row.prefill_us), seconds(row.decode_us), seconds(trained))
+        made = predict(case.scenario, case.split, times)
+        _same(f"strategies[{i}].tokens_per_s", row.tokens_per_s, made.tokens_per_s)
+        if row.placements is None:
+            _same("predicted", plan.predicted, predicted_record(made))
+    return "tokens/s of every strategy and all predicted figures follow from their MoE-layer times"
+
+
+def _sources(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> tuple[tuple[Source, ...], str]:
+    """The routing that the plan was made from, under the names that it has there; if it is not at hand, why not."""
+    scenario, inputs = plan.scenario.spec, plan.provenance.inputs
     if inputs and not traces:
-        return None, f"not made: give the recorded routing ({', '.join(i.name for i in inputs)})"
-    if traces and not inputs:
+        return (), f"needs the recorded routing ({', '.join(i.name for i in inputs)})"
+    if not inputs and not traces:
+        return (synthetic_source(scenario, plan.provenance.seed),), ""
+    if not inputs:
         raise ParameterError("traces", "the plan was solved on synthetic routing", "leave `traces` out")
-    sources = read_sources(scenario.model, traces) if traces else (synthetic_source(scenario, plan.provenance.seed),)
-    for source, wanted in zip(sources, inputs, strict=False):
-        if source.record is not None and source.record.sha256 != wanted.sha256:
-            raise InputError(
-                "`traces`", source.record.name, f"is not the {wanted.name} the plan was solved on (SHA-256 differs)",
-                f"give in this order: {', '.join(i.name for i in inputs)}",
-            )  # fmt: skip
-    if len(traces) != len(inputs):
-        raise InputError(
-            "`traces`", "", f"{len(traces)} files, but the plan was solved on {len(inputs)}",
-            f"give in this order: {', '.join(i.name for i in inputs)}",
-        )  # fmt: skip
-    held_out = record.solved_on != "all"
-    routing = routing_of(
-        sources, scenario.model.moe.top_k, held_out, record.windows_per_trace,
-        record.judged_windows_per_trace, record.mixture,
-    )  # fmt: skip
-    return routing, ""
+    return _given(inputs, read_sources(scenario.model, traces)), ""
 
 
-def _assessor(plan: Plan, statistics: Sequence[LayerData], tail: float) -> Assessor:
-    return Assessor(
-        plan.scenario.spec, _split(plan), plan.phase, statistics, plan.objective, tail, plan.failed_gpus
-    )  # fmt: skip
+def _given(inputs: Sequence[InputRecord], sources: Sequence[Source]) -> tuple[Source, ...]:
+    """The source of each input, by its content and under its name there: files may have been renamed."""
+    mend = f"give what it was solved on: {', '.join(wanted.name for wanted in inputs)}"
+    if len(sources) != len(inputs):
+        problem = f"{len(sources)} files, but the plan was solved on {len(inputs)}"
+        raise ParameterError("traces", problem, mend)
+    left, found = list(sources), []
+    for wanted in inputs:
+        same = [each for each in left if each.record is not None and each.record.sha256 == wanted.sha256]
+        if not same:
+            raise ParameterError("traces", f"{wanted.name} is not among the files (SHA-256 differs)", mend)
+        # Arrays of one file have one digest.
+        one = next((each for each in same if each.routing.name == wanted.name), same[0])
+        left = [each for each in left if each is not one]
+        record = one.record and one.record.model_copy(update={"name": wanted.name})
+        found.append(Source(replace(one.routing, name=wanted.name), record))
+    return tuple(found)
 
 
-def _check_objectives(plan: Plan, routing: Routing) -> str:
+def _check_routing(case: _Case) -> str:
+    record, routing = case.plan.provenance, case.routing
+    _same("provenance.routing", record.routing, routing.record)
+    _same("provenance.inputs", record.inputs, routing.inputs)
+    return f"{routing.record.source}: parts, windows and tokens as told"
+
+
+def _check_objectives(case: _Case) -> str:
     """Each layer's objective on the routing it was solved on."""
-    assessor = _assessor(plan, routing.solved_on, plan.tail)
-    problems = assessor.problems
-    placement = own_placement(plan)
+    plan, placement = case.plan, own_placement(case.plan)
     for i, layer in enumerate(plan.layers):
-        score = score_layer(problems[plan.phase][i], placement.slots[i], placement.fractions[i])
-        _require(
-            _near(score.objective, layer.objective),
-            f"layer {layer.layer}: objective is {layer.objective:.9g}, scored {score.objective:.9g}",
-        )
+        score = score_layer(case.problems[i], placement.slots[i], placement.fractions[i])
+        _same(f"layers[{i}].objective", layer.objective, score.objective)
     return f"{len(plan.layers)} layers score as they say on the routing they were solved on"
 
 
-def _check_figures(plan: Plan, routing: Routing) -> str:
-    assessor = _assessor(plan, routing.judged_on, 1.0)
-    for strategy in plan.strategies:
-        assessment = assessor.assess(placement_of(plan, strategy))
-        for name in _FIGURES:
-            _same(strategy, name, getattr(assessment.figures, name))
-        for name, seconds in (("decode_us", assessment.times.decode_s), ("prefill_us", assessment.times.prefill_s)):
-            # Plans of before there were these have none.
-            if getattr(strategy, name) is not None:
-                _same(strategy, name, None if seconds is None else seconds * 1e6)
-        _same(strategy, "tokens_per_s", assessment.prediction.tokens_per_s)
-        if strategy.placements is None:
-            _check_predicted(plan, predicted_record(assessment.prediction).model_dump())
+def _check_figures(case: _Case) -> str:
+    """Every strategy's figures, and the plan's, on the routing that judges."""
+    plan = case.plan
+    for i, row in enumerate(plan.strategies):
+        placement = placement_of(plan, row)
+        assessment = case.judge.assess(placement)
+        derived = strategy_record(row.name, assessment, None if row.placements is None else placement)
+        if not _phases_told(plan):
+            derived = derived.model_copy(update={"decode_us": None, "prefill_us": None})
+        _same(f"strategies[{i}]", row, derived)
+        if row.placements is None:
+            _same("predicted", plan.predicted, predicted_record(assessment.prediction))
     return f"{len(plan.strategies)} strategies and the predicted figures come out the same"
 
 
-def _same(strategy: StrategyRecord, name: str, derived: float | None) -> None:
-    found = getattr(strategy, name)
-    _require(_near(found, derived), f"{strategy.name}: {name} is {found}, derived {derived}")
+def _check_heuristics(case: _Case) -> str:
+    """The baselines that look at loads."""
+    for name, build in (("round_robin", round_robin), ("greedy", greedy)):
+        _check_rebuilt(case.plan, name, [build(problem) for problem in case.problems])
+    return "round_robin and greedy as built again from the loads"
 
 
-def _check_predicted(plan: Plan, derived: dict[str, object]) -> None:
-    for name in ("tokens_per_s", "tokens_per_s_per_gpu", "ttft_ms", "tpot_ms", "step_ms"):
-        figure, other = getattr(plan.predicted, name), derived[name]
-        value = other["value"] if isinstance(other, dict) else None
+def _check_bounds(case: _Case) -> str:
+    """What the loads alone prove: no objective is below it, and it may be all that a solver proved."""
+    layers, proven = case.plan.layers, case.proven
+    for layer, least in zip(layers, case.least, strict=True):
         _require(
-            _near(None if figure is None else figure.value, value),
-            f"predicted.{name} is {None if figure is None else figure.value}, derived {value}",
+            layer.objective >= least * (1 - TOLERANCE),
+            f"layer {layer.layer}: objective {layer.objective:g} is below {least:g}, which the loads prove",
         )
+    gap = _gap(sum(layer.objective for layer in layers), sum(case.least))
+    optimal = sum(layers[i].status == "optimal" for i in proven)
+    told = "nothing" if gap is None else f"a gap of {gap:.2%}"
+    return f"loads alone (mean and slot bound) prove {told}, {len(proven)} of {len(layers)} bounds, {optimal} optimal"
+
+
+_PLACED = ("layers[].physical_to_logical", "layers[].dispatch_fractions")
+#: Name, check, and the fields that it leaves open where it can't be made.
+_CHECKS: tuple[tuple[str, Callable[[_Case], str], tuple[str, ...]], ...] = (
+    ("split", _check_split, ()),
+    ("topology", _check_topology, ()),
+    ("stages", _check_stages, ()),
+    ("placements", _check_placements, ()),
+    ("baselines", _check_baselines, ()),
+    ("memory", _check_memory, ()),
+    ("limits", _check_limits, ()),
+    ("certificate", _check_certificate, ()),
+    ("prediction", _check_prediction, ("predicted", "strategies[].tokens_per_s")),
+    ("routing", _check_routing, ("provenance.routing", "provenance.inputs")),
+    ("objectives", _check_objectives, ("layers[].objective", *_PLACED)),
+    ("figures", _check_figures, ("strategies", *_PLACED)),
+    ("heuristics", _check_heuristics, ("strategies[2].placements", "strategies[3].placements")),
+    ("bounds", _check_bounds, ("layers[].bound",)),
+)
+#: Those that others rest on: where one fails, no figure is derived from the routing, and without a split nothing is.
+_BASE = ("split", "topology", "stages", "placements", "baselines", "routing")
+
+
+def _claims(case: _Case, proven: Sequence[int]) -> Iterator[Check]:
+    """What nothing but the plan says; `proven`: layers whose bounds are checked."""
+    layers, rows = case.plan.layers, case.plan.strategies
+
+    def claim(name: str, detail: str, fields: Iterable[str]) -> Check:
+        return Check(name, "claimed", None, detail, tuple(fields))
+
+    yield claim("question", "as it stands; whether another split or batch is better is not tried", ("scenario", "tail"))
+    rest = [i for i in range(len(layers)) if i not in proven]
+    if rest:
+        optimal = sum(layers[i].status == "optimal" for i in rest)
+        told = f"{len(rest)} of {len(layers)} bounds; with them the gap, and {optimal} layers called optimal"
+        yield claim("proofs", told, (f"layers[{i}].bound" for i in rest))
+    rivals = {row.name: i for i, row in enumerate(rows) if row.name in ("eplb", RUNNING)}
+    yield claim(
+        "rivals", f"{', '.join(rivals)}: scored as they stand, not built again",
+        (f"strategies[{i}].placements" for i in rivals.values()),
+    )  # fmt: skip
+    yield claim("run", "strategy, effort, balance floor, versions, terminations and timings", _run_fields(case))
+
+
+def _run_fields(case: _Case) -> Iterator[str]:
+    """What is said of the solver's run and shows in nothing else."""
+    yield from (f"provenance.{name}" for name in ("strategy", "work", "balance_floor", "versions"))
+    yield from ("layers[].bound_source", "layers[].termination", "timings")
+    if case.plan.provenance.inputs:
+        yield "provenance.seed"
+    if not case.why_not and not _as_cut(case.routing, len(case.sources)):
+        yield from ("provenance.routing.windows_per_trace", "provenance.routing.judged_windows_per_trace")
+
+
+def _as_cut(routing: Routing, sources: int) -> bool:
+    """Whether there are as many windows as were asked for; load counts and short traces bring their own."""
+    solved, judged = len(routing.solved_on[0].window_weight), len(routing.judged_on[0].window_weight)
+    solved -= routing.record.mixture and solved > 1
+    asked = (routing.record.windows_per_trace, routing.record.judged_windows_per_trace)
+    return not routing.counts_only and (solved, judged) == (sources * asked[0], sources * asked[1])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import select
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 import click
 
@@ -25,15 +28,9 @@ class Exit(IntEnum):
 
 
 def emit(text: str) -> None:
-    """Writes `text` and a line end to stdout, whole. A reader that has gone ends the process quietly."""
-    whole = text if text.endswith("\n") else text + "\n"
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        sys.stdout.write(whole.encode(encoding, "backslashreplace").decode(encoding))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _close_stdout()
-        raise SystemExit(int(Exit.PIPE_CLOSED)) from None
+    """Writes `text` and a line end to stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
@@ -49,6 +46,7 @@ def outcome(command: click.Command, name: str, args: Sequence[str] | None = None
     """
     try:
         code = command.main(list(args) if args is not None else None, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
         return int(code) if isinstance(code, int) else int(Exit.DONE)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
@@ -74,13 +72,61 @@ def outcome(command: click.Command, name: str, args: Sequence[str] | None = None
 
 def run(command: click.Command, name: str) -> None:
     """Runs `command` as the process: exits with its code."""
-    code = outcome(command, name)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _close_stdout()
-        code = int(Exit.PIPE_CLOSED)
-    raise SystemExit(code)
+    _guard_streams()
+    raise SystemExit(outcome(command, name))
+
+
+class _Stderr(io.FileIO):
+    """A standard stream that is given up at the first failed write: what is written later goes nowhere, in silence."""
+
+    lost = False
+
+    def write(self, data: Any, /) -> int:
+        """The bytes written, all of them where nobody can have them."""
+        size = memoryview(data).nbytes
+        try:
+            while not self.lost:
+                written = super().write(data)
+                if written is not None:
+                    return written
+                select.select([], [self], [])  # a pipe that does not block, and is full
+        except OSError as error:
+            self.lost = True
+            self._tell(error)
+        return size
+
+    def _tell(self, error: OSError) -> None:
+        """Nobody hears of it: progress and errors are words, and their loss changes no answer."""
+
+
+class _Stdout(_Stderr):
+    """Data, whose loss is an error, save where the reader of a pipe has had enough."""
+
+    def _tell(self, error: OSError) -> None:
+        from placement.errors import InputError
+
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(int(Exit.PIPE_CLOSED)) from None
+        problem = f"can't be written: {error.strerror}"
+        raise InputError("stdout", "", problem, "send it to a file or program that takes it") from None
+
+
+def _guard_streams() -> None:
+    """Makes stdout and stderr streams that fail in a defined way, whatever the process was started with."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # No file that is opened later may take the number of a closed stream. Writes to stdout still fail.
+            os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY)
+    streams: tuple[tuple[str, type[_Stderr]], ...] = (("stdout", _Stdout), ("stderr", _Stderr))
+    for number, (name, kind) in enumerate(streams, start=1):
+        old = getattr(sys, name)
+        encoding = "utf-8" if old is None else old.encoding
+        raw = kind(number, "w", closefd=False)
+        whole = number == 1 and not raw.isatty()
+        new = io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=not whole)
+        setattr(sys, name, new)
 
 
 def _code_of(error: Exception) -> Exit | None:
@@ -101,10 +147,3 @@ def _code_of(error: Exception) -> Exit | None:
 def _usage_problem(error: click.ClickException) -> str:
     text = error.format_message().strip().rstrip(".")
     return text[:1].lower() + text[1:]
-
-
-def _close_stdout() -> None:
-    """Points stdout at nothing, so that the interpreter's own flush at exit stays quiet."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
-    os.close(nothing)

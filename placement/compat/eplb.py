@@ -8,6 +8,7 @@ Loads alone count here: the busiest GPU's load is made small, copies of an exper
 
 from __future__ import annotations
 
+import operator
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from placement.problem.arrays import FloatArray, IntArray
 Effort = Literal["fast", "best"]
 
 SOURCE = "rebalance_experts"
+#: Slots of all layers; more are a slip.
+MAX_SLOTS = 2**28
+_POSITIVE = "is no positive whole number"
 
 
 @dataclass(frozen=True)
@@ -58,38 +62,42 @@ def rebalance_experts(
             and device; in any unit, not negative.
         num_replicas: slots (physical experts) of a layer, a multiple of num_gpus and at least the experts.
         num_groups, num_nodes, num_gpus: expert groups, nodes, GPUs of all nodes.
-        old_map: [layers, num_replicas] a physical_to_logical in use, or None. A layer is then placed anew and, if that
+        old_map: [layers, num_replicas] a physical_to_logical in use, or None. -1, or any other whole number that is no
+            expert, is a free slot; what comes to it is a change. A layer is then placed anew and, if that
             changes fewer slots, the one in use is changed only until it is as balanced. GPUs take names (within a
             node, and nodes as wholes, in a hierarchical placement; any names in a global one) and experts slots of
             their GPU such that the fewest slots change. No layer is less balanced than without it.
         effort: "fast" (milliseconds for a model) or "best" (up to a second or two).
         workers: threads; by default as many as there are cores for this process, at most one for 8 layers. No
             influence on the result.
-        seed: of the search.
+        seed: of the search, a whole number.
 
     Returns:
         (physical_to_logical [layers, num_replicas], logical_to_physical [layers, experts, most copies] padded with -1,
         logical_count [layers, experts]), int64; tensors on the device of `weight` if that is a tensor, else arrays.
 
     Raises:
-        InputError: loads or counts that are out of range or do not divide as they must.
+        InputError: an argument of another kind, out of range, or counts that do not divide as they must.
     """
-    loads = _numbers(weight, "weight")
-    sizes = _checked(loads, num_replicas, num_groups, num_nodes, num_gpus)
-    before = None if old_map is None else _checked_map(_numbers(old_map, "old_map"), loads, num_replicas)
-    if effort not in BUDGETS:
-        raise InputError(SOURCE, "effort", f"no effort is called {effort!r}", f"choose one of {', '.join(BUDGETS)}")
-    if workers is not None and workers < 1:
-        raise InputError(SOURCE, "workers", f"{workers} threads", "give at least 1")
-    slots = _placed(loads, before, num_replicas, sizes, num_gpus, BUDGETS[effort], workers, seed)
+    loads = np.ascontiguousarray(_numbers(weight, "weight"), dtype=np.float64)
+    counts = {"num_replicas": num_replicas, "num_groups": num_groups, "num_nodes": num_nodes, "num_gpus": num_gpus}
+    replicas, groups, nodes, gpus = (_whole(value, name, _POSITIVE, 1) for name, value in counts.items())
+    sizes = _checked(loads, replicas, groups, nodes, gpus)
+    before = None if old_map is None else _checked_map(_numbers(old_map, "old_map"), loads, replicas)
+    if not isinstance(effort, str) or effort not in BUDGETS:
+        problem = f"no effort is called {repr(effort)[:60]}"
+        raise InputError(SOURCE, "effort", problem, f"choose one of {', '.join(BUDGETS)}")
+    threads = None if workers is None else _whole(workers, "workers", "threads are no positive whole number", 1)
+    start = _whole(seed, "seed", "is no whole number")
+    slots = _placed(loads, before, replicas, sizes, gpus, BUDGETS[effort], threads, start)
     from solvers.experts.loads.layer import count_copies, reverse_map
 
-    counts = count_copies(slots, loads.shape[1])
-    table = reverse_map(slots, counts)
+    copies = count_copies(slots, loads.shape[1])
+    table = reverse_map(slots, copies)
     if not _is_tensor(weight):
-        return slots, table, counts
+        return slots, table, copies
     whole = weight.detach()[:0].long()
-    return whole.new_tensor(slots), whole.new_tensor(table), whole.new_tensor(counts)
+    return whole.new_tensor(slots), whole.new_tensor(table), whole.new_tensor(copies)
 
 
 @dataclass(frozen=True)
@@ -107,13 +115,13 @@ def _is_tensor(value: Any) -> bool:
 
 def _numbers(value: Any, name: str) -> np.ndarray[Any, Any]:
     """A tensor or array-like as a matrix of real numbers."""
-    if _is_tensor(value):
-        value = value.detach().cpu()
-        # As numpy has no bfloat16.
-        value = (value.double() if value.is_floating_point() else value.long()).numpy()
     try:
+        if _is_tensor(value):
+            value = value.detach().cpu()
+            # As numpy has no bfloat16.
+            value = (value.double() if value.is_floating_point() else value).numpy()
         array = np.asarray(value)
-    except ValueError:  # rows of unlike lengths
+    except (TypeError, ValueError, RuntimeError):  # such as rows of unlike lengths, or a sparse tensor
         array = np.empty(0, dtype=object)
     if array.dtype.kind not in "iuf" or array.ndim != 2:
         raise InputError(SOURCE, name, f"must be a matrix of numbers, not {_kind(array)}", "give one row a layer")
@@ -124,9 +132,20 @@ def _kind(array: np.ndarray[Any, Any]) -> str:
     return f"of shape {array.shape}" if array.dtype.kind in "iuf" else f"of type {array.dtype}"
 
 
-def _checked(
-    loads: np.ndarray[Any, Any], replicas: int, groups: int, nodes: int, gpus: int
-) -> _Sizes:  # fmt: skip
+def _whole(value: Any, name: str, words: str, least: int | None = None) -> int:
+    """A whole number of Python, numpy or torch; an InputError says `words` of what is none, or below `least`."""
+    try:
+        number = operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = None
+    truth = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+    if number is None or truth or (least is not None and number < least):
+        mend = "give a whole number" if least is None else f"give at least {least}"
+        raise InputError(SOURCE, name, f"{repr(value)[:60]} {words}", mend)
+    return number
+
+
+def _checked(loads: FloatArray, replicas: int, groups: int, nodes: int, gpus: int) -> _Sizes:
     """Raises InputError unless loads and counts are in range and divide as the balancer needs it."""
     layers, experts = loads.shape
     if layers == 0 or experts == 0:
@@ -138,19 +157,24 @@ def _checked(
             SOURCE, "weight", f"layer {layer}, expert {expert} has load {loads[layer, expert]}",
             "loads are finite and not negative",
         )  # fmt: skip
-    for name, value in (
-        ("num_replicas", replicas), ("num_groups", groups), ("num_nodes", nodes), ("num_gpus", gpus),
-    ):  # fmt: skip
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise InputError(SOURCE, name, f"{value!r} is no positive whole number", "give at least 1")
+    with np.errstate(over="ignore"):
+        sums = loads.sum(axis=1)
+    if not np.isfinite(sums).all():
+        layer = np.flatnonzero(~np.isfinite(sums))[0]
+        raise InputError(SOURCE, "weight", f"layer {layer} has loads whose sum overflows", "use a larger unit")
+    if layers * replicas > MAX_SLOTS:
+        raise InputError(
+            SOURCE, "num_replicas", f"{layers} layers of {replicas} slots are too many", f"use {MAX_SLOTS} in all"
+        )
     if replicas < experts:
         raise InputError(
             SOURCE, "num_replicas", f"{replicas} slots cannot hold {experts} experts", "give a slot to every expert"
         )
     if replicas % gpus:
+        fits = [str(near) for near in (replicas // gpus * gpus, -(-replicas // gpus) * gpus) if near >= experts]
         raise InputError(
             SOURCE, "num_replicas", f"{replicas} slots are not shared out evenly over {gpus} GPUs",
-            f"use {replicas // gpus * gpus or gpus} or {(replicas // gpus + 1) * gpus}",
+            f"use {' or '.join(fits)}",
         )  # fmt: skip
     if gpus % nodes:
         raise InputError(SOURCE, "num_gpus", f"{gpus} GPUs do not fill {nodes} nodes", "use whole nodes")
@@ -163,7 +187,7 @@ def _checked(
     return _Sizes(groups, nodes)
 
 
-def _checked_map(old: np.ndarray[Any, Any], loads: np.ndarray[Any, Any], replicas: int) -> IntArray:
+def _checked_map(old: np.ndarray[Any, Any], loads: FloatArray, replicas: int) -> IntArray:
     if old.shape != (len(loads), replicas) or old.dtype.kind not in "iu":
         raise InputError(
             SOURCE, "old_map", f"has shape {old.shape} and type {old.dtype}",
@@ -173,11 +197,10 @@ def _checked_map(old: np.ndarray[Any, Any], loads: np.ndarray[Any, Any], replica
 
 
 def _placed(
-    loads: np.ndarray[Any, Any], old: IntArray | None, slots: int, sizes: _Sizes, gpus: int, budget: _Budget,
+    weight: FloatArray, old: IntArray | None, slots: int, sizes: _Sizes, gpus: int, budget: _Budget,
     workers: int | None, seed: int,
 ) -> IntArray:  # fmt: skip
     """[layers, slots] placements. Layers go in blocks over threads: the search releases the interpreter lock."""
-    weight: FloatArray = np.ascontiguousarray(loads, dtype=np.float64)
     layers = len(weight)
     out = np.empty((layers, slots), dtype=np.int64)
     threads = min(len(os.sched_getaffinity(0)), -(-layers // 8)) if workers is None else min(workers, layers)
@@ -187,7 +210,7 @@ def _placed(
 
     def part(first: int) -> None:
         for i in range(first, layers, parts):
-            out[i] = _layer(weight[i], None if old is None else old[i], slots, sizes, gpus, budget, seed + i)
+            out[i] = _layer(weight[i], None if old is None else old[i], slots, sizes, gpus, budget, (seed + i) % 2**63)
 
     if threads == 1:
         part(0)

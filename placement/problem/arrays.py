@@ -30,14 +30,6 @@ def frozen(array: Any, dtype: Any) -> NDArray[Any]:
     return copy
 
 
-def weighted_sum(weight: FloatArray, rows: FloatArray) -> FloatArray:
-    """[...] sum of weight[i] * rows[i], always in the order of i: a product by BLAS depends on the processor."""
-    total = np.zeros(rows.shape[1:])
-    for share, row in zip(weight, rows, strict=True):
-        total += share * row
-    return total
-
-
 class FrozenArrays:
     """Base of frozen records of arrays: their arrays, cached ones too, can't be written to.
 

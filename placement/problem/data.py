@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.arithmetic import weighted_sum
 from placement.errors import InputError
-from placement.problem.arrays import FloatArray, FrozenArrays, frozen, weighted_sum
+from placement.problem.arrays import FloatArray, FrozenArrays, frozen
 
 #: Shares that should sum to 1 may be off by this much.
 SUM_TOLERANCE = 1e-6
@@ -102,7 +103,7 @@ class LayerData(FrozenArrays):
     @cached_property
     def mean_load(self) -> FloatArray:
         """[experts] load, averaged over the windows."""
-        return weighted_sum(self.window_weight, self.load)
+        return frozen(weighted_sum(self.window_weight, self.load), np.float64)
 
 
 def check_shares(field: str, shares: FloatArray, told: str) -> None:

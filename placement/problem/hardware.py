@@ -100,15 +100,14 @@ class LayerHardware(FrozenArrays):
         return self._kept(self.capacities > 0, np.bool_)
 
     @cached_property
-    def entry_rank(self) -> IntArray:
-        """[nodes, ranks] local rank at which tokens of each home rank enter a node (message rule `per_node`).
+    def entry_share(self) -> FloatArray:
+        """[nodes, ranks, ranks] share of a home rank's tokens that enters a node at each GPU (a rule that forwards).
 
-        The same rank, or where that GPU has failed the next on the node that has not, in turn.
+        All at the GPU of the same rank; where that GPU has failed, equal shares at the node's others.
         """
-        ranks = np.arange(self.topology.gpus_per_node)
-        # Distance from each home rank to each GPU of the node, failed ones last.
-        far = (ranks[None, :] - ranks[:, None]) % len(ranks) + len(ranks) * ~self.alive.reshape(-1, 1, len(ranks))
-        return frozen(far.argmin(axis=2), np.int64)
+        alive = self.alive.reshape(self.topology.nodes, -1)
+        shared = alive / np.maximum(alive.sum(axis=1, keepdims=True), 1)
+        return frozen(np.where(alive[:, :, None], np.eye(alive.shape[1]), shared[:, None, :]), np.float64)
 
     @cached_property
     def speeds(self) -> FloatArray:

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from placement.errors import InputError
 from specs.documents import shown
 
 
 def write_text(path: str | Path, text: str, option: str) -> None:
-    """Writes a text file by way of a temporary one beside it; `option` names the path in messages.
+    """Writes a text file, whole or not at all; `option` names the path in messages.
 
     Raises:
         InputError: the file can't be written. Then what was there before is still there.
     """
     try:
-        target = _regular_target(path, option)
-        temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(6)}.tmp")
-        try:
-            with temporary.open("x", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            if target.exists():
-                temporary.chmod(target.stat().st_mode & 0o7777)
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(_regular_target(path, option), lambda file: file.write(text.encode()))
     except (OSError, ValueError) as error:
         raise _unwritable(path, option, error) from None
 
@@ -44,19 +35,62 @@ def check_writable(path: str | Path, option: str) -> None:
         InputError: it could not.
     """
     try:
-        target = _regular_target(path, option)
-        trial = target.with_name(f".{target.name[:80]}.{secrets.token_hex(6)}.tmp")
-        trial.open("x").close()
-        trial.unlink()
+        with _temporary(_regular_target(path, option)):
+            pass
     except (OSError, ValueError) as error:
         raise _unwritable(path, option, error) from None
+
+
+def replace_file(target: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Gives `fill` a new file beside `target` to write, and puts it in the place of `target`, whole or not at all.
+
+    Raises:
+        OSError: it can't. Then what was there before is still there.
+    """
+    with _temporary(target) as file:
+        fill(file)
+        file.flush()
+        os.fsync(file.fileno())
+        if target.exists():
+            os.fchmod(file.fileno(), target.stat().st_mode & 0o7777)
+        os.replace(file.name, target)
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[IO[bytes]]:
+    """An empty file beside `target` that is gone afterwards, unless it was renamed.
+
+    Its lock says that its writer lives, in any container or on any machine that shares the folder. Files of this kind
+    that nobody has locked are what killed runs have left, and are removed first.
+    """
+    start = f".{target.name[:40]}."
+    ours = re.compile(re.escape(start) + r"[0-9a-f]{12}\.tmp")
+    for name in filter(ours.fullmatch, os.listdir(target.parent)):
+        left = target.with_name(name)
+        with suppress(OSError), left.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+    while True:
+        beside = target.with_name(f"{start}{secrets.token_hex(6)}.tmp")
+        with beside.open("xb") as file:
+            try:
+                with suppress(OSError):  # a file system without locks, where nothing is removed either
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if not beside.exists():
+                    continue  # another process has taken it for a left one before it was locked
+                yield file
+                return
+            finally:
+                beside.unlink(missing_ok=True)
 
 
 def _regular_target(path: str | Path, option: str) -> Path:
     """The file behind `path`, links followed: a new one or a regular one."""
     if not str(path).strip():
         raise InputError(option, "", "is empty", "name a file")
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise InputError(option, shown(str(path), 200), "is a link in a loop of links", "name a file")
     if target.is_dir():
         raise InputError(option, shown(str(path), 200), "is a folder", "name a file")
     if target.exists() and not target.is_file():

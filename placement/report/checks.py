@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from placement.check.plan import Check
 from placement.report.text import fields, heading, rendered
 
-_WORDS = {True: "ok", False: "FAILED", None: "skipped"}
+_WORDS = {True: "ok", False: "FAILED"}
 
 
 def checks_text(plan: str, checks: Sequence[Check]) -> str:
-    """One line a check."""
-    rows = [(check.name, f"{_WORDS[check.passed]}: {check.detail}") for check in checks]
+    """One line a finding, and how many there are of each kind."""
+    rows = [(c.name, f"{c.kind if c.passed is None else _WORDS[c.passed]}: {c.detail}") for c in checks]
     failed = sum(check.passed is False for check in checks)
-    verdict = f"{failed} of {len(checks)} checks failed" if failed else "every check that could be made passed"
+    verdict = ", ".join(f"{count} {kind}" for kind, count in _counts(checks).items())
+    verdict += f"; {failed} FAILED" if failed else ""
     return rendered([heading("plan ", plan), fields(rows), heading(verdict)])
 
 
 def checks_json(plan: str, checks: Sequence[Check]) -> str:
-    """The checks as a JSON object."""
-    records = [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in checks]
-    failed = any(check.passed is False for check in checks)
-    return json.dumps({"plan": plan, "passed": not failed, "checks": records}, indent=2)
+    """The findings as a JSON object."""
+    passed = all(check.passed is not False for check in checks)
+    found = {"plan": plan, "passed": passed, "counts": _counts(checks), "checks": [asdict(check) for check in checks]}
+    return json.dumps(found, indent=2)
+
+
+def _counts(checks: Sequence[Check]) -> dict[str, int]:
+    return {kind: sum(check.kind == kind for check in checks) for kind in ("checked", "claimed", "missing")}

@@ -5,9 +5,10 @@ No pickle is ever loaded, and every defect is one InputError. numpy's own loader
 
 from __future__ import annotations
 
+import bz2
+import io
 import lzma
 import math
-import os
 import struct
 import tokenize
 import warnings
@@ -15,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,9 +25,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from placement.errors import InputError
+from placement.records.files import replace_file
 
-#: Largest file, and largest array, that is read.
-MAX_BYTES = 4 * 2**30
+#: Largest file that is opened, and the most that one array of it may take in memory.
+MAX_BYTES, MAX_ARRAY_BYTES = 4 * 2**30, 2**30
+#: Largest header of an array, and largest list of a file's arrays: both are read before anything is known of them.
+_MAX_HEADER, _MAX_NAMES = 10_000, 2**20
 #: A compressed member may grow by this factor; recorded routing grows by 2 to 10.
 MAX_EXPANSION = 500
 #: ... but below this size any factor will do (a short constant array shrinks a lot).
@@ -35,6 +40,16 @@ _DEFECTS = (
     NotImplementedError, RuntimeError, OverflowError, MemoryError, struct.error, tokenize.TokenError, lzma.LZMAError,
 )  # fmt: skip
 _INTACT = "record or copy the file anew"
+
+
+class _Directory(io.FileIO):
+    """A zip file that is opened for its list of members, which zipfile would read at any length."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any file, but not much at once."""
+        if size is not None and size > _MAX_NAMES:
+            raise ValueError(f"its list of arrays takes {size} bytes")
+        return super().read(-1 if size is None else size)
 
 
 class Archive:
@@ -64,48 +79,59 @@ class Archive:
         self.keys = ("",) if self._bare else self._names()
 
     def _names(self) -> tuple[str, ...]:
-        with self._defects(""), zipfile.ZipFile(self.path) as archive:
+        with self._defects(""), _Directory(self.path) as file, zipfile.ZipFile(file) as archive:
             return tuple(name.removesuffix(".npy") for name in archive.namelist())
 
-    def read(self, key: str) -> NDArray[Any]:
+    def read(self, key: str, each: int = 1, most: int = MAX_ARRAY_BYTES) -> NDArray[Any]:
         """The array under `key`, whole.
 
+        Args:
+            each: bytes that the caller takes for one entry, where that is more than it has in the file.
+            most: bytes that all entries may take.
+
         Raises:
-            InputError: the member is corrupted, truncated, absurdly large, or holds Python objects.
+            InputError: the member is corrupted, truncated, too large, or holds Python objects.
         """
         with self._defects(key):
             if self._bare:
                 with self.path.open("rb") as file:
-                    return self._array(key, file, self.path.stat().st_size)
+                    return self._array(key, file, self.path.stat().st_size, each, most)
             with zipfile.ZipFile(self.path) as archive:
                 info = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.namelist() else key)
                 if info.file_size > max(_HARMLESS_BYTES, MAX_EXPANSION * info.compress_size):
                     raise self._refuse(key, f"unpacks to {info.file_size} bytes, too many to be routing", _INTACT)
-                with archive.open(info) as member:
-                    array = self._array(key, member, info.file_size)
+                with _member(archive, info) as member:
+                    array = self._array(key, member, info.file_size, each, most)
                     member.read(1)  # to the end, where the checksum is compared
                 return array
 
-    def _array(self, key: str, file: IO[bytes], size: int) -> NDArray[Any]:
+    def _array(self, key: str, file: IO[bytes], size: int, each: int, most: int) -> NDArray[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy warns of headers that Python 2 wrote
             version = npy.read_magic(file)
             if version not in {(1, 0), (2, 0)}:
                 raise self._refuse(key, f"has array format {version[0]}.{version[1]}", "write it with numpy.save")
             read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, fortran, dtype = read_header(file)
+            length = file.read(2 if version == (1, 0) else 4)
+            if int.from_bytes(length, "little") > _MAX_HEADER:
+                raise self._refuse(key, f"has a header of {int.from_bytes(length, 'little')} bytes", _INTACT)
+            shape, fortran, dtype = read_header(io.BytesIO(length + file.read(int.from_bytes(length, "little"))))
         if dtype.hasobject:
             raise self._refuse(key, "holds Python objects, which are not loaded", "store plain numbers or text")
         if any(not isinstance(n, int) or n < 0 for n in shape):
             raise self._refuse(key, f"has the impossible shape {shape}", _INTACT)
+        if dtype.itemsize == 0:
+            raise self._refuse(key, "has entries of no size", "store plain numbers or text")
         wanted = math.prod(shape) * dtype.itemsize
-        if wanted > min(size, MAX_BYTES):
+        if wanted > size:
             raise self._refuse(key, f"says it has {wanted} bytes, but the file holds {size}", _INTACT)
+        taken = math.prod(shape) * max(each, dtype.itemsize)
+        if taken > most:
+            problem = f"has shape {shape} and type {dtype}, for which {taken} bytes of memory are needed"
+            raise self._refuse(key, problem, f"record less: at most {most} bytes are taken")
         data = file.read(wanted)
         if len(data) != wanted:
             raise self._refuse(key, f"is cut off after {len(data)} of {wanted} bytes", _INTACT)
-        if dtype.itemsize == 0:
-            return np.zeros(shape, dtype)
         flat = np.frombuffer(data, dtype)
         return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
@@ -122,24 +148,36 @@ class Archive:
             raise InputError(self.source, key, f"cannot be read ({said[:200]})", _INTACT) from error
 
 
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    """A member's unpacked bytes; never many more than it says it has, and than are read of any."""
+    if info.compress_type not in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        return archive.open(info)
+    # Of these zipfile unpacks all there is, whatever size the member states: its packed bytes are read as if stored.
+    packed = copy(info)
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
+    del packed.CRC
+    with archive.open(packed) as file:
+        data = file.read(MAX_ARRAY_BYTES)
+    most = min(info.file_size, MAX_ARRAY_BYTES)
+    if info.compress_type == zipfile.ZIP_BZIP2:
+        data = bz2.BZ2Decompressor().decompress(data, most)
+    else:  # a stream of LZMA's own, but for its header: version and length, properties, no size
+        data = lzma.LZMADecompressor(lzma.FORMAT_ALONE, MAX_ARRAY_BYTES).decompress(
+            data[4:9] + b"\xff" * 8 + data[9:], most
+        )
+    if zlib.crc32(data) != info.CRC:
+        raise zipfile.BadZipFile("Bad CRC-32")
+    return io.BytesIO(data)
+
+
 def write_archive(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Writes a compressed .npz whole or not at all: into a file beside `path` first, then renamed over it.
+    """Writes a compressed .npz, whole or not at all.
 
     Raises:
         InputError: `path` cannot be written.
     """
-    beside = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        if path.is_dir():
-            raise IsADirectoryError("is a folder")
-        try:
-            with beside.open("xb") as file:
-                np.savez_compressed(file, allow_pickle=False, **dict(arrays))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        replace_file(path, lambda file: np.savez_compressed(file, allow_pickle=False, **dict(arrays)))
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise InputError(str(path), "", f"cannot be written ({said})", "give a path in a writable folder") from error

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.arithmetic import matrix_product, weighted_sum
 from placement.problem.arrays import FloatArray, IntArray
 from placement.routing.trace import Trace
 
@@ -50,5 +51,5 @@ class Stretches:
         row = np.repeat(np.arange(len(self.sizes)) * experts, self.sizes * ids.shape[1])
         count = np.bincount(row + ids.ravel(), minlength=len(self.sizes) * experts)
         load = count.reshape(-1, experts) / self.sizes[:, None]
-        away = (load - self.weight @ load) * np.sqrt(self.weight)[:, None]
-        return np.asarray(away.T @ away)
+        away = (load - weighted_sum(self.weight, load)) * np.sqrt(self.weight)[:, None]
+        return matrix_product(away.T, away)

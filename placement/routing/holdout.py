@@ -63,26 +63,27 @@ def load_trace(path: str | Path) -> Trace | LoadCounts:
 
 
 def read_sources(model: Model, traces: Sequence[Trace | LoadCounts | str | Path]) -> tuple[Source, ...]:
-    """Recorded routing of `model`, from objects or files.
+    """Recorded routing of `model`, from objects or files, by name and then content: no plan depends on their order.
 
     Raises:
         InputError: A file that can't be read, routing of another model, or traces mixed with counts.
     """
-    sources: list[Source] = []
+    found: list[tuple[str, str, Trace | LoadCounts]] = []
     moe = model.moe
     for trace in traces:
         if isinstance(trace, Trace | LoadCounts):
             check_fits(trace, moe.experts, len(model.moe_layers), moe.top_k, model.name)
-            found, digest = trace, trace.sha256 or _digest_of(trace)
+            found.append((trace.name, trace.sha256 or _digest_of(trace), trace))
         else:
-            found = read_trace(trace, moe.experts, len(model.moe_layers), moe.top_k, model.name)
-            digest = _digest(str(trace))
-        kind: Literal["trace", "counts"] = "trace" if isinstance(found, Trace) else "counts"
-        sources.append(Source(found, InputRecord(kind=kind, name=found.name, sha256=digest)))
-    kinds = {source.record.kind for source in sources if source.record is not None}
-    if len(kinds) > 1:
+            routing = read_trace(trace, moe.experts, len(model.moe_layers), moe.top_k, model.name)
+            found.append((routing.name, _digest(str(trace)), routing))
+    if len({type(routing) for _, _, routing in found}) > 1:
         raise ParameterError("traces", "traces with token choices are mixed with load counts", "give files of one kind")
-    return tuple(sources)
+    kind: Literal["trace", "counts"] = "trace" if found and isinstance(found[0][2], Trace) else "counts"
+    return tuple(
+        Source(routing, InputRecord(kind=kind, name=shown(name, 500), sha256=digest))
+        for name, digest, routing in sorted(found, key=lambda each: each[:2])
+    )
 
 
 def synthetic_source(scenario: Scenario, seed: int) -> Source:
@@ -128,7 +129,7 @@ def routing_of(
     traces = [source.routing for source in sources if isinstance(source.routing, Trace)]
     counts = [source.routing for source in sources if isinstance(source.routing, LoadCounts)]
     if counts and holdout:
-        raise ParameterError("holdout", "load counts have no sequences to hold out", "give traces, or leave `holdout` out")
+        raise ParameterError("holdout", "load counts have no sequences", "give traces, or leave `holdout` out")
     solve_windows = windows or -(-WINDOWS // max(1, len(traces)))
     judged_windows = judged_windows or windows or 1
     split = bool(holdout) or (holdout is None and not counts and all(map(_has_halves, traces)))
@@ -177,12 +178,15 @@ def _has_halves(trace: Trace) -> bool:
 
 def _told(routing: Sequence[Trace | LoadCounts]) -> str:
     """Where routing comes from, for people."""
-    if any(each.synthetic for each in routing):
-        return "; ".join(dict.fromkeys(shown(each.source, 200) for each in routing))
+    synthetic = any(each.synthetic for each in routing)
+    parts = [shown(each.source, 200) if synthetic else shown(each.name, 80) for each in routing]
+    if synthetic:
+        parts = list(dict.fromkeys(parts))
+    text = ("; " if synthetic else ", ").join(parts[:8]) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "")
+    if synthetic:
+        return text
     kind = "recorded trace" if isinstance(routing[0], Trace) else "recorded load counts"
-    names = ", ".join(shown(each.name, 80) for each in routing[:8])
-    more = f" and {len(routing) - 8} more" if len(routing) > 8 else ""
-    return f"{kind}{'s' if len(routing) > 1 and isinstance(routing[0], Trace) else ''} {names}{more}"
+    return f"{kind}{'s' if len(routing) > 1 and isinstance(routing[0], Trace) else ''} {text}"
 
 
 def _digest(path: str) -> str:

@@ -11,15 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.errors import InputError
+from placement.problem.arrays import FloatArray
 from placement.routing.archive import Archive, write_archive
 from placement.routing.trace import LoadCounts, Trace
+from specs.documents import shown
+from specs.fields import MAX_EXPERTS, MAX_LAYERS
 
 #: Keys that load counts are found under, in this order.
 COUNT_KEYS = ("counts", "load_counts", "logical_count")
 #: Tokens of a sequence where a trace does not say (`seq_lens` is optional).
 DEFAULT_SEQUENCE = 256
-#: Larger expert numbers are a defect of the file rather than a model.
-MAX_EXPERTS = 65_536
+#: Bytes that a count takes while counts are checked, and the most that a meta record may have.
+_COUNT_BYTES, _META_BYTES = 32, 4 * 2**20
+#: Most tokens that the load counts of a file may stand for: sums over many files stay exact.
+MAX_COUNTED = 2**43
 _OTHER_MODEL = "use a recording of this model"
 
 
@@ -34,7 +39,10 @@ class _Expected:
 
     def check(self, source: str, field: str, found: dict[str, int]) -> None:
         words = {"experts": "experts a layer", "layers": "MoE layers", "top_k": "experts a token"}
+        most = {"experts": MAX_EXPERTS, "layers": MAX_LAYERS, "top_k": MAX_EXPERTS}
         for name, value in found.items():
+            if value > most[name]:
+                raise InputError(source, field, f"has {value} {words[name]}", f"no model has over {most[name]}")
             wanted = getattr(self, name)
             if wanted is not None and wanted != value:
                 model = self.model_name or "the model"
@@ -68,11 +76,11 @@ def read_trace(
         name, _, key = source.rpartition("::")
         file = Path(name)
     archive = Archive(file, source)
-    stem = file.stem
+    stem = shown(file.stem, 200)
     if key:
         if key not in archive.keys:
             raise InputError(source, key, "no such array in the file", f"name one of: {_listed(archive.keys)}")
-        return _counts(archive, key, f"{stem}::{key}", expected)
+        return _counts(archive, key, f"{stem}::{shown(key, 200)}", expected)
     if "topk_ids" in archive.keys:
         return _trace(archive, stem, expected)
     for key in ("", *COUNT_KEYS):
@@ -88,12 +96,14 @@ def check_fits(routing: Trace | LoadCounts, experts: int, layers: int, top_k: in
     """Refuses routing of another model.
 
     Raises:
-        InputError: It has other layers, experts or experts a token.
+        InputError: It has other layers, experts or experts a token, or counts beyond MAX_COUNTED.
     """
     found = {"layers": routing.layers, "experts": routing.experts}
     if isinstance(routing, Trace):
         found["top_k"] = routing.top_k
     _Expected(experts, layers, top_k, model_name).check(routing.name, "routing", found)
+    if isinstance(routing, LoadCounts):
+        _check_sums(routing.name, "counts", routing.counts)
 
 
 def write_trace(trace: Trace, path: str | Path) -> None:
@@ -152,18 +162,20 @@ def _trace(archive: Archive, name: str, expected: _Expected) -> Trace:
         raise InputError(source, "topk_ids", f"is empty: shape {ids.shape}", "record at least one token")
     meta = _meta(archive)
     layers, tokens, top_k = ids.shape
-    found = {"layers": layers, "top_k": top_k}
-    in_meta = _meta_experts(source, meta, found)
-    expected.check(source, "topk_ids", found)
+    expected.check(source, "topk_ids", {"layers": layers, "top_k": top_k})
+    in_meta = _meta_experts(source, meta)
+    _check_meta(source, meta, "topk_ids", {"moe_layers": layers, "top_k": top_k})
     if in_meta is not None:
         expected.check(source, "meta.experts", {"experts": in_meta})
+    seq_lens = _seq_lens(archive, tokens)
+    _check_domains(source, meta, tokens, seq_lens if "seq_lens" in archive.keys else None)
     limit = expected.experts or in_meta
     experts = limit or min(int(ids.max()) + 1, MAX_EXPERTS)
     _check_ids(source, ids, experts)
     topk_ids = np.ascontiguousarray(ids, dtype=np.min_scalar_type(experts - 1))
     return Trace(
         topk_ids=topk_ids,
-        seq_lens=_seq_lens(archive, tokens),
+        seq_lens=seq_lens,
         experts=experts,
         name=name,
         source=_origin(meta, "recorded"),
@@ -231,7 +243,7 @@ def _weights(archive: Archive, shape: tuple[int, ...]) -> NDArray[Any] | None:
 def _meta(archive: Archive) -> dict[str, Any]:
     if "meta" not in archive.keys:
         return {}
-    array = archive.read("meta")
+    array = archive.read("meta", most=_META_BYTES)
     if array.dtype.kind not in "US" or array.size != 1:
         raise InputError(archive.source, "meta", f"has type {array.dtype}", "store one JSON string")
     try:
@@ -253,13 +265,7 @@ def _origin(meta: dict[str, Any], default: str) -> str:
     return default
 
 
-def _meta_experts(source: str, meta: dict[str, Any], found: dict[str, int]) -> int | None:
-    """`experts` of the meta record, after holding its sizes against the arrays'."""
-    for name, key in (("layers", "moe_layers"), ("top_k", "top_k")):
-        if key in meta and meta[key] != found[name]:
-            raise InputError(
-                source, f"meta.{key}", f"is {str(meta[key])[:40]}, but topk_ids has {found[name]}", "mend meta"
-            )
+def _meta_experts(source: str, meta: dict[str, Any]) -> int | None:
     experts = meta.get("experts")
     if experts is None:
         return None
@@ -268,9 +274,36 @@ def _meta_experts(source: str, meta: dict[str, Any], found: dict[str, int]) -> i
     return experts
 
 
+def _check_meta(source: str, meta: dict[str, Any], array: str, found: dict[str, int]) -> None:
+    """Refuses sizes of the meta record that are not those of the array, `found`."""
+    for key, size in found.items():
+        said = meta.get(key, size)
+        if type(said) is not int or said != size:
+            raise InputError(source, f"meta.{key}", f"is {str(said)[:40]}, but {array} has {size}", "mend meta")
+
+
+def _check_domains(source: str, meta: dict[str, Any], tokens: int, seq_lens: NDArray[np.int64] | None) -> None:
+    """Refuses domains (see placement.routing.parts.domain_edges) that are not those of the recording.
+
+    Args:
+        seq_lens: [sequences] as the file has them; None where it does not say.
+    """
+    names, size = meta.get("domains"), meta.get("tokens_per_domain")
+    if names is None or size is None:
+        return
+    field = "meta.tokens_per_domain"
+    if not isinstance(names, list) or not names:
+        raise InputError(source, "meta.domains", f"is {str(names)[:40]}", "list the domains' names")
+    if type(size) is not int or size * len(names) != tokens:
+        problem = f"is {str(size)[:40]} for each of {len(names)} domains, but topk_ids has {tokens} tokens"
+        raise InputError(source, field, problem, "mend meta")
+    if seq_lens is not None and not np.isin(np.arange(1, len(names)) * size, np.cumsum(seq_lens)).all():
+        raise InputError(source, field, f"is {size}, which ends a domain inside a sequence of seq_lens", "mend meta")
+
+
 def _counts(archive: Archive, key: str, name: str, expected: _Expected) -> LoadCounts:
     source, field = archive.source, key
-    array = archive.read(key)
+    array = archive.read(key, each=_COUNT_BYTES)
     if array.dtype.kind not in "iuf" or array.ndim not in (2, 3):
         raise InputError(
             source, field, f"has shape {array.shape} and type {array.dtype}",
@@ -279,7 +312,12 @@ def _counts(archive: Archive, key: str, name: str, expected: _Expected) -> LoadC
     counts = np.asarray(array if array.ndim == 3 else array[None], dtype=np.float64)
     if 0 in counts.shape:
         raise InputError(source, field, f"is empty: shape {array.shape}", "count at least one token")
-    expected.check(source, field, {"layers": counts.shape[1], "experts": counts.shape[2]})
+    layers, experts = counts.shape[1:]
+    expected.check(source, field, {"layers": layers, "experts": experts})
+    meta = _meta(archive)
+    _check_meta(source, meta, key or "the array", {"moe_layers": layers, "experts": experts})
+    if expected.top_k is not None:
+        _check_meta(source, meta, "the model", {"top_k": expected.top_k})
     bad = ~np.isfinite(counts) | (counts < 0) | (counts > 2.0**53)
     with np.errstate(invalid="ignore"):
         bad |= counts != np.floor(counts)
@@ -295,4 +333,14 @@ def _counts(archive: Archive, key: str, name: str, expected: _Expected) -> LoadC
         raise InputError(
             source, field, f"layer {layer} has no tokens in window {window}", "leave out dense layers and idle windows"
         )
-    return LoadCounts(counts, name, _origin(_meta(archive), "recorded load counts"))
+    _check_sums(source, field, counts)
+    return LoadCounts(counts, name, _origin(meta, "recorded load counts"))
+
+
+def _check_sums(source: str, field: str, counts: FloatArray) -> None:
+    total = counts.sum(axis=(0, 2))
+    if total.max() > MAX_COUNTED:
+        raise InputError(
+            source, field, f"layer {int(total.argmax())} counts {total.max():.6g} in all",
+            f"scale the counts down to at most {MAX_COUNTED} in a layer",
+        )  # fmt: skip

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.arithmetic import weighted_sum
 from placement.errors import InputError
-from placement.problem.arrays import FloatArray, IntArray, weighted_sum
+from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.data import LayerData, TokenSets
 from placement.routing.drift import Stretches
 from placement.routing.parts import window_edges

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from placement.arithmetic import exp, log, power
 from placement.errors import InputError
 from placement.problem.arrays import FloatArray, IntArray
 from placement.routing.constants import CALIBRATION, Calibration
@@ -111,9 +112,9 @@ def load_profile(rng: np.random.Generator, experts: int, top_k: int, skew: float
     low, high = 0.0, 60.0 / max(1e-9, float(np.ptp(normal)))
     for _ in range(60):
         middle = (low + high) / 2
-        weight = np.exp(middle * (normal - normal.max()))
+        weight = exp(middle * (normal - normal.max()))
         low, high = (middle, high) if 1.0 / weight.mean() < skew else (low, middle)
-    weight = np.exp(low * (normal - normal.max()))
+    weight = exp(low * (normal - normal.max()))
     return np.asarray(weight / weight.sum() * top_k, dtype=np.float64)
 
 
@@ -145,7 +146,7 @@ def _layer(
     owns = rng.permutation(np.arange(experts) % text.topics)[None, :] == np.arange(text.topics)[:, None]
     affinity = (strength * owns).astype(np.float32)
     word_part = np.float32(np.sqrt(constants.word_share * min(1.0, pull)))
-    token_part = np.float32(np.sqrt(1.0 - word_part**2))
+    token_part = np.float32(np.sqrt(1.0 - word_part * word_part))
     word_noise = word_part * _gumbel(rng, (text.topics * constants.words_per_topic, experts))
     by_word = word_noise + np.repeat(affinity, constants.words_per_topic, axis=0)
     by_passage = np.float32(constants.context_strength) * affinity
@@ -174,7 +175,7 @@ def _fit_bias(router: _Router, logits: Logits, target: FloatArray) -> tuple[Logi
 
     Iterative scaling: a load that is too small by a factor raises its bias by the factor's logarithm.
     """
-    bias = np.log(target).astype(np.float32)
+    bias = log(target).astype(np.float32)
     coarse = logits[::8] if len(logits) >= 2048 else logits
     for _ in range(_COARSE_ROUNDS):
         bias += _correction(copies_per_token(router.choose(coarse, bias), router.experts), target, len(coarse))
@@ -189,14 +190,13 @@ def _fit_bias(router: _Router, logits: Logits, target: FloatArray) -> tuple[Logi
 
 
 def _correction(load: FloatArray, target: FloatArray, tokens: int) -> Logits:
-    return np.log(target / np.maximum(load, 0.5 / tokens)).astype(np.float32)
+    return np.asarray(log(target / np.maximum(load, 0.5 / tokens)), dtype=np.float32)
 
 
 def _gumbel(rng: np.random.Generator, shape: tuple[int, int]) -> Logits:
     draw = rng.standard_exponential(shape, dtype=np.float32)
     np.maximum(draw, np.float32(1e-30), out=draw)
-    np.log(draw, out=draw)
-    return np.negative(draw, out=draw)
+    return np.asarray(-log(draw.astype(np.float64)), dtype=np.float32)
 
 
 def _even_normal(rng: np.random.Generator, count: int) -> FloatArray:
@@ -205,13 +205,13 @@ def _even_normal(rng: np.random.Generator, count: int) -> FloatArray:
         return np.zeros(1)
     # Quantiles of the logistic distribution, near enough to normal and without a special function.
     level = (np.arange(count) + 0.5) / count
-    value = np.log(level / (1 - level))
+    value = log(level / (1 - level))
     return np.asarray(rng.permutation(value / value.std()))
 
 
 def _layer_skews(rng: np.random.Generator, layers: int, skew: float, most: float, constants: Calibration) -> FloatArray:
     """[layers] max/mean load of each layer: mean `skew`, spread as recorded as far as the limits allow."""
-    excess = np.exp(constants.skew_spread * _even_normal(rng, layers))
+    excess = exp(constants.skew_spread * _even_normal(rng, layers))
     excess /= excess.mean()
     room = (most * constants.largest_share - skew) / max(1e-9, (skew - 1.0) * (excess.max() - 1.0))
     return np.asarray(1.0 + (skew - 1.0) * (1.0 + min(1.0, max(0.0, room)) * (excess - 1.0)))
@@ -221,11 +221,12 @@ def _text(
     rng: np.random.Generator, experts: int, top_k: int, tokens: int, sequences: int, constants: Calibration
 ) -> _Text:
     topics = int(np.clip(round(experts / (constants.topic_experts_per_k * top_k)), 2, 64))
-    share = np.exp(0.3 * rng.standard_normal(sequences))
+    share = exp(0.3 * rng.standard_normal(sequences))
     ends = np.arange(1, sequences + 1) + np.floor(np.cumsum(share) / share.sum() * (tokens - sequences) + 1e-6)
     seq_lens = np.diff(ends, prepend=0).astype(np.int64)
     seq_lens[-1] += tokens - seq_lens.sum()
     mixture = rng.dirichlet(np.full(topics, constants.sequence_concentration / topics), sequences)
+    # Compared with levels alone: a last bit that a C library rounds otherwise moves no word.
     cumulative = np.cumsum(mixture, axis=1)
     sequence = np.repeat(np.arange(sequences), seq_lens)
 
@@ -238,7 +239,7 @@ def _text(
     fresh[0] = True
     passage = draw()[np.maximum.accumulate(np.where(fresh, np.arange(tokens), 0))]
     topic = np.where(rng.random(tokens) < constants.follow, passage, draw())
-    rank = np.arange(1, constants.words_per_topic + 1) ** -constants.zipf_exponent
+    rank = power(np.arange(1, constants.words_per_topic + 1), -constants.zipf_exponent)
     word = np.searchsorted(np.cumsum(rank) / rank.sum(), rng.random(tokens))
     word = np.minimum(word, constants.words_per_topic - 1) + topic * constants.words_per_topic
     return _Text(topic, passage, word, seq_lens, topics)

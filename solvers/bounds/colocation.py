@@ -67,7 +67,7 @@ class Colocation:
         self.experts, self.bins, self.most, self.penalty = experts, bins, most, penalty
         self.full = bins * most == experts
         self.spectra = (experts,)
-        self._ones = np.full(experts, experts**-0.5)
+        self._ones = np.full(experts, 1.0 / np.sqrt(experts))
         self._price, self._row_price = np.zeros((experts, experts)), np.zeros(experts)
 
     def start(self) -> Floats:

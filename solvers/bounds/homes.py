@@ -78,7 +78,7 @@ class Homes:
         # s is scaled by `_root` in its first entry, which weighs l and keeps the cone.
         self._root = float(np.sqrt(alone))
         null = np.concatenate([[most / self._root], -np.ones(experts)])
-        self._null = null / np.linalg.norm(null)
+        self._null = null / np.sqrt((null * null).sum())
         self._home_price, self._away_price = np.zeros((experts + 1, experts + 1)), np.zeros((experts, experts))
         self._ratio_price, self._row_price = np.zeros(pair_count(experts)), np.zeros(experts)
 
@@ -141,10 +141,11 @@ class Homes:
         """The nearest R and L with R <= ratio * L; the prices are the multipliers of it."""
         if np.isinf(self._ratio):
             return away, near
-        line = (strong_near * near + self._ratio * strong_away * away) / (strong_near + self._ratio**2 * strong_away)
-        over = away > self._ratio * near
-        self._ratio_price = np.where(over, strong_away * (away - self._ratio * line), 0.0)
-        return np.where(over, self._ratio * line, away), np.where(over, line, near)
+        ratio = self._ratio
+        line = (strong_near * near + ratio * strong_away * away) / (strong_near + ratio * ratio * strong_away)
+        over = away > ratio * near
+        self._ratio_price = np.where(over, strong_away * (away - ratio * line), 0.0)
+        return np.where(over, ratio * line, away), np.where(over, line, near)
 
     def least(self, slope: Floats, penalty: float) -> float:
         """See Relaxation."""
@@ -168,7 +169,7 @@ class Homes:
         gain = np.sort(if_home - if_away)
         left = 1.0 - self._low
         share = np.clip(most - experts * self._low - left * np.arange(experts), 0.0, left)
-        box = float(self.alone * y_home[0, 0] + if_away.sum() + self._low * gain.sum() + gain @ share)
+        box = float(self.alone * y_home[0, 0] + if_away.sum() + self._low * gain.sum() + (gain * share).sum())
         top = largest_inner(without(y_home, self._null), 1, self.alone + most, self.alone + most)
         top += largest_inner(y_away, self.bins - 1, most, experts - most)
         largest = np.abs(y_home).max() + np.abs(y_away).max() + np.abs(slope_away).max() + np.abs(slope_near).max()

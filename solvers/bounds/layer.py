@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
 from placement.cost.layer.risk import tail_mean
 from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray
@@ -104,7 +105,7 @@ def _joined(problem: LayerProblem, moved: FloatArray, work: FloatArray) -> float
 
 def _joined_means(problem: LayerProblem, moved: float, work: FloatArray) -> float:
     """The worst windows are never better than the mean, nor a mean of maxima than the maximum of means."""
-    means = work @ problem.data.window_weight
+    means = weighted_sum(problem.data.window_weight, work.T)
     return float(tariff_of(problem).layer_seconds(np.array(moved), means))
 
 
@@ -121,6 +122,6 @@ def work_bound(problem: LayerProblem) -> tuple[float, str]:
 def link_bound(problem: LayerProblem) -> float:
     """Least window mean of the busiest link's seconds per byte of a message (scorer's link_s)."""
     reach = counted_reach(problem)
-    counted = float(problem.data.window_weight @ link_seconds(problem, problem.data.load, reach))
+    counted = float(weighted_sum(problem.data.window_weight, link_seconds(problem, problem.data.load, reach)))
     together = colocation_reach(problem, reach)
     return max(counted, float(link_seconds(problem, problem.data.mean_load[None, :], together)[0]))

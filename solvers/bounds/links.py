@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
 from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
@@ -54,7 +55,7 @@ def colocation_reach(problem: LayerProblem, reach: Reach, effort: float = 1.0) -
     from solvers.bounds.homes import remote_bins
     from solvers.bounds.partitions import cut_sets
 
-    weight = np.asarray(problem.data.window_weight @ problem.data.sets.weight)
+    weight = weighted_sum(problem.data.window_weight, problem.data.sets.weight)
     ids, weight = cut_sets(problem.data.sets.ids.astype(np.int64), weight, problem.data.mean_load)
     single = tariff.alike
     by_node = topology.nodes > 1 and (tariff.rule.forwards or not single)
@@ -102,7 +103,7 @@ def crossing(problem: LayerProblem, load: FloatArray, reach: Reach) -> FloatArra
 def link_seconds(problem: LayerProblem, load: FloatArray, reach: Reach) -> FloatArray:
     """[windows] least seconds per byte of the busiest link.
 
-    The busiest link of a kind carries at least the mean over the GPUs; see `crossing` for those between nodes.
+    The busiest link of a kind carries at least the mean over those in use; see `crossing` for those between nodes.
 
     Args:
         load: [windows, experts] loads. reach: means per token that hold in each of these windows.
@@ -116,14 +117,17 @@ def link_seconds(problem: LayerProblem, load: FloatArray, reach: Reach) -> Float
     copies = tariff.rule.counts == "copies"
     if tariff.alike:
         if tariff.rule.forwards:
-            fast += (total - float(tokens.sum(axis=0).max())) * reach.gpus
+            fast += (total - float((tokens + tariff.enters).max())) * reach.gpus
         else:
             each = load.sum(axis=1) if copies else reach.gpus
             fast += float((tokens.sum(axis=1, keepdims=True) - tokens).min()) * each
     elif topology.nodes == 1:
         fast += total * (_least_away(load, _most_on(problem, 1)) if copies else reach.remote_gpus)
     slow = crossing(problem, load, reach)
-    return np.asarray(tariff.busiest_s(fast, slow) / topology.gpus * (1 - 1e-12))
+    trays = problem.hardware.alive.reshape(-1, topology.gpus_per_tray)
+    slow /= int(trays.any(axis=1).sum()) * topology.gpus_per_tray
+    fast /= int(trays.sum())
+    return np.asarray(tariff.busiest_s(fast, slow) * (1 - 1e-12))
 
 
 def _least_away(load: FloatArray, most: int) -> FloatArray:

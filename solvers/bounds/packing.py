@@ -188,7 +188,7 @@ def configurations(stands: Floats, width: int, limit: float) -> tuple[Ints, Ints
                 break
             high[n], low[n], total[n] = a, b, stands[a] + stands[b]
             n += 1
-    order = np.argsort(total[:n])
+    order = np.argsort(total[:n], kind="mergesort")
     high, low, total = high[:n][order], low[:n][order], total[:n][order]
     partner = np.full(n, -1, np.int64)
     others = stands if width == 3 else total

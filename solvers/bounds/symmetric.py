@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from placement.arithmetic import matrix_product, weighted_sum
 from solvers.bounds.partitions import Floats, Ints
+from solvers.bounds.spectrum import eigenvalues, spectrum
 
 #: Relative allowance for rounding in eigenvalues and sums, of the sizes that enter them.
 ROUNDING = 1e-11
@@ -40,17 +42,17 @@ def to_pairs(matrix: Floats) -> Floats:
 
 def cone(matrix: Floats, top: float) -> Floats:
     """The nearest positive semidefinite matrix with eigenvalues of at most `top`."""
-    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+    values, vectors = spectrum(0.5 * (matrix + matrix.T))
     kept = values > 0
-    vectors = vectors[:, kept]
-    return np.asarray((vectors * np.minimum(values[kept], top)) @ vectors.T)
+    vectors = vectors[kept]
+    return matrix_product((vectors * np.minimum(values[kept], top)[:, None]).T, vectors)
 
 
 def without(matrix: Floats, vector: Floats) -> Floats:
     """A symmetric matrix projected off a unit vector on both sides."""
-    along = matrix @ vector
+    along = weighted_sum(vector, matrix)
     both = np.outer(vector, along)
-    return np.asarray(matrix - both - both.T + float(vector @ along) * np.outer(vector, vector))
+    return np.asarray(matrix - both - both.T + float(weighted_sum(vector, along)) * np.outer(vector, vector))
 
 
 def row_step(price: Floats, over: Floats, norm: float) -> tuple[Floats, Floats]:
@@ -78,5 +80,5 @@ def largest_inner(matrix: Floats, rank: int, top: float, trace: float) -> float:
 
     A sum of the largest eigenvalues (Fan 1949). rank * top must be at least `trace`.
     """
-    values = np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[::-1][:rank]
-    return float(values @ np.clip(trace - top * np.arange(len(values)), 0.0, top))
+    values = np.sort(eigenvalues(0.5 * (matrix + matrix.T)))[::-1][:rank]
+    return float((values * np.clip(trace - top * np.arange(len(values)), 0.0, top)).sum())

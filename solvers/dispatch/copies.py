@@ -33,7 +33,7 @@ def copy_fractions(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
     columns = np.arange(variables)
     rows = [gpu, gpus + node[remote]]
     cols = [columns, columns[remote]]
-    data = [amount / problem.hardware.speeds[gpu], amount[remote]]
+    data = [amount / problem.hardware.speeds[gpu], (amount * tariff.crowding[0][node])[remote]]
     for offset, column, count in ((0, variables, gpus), (gpus, variables + 1, nodes)):
         rows.append(offset + np.arange(count))
         cols.append(np.full(count, column))

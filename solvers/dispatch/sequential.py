@@ -15,6 +15,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
+from placement.arithmetic import matrix_product, weighted_sum
 from placement.cost.layer.score import score_layer
 from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import EMPTY, FloatArray, IntArray
@@ -86,13 +87,10 @@ class _Shape:
         copies = np.bincount(slots[slots != EMPTY], minlength=problem.experts)
         slot = np.flatnonzero((slots != EMPTY) & (copies[slots] > 1))
         away = bins.node[None, :] != np.arange(nodes)[:, None]
-        group, out = bins.in_group, bins.out_s * nodes * tariff.home_share[:, None] * away
-        if nodes == 1:
-            # A GPU's own tokens for itself cross no link, and each GPU sends what the others get.
-            out = bins.into / problem.topology.gpus_per_node
-        elif problem.objective.kind == "traffic":
-            # One link for the bytes of all homes, per token.
-            group, out = np.zeros_like(group), np.zeros_like(bins.into)
+        # In one node a GPU's own tokens for itself cross no link, and each GPU sends what the others get.
+        out = bins.out[:, None] * away if nodes > 1 else bins.into / int(problem.hardware.alive.sum())
+        # "traffic": one link for the bytes of all homes, per token.
+        group = np.zeros_like(bins.in_group) if problem.objective.kind == "traffic" else bins.in_group
         share = tariff.home_share[None, :, None]
         amount = share * problem.data.load[:, None, slots[slot]] * tariff.rates.tokens_per_gpu * problem.topology.gpus
         gpu = slot // problem.hardware.slots_per_gpu
@@ -140,7 +138,7 @@ class _Linear:
         free = self.upper.shape[1] - len(self.start)
         low = np.concatenate([np.maximum(self.start - box, 0.0), np.zeros(free)])
         high = np.concatenate([np.minimum(self.start + box, 1.0), np.full(free, np.inf)])
-        sums = self.equal @ np.concatenate([self.start, np.zeros(free)])
+        sums = self.equal.dot(np.concatenate([self.start, np.zeros(free)]))
         answer = linprog(
             self.price, A_ub=self.upper, b_ub=self.limit, A_eq=self.equal, b_eq=sums,
             bounds=np.stack([low, high], axis=1), method="highs",
@@ -226,7 +224,7 @@ class _Rows:
 
 def _slot_tokens(problem: LayerProblem, slots: IntArray, fractions: FloatArray) -> FloatArray:
     """[windows, slots] expected tokens of each slot."""
-    share = tariff_of(problem).home_share @ fractions
+    share = weighted_sum(tariff_of(problem).home_share, fractions)
     load = np.where(slots != EMPTY, problem.data.load[:, slots], 0.0)
     return np.asarray(load * share * problem.hardware.rates.tokens_per_gpu * problem.topology.gpus)
 
@@ -265,7 +263,7 @@ def _add_links(
     for h in range(homes):
         np.add.at(goes[h], (slots[used], bin_of_slot[used]), fractions[h, used])
     if problem.data.sets is None or tariff.linear:
-        touched = np.einsum("we,heb->hwb", problem.data.load, goes)
+        touched = np.stack([matrix_product(problem.data.load, each) for each in goes])
         slope = np.broadcast_to(problem.data.load[None, :, :, None], (homes, *problem.data.load.shape, shape.bins))
     else:
         touched, slope = marginals(problem.data.sets.ids, problem.data.sets.weight, np.maximum(1.0 - goes, 0.0))
@@ -288,12 +286,12 @@ def _add_cap(
     if problem.rules.max_load is None:
         return
     speed = problem.hardware.relative_speed
-    tokens = problem.data.window_weight @ _slot_tokens(problem, slots, fractions)
+    tokens = weighted_sum(problem.data.window_weight, _slot_tokens(problem, slots, fractions))
     now = tokens.reshape(problem.topology.gpus, -1).sum(axis=1) / speed
     most = max(
         problem.rules.max_load * float((now * speed).sum()) / float(problem.hardware.alive.sum()), float(now.max())
     )
-    value = np.einsum("w,whc->hc", problem.data.window_weight, shape.amount) / speed[shape.gpu][None, :]
+    value = weighted_sum(problem.data.window_weight, shape.amount) / speed[shape.gpu][None, :]
     gpu, value = np.tile(shape.gpu, problem.topology.nodes), value.reshape(-1)
     at = np.bincount(gpu, value * start, minlength=len(now))
     rows.extend(gpu, np.arange(len(gpu)), value, most - now + at)

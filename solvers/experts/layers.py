@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from placement.check.layer import check_layer
 from placement.cost.layer.dispatch import alike_homes
@@ -98,9 +97,7 @@ def plan_layers(
         # Starting processes takes longer than heuristics do, or kernels that need no interpreter.
         heavy = strategy not in BASELINES and any(problem.data.sets is not None for problem in problems)
         backend = "processes" if heavy else "threads"
-    # The matrices of a layer are small: threads inside linear algebra would only wait for each other.
-    with threadpool_limits(1):
-        return map_layers(_plan_layer, tasks, workers, backend, on_layer)
+    return map_layers(_plan_layer, tasks, workers, backend, on_layer)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
@@ -53,8 +52,7 @@ def layer_fronts(
         end = Point(0, answer.slots, answer.fractions, answer.score)
         rounds = -(-(len(problems) - i) // max(1, workers))
         tasks.append(_Task(problem, part, end, carry(stop), seeds[i], rounds))
-    with threadpool_limits(1):
-        layers = map_layers(_front, tasks, max(1, workers), backend or "processes", on_front)
+    layers = map_layers(_front, tasks, max(1, workers), backend or "processes", on_front)
     return Fronts(layers, full)
 
 

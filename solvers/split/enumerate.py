@@ -117,10 +117,9 @@ class _Priced:
 
     @property
     def key(self) -> tuple[float, int, int, int, int, int]:
-        """Best first: the rate (to nine digits), then fewer GPUs, then smaller degrees."""
-        split, rate = self.split, self.tokens_per_s
-        digits = 9 - math.floor(math.log10(rate))
-        return (-round(rate, digits), split.gpus, split.pp, split.tp, split.ep, split.dp)
+        """Best first: the rate (to ten digits), then fewer GPUs, then smaller degrees."""
+        split = self.split
+        return (-float(f"{self.tokens_per_s:.9e}"), split.gpus, split.pp, split.tp, split.ep, split.dp)
 
 
 class _Search:

@@ -13,6 +13,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.stages import StageCut, StageProblem
 from solvers.stages.answer import StageAnswer, spread_options
@@ -72,7 +73,7 @@ class Prices:
                 if found is not None:
                     self.seconds[stage, first, end] = found[0] + problem.end_s[stage]
         #: The same less what filling and draining does not wait for.
-        before = self.counts @ relief
+        before = weighted_sum(relief, self.counts.T)
         ends = np.array(problem.end_relief_s)
         self.filling: FloatArray = self.seconds - (before[None, :] - before[:, None]) - ends[:, None, None]
 

@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.stages import LayerKind, StageProblem
 
@@ -61,7 +62,7 @@ class Fronts:
             taken = compositions(count, len(options))
             kept = np.array([option.kept_bytes for option in options], dtype=np.float64)
             seconds = np.array([option.seconds for option in options], dtype=np.float64)
-            self._of_kind[index, count] = Front.of(taken @ kept, taken @ seconds, taken)
+            self._of_kind[index, count] = Front.of(weighted_sum(kept, taken.T), weighted_sum(seconds, taken.T), taken)
         return self._of_kind[index, count]
 
 

@@ -14,7 +14,7 @@ import yaml
 from bench.alltoall.job import Exchange, Job, LayerWork
 from placement.cli.main import cli
 from placement.cli.running import outcome
-from placement.cost.layer.concrete import concrete_bytes, concrete_messages, draw_slots
+from placement.cost.layer.concrete import concrete_bytes, concrete_messages, draw_slots, entry_gpus
 from placement.problem.layer import LayerProblem
 from tests.cli.conftest import TINY
 from tests.layers import changed
@@ -52,22 +52,26 @@ def posed_problem(gpus: int, gpus_per_node: int, rule: str, seed: int) -> LayerP
 
 
 def small_job(
-    gpus: int, gpus_per_node: int, seed: int = 0, each: int = 13, **changes: Any
+    gpus: int, gpus_per_node: int, seed: int = 0, each: int = 13, failed: tuple[int, ...] = (), **changes: Any
 ) -> tuple[Job, list[tuple[np.ndarray, np.ndarray]]]:
     """A job of one layer under every rule, and the (dispatch, combine) bytes that each has to carry.
 
-    Homes are uneven: some rank may have no token at all.
+    Homes are uneven: some rank may have no token at all, and a failed one has none.
     """
     rng = np.random.default_rng(seed)
     tokens = each * gpus
     ids = np.argsort(rng.random((tokens, EXPERTS)), axis=1)[:, :K]
-    home = rng.choice(gpus, tokens, p=rng.dirichlet(np.full(gpus, 0.6)))
+    alive = np.setdiff1d(np.arange(gpus), failed)
+    home = rng.choice(alive, tokens, p=rng.dirichlet(np.full(len(alive), 0.6)))
     exchanges, wanted = [], []
     for rule in RULES:
         problem = posed_problem(gpus, gpus_per_node, rule, seed)
+        capacity = np.isin(np.arange(gpus), alive) * problem.hardware.slots_per_gpu
+        problem = changed(problem, capacity=capacity)
         slots = random_placement(problem, seed)
         served = draw_slots(problem, slots, None, ids, home, seed)
-        exchanges.append(Exchange(rule, problem.rules.message, problem.hardware.slots_per_gpu, slots, served))
+        entry = entry_gpus(problem, home) if failed else None
+        exchanges.append(Exchange(rule, problem.rules.message, problem.hardware.slots_per_gpu, slots, served, entry))
         matrices = [matrix.copy() for matrix in concrete_bytes(problem, concrete_messages(problem, home, served))]
         for matrix in matrices:
             np.fill_diagonal(matrix, 0)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +88,46 @@ def started_run(tmp_path: Path) -> tuple[subprocess.Popen[bytes], int]:
     time.sleep(0.5)
     # The first is the one that the ranks were forked from.
     return running, max(processes(tmp_path))
+
+
+def listening(pids: list[int]) -> set[str]:
+    """Addresses, in the kernel's own hexadecimal words, at which sockets of these processes await connections."""
+    own, found = set(), set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                own.add(os.readlink(link))
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pids[0]}/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in own:
+                found.add(local.partition(":")[0])
+    return found
+
+
+def other_interface() -> str:
+    """An interface with an address that is not the loopback, where there is one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):
+                fcntl.ioctl(asked, 0x8915, name.encode().ljust(256, b"\0"))  # SIOCGIFADDR
+                if name != "lo":
+                    return name
+    return "lo"
+
+
+def test_ranks_on_one_machine_listen_at_the_loopback_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever address the machine's name has, and whatever interface other jobs are told to use."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", other_interface())
+    running, _ = started_run(tmp_path)
+    try:
+        addresses = listening(processes(tmp_path))
+    finally:
+        running.kill()
+        running.communicate()
+    assert addresses
+    assert addresses <= {"0100007F", "0" * 24 + "01000000"}, addresses
+    assert gone(tmp_path)
 
 
 def test_a_killed_rank_ends_the_others(tmp_path: Path) -> None:

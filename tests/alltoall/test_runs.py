@@ -15,6 +15,7 @@ import pytest
 from bench.alltoall.job import PARTS, matrix_of
 from bench.alltoall.launch import run_job
 from bench.alltoall.main import command
+from placement.cli.main import cli
 from placement.cli.running import outcome
 from tests.alltoall.conftest import HIDDEN, small_job
 
@@ -29,6 +30,7 @@ FP8 = (HIDDEN + 4) / (2 * HIDDEN)
         (2, 1, {"wire": "fp8", "kind": "mlp"}, (FP8, 1.0), 0.03),
         (4, 4, {"wire": "fp32", "kind": "mlp"}, (2.0, 2.0), 1e-5),
         (8, 2, {}, (1.0, 1.0), 0.03),
+        (6, 3, {"failed": (1,)}, (1.0, 1.0), 0.03),
     ],
 )
 def test_bytes_and_results(
@@ -84,6 +86,23 @@ def test_a_plan_and_its_baselines(folder: Path, tmp_path: Path, capsys: pytest.C
         )
         assert each["metadata_bytes"]["across"] > 0
     assert told["agreement"] is None
+
+
+def test_a_plan_that_has_lost_a_gpu(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost, trace = str(tmp_path / "lost.json"), str(folder / "a.npz")
+    migrate = ["migrate", "--plan", str(folder / "plan.json"), "--trace", trace, "--failed-gpu", "1", "--work", "0.02"]
+    migrate += ["--max-moves", "9"]
+    assert outcome(cli, "placement", [*migrate, "--out", lost, "--json"]) == 0
+    capsys.readouterr()
+    args = ["--plan", lost, "--trace", trace, "--layers", "1", "--tokens-per-rank", "30", "--repeats", "1", "--json"]
+    assert outcome(command, "alltoall", args) == 0
+    for each in json.loads(capsys.readouterr().out)["exchanges"]:
+        assert each["exact"]
+        assert each["right"]
+        matrix = np.array(each["dispatch_bytes"]["matrix"])
+        assert matrix.any()
+        assert not matrix[1].any()
+        assert not matrix[:, 1].any()
 
 
 def test_under_torchrun(folder: Path) -> None:

@@ -14,9 +14,11 @@ import pytest
 
 from placement.check.layer import check_layer
 from placement.check.plan import verify_plan
+from placement.cost.step.throughput import MoeTimes, predict
 from placement.problem.layer import LayerProblem
 from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
+from placement.records.convert import predicted_record
 from placement.records.plan import Plan, load_plan, plan_from_json, plan_json
 from tests.cli.conftest import ROOT, Done
 from tests.cli.conftest import call as call
@@ -120,12 +122,66 @@ def failed(plan: Plan, traces: tuple[str, ...] = ()) -> list[str]:
     return [check.name for check in verify_plan(plan, traces) if check.passed is False]
 
 
+def kinds(plan: Plan, traces: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Names of the findings by kind; every check that was made has passed."""
+    checks = verify_plan(plan, traces)
+    assert all(check.passed is (True if check.kind == "checked" else None) for check in checks)
+    return {kind: [check.name for check in checks if check.kind == kind] for kind in ("checked", "claimed", "missing")}
+
+
+ROUTED = ["routing", "objectives", "figures", "heuristics", "bounds"]
+PLAIN = ["split", "topology", "stages", "placements", "baselines", "memory", "limits", "certificate", "prediction"]
+CLAIMS = ["question", "proofs", "rivals", "run"]
+
+
 def test_sound_plans_pass_every_check(folder: Path) -> None:
-    assert [check.passed for check in verify_plan(load_plan(folder / "synthetic.json"))] == [True] * 9
+    every = {"checked": PLAIN + ROUTED, "claimed": CLAIMS, "missing": []}
+    assert kinds(load_plan(folder / "synthetic.json")) == every
     recorded = load_plan(folder / "recorded.json")
-    assert [check.passed for check in verify_plan(recorded, [str(folder / "a.npz")])] == [True] * 9
-    without = verify_plan(recorded)
-    assert [check.name for check in without if check.passed is None] == ["objectives", "figures"]
+    assert kinds(recorded, (str(folder / "a.npz"),)) == every
+    assert kinds(recorded) == {"checked": PLAIN, "claimed": CLAIMS, "missing": ROUTED}
+
+
+def test_proofs_that_nobody_can_follow_are_called_claims(folder: Path) -> None:
+    """Bounds raised to the objectives with all that follows from them pass, and verify says whose word they are."""
+
+    def close(data: dict[str, Any]) -> None:
+        for layer in data["layers"]:
+            layer |= {"bound": layer["objective"], "gap": 0.0, "status": "optimal"}
+        value = data["certificate"]["objective"]
+        data["certificate"] |= {"bound": value, "gap": 0.0, "status": "optimal"}
+
+    checks = {check.name: check for check in verify_plan(changed(load_plan(folder / "synthetic.json"), close))}
+    assert all(check.passed is not False for check in checks.values())
+    assert checks["proofs"].detail == "2 of 2 bounds; with them the gap, and 2 layers called optimal"
+    assert checks["proofs"].fields == ("layers[0].bound", "layers[1].bound")
+    assert checks["bounds"].detail.endswith("0 of 2 bounds, 0 optimal")
+
+
+def test_bounds_that_loads_alone_prove_are_checked(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    """All experts equally busy: hash is optimal, and the mean load proves it."""
+    np.savez(tmp_path / "even.npz", counts=np.full((1, 2, 8), 5))
+    even, out = str(tmp_path / "even.npz"), str(tmp_path / "p.json")
+    args = ("solve", "--spec", str(folder / "tiny.yaml"), "--loads", even, "--redundant", "0", "--strategy", "hash")
+    assert call(*args, "--out", out).code == 0
+    plan = load_plan(out)
+    assert plan.certificate.status == "optimal"
+    assert kinds(plan, (even,))["claimed"] == ["question", "rivals", "run"]
+    bounds = next(check for check in verify_plan(plan, (even,)) if check.name == "bounds")
+    assert bounds.detail.endswith("2 of 2 bounds, 2 optimal")
+    done = call("verify", out, "--trace", even)
+    assert done.out.splitlines()[-1] == "14 checked, 3 claimed, 0 missing"
+    assert json.loads(call("verify", out, "--json").out)["counts"] == {"checked": 9, "claimed": 4, "missing": 5}
+
+
+def test_figures_of_plans_without_times_by_phase_are_checked_all_the_same(folder: Path) -> None:
+    def untold(data: dict[str, Any]) -> None:
+        for row in data["strategies"]:
+            row |= {"decode_us": None, "prefill_us": None}
+
+    old = changed(load_plan(folder / "synthetic.json"), untold)
+    assert kinds(old)["missing"] == ["prediction"]
+    assert failed(changed(old, _set("predicted", "tpot_ms", "value", value=1.0))) == ["figures"]
 
 
 def _set(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -134,6 +190,16 @@ def _set(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
         for step in path[:-1]:
             place = place[step]
         place[path[-1]] = value(place[path[-1]]) if callable(value) else value
+
+    return edit
+
+
+def _row(place: int, like: int) -> Callable[[dict[str, Any]], None]:
+    """A strategy's placements and figures replaced by another's."""
+
+    def edit(data: dict[str, Any]) -> None:
+        rows = data["strategies"]
+        rows[place] = {**rows[like], "name": rows[place]["name"]}
 
     return edit
 
@@ -173,12 +239,128 @@ EDITS: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (_set("predicted", "tokens_per_s", "value", value=lambda rate: rate * 1.01), "figures"),
     (_set("predicted", "tpot_ms", "value", value=1.0), "figures"),
     (_set("predicted", "ttft_ms", value=None), "figures"),
+    (_set("scenario", "name", value="other"), "split"),
+    (_set("stages", 0, "stage", value=1), "stages"),
+    (_set("layers", 0, "dispatch_fractions", value=[]), "placements"),
+    (_set("strategies", value=lambda rows: rows[::-1]), "baselines"),
+    (_set("strategies", 5, "name", value="best"), "baselines"),
+    (_set("memory", "stage", value=1), "memory"),
+    (_set("memory", "lines", 0, "name", value="weights"), "memory"),
+    (_set("memory", "lines", value=lambda lines: lines[::-1]), "memory"),
+    (_set("scenario", "spec", "workload", "ttft_ms", value=1e-3), "limits"),
+    (_set("scenario", "spec", "workload", "tpot_ms", value=1e-3), "limits"),
+    (_set("predicted", "tpot_ms", value=None), "limits"),
+    (_set("layers", 0, "status", value="optimal"), "certificate"),
+    (_set("strategies", 5, "decode_us", value=lambda time: time * 0.99), "prediction"),
+    (_set("strategies", 5, "decode_us", value=None), "prediction"),
+    (_set("strategies", 0, "tokens_per_s", value=lambda rate: rate * 1.01), "prediction"),
+    (_set("predicted", "tokens_per_s", "provenance", value="measured"), "prediction"),
+    (_set("predicted", "tokens_per_s", "moe_layer", value="balanced estimate"), "prediction"),
+    (_set("predicted", "breakdown", 0, "name", value="attention"), "prediction"),
+    (_set("predicted", "breakdown", 5, "ms", value=lambda ms: ms * 1.01), "prediction"),
+    (_set("predicted", "breakdown", value=lambda parts: parts[1:]), "prediction"),
+    (_set("provenance", "seed", value=1), "routing"),
+    (_set("provenance", "routing", "source", value="a real trace"), "routing"),
+    (_set("provenance", "routing", "synthetic", value=False), "routing"),
+    (_set("provenance", "routing", "judged_on", value="all"), "routing"),
+    (_set("provenance", "routing", "mixture", value=False), "routing"),
+    (_set("provenance", "routing", "tokens_judged", value=9_000), "routing"),
+    (_set("tail", value=0.5), "routing"),
+    (_set("layers", 0, "objective", value=1e-9), "bounds"),
+    (_row(0, like=4), "baselines"),
+    (_row(1, like=3), "baselines"),
+    (_row(2, like=0), "heuristics"),
+    (_row(3, like=2), "heuristics"),
 ]
 
 
 @pytest.mark.parametrize(("edit", "name"), EDITS, ids=[f"{i}-{name}" for i, (_, name) in enumerate(EDITS)])
 def test_each_wrong_claim_fails_its_check(folder: Path, edit: Callable[[dict[str, Any]], None], name: str) -> None:
     assert name in failed(changed(load_plan(folder / "synthetic.json"), edit))
+
+
+def _lower_objectives(data: dict[str, Any]) -> None:
+    """Objectives and bounds a tenth lower, gaps as before."""
+    for record in (*data["layers"], data["certificate"]):
+        record |= {"objective": record["objective"] * 0.9, "bound": record["bound"] * 0.9}
+
+
+def _meet_limits(data: dict[str, Any]) -> None:
+    """A limit of a microsecond, and a figure that meets it."""
+    data["scenario"]["spec"]["workload"]["tpot_ms"] = data["predicted"]["tpot_ms"]["value"] = 1e-3
+
+
+def _faster_rows(data: dict[str, Any]) -> None:
+    """All MoE times a tenth lower, with the tokens/s and predicted figures that follow from them."""
+    for row in data["strategies"]:
+        row |= {name: row[name] * 0.9 for name in ("moe_layer_us", "decode_us", "prefill_us")}
+        plan = plan_from_json(json.dumps(data), "p.json")
+        times = MoeTimes(row["prefill_us"] * 1e-6, row["decode_us"] * 1e-6)
+        made = predict(plan.scenario.spec, plan.split.split(), times)
+        row["tokens_per_s"] = made.tokens_per_s
+        if row["placements"] is None:
+            data["predicted"] = predicted_record(made).model_dump()
+
+
+def _swapped_layers(data: dict[str, Any]) -> None:
+    first, second = data["layers"]
+    data["layers"] = [{**second, "layer": first["layer"]}, {**first, "layer": second["layer"]}]
+
+
+def _other_seed(data: dict[str, Any]) -> None:
+    data["provenance"]["seed"] = 1
+    routing = data["provenance"]["routing"]
+    routing["source"] = routing["source"].replace("seed 0", "seed 1")
+
+
+def _judged_on_all(data: dict[str, Any]) -> None:
+    data["provenance"]["routing"] |= {
+        "judged_on": "all",
+        "solved_on": "all",
+        "tokens_judged": 128,
+        "tokens_solved": 128,
+    }
+
+
+@pytest.mark.parametrize(
+    ("forge", "names"),
+    [
+        (_lower_objectives, ["objectives"]),
+        (_meet_limits, ["limits", "prediction", "figures"]),
+        (_faster_rows, ["figures"]),
+        (_swapped_layers, ["objectives", "figures"]),
+        (_other_seed, ["routing"]),
+        (_judged_on_all, ["objectives", "figures", "heuristics"]),
+    ],
+)
+def test_changes_that_agree_with_each_other_fail_all_the_same(
+    folder: Path, forge: Callable[[dict[str, Any]], None], names: list[str]
+) -> None:
+    found = failed(changed(load_plan(folder / "synthetic.json"), forge))
+    assert found == names
+
+
+def test_a_recorded_plan_does_not_pass_for_a_synthetic_one(folder: Path) -> None:
+    """Without its inputs, and with the record of the synthetic routing."""
+
+    def forge(data: dict[str, Any]) -> None:
+        data["provenance"]["inputs"] = []
+        data["provenance"]["routing"] = json.loads((folder / "synthetic.json").read_text())["provenance"]["routing"]
+
+    assert "figures" in failed(changed(load_plan(folder / "recorded.json"), forge))
+
+
+def test_routing_that_contradicts_itself_fails_its_check(
+    folder: Path, call: Callable[..., Done], tmp_path: Path
+) -> None:
+    """Load counts have no halves: said of the plan, and not of the command line."""
+    out, counts = str(tmp_path / "p.json"), str(folder / "counts.npz")
+    assert (
+        call("solve", "--spec", str(folder / "tiny.yaml"), "--loads", counts, "--strategy", "eplb", "--out", out).code
+        == 0
+    )
+    plan = changed(load_plan(out), _set("provenance", "routing", "solved_on", value="first-half"))
+    assert failed(plan, (counts,)) == ["routing"]
 
 
 def test_swapped_experts_change_the_figures(folder: Path) -> None:
@@ -197,6 +379,20 @@ def test_the_wrong_trace_is_refused(call: Callable[..., Done], folder: Path) -> 
     assert "SHA-256" in call("verify", plan, "--trace", str(folder / "b.npz")).err
     assert call("verify", plan, "--trace", str(folder / "a.npz"), "--trace", str(folder / "b.npz")).code == 2
     assert call("verify", str(folder / "synthetic.json"), "--trace", str(folder / "b.npz")).code == 2
+
+
+def test_traces_are_known_by_their_content(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    """Whatever their order and names."""
+    traces = [str(folder / name) for name in ("a.npz", "b.npz")]
+    plan, spec = tmp_path / "plan.json", str(folder / "tiny.yaml")
+    given = ["--trace", traces[0], "--trace", traces[1]]
+    assert call("solve", "--spec", spec, "--strategy", "greedy", *given, "--out", str(plan)).code == 0
+    renamed = tmp_path / "z.npz"
+    renamed.write_bytes((folder / "a.npz").read_bytes())
+    for order in (traces, traces[::-1], [str(renamed), traces[1]]):
+        done = call("verify", str(plan), "--trace", order[0], "--trace", order[1])
+        assert done.code == 0, done.err
+    assert "is not among the files" in call("verify", str(plan), "--trace", traces[0], "--trace", traces[0]).err
 
 
 def test_command_lists_failures_and_exits_6(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:

@@ -109,6 +109,14 @@ def _bad_trace(kind: str, path: Path) -> str:
         file.write_bytes(b"")
     elif kind == "text":
         file.write_text("topk_ids")
+    elif kind == "sums":
+        np.savez(file, counts=np.full((2, 8), 2.0**53))
+    elif kind == "contradicted":
+        np.savez(file, counts=np.ones((2, 8)), meta=np.array('{"top_k": 4}'))
+    elif kind == "sparse":
+        header = str({"descr": "|u1", "fortran_order": False, "shape": (2**28, 2, 8)}).ljust(117).encode() + b"\n"
+        file.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        os.truncate(file, 4 * 2**30)
     elif kind == "missing":
         return str(path / "none.npz")
     elif kind == "folder":
@@ -118,8 +126,11 @@ def _bad_trace(kind: str, path: Path) -> str:
 
 @pytest.mark.parametrize(
     "kind",
-    ["layers", "experts", "top_k", "negative", "empty", "truncated", "no bytes", "text", "missing", "folder"],
-)
+    [
+        "layers", "experts", "top_k", "negative", "empty", "truncated", "no bytes", "text", "sums", "contradicted",
+        "sparse", "missing", "folder",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("command", ["solve", "evaluate", "verify"])
 def test_bad_trace(call: Callable[..., Done], folder: Path, tmp_path: Path, kind: str, command: str) -> None:
     trace = _bad_trace(kind, tmp_path)
@@ -139,6 +150,20 @@ def test_unwritable_output_is_found_before_solving(call: Callable[..., Done], fo
     for out in (tmp_path / "no" / "plan.json", tmp_path, Path(os.devnull), ""):
         assert "--out" in one_line(call("solve", "--spec", spec, "--out", str(out)))
     assert Path(os.devnull).is_char_device()
+
+
+def test_a_loop_of_links_is_no_file(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    loop = tmp_path / "loop.yaml"
+    loop.symlink_to(loop)
+    spec, plan, trace = ("--spec", str(folder / "tiny.yaml")), ("--plan", str(folder / "recorded.json")), str(loop)
+    for args in (
+        ("solve", *spec, "--out", str(loop)), ("deploy", *spec, "--out", str(loop)),
+        ("migrate", *plan, "--trace", str(folder / "a.npz"), "--max-moves", "1", "--out", str(loop)),
+        ("solve", "--spec", str(loop)), ("solve", *spec, "--trace", trace), ("verify", str(loop)),
+        ("specs", "show", str(loop)), ("evaluate", *plan, "--trace", trace), ("migrate", *plan, "--trace", trace),
+    ):  # fmt: skip
+        assert "loop.yaml" in one_line(call(*args))
+    assert loop.is_symlink()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

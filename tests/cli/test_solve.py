@@ -6,9 +6,11 @@ import copy
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -63,6 +65,39 @@ def test_no_holdout_uses_everything_for_both(call: Callable[..., Done], folder: 
     assert plan["provenance"]["routing"]["tokens_solved"] == plan["provenance"]["routing"]["tokens_judged"] == 120
     solved = next(row for row in plan["strategies"] if row["name"] == "solved")
     assert solved["moe_layer_us"] == pytest.approx(plan["certificate"]["objective"], rel=1e-9)
+
+
+@pytest.mark.parametrize("names", [("a.npz", "b.npz", "other/a.npz"), ("counts.npz", "other/counts.npz::counts")])
+def test_the_order_of_traces_changes_no_byte(
+    call: Callable[..., Done], folder: Path, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """Names that differ, and files of one name whose contents do."""
+    (tmp_path / "other").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.npz").write_bytes((folder / f"{name}.npz").read_bytes())
+    np.savez(tmp_path / "other" / "a.npz", topk_ids=np.load(folder / "b.npz")["topk_ids"][:, ::-1])
+    for path, seed in (("counts.npz", 1), ("other/counts.npz", 2)):
+        np.savez(tmp_path / path, counts=np.random.default_rng(seed).integers(1, 50, (2, 2, 8)))
+    first, second = (
+        call("solve", "--spec", str(folder / "tiny.yaml"), *QUICK, "--json", *options)
+        for options in (
+            [word for name in order for word in ("--trace", str(tmp_path / name))] for order in (names, names[::-1])
+        )
+    )
+    assert first.code == 0, first.err
+    assert len(json.loads(first.out)["provenance"]["inputs"]) == len(names)
+    assert first.out == second.out
+
+
+def test_many_synthetic_traces_have_a_short_source() -> None:
+    from placement.routing.holdout import Source, routing_of
+    from placement.routing.synthesize import synthesize
+
+    trace = synthesize(layers=1, experts=8, top_k=2, tokens=32, sequences=2, skew=2.0, coactivation=1.0, seed=0)
+    sources = [Source(replace(trace, source=f"synthetic {i}" + "x" * 300), None) for i in range(50)]
+    source = routing_of(sources, 2, False).record.source
+    assert len(source) < 2000
+    assert source.endswith("... and 42 more")
 
 
 def test_a_serving_plan_is_for_both_phases(call: Callable[..., Done], folder: Path) -> None:

@@ -238,6 +238,28 @@ GOOD: dict[str, object] = {
         ({"old_map": np.zeros((2, 12))}, "old_map: has shape (2, 12) and type float64"),
         ({"effort": "most"}, "no effort is called 'most'"),
         ({"workers": 0}, "workers: 0 threads"),
+        ({"workers": "2"}, "workers: '2' threads are no positive whole number"),
+        ({"workers": True}, "workers: True threads"),
+        ({"workers": 2.0}, "workers: 2.0 threads"),
+        ({"seed": None}, "seed: None is no whole number"),
+        ({"seed": 0.5}, "seed: 0.5 is no whole number"),
+        ({"seed": True}, "seed: True is no whole number"),
+        ({"seed": np.arange(1000)}, "is no whole number"),
+        ({"effort": None}, "no effort is called None"),
+        ({"effort": ["fast"]}, "no effort is called ['fast']"),
+        ({"num_nodes": True}, "num_nodes: True is no positive"),
+        ({"num_nodes": np.bool_(True)}, "is no positive"),
+        ({"num_replicas": "12"}, "num_replicas: '12' is no positive"),
+        ({"num_replicas": None}, "num_replicas: None is no positive"),
+        ({"num_replicas": 2**62}, "2 layers of 4611686018427387904 slots are too many"),
+        ({"num_replicas": np.float64(12)}, "is no positive whole number"),
+        ({"weight": None}, "must be a matrix of numbers"),
+        ({"weight": np.ones((2, 8), complex)}, "must be a matrix of numbers, not of type complex128"),
+        ({"weight": np.ones((2, 8), bool)}, "must be a matrix of numbers, not of type bool"),
+        ({"weight": np.full((2, 8), 1e308)}, "layer 0 has loads whose sum overflows"),
+        ({"old_map": "none"}, "old_map: must be a matrix of numbers"),
+        ({"old_map": np.zeros((2, 12), bool)}, "old_map: must be a matrix of numbers"),
+        ({"weight": np.ones((1, 256)), "num_replicas": 256, "num_groups": 1, "num_nodes": 1, "num_gpus": 3}, "use 258"),
     ],
 )
 def test_bad_input_is_one_line(change: dict, words: str) -> None:
@@ -245,6 +267,46 @@ def test_bad_input_is_one_line(change: dict, words: str) -> None:
         rebalance_experts(**(GOOD | change))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_of_any_library_are_taken() -> None:
+    """Small types would overflow in sums and products of sizes."""
+    torch = pytest.importorskip("torch")
+    weight = np.random.default_rng(0).random((2, 200))
+    expected = rebalance_experts(weight, 240, 4, 2, 8, workers=1, seed=3)
+    for kind in (np.uint8, np.int64, np.array, torch.tensor, lambda number: torch.tensor(number, dtype=torch.uint8)):
+        numbers = [kind(number) for number in (240, 4, 2, 8)]
+        found = rebalance_experts(weight, *numbers, workers=kind(1), seed=kind(3))
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    for seed in (-1, 2**63 - 1, 2**64):
+        rebalance_experts(weight, 240, 4, 2, 8, seed=seed)
+
+
+def test_odd_tensors_are_one_line() -> None:
+    torch = pytest.importorskip("torch")
+    ones = torch.ones(2, 8)
+    for weight in (ones.bool(), ones.to(torch.complex64), ones.to_sparse(), ones.to("meta")):
+        with pytest.raises(InputError, match="weight: must be a matrix of numbers"):
+            rebalance_experts(**(GOOD | {"weight": weight}))
+    for number in (
+        torch.tensor(True),
+        torch.tensor(4.0),
+        torch.ones(2, dtype=torch.int64),
+        torch.ones((), device="meta"),
+    ):
+        with pytest.raises(InputError, match=r"num_gpus: .* is no positive whole number"):
+            rebalance_experts(**(GOOD | {"num_gpus": number}))
+
+
+def test_minus_one_in_an_old_map_is_a_free_slot() -> None:
+    """What was in the other slots stays there: only the free ones change."""
+    weight = real_shape_loads(4, 3, 64, 8)
+    slots, _, _ = rebalance_experts(weight, 72, 8, 4, 8)
+    old = slots.copy()
+    old[:, ::9] = -1
+    again, _, counts = rebalance_experts(weight, 72, 8, 4, 8, old)
+    assert ((again != old).sum(axis=1) == (old == -1).sum(axis=1)).all()
+    assert counts.min() >= 1
 
 
 def test_an_old_map_of_anything_is_taken() -> None:

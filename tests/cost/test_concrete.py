@@ -125,6 +125,36 @@ def test_the_expectation_is_the_scorers_matrix(rule: str, dispatch: str, extra: 
 
 
 @pytest.mark.parametrize("dispatch", DISPATCH)
+def test_the_expectation_is_the_scorers_matrix_around_failed_gpus(dispatch: str) -> None:
+    """As above; a home has as many tokens of each kind as the least common number of survivors, dealt out in turn."""
+    capacity = np.array([2, 0, 0, 2, 2, 2, 2, 0])
+    problem = random_problem(
+        3, experts=5, gpus=8, gpus_per_node=4, slots_per_gpu=2, k=2, tokens=3, dispatch=dispatch, capacity=capacity
+    )
+    slots = random_placement(problem, 3)
+    used, fractions = slots >= 0, np.zeros((2, 16))
+    for node, row in enumerate(fractions):
+        row[used] = np.random.default_rng(node).random(used.sum())
+        row[used] /= np.bincount(slots[used], row[used], minlength=5)[slots[used]]
+    shares = dispatch_shares(problem, slots, fractions)
+    total, each = np.zeros((8, 8)), 6
+    assert problem.data.sets is not None
+    for ids, weight in zip(problem.data.sets.ids, problem.data.sets.weight[0], strict=True):
+        for home in np.flatnonzero(capacity):
+            rows = [shares.class_of_gpu[home] * 5 + e for e in ids]
+            copies = [range(shares.start[row], shares.start[row + 1]) for row in rows]
+            for chosen in itertools.product(*copies):
+                served = np.tile(shares.slot[list(chosen)], (each, 1))
+                chance = weight * float(np.prod(shares.fraction[list(chosen)])) / each
+                total += chance * concrete_messages(problem, np.full(each, home), served).matrix
+    dispatched, _ = byte_matrix(problem, slots, fractions)
+    scale = problem.hardware.rates.tokens_per_gpu * 8 / 5 * problem.hardware.rates.dispatch_bytes
+    np.testing.assert_allclose(dispatched, total * scale, rtol=1e-9)
+    assert not dispatched[capacity == 0].any()
+    assert not dispatched[:, capacity == 0].any()
+
+
+@pytest.mark.parametrize("dispatch", DISPATCH)
 def test_draws_follow_the_policy(dispatch: str) -> None:
     problem = random_problem(5, experts=8, gpus=4, gpus_per_node=2, slots_per_gpu=4, k=2, tokens=50, dispatch=dispatch)
     slots = random_placement(problem, 5)

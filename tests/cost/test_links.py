@@ -24,6 +24,9 @@ def test_link_loads_are_those_of_the_matrix(rule: str, dispatch: str, gpus_per_n
         message=rule, dispatch=dispatch, with_sets=seed != 3,
     )  # fmt: skip
     problem = changed(problem, topology=replace(problem.topology, gpus_per_tray=tray))
+    if seed == 2:
+        # Two of a node, one of another.
+        problem = changed(problem, capacity=[0, 2, 0, 2, 2, 2, 2, 0], home=None)
     slots, nodes = random_placement(problem, seed), problem.topology.nodes
     weight = np.random.default_rng(seed).random((nodes, problem.slots)) + 0.01
     sums = np.zeros((nodes, problem.experts))

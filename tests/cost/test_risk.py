@@ -32,7 +32,7 @@ def test_falls_from_the_worst_to_the_mean(case: tuple[np.ndarray, np.ndarray], a
     values, weight = case
     low, high = tail_mean(values, weight, max(a, b)), tail_mean(values, weight, min(a, b))
     assert low <= high + 1e-9
-    assert tail_mean(values, weight, 1.0) == float(weight @ values)
+    assert tail_mean(values, weight, 1.0) == float((weight * values).sum())
     assert tail_mean(values, weight, 0.0) == values[weight > 0].max()
 
 

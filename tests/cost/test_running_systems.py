@@ -50,6 +50,55 @@ def test_dense_equals_enumeration(seed: int) -> None:
     assert score_layer(problem, slots).objective == pytest.approx(expected, rel=1e-9)
 
 
+def failed(seed: int, **changes: object) -> LayerProblem:
+    """Two nodes of three or four GPUs, of which one to three have failed, on either node or on both."""
+    m = 3 + seed % 2
+    capacity = np.random.default_rng([seed, 8]).permutation(2 * m) >= 1 + seed % 3
+    capacity = 3 * capacity.astype(np.int64)
+    return random_problem(
+        seed, **({"experts": 6, "gpus": 2 * m, "gpus_per_node": m, "slots_per_gpu": 3, "k": 2, "tokens": 8,
+                  "capacity": capacity, "dispatch": ("even", "nearest")[seed // 2 % 2]} | changes),
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("fast", [400e9, 1e9])
+@pytest.mark.parametrize("rule", ["per_node", "dense"])
+def test_survivors_share_what_entered_at_failed_gpus(rule: str, seed: int, fast: float) -> None:
+    """Where slow links decide, and where the fast ones do."""
+    problem = failed(seed, message=rule)
+    topology = replace(problem.topology, gpus_per_tray=2 if seed % 4 == 3 else 1)
+    problem = changed(problem, topology=topology, rates=replace(problem.hardware.rates, fast_bytes_per_s=fast))
+    slots = random_placement(problem, seed)
+    assert score_layer(problem, slots).objective == pytest.approx(
+        reference_objective(problem, slots.tolist()), rel=1e-9
+    )
+    gpus = problem.topology.gpus
+    sent, expected = byte_matrix(problem, slots)[0] / problem.hardware.rates.dispatch_bytes, np.zeros((gpus, gpus))
+    for (source, destination), count in messages(problem, slots.tolist(), 0).items():
+        expected[source, destination] += count
+    np.fill_diagonal(sent, 0.0)
+    np.testing.assert_allclose(sent, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dispatch", ["even", "nearest"])
+def test_which_ranks_have_failed_does_not_matter(dispatch: str) -> None:
+    """A placement costs the same where local ranks change places with all that they hold."""
+    problem = random_problem(
+        1, experts=12, gpus=12, gpus_per_node=6, slots_per_gpu=2, k=3, dispatch=dispatch,
+        capacity=[2, 2, 2, 0, 0, 2, *[2] * 6],
+    )  # fmt: skip
+    for seed in range(6):
+        slots = random_placement(problem, seed)
+        before, ranks = score_layer(problem, slots), np.random.default_rng(seed).permutation(6)
+        gpus = np.append(ranks, 6 + ranks)
+        moved = changed(problem, capacity=problem.hardware.capacities[gpus])
+        after = score_layer(moved, slots.reshape(12, -1)[gpus].reshape(-1))
+        for field in fields(LayerScore):
+            if field.name not in ("gpu_load", "slot_load"):
+                np.testing.assert_allclose(getattr(after, field.name), getattr(before, field.name), rtol=1e-9)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_bytes_and_nodes_equal_enumeration(seed: int) -> None:
     problem = small(seed, windows=1, with_sets=True, gpus_per_node=2)
@@ -167,5 +216,5 @@ def test_a_failed_gpu_has_no_work_and_sends_nothing() -> None:
         assert matrix[2].sum() == 0
         assert matrix[:, 2].sum() == 0
     # Tokens of GPU 0 enter the other node at GPU 3, as GPU 2 has failed.
-    assert problem.hardware.entry_rank.tolist() == [[0, 1], [1, 1]]
+    assert problem.hardware.entry_share.tolist() == [[[1, 0], [0, 1]], [[0, 1], [0, 1]]]
     assert sent[0, 3] > 0

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,10 +16,13 @@ import pytest
 
 from placement.errors import InputError
 from placement.routing import archive
-from placement.routing.reader import example_trace, read_trace, write_counts, write_trace
+from placement.routing.parts import split_by_sequence
+from placement.routing.reader import MAX_COUNTED, check_fits, example_trace, read_trace, write_counts, write_trace
 from placement.routing.synthesize import synthesize
 from placement.routing.trace import LoadCounts, Trace
 from tests.routing.mutations import good_arrays, packed
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _file(tmp_path: Path, **changes: Any) -> Path:
@@ -117,6 +124,21 @@ def test_without_seq_lens_pieces_of_256(tmp_path: Path) -> None:
         ({"meta": np.array(3)}, "meta", "type int64"),
         ({"meta": np.array('{"experts": true}')}, "meta.experts", "is True"),
         ({"meta": np.array('{"top_k": 3}')}, "meta.top_k", "is 3, but topk_ids has 2"),
+        ({"meta": np.array('{"moe_layers": 3}')}, "meta.moe_layers", "is 3, but topk_ids has 2"),
+        ({"meta": np.array('{"moe_layers": 2.0}')}, "meta.moe_layers", "is 2.0, but topk_ids has 2"),
+        ({"meta": np.array('{"experts": 7}')}, "topk_ids[0, 3, 1]", "there are 7 experts"),
+        ({"meta": np.array('{"domains": "law", "tokens_per_domain": 12}')}, "meta.domains", "is law"),
+        (
+            {"meta": np.array('{"domains": ["a", "b"], "tokens_per_domain": 4}')},
+            "meta.tokens_per_domain",
+            "is 4 for each of 2 domains, but topk_ids has 12 tokens",
+        ),
+        (
+            {"meta": np.array('{"domains": ["a", "b"], "tokens_per_domain": 6}')},
+            "meta.tokens_per_domain",
+            "is 6, which ends a domain inside a sequence of seq_lens",
+        ),
+        ({"meta": np.array(json.dumps({"note": "x" * 2**20}))}, "meta", "bytes of memory are needed"),
         ({"topk_weights": np.zeros((2, 12, 1))}, "topk_weights", "shape (2, 12, 1)"),
         ({"topk_weights": np.full((2, 12, 2), np.nan)}, "topk_weights", "no finite number"),
     ],
@@ -155,6 +177,54 @@ def test_another_models_trace(tmp_path: Path, model: tuple[Any, ...], words: str
 def test_defects_of_counts(tmp_path: Path, counts: Any, words: str) -> None:
     np.savez(tmp_path / "c.npz", counts=counts)
     assert words in str(_problem(tmp_path / "c.npz"))
+
+
+@pytest.mark.parametrize(
+    ("meta", "field", "words"),
+    [
+        ({"experts": 8}, "meta.experts", "is 8, but counts has 4"),
+        ({"moe_layers": 3}, "meta.moe_layers", "is 3, but counts has 2"),
+        ({"top_k": 2}, "meta.top_k", "is 2, but the model has 1"),
+    ],
+)
+def test_counts_that_their_meta_contradicts(tmp_path: Path, meta: dict[str, int], field: str, words: str) -> None:
+    np.savez(tmp_path / "c.npz", counts=np.ones((2, 4), int), meta=np.array(json.dumps(meta)))
+    error = _problem(tmp_path / "c.npz", 4, 2, 1)
+    assert error.field == field
+    assert words in str(error)
+
+
+def test_domains_that_fit_are_taken(tmp_path: Path) -> None:
+    meta = np.array('{"domains": ["a", "b"], "tokens_per_domain": 6}')
+    for lens in (np.array([2, 4, 6]), None):
+        trace = read_trace(_file(tmp_path, meta=meta, seq_lens=lens))
+        assert isinstance(trace, Trace)
+    first, _ = split_by_sequence(read_trace(_file(tmp_path, meta=meta, seq_lens=np.array([2, 4, 3, 3]))))
+    write_trace(first, tmp_path / "part.npz")
+    assert isinstance(read_trace(tmp_path / "part.npz"), Trace)
+
+
+def test_counts_whose_sums_no_record_holds(tmp_path: Path) -> None:
+    most = MAX_COUNTED // 8
+    np.savez(tmp_path / "most.npz", counts=np.full((2, 2, 4), most))
+    assert isinstance(read_trace(tmp_path / "most.npz"), LoadCounts)
+    counts = np.full((2, 2, 4), most)
+    counts[1, 1, 3] += 1
+    np.savez(tmp_path / "c.npz", counts=counts)
+    assert "counts: layer 1 counts 8.79609e+12 in all; scale" in str(_problem(tmp_path / "c.npz"))
+    np.savez(tmp_path / "c.npz", counts=np.full((2, 8), 2.0**53))
+    assert "layer 0 counts 7.20576e+16 in all" in str(_problem(tmp_path / "c.npz"))
+    with pytest.raises(InputError, match=r"mine: counts: layer 0 counts 7\.20576e\+16 in all"):
+        check_fits(LoadCounts(np.full((1, 2, 8), 2.0**53), "mine", "here"), 8, 2, 2, "small")
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\nb", "x" * 250, "\x1b[31m"])
+def test_names_are_short_and_printable(tmp_path: Path, name: str) -> None:
+    np.savez(tmp_path / f"{name}.npz", **good_arrays())
+    assert read_trace(tmp_path / f"{name}.npz").name.isprintable()
+    with zipfile.ZipFile(tmp_path / "many.npz", "w") as archive_, archive_.open("x" * 60_000 + ".npy", "w") as member:
+        np.lib.format.write_array(member, np.ones((2, 4)))
+    assert len(read_trace(f"{tmp_path / 'many.npz'}::{'x' * 60_000}").name) < 300
 
 
 def test_counts_of_another_model(tmp_path: Path) -> None:
@@ -218,6 +288,66 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path: Path, monkeypatch: p
     assert "too many to be routing" in str(_problem(tmp_path / "bomb.npz"))
     monkeypatch.setattr(archive, "MAX_BYTES", 10)
     assert "is larger than" in str(_problem(tmp_path / "bomb.npz"))
+
+
+def _header(descr: str, shape: tuple[int, ...]) -> bytes:
+    text = str({"descr": descr, "fortran_order": False, "shape": shape}).ljust(117).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def _sparse(path: Path, start: bytes, size: int = 4 * 2**30) -> None:
+    path.write_bytes(start)
+    os.truncate(path, size)
+
+
+def _bomb(path: Path, key: str, method: int, start: bytes, stated: int) -> None:
+    """A member of `start` and 256 MiB of zeros that states another size."""
+    with zipfile.ZipFile(path, "w", method) as archive_:
+        with archive_.open(f"{key}.npy", "w") as member:
+            member.write(start)
+            for _ in range(16):
+                member.write(bytes(2**24))
+        archive_.infolist()[0].file_size = stated
+
+
+def _names(path: Path) -> None:
+    """A file that is a list of members and little else: 200 MB of it."""
+    count, entry = 4_000_000, b"PK\x01\x02" + bytes(24) + (1).to_bytes(2, "little") + bytes(16) + b"x"
+    end = b"PK\x05\x06" + bytes(4) + b"\xff\xff" * 2 + (len(entry) * count).to_bytes(4, "little") + bytes(6)
+    with path.open("wb") as file:
+        file.write(b"PK")
+        for _ in range(count // 10_000):
+            file.write(entry * 10_000)
+        file.write(end)
+
+
+def test_no_file_makes_much_of_itself(tmp_path: Path) -> None:
+    """Each is refused in a process whose memory grows by less than 100 MB."""
+    ids = _header("|u1", (26, 8_000_000, 6))
+    _sparse(tmp_path / "counts.npy", _header("|u1", (2**21, 16, 128)))
+    _sparse(tmp_path / "half.npy", _header("|u1", (2**20, 8, 128)), 2**30 + 128)
+    _sparse(tmp_path / "header.npy", b"\x93NUMPY\x02\x00" + (2**32 - 1).to_bytes(4, "little"))
+    _sparse(tmp_path / "nothing.npy", _header("<U0", (2**40, 2, 8)))
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        _bomb(tmp_path / f"bomb{method}.npz", "topk_ids", method, ids, len(ids) + 1000)
+    _bomb(tmp_path / "meta.npz", "meta", zipfile.ZIP_DEFLATED, _header("<U250000000", ()), 2**30)
+    with zipfile.ZipFile(tmp_path / "meta.npz", "a") as archive_:
+        archive_.writestr("counts.npy", _header("|u1", (2, 4)) + b"x" * 8)
+    _names(tmp_path / "names.npz")
+    code = (
+        "import resource, sys\nfrom placement.errors import InputError\n"
+        "from placement.routing.reader import read_trace\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000\n"
+        "for path in sys.argv[1:]:\n"
+        "    before = peak()\n"
+        "    try:\n        print(read_trace(path))\n"
+        "    except InputError:\n        print(peak() - before)\n"
+    )
+    paths = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True, cwd=ROOT)
+    grown = dict(zip((Path(path).name for path in paths), done.stdout.splitlines(), strict=True))
+    assert len(grown) == 9
+    assert max(map(int, grown.values())) < 100, grown
 
 
 def test_unwritable_output(tmp_path: Path) -> None:

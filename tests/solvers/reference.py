@@ -78,30 +78,38 @@ def gpu_loads(problem: LayerProblem, slots: list[int], window: int) -> tuple[lis
     return loads, seconds
 
 
-def token_messages(problem: LayerProblem, home: int, reached: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(source GPU, destination GPU) of each message of one token whose copies are served on `reached`."""
+def entries(problem: LayerProblem, home: int, node: int) -> list[int]:
+    """GPUs of another node of which one, with equal chances, a token of GPU `home` enters at."""
+    m, alive = problem.topology.gpus_per_node, alive_gpus(problem)
+    same = node * m + home % m
+    return [same] if same in alive else [g for g in alive if g // m == node]
+
+
+def alive_gpus(problem: LayerProblem) -> list[int]:
+    return [g for g, room in enumerate(problem.hardware.capacities.tolist()) if room > 0]
+
+
+def token_messages(problem: LayerProblem, home: int, reached: tuple[int, ...]) -> list[tuple[int, int, float]]:
+    """(source GPU, destination GPU, chance) of each message of one token whose copies are served on `reached`."""
     if problem.rules.message == "dense":
         # All GPUs that have not failed get every token, over one GPU of each other node.
-        alive = [g for g, room in enumerate(problem.hardware.capacities.tolist()) if room > 0]
-        return _over_nodes(problem, home, tuple(alive))
+        return _over_nodes(problem, home, tuple(alive_gpus(problem)))
     if problem.data.sets is None or problem.rules.message == "per_expert":
-        return [(home, g) for g in reached]
+        return [(home, g, 1.0) for g in reached]
     if problem.rules.message == "per_rank":
-        return [(home, g) for g in set(reached)]
+        return [(home, g, 1.0) for g in set(reached)]
     return _over_nodes(problem, home, reached)
 
 
-def _over_nodes(problem: LayerProblem, home: int, reached: tuple[int, ...]) -> list[tuple[int, int]]:
+def _over_nodes(problem: LayerProblem, home: int, reached: tuple[int, ...]) -> list[tuple[int, int, float]]:
     """Messages to GPUs where a token crosses to each node once."""
     m, out = problem.topology.gpus_per_node, []
     for node in {g // m for g in reached}:
-        enters = home
-        if node != home // m:
-            # Over the slow link once, to the GPU of the same local rank, which passes it on; past failed GPUs.
-            ring = [node * m + (home + step) % m for step in range(m)]
-            enters = next(g for g in ring if problem.hardware.capacity is None or problem.hardware.capacity[g] > 0)
-            out.append((home, enters))
-        out += [(enters, g) for g in set(reached) if g // m == node]
+        # Over the slow link once, to the GPU of the same local rank, which passes it on; around failed GPUs.
+        doors = [home] if node == home // m else entries(problem, home, node)
+        for enters in doors:
+            out += [(home, enters, 1.0 / len(doors))] * (enters != home)
+            out += [(enters, g, 1.0 / len(doors)) for g in set(reached) if g // m == node]
     return out
 
 
@@ -126,9 +134,9 @@ def messages(problem: LayerProblem, slots: list[int], window: int) -> dict[tuple
                 / math.prod(len(d) for d in draws)
             )
             for reached in product(*draws):
-                for source, destination in token_messages(problem, home, reached):
+                for source, destination, part in token_messages(problem, home, reached):
                     if source != destination:
-                        out[source, destination] += chance
+                        out[source, destination] += chance * part
     return out
 
 

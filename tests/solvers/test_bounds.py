@@ -102,6 +102,16 @@ def test_no_placement_of_small_layers_beats_the_bound() -> None:
     assert min(too_high.values()) >= 5
 
 
+def test_failed_gpus_leave_fast_links_idle() -> None:
+    """One GPU is left on each node, at unlike local ranks: whatever enters a node stays where it came in."""
+    problem = random_problem(
+        0, experts=2, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=9, capacity=[2, 0, 0, 1],
+        rates=replace(RATES, fast_bytes_per_s=1e8, slow_bytes_per_s=1e15),
+    )  # fmt: skip
+    best = min(score_layer(problem, slots).objective for slots in placements(problem))
+    assert layer_bound(problem).value <= best * (1 + 1e-9)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6), gpus=st.integers(2, 8), width=st.integers(2, 4), heat=st.sampled_from([0.3, 1.0, 2.5]),

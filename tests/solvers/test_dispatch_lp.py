@@ -32,6 +32,12 @@ def random_plan(problem: LayerProblem, slots: np.ndarray, seed: int) -> np.ndarr
     return np.where(slots >= 0, raw / sums[:, slots], 0.0)
 
 
+def bounds_at(model: _Linear) -> np.ndarray:
+    """[variables, 2] bounds that leave an LP its own plan alone."""
+    fixed = np.concatenate([model.start, np.zeros(model.upper.shape[1] - len(model.start))])
+    return np.stack([fixed, np.where(np.arange(len(fixed)) < len(model.start), fixed, np.inf)], axis=1)
+
+
 def merit_of(problem: LayerProblem, slots: np.ndarray, plan: np.ndarray) -> tuple[float, float]:
     return merit(problem, score_layer(problem, slots, plan))
 
@@ -77,11 +83,22 @@ def test_the_lp_prices_its_own_plan_as_the_scorer_does(
     plan = random_plan(problem, slots, seed)
     shape = _Shape.of(problem, slots)
     model = _Linear.near(problem, shape, slots, plan)
-    fixed = np.concatenate([model.start, np.zeros(model.upper.shape[1] - len(model.start))])
-    high = np.where(np.arange(len(fixed)) < len(model.start), fixed, np.inf)
-    answer = linprog(model.price, A_ub=model.upper, b_ub=model.limit, bounds=np.stack([fixed, high], axis=1))
+    answer = linprog(model.price, A_ub=model.upper, b_ub=model.limit, bounds=bounds_at(model))
     # HiGHS keeps rows to 1e-7, here seconds; with kinds a window's are several.
     assert answer.fun == pytest.approx(objective_value(problem, slots, plan), rel=1e-5 if kinds else 1e-9)
+
+
+@pytest.mark.parametrize("rule", ["per_node", "per_rank", "per_expert", "dense"])
+@pytest.mark.parametrize("capacity", [[6, 0, 0, 6, 6, 6, 6, 6], [0, 6, 6, 6, 6, 6, 0, 0]])
+def test_the_lp_prices_what_failed_gpus_leave_to_others(rule: str, capacity: list[int]) -> None:
+    problem = random_problem(
+        2, gpus_per_node=4, slots_per_gpu=6, experts=20, message=rule, dispatch="planned", rates=SLOW, capacity=capacity
+    )
+    slots = random_placement(problem, 2)
+    plan = random_plan(problem, slots, 2)
+    model = _Linear.near(problem, _Shape.of(problem, slots), slots, plan)
+    answer = linprog(model.price, A_ub=model.upper, b_ub=model.limit, bounds=bounds_at(model))
+    assert answer.fun == pytest.approx(objective_value(problem, slots, plan), rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(4))

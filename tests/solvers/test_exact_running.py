@@ -13,6 +13,7 @@ from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import LayerProblem
 from placement.problem.moves import moves_between
+from solvers.bounds import layer_bound
 from solvers.experts.cpsat.backend import CpSatBackend
 from solvers.experts.cpsat.solver import CpSatSolver
 from solvers.experts.exact.coefficients import coefficients_of
@@ -22,7 +23,7 @@ from solvers.result import Status, Termination
 from solvers.stop import Stop
 from tests.layers import changed
 from tests.solvers.oracle import brute_force
-from tests.solvers.problems import random_placement, random_problem, running_problem
+from tests.solvers.problems import RATES, random_placement, random_problem, running_problem
 
 RULES = ("per_node", "per_rank", "per_expert")
 
@@ -107,6 +108,25 @@ def test_exact_solvers_agree_with_brute_force(family, seed: int) -> None:
         assert check_layer(problem, found.slots) == ()
         assert objective_value(problem, found.slots) == pytest.approx(best.objective, rel=1e-6), solver.name
         assert best.objective * (1 - 1e-4) <= found.bound <= best.objective * (1 + 1e-9), solver.name
+
+
+@pytest.mark.parametrize("rule", ["per_node", "dense"])
+@pytest.mark.parametrize("seed", range(4))
+def test_exact_solvers_and_bounds_agree_with_brute_force_around_failed_gpus(seed: int, rule: str) -> None:
+    """Two nodes of three GPUs, of which two have failed: survivors share what enters a node."""
+    capacity = np.array([(1, 0, 1, 1, 1, 0), (1, 0, 0, 1, 1, 1), (0, 1, 1, 1, 1, 0), (1, 1, 1, 0, 1, 0)][seed])
+    problem = random_problem(
+        seed, experts=4, gpus=6, gpus_per_node=3, slots_per_gpu=1, k=2, tokens=8, message=rule, capacity=capacity,
+        rates=replace(RATES, fast_bytes_per_s=(400e9, 5e9)[seed % 2]),
+    )  # fmt: skip
+    best = brute_force(problem)
+    assert best is not None
+    for solver in (CpSatSolver(), MilpSolver()):
+        found = solver.solve(problem, Stop(10.0), 1)
+        assert found.status is Status.OPTIMAL, solver.name
+        assert objective_value(problem, found.slots) == pytest.approx(best.objective, rel=1e-6), solver.name
+        assert best.objective * (1 - 1e-4) <= found.bound <= best.objective * (1 + 1e-9), solver.name
+    assert layer_bound(problem).value <= best.objective * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from placement.check.layer import check_layer
 from placement.cost.layer.risk import tail_mean
 from placement.cost.layer.score import score_layer
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology
 from solvers.dispatch import near_fractions, plan_fractions, rounded_fractions, target_fractions
@@ -60,7 +61,9 @@ def _scored(problem: LayerProblem, slots: np.ndarray, target: np.ndarray | None)
     if problem.rules.dispatch == "planned" and target is not None and len(target) == problem.topology.nodes:
         fractions = target_fractions(problem, slots, target)
     score = score_layer(problem, slots, fractions)
-    return score.objective - (LATENCY if problem.objective.kind == "time" else 0.0)
+    # What no placement changes is left out: latency, and messages of `dense`.
+    fixed = LATENCY if problem.objective.kind == "time" else 0.0
+    return score.objective - fixed - tariff_of(problem).least_link
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -145,6 +148,25 @@ def test_prices_unequal_gpus_as_the_scorer_does() -> None:
             state.target[:] = found.target
         value, _ = price_state(data, state, found.target is not None)
         assert value == pytest.approx(_scored(problem, found.slots, found.target), rel=2e-6)
+
+
+@pytest.mark.parametrize("lost", [(1, 2), (0, 3, 5), (4, 5, 6)])
+def test_prices_what_failed_gpus_leave_to_others_as_the_scorer_does(lost: tuple[int, ...]) -> None:
+    capacity = np.full(8, 7)
+    capacity[list(lost)] = 0
+    for rule, dispatch, objective in product((*RULES, "dense"), POLICIES, ("time", "traffic")):
+        problem = _slow(
+            gpus_per_node=4, slots_per_gpu=7, capacity=capacity, message=rule, dispatch=dispatch, objective=objective,
+            experts=20,
+        )  # fmt: skip
+        slots = get_solver("greedy").solve(changed(problem, dispatch="even"), Stop(), 0).slots
+        found = run_annealing(problem, slots, None, SHORT, Stop(), 1)
+        data = search_data(problem, found.slots)
+        state = empty_state(data, found.slots[problem.hardware.usable])
+        if found.target is not None:
+            state.target[:] = found.target
+        value, _ = price_state(data, state, found.target is not None)
+        assert value == pytest.approx(_scored(problem, found.slots, found.target), rel=2e-6), (rule, dispatch)
 
 
 @settings(max_examples=30, deadline=None)

@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from placement.errors import CheckFailedError, InfeasibleError, InputError, MissingExtraError, NothingFoundError
 from placement.problem.layer import LayerProblem
 from solvers.base import UnsupportedError
 from solvers.experts.layers import LayerAnswer, plan_layers
-from solvers.parallel import Carried, _Failure, carry, map_layers
+from solvers.parallel import WATCH_EVERY_S, Carried, _Failure, carry, map_layers
 from solvers.stop import Stop
 from tests.solvers.problems import random_problem
 
@@ -97,6 +99,16 @@ def test_processes_have_one_thread_and_are_kept() -> None:
     assert {found[1:] for found in first + second} == {("1", "1")}
     assert os.getpid() not in {found[0] for found in first}
     assert len({found[0] for found in first + second}) <= 2
+
+
+def test_workers_outlive_the_thread_that_started_them() -> None:
+    get_reusable_executor().shutdown(kill_workers=True)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(map_layers, threads_allowed, range(6), 2, "processes").result()
+    time.sleep(3 * WATCH_EVERY_S)
+    pids = {found[0] for found in first}
+    assert all(_runs(pid) for pid in pids)
+    assert len(pids | {found[0] for found in map_layers(threads_allowed, range(6), 2, "processes")}) <= 2
 
 
 @pytest.mark.parametrize("backend", ["sequential", *CONCURRENT])

@@ -6,11 +6,11 @@ placement reaches, since co-located experts touch fewer nodes and skewed ones lo
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from placement.arithmetic import expm1, log1p
 from placement.cost.layer.messages import MESSAGE_RULES
 from placement.cost.layer.tariff import busiest_s, hop_latency_s
 from placement.cost.layer.work import roofline_s
@@ -111,7 +111,7 @@ class BalancedLayer:
         if self.curve is not None:
             return self.curve.at(tokens_per_rank * self.ranks)
         at_slot = tokens_per_rank * self.ranks * self.slot_share
-        touched = -math.expm1(-self.shape * math.log1p(at_slot / self.shape))
+        touched = -float(expm1(-self.shape * log1p(at_slot / self.shape)))
         return self.slots_per_gpu * float(roofline_s(self.rates, touched, at_slot))
 
     def messages_s(self, tokens_per_rank: float) -> float:

@@ -104,12 +104,30 @@ def concrete_messages(problem: LayerProblem, home: IntArray, served: IntArray) -
         np.add.at(across, (source[away], to[away]), 1)
         return ConcreteMessages(across, within)
     node = to[away] // m
-    enters = node * m + problem.hardware.entry_rank[node, source[away] % m]
+    enters = entry_gpus(problem, home)[token[away], node]
     passed = enters != to[away]
     np.add.at(within, (enters[passed], to[away][passed]), 1)
     _, first = np.unique(token[away] * nodes + node, return_index=True)
     np.add.at(across, (source[away][first], enters[first]), 1)
     return ConcreteMessages(across, within)
+
+
+def entry_gpus(problem: LayerProblem, home: IntArray) -> IntArray:
+    """[tokens, nodes] GPU at which a token enters a node that is not its home's (a message rule that forwards).
+
+    That of its home's local rank; where that GPU has failed, the home deals its tokens to the node's others in turn, so
+    that each gets its `entry_share`.
+    """
+    topology = problem.topology
+    node, rank = np.arange(topology.nodes), home[:, None] % topology.gpus_per_node
+    alive = problem.hardware.alive.reshape(topology.nodes, -1)
+    # Homes begin at unlike GPUs.
+    count = np.bincount(home, minlength=topology.gpus)
+    turn = home.astype(np.int64)
+    turn[np.argsort(home, kind="stable")] += np.arange(len(home)) - np.repeat(np.cumsum(count) - count, count)
+    others = np.argsort(~alive, axis=1, kind="stable")
+    dealt = others[node, turn[:, None] % np.maximum(alive.sum(axis=1), 1)]
+    return np.asarray(node * topology.gpus_per_node + np.where(alive[node, rank], rank, dealt))
 
 
 def concrete_bytes(problem: LayerProblem, messages: ConcreteMessages) -> tuple[IntArray, IntArray]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from placement.arithmetic import matrix_product
 from placement.cost.layer.dispatch import Shares
 from placement.cost.layer.messages import effective_rule
 from placement.cost.layer.touch import Touch
@@ -18,8 +20,8 @@ from placement.problem.layer import LayerProblem
 def message_matrix(problem: LayerProblem, reach: Touch, shares: Shares) -> FloatArray:
     """[windows, gpus, gpus] expected token messages from GPU to GPU in one dispatch, both hops of a rule that forwards.
 
-    There a token goes once to each other node, to the GPU with its home's local rank there (`entry_rank`), which
-    passes it on to the GPUs of its node that need it.
+    There a token goes once to each other node, to the GPU with its home's local rank there (or as `entry_share` has
+    it), which passes it on to the GPUs of its node that need it.
     """
     topology, (to_gpu, to_home_node) = problem.topology, messages_per_token(problem, reach)
     gpus, m, nodes = topology.gpus, topology.gpus_per_node, topology.nodes
@@ -37,12 +39,12 @@ def message_matrix(problem: LayerProblem, reach: Touch, shares: Shares) -> Float
     to_node = to_node.reshape(windows, nodes, m, nodes) * away[None, :, None, :]
     grid = messages.reshape(windows, nodes, m, nodes, m)
     # [windows, node, home's rank, destination rank] what other nodes' homes have for a GPU.
-    passed = np.einsum("whljd,hj->wjld", split, away)
-    node, entry = np.arange(nodes), problem.hardware.entry_rank
-    for rank in range(m):
-        # First hop: home (h, rank) -> (j, entry). Second hop: (j, entry) -> (j, d), summed over the other home nodes.
-        grid[:, :, rank, node, entry[:, rank]] += to_node[:, :, rank, :]
-        grid[:, node, entry[:, rank], node, :] += passed[:, :, rank, :]
+    passed = (split * away[None, :, None, :, None]).sum(axis=1).transpose(0, 2, 1, 3)
+    entry = problem.hardware.entry_share
+    # First hop: home (h, rank) -> (j, entry). Second hop: (j, entry) -> (j, d), summed over the other home nodes.
+    grid += to_node[..., None] * entry.transpose(1, 0, 2)
+    for w, j in product(range(windows), range(nodes)):
+        grid[w, j, :, j] += matrix_product(entry[j].T, passed[w, j])
     # What a forwarding GPU keeps for itself is no message.
     forwarded = grid.reshape(windows, gpus, gpus)
     own = rows[:, np.arange(gpus), np.arange(gpus)]
@@ -80,7 +82,7 @@ def link_loads(problem: LayerProblem, reach: Touch, shares: Shares) -> LinkLoad:
         return loads_of_one_class(problem, to_gpu[0], to_node[0])
     parts = _by_home(
         to_gpu, to_node, shares.class_of_gpu, problem.hardware.home_tokens, problem.topology.gpus_per_node,
-        problem.hardware.entry_rank, effective_rule(problem).forwards,
+        problem.hardware.entry_share, effective_rule(problem).forwards,
     )  # fmt: skip
     return _busiest(problem, *parts)
 
@@ -110,12 +112,8 @@ def entering_tokens(problem: LayerProblem) -> FloatArray:
     """[nodes, ranks] tokens of other nodes that enter a node at each of its GPUs if they need the node."""
     topology = problem.topology
     tokens = problem.hardware.home_tokens.reshape(topology.nodes, topology.gpus_per_node)
-    others = np.asarray(tokens.sum(axis=0) - tokens, dtype=np.float64)
-    if problem.hardware.alive.all():
-        return others
-    out = np.zeros_like(others)
-    np.add.at(out, (np.arange(topology.nodes)[:, None], problem.hardware.entry_rank), others)
-    return out
+    others = tokens.sum(axis=0) - tokens
+    return np.asarray((others[:, :, None] * problem.hardware.entry_share).sum(axis=1))
 
 
 def loads_of_one_class(problem: LayerProblem, gpu: FloatArray, node: FloatArray) -> LinkLoad:
@@ -155,31 +153,34 @@ def _by_home(
     class_of_gpu: NDArray[np.int64],
     tokens: NDArray[np.float64],
     m: int,
-    entry: NDArray[np.int64],
+    entry: NDArray[np.float64],
     by_node: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """([windows, gpus] fast out, fast in, slow out, slow in), home by home."""
+    """([windows, gpus] fast out, fast in, slow out, slow in), home by home; entry: see `entry_share`."""
     windows, gpus = source.shape[1], source.shape[2]
     fast_out, fast_in = np.zeros((windows, gpus)), np.zeros((windows, gpus))
     slow_out, slow_in = np.zeros((windows, gpus)), np.zeros((windows, gpus))
     for home in range(gpus):
-        c, own = class_of_gpu[home], home // m
+        c, own, rank = class_of_gpu[home], home // m, home % m
         for w in range(windows):
             for j in range(gpus // m):
-                enters = home
-                if j != own and by_node:
-                    enters = j * m + entry[j, home % m]
-                    sent = tokens[home] * node[c, w, j]
-                    slow_out[w, home] += sent
-                    slow_in[w, enters] += sent
-                for g in range(j * m, j * m + m):
-                    if g == enters:
-                        continue
-                    sent = tokens[home] * source[c, w, g]
-                    if j != own and not by_node:
-                        slow_out[w, home] += sent
-                        slow_in[w, g] += sent
-                    else:
-                        fast_out[w, enters] += sent
-                        fast_in[w, g] += sent
+                hops = j != own and by_node
+                # Local ranks at which it enters: its own, or where that GPU has failed all others.
+                first, last = (0, m) if hops and entry[j, rank, rank] == 0.0 else (rank, rank + 1)
+                for r in range(first, last):
+                    enters, part = home, tokens[home]
+                    if hops:
+                        enters, part = j * m + r, tokens[home] * entry[j, rank, r]
+                        slow_out[w, home] += part * node[c, w, j]
+                        slow_in[w, enters] += part * node[c, w, j]
+                    for g in range(j * m, j * m + m):
+                        if g == enters:
+                            continue
+                        sent = part * source[c, w, g]
+                        if j != own and not by_node:
+                            slow_out[w, home] += sent
+                            slow_in[w, g] += sent
+                        else:
+                            fast_out[w, enters] += sent
+                            fast_in[w, g] += sent
     return fast_out, fast_in, slow_out, slow_in

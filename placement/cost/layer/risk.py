@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
 from placement.problem.arrays import FloatArray
 
 
@@ -17,7 +18,7 @@ def tail_mean(values: FloatArray, weight: FloatArray, tail: float) -> float:
         values: [windows] in any unit. weight: [windows] not negative, sums to 1. tail: 0 to 1.
     """
     if tail >= 1.0:
-        return float(weight @ values)
+        return float(weighted_sum(weight, values))
     order = np.argsort(-values, kind="stable")
     order = order[weight[order] > 0]
     left = tail * float(weight.sum())
@@ -25,4 +26,4 @@ def tail_mean(values: FloatArray, weight: FloatArray, tail: float) -> float:
         return float(values[order[0]])
     before = np.concatenate([[0.0], np.cumsum(weight[order])[:-1]])
     taken = np.clip(left - before, 0.0, weight[order])
-    return float(taken @ values[order] / taken.sum())
+    return float(weighted_sum(taken, values[order]) / taken.sum())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
 from placement.cost.layer.dispatch import Shares, dispatch_shares
 from placement.cost.layer.links import link_loads, message_matrix
 from placement.cost.layer.risk import tail_mean
@@ -75,23 +76,23 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
     gpu_load = reach.slot_load.reshape(by_gpu).sum(axis=2)
     speed, alive = problem.hardware.relative_speed, int(problem.hardware.alive.sum())
     largest, mean = (gpu_load / speed).max(axis=1), gpu_load.sum(axis=1) / alive
-    pooled = weight @ gpu_load
+    pooled = weighted_sum(weight, gpu_load)
     nodes, remote = _nodes_per_token(problem, reach, shares)
     across = links.across / tariff.all_tokens * tariff.both_bytes
     values = {"time": time, "load": largest / mean, "traffic": across}
     value = values[problem.objective.kind]
     return LayerScore(
         objective=tail_mean(value, weight, problem.objective.tail),
-        time_s=float(weight @ time),
-        dispatch_s=float(weight @ dispatch),
-        experts_s=float(weight @ experts),
-        combine_s=float(weight @ combine),
-        balancedness=float(weight @ (mean / largest)),
-        imbalance=float(weight @ (largest / mean)),
+        time_s=float(weighted_sum(weight, time)),
+        dispatch_s=float(weighted_sum(weight, dispatch)),
+        experts_s=float(weighted_sum(weight, experts)),
+        combine_s=float(weighted_sum(weight, combine)),
+        balancedness=float(weighted_sum(weight, mean / largest)),
+        imbalance=float(weighted_sum(weight, largest / mean)),
         pooled_imbalance=float((pooled / speed).max() / (pooled.sum() / alive)),
         nodes_per_token=nodes,
         remote_nodes_per_token=remote,
-        cross_node_bytes_per_token=float(weight @ across),
+        cross_node_bytes_per_token=float(weighted_sum(weight, across)),
         gpu_load=gpu_load,
         slot_load=reach.slot_load,
         window_value=value,
@@ -113,16 +114,16 @@ def byte_matrix(
     slots = np.asarray(slots, dtype=np.int64)
     shares = dispatch_shares(problem, slots, fractions)
     messages = message_matrix(problem, touch(problem, shares), shares)
-    mean = np.einsum("w,wgd->gd", problem.data.window_weight, messages)
+    mean = weighted_sum(problem.data.window_weight, messages)
     return mean * problem.hardware.rates.dispatch_bytes, mean.T * problem.hardware.rates.combine_bytes
 
 
 def _nodes_per_token(problem: LayerProblem, reach: Touch, shares: Shares) -> tuple[float, float]:
     if problem.data.sets is None:
         return float("nan"), float("nan")
-    by_home = np.einsum("w,cwn->cn", problem.data.window_weight, reach.node)[shares.class_of_gpu]
+    by_home = weighted_sum(problem.data.window_weight, reach.node.transpose(1, 0, 2))[shares.class_of_gpu]
     own = by_home[np.arange(problem.topology.gpus), problem.topology.node_of_gpu]
     total = by_home.sum(axis=1)
     if problem.hardware.uniform_home:
         return float(total.mean()), float((total - own).mean())
-    return float(problem.hardware.homes @ total), float(problem.hardware.homes @ (total - own))
+    return float(weighted_sum(problem.hardware.homes, total)), float(weighted_sum(problem.hardware.homes, total - own))

@@ -40,13 +40,14 @@ class Bins:
     """Where the messages that decide are counted: across nodes, or with one node inside it.
 
     The ingress of group i takes in_s * mean(P over i) seconds and the egress of group o takes
-    out_s * (sum(P) - sum(P over o)), where homes are alike. Both are 0 where no message is priced (objective "load") or
-    no placement changes them.
+    out_s * (sum(P) - sum(P over o)), where homes are alike and no GPU of several nodes has failed. Both are 0 where no
+    message is priced (objective "load") or no placement changes them.
 
     Attributes:
         of_gpu: [gpus] bin. node: [bins] its node. in_group, out_group: [bins] index of the links of a bin.
         linear: P counts copies, or nothing that depends on the token sets.
         into: [nodes, bins] seconds of a bin's ingress for P of the tokens of a home node; bytes for "traffic".
+        out: [egress groups] seconds of an egress for P of all its tokens; 0 for "traffic", whose bytes are in `into`.
     """
 
     of_gpu: IntArray
@@ -57,6 +58,7 @@ class Bins:
     out_s: float
     linear: bool
     into: FloatArray
+    out: FloatArray
 
     @property
     def count(self) -> int:
@@ -246,7 +248,7 @@ class Tariff:
         if m == 1:
             return []
         # Over the fast link a token also comes from the forwarding GPU of its node, whatever its home.
-        passed = tokens + self._enters
+        passed = tokens + self.enters
         into = (passed.sum(axis=1, keepdims=True) - passed).reshape(-1)
         passed = passed.reshape(-1)
         rows = []
@@ -261,12 +263,11 @@ class Tariff:
         nodes, m, tray, node = topology.nodes, topology.gpus_per_node, topology.gpus_per_tray, topology.node_of_gpu
         if nodes == 1:
             return []
-        sent = tokens.reshape(nodes, -1, tray).mean(axis=2).max(axis=1)
+        into, sent = self._busiest_tray(self.enters), self._busiest_tray(tokens)
         rows = []
         if self.rule.forwards:
-            into_tray = self._enters.reshape(nodes, -1, tray).mean(axis=2).max(axis=1)
             for j in range(nodes):
-                rows.append(LinkRow("node", np.where(np.arange(nodes) == j, slow * into_tray[j], 0.0)))
+                rows.append(LinkRow("node", np.where(np.arange(nodes) == j, slow * into[j], 0.0)))
                 rows.append(LinkRow("node", np.where(np.arange(nodes) == j, 0.0, slow * sent[j])))
             return rows
         away, group = tokens.sum() - tokens.sum(axis=1), np.arange(topology.gpus) // tray
@@ -291,35 +292,58 @@ class Tariff:
         return self.problem.hardware.home_tokens.reshape(self.problem.topology.nodes, -1)
 
     @cached_property
-    def _enters(self) -> FloatArray:
+    def enters(self) -> FloatArray:
         """[nodes, ranks] tokens of other nodes that come over a GPU, if they need its node."""
         return entering_tokens(self.problem) if self.rule.forwards else np.zeros_like(self._tokens)
+
+    def _busiest_tray(self, tokens: FloatArray) -> FloatArray:
+        """[nodes] mean of [nodes, ranks] over the GPUs of a node's busiest NIC group."""
+        trays = tokens.reshape(self.problem.topology.nodes, -1, self.problem.topology.gpus_per_tray)
+        return np.asarray(trays.mean(axis=2).max(axis=1))
+
+    @cached_property
+    def crowding(self) -> tuple[FloatArray, FloatArray]:
+        """([nodes], [nodes]) tokens that enter and that leave a node at its busiest NIC group, over the node's mean.
+
+        1 where all GPUs are the home of as many tokens and none has failed, and for the ingress of a rule that does not
+        forward.
+        """
+        both = []
+        for each in (self.enters, self._tokens):
+            mean = each.mean(axis=1)
+            both.append(np.where(mean > 0.0, self._busiest_tray(each) / np.where(mean > 0.0, mean, 1.0), 1.0))
+        return both[0], both[1]
 
     @cached_property
     def bins(self) -> Bins:
         """The bins that decide the dispatch."""
-        topology, n = self.problem.topology, self.rates.tokens_per_gpu
+        topology, n, live = self.problem.topology, self.rates.tokens_per_gpu, int(self.problem.hardware.alive.sum())
         gpus, m, nodes = topology.gpus, topology.gpus_per_node, topology.nodes
-        of_gpu = np.arange(gpus, dtype=np.int64)
+        of_gpu, rate = np.arange(gpus, dtype=np.int64), self.rates.slow_bytes_per_s
         if nodes > 1 and self.rule.forwards:
             of_gpu, node = topology.node_of_gpu, np.arange(nodes, dtype=np.int64)
-            in_group, out_group = node, node
+            in_group, out_group, others = node, node, nodes - 1
         elif nodes > 1:
-            node, in_group, out_group = topology.node_of_gpu, of_gpu // topology.gpus_per_tray, topology.node_of_gpu
+            node, others = topology.node_of_gpu, gpus - m
+            in_group, out_group = of_gpu // topology.gpus_per_tray, node
         else:
-            node, in_group, out_group = topology.node_of_gpu, of_gpu, of_gpu
-        rate = self.rates.slow_bytes_per_s if nodes > 1 else self.rates.fast_bytes_per_s
+            node, in_group, out_group, rate = topology.node_of_gpu, of_gpu, of_gpu, self.rates.fast_bytes_per_s
+            # Of all tokens a GPU in use is the home of as many as any other.
+            n, others = n * gpus / live, live - 1
         priced = self.problem.objective.kind != "load" and self.constant_links is None
         out_s = self.both_bytes * n / rate if priced else 0.0
-        in_s = out_s * ((nodes - 1) if nodes > 1 and self.rule.forwards else gpus - m if nodes > 1 else m - 1)
-        away = (np.arange(nodes)[:, None] != node[None, :]) | (nodes == 1)
+        in_s = out_s * others
+        away, share = np.arange(nodes)[:, None] != node[None, :], self.home_share * nodes
+        (crowd_in, crowd_out), size = self.crowding, np.bincount(in_group)[in_group]
         if self.problem.objective.kind == "traffic":
             each = self.both_bytes if priced else 0.0
-            into = each * (away * self.home_share[:, None])
+            into, out = each * (away * self.home_share[:, None]), np.zeros(int(out_group.max()) + 1)
+        elif nodes == 1:
+            into, out = np.full((1, gpus), in_s), np.full(gpus, out_s)
         else:
-            size = np.bincount(in_group)[in_group]
-            into = away * (self.home_share * nodes)[:, None] * in_s / max(nodes - 1, 1) / size[None, :]
-        return Bins(of_gpu, node, in_group, out_group, in_s, out_s, self.linear, into)
+            into = away * share[:, None] * in_s / (nodes - 1) * (crowd_in[node] / size)[None, :]
+            out = out_s * share * crowd_out
+        return Bins(of_gpu, node, in_group, out_group, in_s, out_s, self.linear, into, out)
 
 
 def tariff_of(problem: LayerProblem) -> Tariff:

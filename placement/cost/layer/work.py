@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from placement.arithmetic import exp, expm1
 from placement.problem.arrays import FloatArray
 from placement.problem.rates import LayerRates
 
@@ -26,7 +27,7 @@ def slot_times(tokens: FloatArray, rates: LayerRates) -> FloatArray:
     seconds = np.empty((len(kinds), *x.shape))
     for k, kind in enumerate(kinds):
         count = kind.tokens * x
-        seconds[k] = kind.share * roofline_s(rates, -np.expm1(-count), count)
+        seconds[k] = kind.share * roofline_s(rates, -expm1(-count), count)
     return seconds
 
 
@@ -36,8 +37,8 @@ def slot_slopes(tokens: FloatArray, rates: LayerRates) -> FloatArray:
     slopes = np.empty((len(kinds), *x.shape))
     for k, kind in enumerate(kinds):
         count = kind.tokens * x
-        reading = -np.expm1(-count) * rates.weight_s > count * rates.token_s
-        slopes[k] = kind.share * kind.tokens * np.where(reading, np.exp(-count) * rates.weight_s, rates.token_s)
+        reading = -expm1(-count) * rates.weight_s > count * rates.token_s
+        slopes[k] = kind.share * kind.tokens * np.where(reading, exp(-count) * rates.weight_s, rates.token_s)
     return slopes
 
 

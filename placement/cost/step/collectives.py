@@ -24,7 +24,7 @@ def all_gather_s(cluster: Cluster, efficiency: Efficiency, ranks: int, size_byte
         time += cluster.fast.latency_s
         time += size_bytes * (inside - 1) / inside / (cluster.fast.bytes_per_s * share)
     if nodes > 1:
-        time += math.ceil(math.log2(nodes)) * cluster.slow.latency_s
+        time += (nodes - 1).bit_length() * cluster.slow.latency_s
         time += size_bytes / inside * (nodes - 1) / nodes / (cluster.slow.bytes_per_s * share)
     return time
 
@@ -51,7 +51,7 @@ def replica_all_reduce_s(
         time += 2 * cluster.fast.latency_s
         time += 2 * size_bytes * (inside - 1) / inside / cluster.fast.bytes_per_s
     if nodes > 1:
-        time += 2 * math.ceil(math.log2(nodes)) * cluster.slow.latency_s
+        time += 2 * (nodes - 1).bit_length() * cluster.slow.latency_s
         time += 2 * size_bytes / inside * (nodes - 1) / nodes / cluster.slow.bytes_per_s
     return time
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from placement.arithmetic import exp, log
 from placement.errors import MissingExtraError
 from placement.problem.split import Split
 from specs.model import DataTypes
@@ -49,8 +50,8 @@ class KernelCurve:
             return self.seconds[-1] * tokens / self.tokens[-1]
         i = bisect_right(self.tokens, tokens)
         low, high = self.tokens[i - 1], self.tokens[i]
-        share = math.log(tokens / low) / math.log(high / low)
-        return math.exp((1 - share) * math.log(self.seconds[i - 1]) + share * math.log(self.seconds[i]))
+        share = log(tokens / low) / log(high / low)
+        return float(exp((1 - share) * log(self.seconds[i - 1]) + share * log(self.seconds[i])))
 
 
 class KernelTables:

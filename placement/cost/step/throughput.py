@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from placement.arithmetic import power
 from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.step.pass_times import LayerTimes, PassModel
@@ -142,8 +143,8 @@ class ServingModel:
         self.first_token_s = constants.first_token_s.value
         self.first_token_s += constants.first_token_layer_s.value * scenario.model.layers
         #: How much longer prefills take, and prompts wait, since the other attention ranks have theirs.
-        self.stall = split.dp**constants.rank_stall.value
-        self.wait = split.dp**constants.rank_wait.value
+        self.stall = float(power(split.dp, constants.rank_stall.value))
+        self.wait = float(power(split.dp, constants.rank_wait.value))
         #: A pass of `budget` tokens.
         self.full_pass = self.prefill_pass(self.budget)
 

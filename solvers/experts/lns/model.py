@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement.arithmetic import matrix_product, weighted_sum
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from placement.problem.moves import moves_between
@@ -83,8 +84,8 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
 
     def _add_links(self, link: Variable, w: int, scale: float) -> None:
         rows = self.tariff.links
-        now = max((float(row.price @ self._touch_now(row.level)[w]) for row in rows), default=0.0)
-        counted = [row for row in rows if float(row.price @ self._touch_most(row.level)[w]) >= LEAST_LINK * now]
+        now = max((weighted_sum(row.price, self._touch_now(row.level)[w]) for row in rows), default=0.0)
+        counted = [row for row in rows if weighted_sum(row.price, self._touch_most(row.level)[w]) >= LEAST_LINK * now]
         for row in counted:
             self._hold_below(self._reach(row.level, w, row.price * scale), link)
         mean: dict[str, FloatArray] = {}
@@ -99,7 +100,7 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
             count = int(bins.max()) + 1
             if self.tariff.linear or self.problem.data.sets is None:
                 per_copy = self.problem.data.load / np.maximum(self.copies, 1)
-                by_gpu = per_copy @ self.held.T
+                by_gpu = matrix_product(per_copy, self.held.T.astype(np.float64))
                 self.touched_now[level] = np.stack([by_gpu[:, bins == b].sum(axis=1) for b in range(count)], axis=1)
             else:
                 sets = self.problem.data.sets
@@ -107,7 +108,9 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
                 gpu, expert = np.nonzero(self.held)
                 bin_of[expert] = bins[gpu]
                 of = bin_of[sets.ids]
-                self.touched_now[level] = np.stack([sets.weight @ (of == b).any(axis=1) for b in range(count)], axis=1)
+                self.touched_now[level] = np.stack(
+                    [sets.weight[:, (of == b).any(axis=1)].sum(axis=1) for b in range(count)], axis=1
+                )
         return self.touched_now[level]
 
     def _touch_most(self, level: str) -> FloatArray:
@@ -124,7 +127,7 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
         if self.tariff.linear or self.problem.data.sets is None:
             return self._copies_reach(level, w, price)
         kinds = self._kinds(level)
-        terms: list[Linear] = [self.model.down(float(price @ kinds.constant[:, w]))]
+        terms: list[Linear] = [self.model.down(float(weighted_sum(price, kinds.constant[:, w])))]
         values = np.floor(kinds.weight[:, w] * price[kinds.bin])
         return terms + [int(values[i]) * self._touched(level, int(i)) for i in np.flatnonzero(values > 0)]
 
@@ -148,7 +151,7 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
         found: list[tuple[IntArray, IntArray, FloatArray]] = []
         for b in range(count):
             covered = (of == b).any(axis=1)
-            constant[b] = sets.weight @ covered
+            constant[b] = sets.weight[:, covered].sum(axis=1)
             if b not in bins[self.gpus]:
                 continue
             left = np.flatnonzero(~covered & (pattern != 0))

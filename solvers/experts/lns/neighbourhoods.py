@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.experts.exact.coefficients import Coefficients
@@ -26,8 +27,8 @@ def gpu_work(problem: LayerProblem, data: Coefficients, slots: IntArray) -> Floa
     """[gpus] mean work over the windows, under evenly shared copies."""
     used = slots != EMPTY
     copies = np.bincount(slots[used], minlength=problem.experts)
-    work = data.work.sum(axis=0)
-    weight = problem.data.window_weight @ work[np.minimum(copies, data.tariff.most_copies), :, np.arange(len(copies))].T
+    work, most = data.work.sum(axis=0), data.tariff.most_copies
+    weight = weighted_sum(problem.data.window_weight, work[np.minimum(copies, most), :, np.arange(len(copies))].T)
     out = np.bincount(problem.hardware.gpu_of_slot[used], weights=weight[slots[used]], minlength=problem.topology.gpus)
     return np.asarray(out / data.tariff.speeds)
 
@@ -91,14 +92,14 @@ def _by_expert(
         raise ValueError("token sets are not known")
     where = np.flatnonzero(movable)
     size = min(size, len(where))
-    weight = problem.data.window_weight @ problem.data.sets.weight
+    weight = weighted_sum(problem.data.window_weight, problem.data.sets.weight)
     first = int(slots[rng.choice(where)])
     uses = (problem.data.sets.ids == first).any(axis=1)
     together = np.bincount(
         problem.data.sets.ids[uses].reshape(-1), weights=np.repeat(weight[uses], problem.data.sets.ids.shape[1]),
         minlength=problem.experts,
     )  # fmt: skip
-    chance = together[slots[where]] / np.maximum(problem.data.mean_load[slots[where]] ** 0.5, 1e-12)
+    chance = together[slots[where]] / np.maximum(np.sqrt(problem.data.mean_load[slots[where]]), 1e-12)
     chance = chance + 1e-3 * max(float(chance.max()), 1e-12)
     if spread:
         node = problem.hardware.gpu_of_slot[where] // problem.topology.gpus_per_node

@@ -14,6 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from placement.arithmetic import exp, log
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -219,14 +221,14 @@ def best_copies(cost: Floats, start: Ints, target: float, trials: int, seed: int
             energy, _, _ = _price(order, copies, size, limit, high, low, count)
             hot = max(HOT, (best - floor) / limit) if best < np.inf else HOT
         if trial % 64 == 0:
-            heat = hot * (COLD / HOT) ** ((trial % length) / length)
+            heat = hot * exp(log(COLD / HOT) * ((trial % length) / length))
         up, down = np.random.randint(experts), rich[np.random.randint(n)]
         if up == down or copies[up] >= most:
             continue
         _give(order, copies, size, cost, up, 1)
         _give(order, copies, size, cost, down, -1)
         # Metropolis' rule, drawn first: a trial ends as soon as its energy is too high.
-        limit_energy = energy - heat * np.log(1.0 - np.random.random())
+        limit_energy = energy - heat * log(1.0 - np.random.random())
         new, largest = _energy(order, copies, size, limit, limit_energy, high, low, count)
         if new <= limit_energy:
             energy = new

@@ -7,6 +7,7 @@ from itertools import count
 
 import pulp
 
+from placement.arithmetic import weighted_sum
 from placement.problem.layer import LayerProblem
 from solvers.experts.exact.backend import Linear, Units
 from solvers.experts.exact.coefficients import Coefficients, tail_shares
@@ -23,7 +24,7 @@ class MilpBackend:
 
     def units(self, problem: LayerProblem, data: Coefficients) -> Units:
         """A GPU's mean work and a link's mean messages count as 1."""
-        mean = float((problem.data.window_weight @ data.work[:, 1]).sum()) / problem.topology.gpus
+        mean = float(weighted_sum(problem.data.window_weight, data.work[:, 1].sum(axis=(0, 2)))) / problem.topology.gpus
         speed = float(data.tariff.speeds[problem.hardware.alive].mean())
         unit = 1.0 / max(mean / speed + data.dearest_link / problem.topology.gpus, 1e-300)
         if problem.objective.tail >= 1.0:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.experts.heuristics.packing import replicate
@@ -163,4 +164,4 @@ def _sets(problem: LayerProblem) -> tuple[IntArray, FloatArray]:
     """([sets, k] experts, [sets] mean weight)."""
     if problem.data.sets is None:
         raise ValueError("a hypergraph needs token sets")
-    return problem.data.sets.ids.astype(np.int64), np.asarray(problem.data.window_weight @ problem.data.sets.weight)
+    return problem.data.sets.ids.astype(np.int64), weighted_sum(problem.data.window_weight, problem.data.sets.weight)

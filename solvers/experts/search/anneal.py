@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from placement.arithmetic import exp, log
 from placement.problem.arrays import FloatArray, IntArray
 from solvers.experts.search.guide import (
     ROUNDING,
@@ -154,8 +155,8 @@ def _steps(
     bounded = d.tail >= 1.0
     for step in range(steps):
         if step % 256 == 0:
-            temperature = start_value * hot * (cold / hot) ** (step / steps)
-            smooth = first_smooth * (last_smooth / first_smooth) ** (step / steps)
+            temperature = start_value * hot * exp(log(cold / hot) * (step / steps))
+            smooth = first_smooth * exp(log(last_smooth / first_smooth) * (step / steps))
             _, _, excess, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
             price = min(most_price, price * RISE) if excess > 0.0 else max(LEAST_PRICE, price * FALL)
             guide, _, _, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
@@ -205,7 +206,7 @@ def _steps(
         add_work(d, s, a, 1.0)
         if b >= 0:
             add_work(d, s, b, 1.0)
-        limit = guide - temperature * np.log(1.0 - np.random.random())
+        limit = guide - temperature * log(1.0 - np.random.random())
         price_change(d, s, t, a, b)
         new_guide = np.inf
         if not bounded or least_guide(s, slopes, t.in_sum, t.out_sum, t.total) <= limit * (1.0 + ROUNDING):

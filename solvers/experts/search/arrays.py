@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
 from placement.cost.layer.dispatch import alike_homes
 from placement.cost.layer.tariff import Tariff, tariff_of
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
@@ -69,7 +70,7 @@ def search_data(
         home=links.home,
         tokens=work.tokens,
         share_load=np.array(problem.data.load),
-        mean_load=np.ascontiguousarray(problem.data.window_weight @ load),
+        mean_load=weighted_sum(problem.data.window_weight, load),
         work_share=work.share,
         load_share=np.ascontiguousarray(1.0 / problem.hardware.relative_speed),
         weight_s=work.weight_s,
@@ -116,27 +117,15 @@ class _Links:
     @staticmethod
     def of(tariff: Tariff) -> _Links:
         """The prices of a token's chance to reach a bin."""
-        problem, bins, of_node = tariff.problem, tariff.bins, tariff.home_share
-        nodes, differ = problem.topology.nodes, by_home(problem)
-        home = of_node if differ else np.ones(1)
-        out_groups = int(bins.out_group.max()) + 1
+        problem, bins = tariff.problem, tariff.bins
+        home, rate = np.ones(1), bins.into.sum(axis=0)
+        if by_home(problem):
+            home, rate = tariff.home_share, bins.into.reshape(-1)
         if problem.objective.kind == "traffic":
             # One link for the bytes of all homes. It holds the whole objective, so that the guide needs no mean beside.
-            each = 0.0 if bins.in_s == 0.0 else tariff.both_bytes
-            rate = bins.into.reshape(-1) if differ else each * (1.0 - of_node[bins.node])
-            none = np.zeros(nodes if differ else out_groups)
-            return _Links(home, np.zeros(bins.count, dtype=np.int64), np.ascontiguousarray(rate), none, 0.0)
-        in_s, out_s = bins.in_s, bins.out_s
-        if differ:
-            rate, out_rate = bins.into.reshape(-1), out_s * nodes * home
-        else:
-            sent = nodes * (1.0 - of_node[bins.node]) / max(nodes - 1, 1) if nodes > 1 else np.ones(bins.count)
-            rate = in_s * sent / np.bincount(bins.in_group)[bins.in_group]
-            out_rate = np.full(out_groups, out_s)
-            if nodes > 1:
-                out_rate *= nodes * of_node
-        scale = REACH * (in_s + out_s * max(bins.count - 1, 1)) / (bins.count * len(home))
-        return _Links(np.ascontiguousarray(home), bins.in_group, np.ascontiguousarray(rate), out_rate, scale)
+            return _Links(home, np.zeros(bins.count, dtype=np.int64), rate, bins.out, 0.0)
+        scale = REACH * (bins.in_s + bins.out_s * max(bins.count - 1, 1)) / (bins.count * len(home))
+        return _Links(home, bins.in_group, rate, bins.out, scale)
 
 
 @dataclass(frozen=True)

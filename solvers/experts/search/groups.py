@@ -15,6 +15,7 @@ from math import factorial
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
 from placement.check.layer import check_layer
 from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray, IntArray
@@ -109,8 +110,8 @@ class _Prices:
         reached = load
         if len(self.pattern):
             mask = np.bitwise_or.reduce(np.int64(1) << np.array(groups, dtype=np.int64))
-            reached = self.weight @ ((self.pattern & mask) != 0)
-        return reached, self.work[:, groups].sum(axis=1), float(self.window_weight @ load)
+            reached = self.weight[:, (self.pattern & mask) != 0].sum(axis=1)
+        return reached, self.work[:, groups].sum(axis=1), float(weighted_sum(self.window_weight, load))
 
 
 class _Pricing:
@@ -133,7 +134,7 @@ class _Pricing:
         link = np.maximum(self.prices.in_s * reached, self.prices.out_s * (reached.sum(axis=0) - reached)).max(axis=0)
         work = np.stack([part[1] for part in parts]).max(axis=0)
         over = max(0.0, max(part[2] for part in parts) - self.prices.most_load)
-        return round(over, 12), float(self.prices.window_weight @ (link + work))
+        return round(over, 12), float(weighted_sum(self.prices.window_weight, link + work))
 
 
 def best_ways(prices: _Prices, nodes: int, most_ways: int = MOST_WAYS) -> list[Way]:
@@ -162,7 +163,7 @@ def _all_ways(left: tuple[int, ...], each: int) -> Iterator[Way]:
 
 def _descents(prices: _Prices, nodes: int, price: _Pricing) -> list[Way]:
     """Ways that no swap of two groups betters, from the packing by load and from random ways (fixed seeds)."""
-    load = np.asarray(prices.window_weight @ prices.load)
+    load = weighted_sum(prices.window_weight, prices.load)
     rng, found = np.random.default_rng(len(load)), []
     for start in range(STARTS):
         node = pack(load, nodes)[0] if start == 0 else rng.permutation(np.arange(len(load)) % nodes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from placement.arithmetic import exp
 from placement.problem.arrays import FloatArray
 from solvers.experts.search.state import (
     COVERED,
@@ -56,7 +57,7 @@ def add_work(d: Data, s: State, e: int, sign: float) -> None:
             cost = x * token_s[w]
             if weight_s[w] > cost:
                 # The scorer's slot_times: weights are read once if any token comes.
-                cost = max(cost, weight_s[w] if x > 40.0 else (1.0 - np.exp(-x)) * weight_s[w])
+                cost = max(cost, weight_s[w] if x > 40.0 else (1.0 - exp(-x)) * weight_s[w])
             gpu_cost[w, g] += scale * cost
 
 

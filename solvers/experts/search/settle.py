@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from placement.arithmetic import log, weighted_sum
 from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
@@ -46,8 +47,9 @@ def settle(problem: LayerProblem, slots: IntArray, slot_load: FloatArray, seed: 
     mean = np.where(mean > 0.0, mean, 1.0)
     drift = np.zeros((0, 0))
     if problem.data.drift is not None and risk > 0.0:
-        drift = problem.data.drift * (risk * topology.gpus / float(problem.data.mean_load.sum())) ** 2
-    share = problem.data.window_weight @ slot_load / np.maximum(problem.data.mean_load[slots], 1e-300)
+        scale = risk * topology.gpus / float(problem.data.mean_load.sum())
+        drift = problem.data.drift * (scale * scale)
+    share = weighted_sum(problem.data.window_weight, slot_load) / np.maximum(problem.data.mean_load[slots], 1e-300)
     holds = np.zeros((topology.gpus, problem.experts), dtype=bool)
     holds[problem.hardware.gpu_of_slot, slots] = True
     return np.asarray(
@@ -125,7 +127,7 @@ def _settle(
             by_gpu[w, g] += change
             by_gpu[w, h] -= change
             new += weight[w] * _norm(by_gpu, risk, risk_share[w], w)
-        if new <= value - hot * (1.0 - step / steps) * np.log(1.0 - np.random.random()):
+        if new <= value - hot * (1.0 - step / steps) * log(1.0 - np.random.random()):
             here[i], here[j] = here[j], here[i]
             holds[g, a], holds[g, b], holds[h, b], holds[h, a] = False, True, False, True
             value = new

@@ -11,6 +11,7 @@ from placement.cost.layer.dispatch.nearest import Nearest
 from placement.cost.layer.dispatch.planned import Planned
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
 from specs.engine import Dispatch
 
 DISPATCH_POLICIES: dict[Dispatch, DispatchPolicy] = {"even": Even(), "nearest": Nearest(), "planned": Planned()}
@@ -39,7 +40,23 @@ def dispatch_shares(problem: LayerProblem, slots: IntArray, fractions: FloatArra
     """
     copies, count = _copies(np.asarray(slots, dtype=np.int64), problem.experts)
     policy = DISPATCH_POLICIES["even"] if bool((count == 1).all()) else policy_of(problem)
-    return policy.shares(problem, copies, count, fractions)
+    return policy.shares(problem.topology, problem.hardware.slots_per_gpu, copies, count, fractions)
+
+
+def planned_shares(slots: IntArray, experts: int, topology: Topology, fractions: FloatArray | None) -> Shares:
+    """The shares of `planned` dispatch.
+
+    Args:
+        slots: [slots] Experts, or EMPTY.
+        experts: How many there are.
+        topology: The GPUs that the slots lie on.
+        fractions: [nodes, slots] Shares by home node.
+
+    Raises:
+        InputError: No fractions, or fractions of an expert that don't sum to 1.
+    """
+    copies, count = _copies(slots, experts)
+    return DISPATCH_POLICIES["planned"].shares(topology, len(slots) // topology.gpus, copies, count, fractions)
 
 
 def _copies(slots: IntArray, experts: int) -> tuple[IntArray, IntArray]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
-from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
 from specs.engine import Dispatch
 
 
@@ -48,11 +48,13 @@ class DispatchPolicy(Protocol):
     solved: bool
     closed_form: Dispatch
 
-    def shares(self, problem: LayerProblem, copies: IntArray, count: IntArray, fractions: FloatArray | None) -> Shares:
+    def shares(
+        self, topology: Topology, slots_per_gpu: int, copies: IntArray, count: IntArray, fractions: FloatArray | None
+    ) -> Shares:
         """The shares in expectation over fair draws.
 
         Args:
-            problem: The layer.
+            topology, slots_per_gpu: The GPUs, and where the slots lie.
             copies: [experts, most copies] Slots of each expert, padded with 0.
             count: [experts] How many of them there are.
             fractions: [nodes, slots] The plan of a policy that is solved, else None.

@@ -6,7 +6,7 @@ import numpy as np
 
 from placement.cost.layer.dispatch.base import Shares
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
-from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
 from specs.engine import Dispatch
 
 
@@ -19,10 +19,12 @@ class Even:
     solved = False
     closed_form: Dispatch = "even"
 
-    def shares(self, problem: LayerProblem, copies: IntArray, count: IntArray, fractions: FloatArray | None) -> Shares:
+    def shares(
+        self, topology: Topology, slots_per_gpu: int, copies: IntArray, count: IntArray, fractions: FloatArray | None
+    ) -> Shares:
         start = np.concatenate([[0], np.cumsum(count)])
         flat = copies[np.arange(copies.shape[1])[None, :] < count[:, None]]
-        homes = np.zeros(problem.topology.gpus, dtype=np.int64)
+        homes = np.zeros(topology.gpus, dtype=np.int64)
         return Shares(homes, start, flat, np.repeat(1.0 / count, count))
 
     def on_nodes(self, holds: BoolArray, homes: FloatArray, target: IntArray | None) -> FloatArray:

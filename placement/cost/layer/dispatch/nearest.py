@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from placement.cost.layer.dispatch.base import Shares
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
-from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
 from specs.engine import Dispatch
 
 
@@ -21,9 +21,11 @@ class Nearest:
     solved = False
     closed_form: Dispatch = "nearest"
 
-    def shares(self, problem: LayerProblem, copies: IntArray, count: IntArray, fractions: FloatArray | None) -> Shares:
-        gpus, width = problem.topology.gpus, problem.hardware.slots_per_gpu
-        start, slot, fraction = _nearest(copies, count, width, gpus, problem.topology.gpus_per_node)
+    def shares(
+        self, topology: Topology, slots_per_gpu: int, copies: IntArray, count: IntArray, fractions: FloatArray | None
+    ) -> Shares:
+        gpus = topology.gpus
+        start, slot, fraction = _nearest(copies, count, slots_per_gpu, gpus, topology.gpus_per_node)
         return Shares(np.arange(gpus, dtype=np.int64), start, slot, fraction)
 
     def on_nodes(self, holds: BoolArray, homes: FloatArray, target: IntArray | None) -> FloatArray:

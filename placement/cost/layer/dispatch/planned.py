@@ -8,7 +8,7 @@ from placement.cost.layer.dispatch.base import Shares
 from placement.cost.layer.dispatch.even import Even
 from placement.errors import InputError
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
-from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
 from specs.engine import Dispatch
 
 
@@ -21,11 +21,13 @@ class Planned:
     solved = True
     closed_form: Dispatch = "nearest"
 
-    def shares(self, problem: LayerProblem, copies: IntArray, count: IntArray, fractions: FloatArray | None) -> Shares:
+    def shares(
+        self, topology: Topology, slots_per_gpu: int, copies: IntArray, count: IntArray, fractions: FloatArray | None
+    ) -> Shares:
         if fractions is None:
             raise InputError("dispatch", "fractions", "planned dispatch needs its fractions", "solve them first")
-        experts, nodes = len(count), problem.topology.nodes
-        if fractions.shape != (nodes, problem.slots):
+        experts, nodes = len(count), topology.nodes
+        if fractions.shape != (nodes, topology.gpus * slots_per_gpu):
             raise InputError(
                 "dispatch", "fractions", f"shape {fractions.shape} is not (nodes, slots)", "give one row a node"
             )
@@ -40,7 +42,7 @@ class Planned:
                 "dispatch", "fractions", f"expert {worst % experts} of node {worst // experts} sums to {sums[worst]:g}",
                 "shares of an expert must sum to 1",
             )  # fmt: skip
-        return Shares(problem.topology.node_of_gpu, start, slot, np.clip(fraction, 0.0, 1.0))
+        return Shares(topology.node_of_gpu, start, slot, np.clip(fraction, 0.0, 1.0))
 
     def on_nodes(self, holds: BoolArray, homes: FloatArray, target: IntArray | None) -> FloatArray:
         if target is None:

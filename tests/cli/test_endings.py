@@ -1,0 +1,84 @@
+"""However a command ends, nothing that it started stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import ROOT
+
+
+def start(args: list[str], cwd: Path) -> subprocess.Popen[bytes]:
+    """Starts `python ARGS...` in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, *args], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def alive(session: int) -> dict[int, str]:
+    """Command lines of a session's processes, by their id; one that only waits to be asked for does not count."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, own = (path / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(own) == session and state not in "ZX":
+                found[int(path.name)] = (path / "cmdline").read_text()
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(session: int, words: str, count: int, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while sum(words in line for line in alive(session).values()) < count:
+        assert time.monotonic() < until, alive(session)
+        time.sleep(0.05)
+
+
+def all_gone(session: int, seconds: float = 5.0) -> bool:
+    until = time.monotonic() + seconds
+    while alive(session) and time.monotonic() < until:
+        time.sleep(0.05)
+    return not alive(session)
+
+
+def end(running: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Sends the signal to the process alone, and holds that its session is empty 5 s later."""
+    try:
+        running.send_signal(number)
+        assert running.wait(5) == -number
+        assert all_gone(running.pid), alive(running.pid)
+    finally:
+        for pid in alive(running.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_killed_solve_leaves_no_process(number: signal.Signals, folder: Path) -> None:
+    args = "--spec tiny.yaml --strategy search --work 10000 --backend processes --workers 2"
+    running = start(["-m", "placement.solve", *args.split()], folder)
+    wait_for(running.pid, "LokyProcess", 2)
+    time.sleep(2.0)  # so that workers have begun
+    end(running, number)
+
+
+def test_what_workers_have_started_ends_with_them(tmp_path: Path) -> None:
+    """Such as CBC, a program of its own."""
+    (tmp_path / "job.py").write_text(
+        "import subprocess\n"
+        "from solvers.parallel import map_layers\n"
+        "def slow(item):\n"
+        "    subprocess.run(['sleep', '120'])\n"
+        "if __name__ == '__main__':\n"
+        "    map_layers(slow, range(6), 2)\n"
+    )
+    running = start(["job.py"], tmp_path)
+    wait_for(running.pid, "sleep", 2)
+    end(running, signal.SIGKILL)
