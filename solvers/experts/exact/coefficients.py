@@ -38,7 +38,7 @@ class Coefficients:
     """A problem in numbers.
 
     Attributes:
-        tariff: the prices; what lies in `fixed`, `links` and `least_link` of them.
+        tariff: the prices; links and speeds are taken from it as they are.
         work: [kinds, most + 1, windows, experts] what one copy adds to its GPU in a kind of pass, by how many there are
             (0 unused): seconds times the kind's share, load over mean, or nothing ("traffic").
         shares, moved: [kinds] share of the passes, and of what messages take in the mean pass.
