@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from placement.records.plan import Plan, load_plan
     from placement.report.comparison import Comparison
     from placement.routing.holdout import load_trace
+    from placement.routing.reader import example_trace
     from placement.routing.trace import LoadCounts, Trace
     from specs.loading import load_cluster, load_model, load_workload
     from specs.scenario import Scenario
@@ -67,6 +68,7 @@ _WHERE = {
     "placement.records.plan": ("Plan", "load_plan"),
     "placement.report.comparison": ("Comparison",),
     "placement.routing.holdout": ("load_trace",),
+    "placement.routing.reader": ("example_trace",),
     "placement.routing.trace": ("LoadCounts", "Trace"),
     "specs.loading": ("load_cluster", "load_model", "load_workload"),
     "specs.scenario": ("Scenario",),
@@ -76,8 +78,9 @@ _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = [
     "Budget", "Check", "CheckFailedError", "Comparison", "Deployment", "Evaluation", "InfeasibleError", "InputError",
     "LoadCounts", "Migration", "MissingExtraError", "NothingFoundError", "ParameterError", "PlacementError", "Plan",
-    "Progress", "Scenario", "Trace", "compare_strategies", "evaluate_plan", "load_cluster", "load_model", "load_plan",
-    "load_scenario", "load_trace", "load_workload", "migrate_plan", "plan_deployment", "plan_scenario", "verify_plan",
+    "Progress", "Scenario", "Trace", "compare_strategies", "evaluate_plan", "example_trace", "load_cluster",
+    "load_model", "load_plan", "load_scenario", "load_trace", "load_workload", "migrate_plan", "plan_deployment",
+    "plan_scenario", "verify_plan",
 ]  # fmt: skip
 
 

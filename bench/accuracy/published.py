@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.accuracy.offline import decode_tokens_per_s, prefill_tokens_per_s, queue_tokens_per_s
 from bench.accuracy.settings import quantized
 from placement.cost.memory.hbm import MemoryModel
-from placement.cost.step.offline import decode_tokens_per_s, prefill_tokens_per_s, queue_tokens_per_s
 from placement.cost.step.throughput import ServingModel
 from placement.errors import InputError
 from placement.problem.split import least_redundant, make_split

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.accuracy.flops import training_flops_per_token
 from placement.cost.step.throughput import predict
-from placement.cost.training.flops import training_flops_per_token
 from placement.cost.training.step import TrainingStep
 from placement.errors import InputError
 from placement.problem.split import make_split

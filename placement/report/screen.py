@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from placement.records.plan import Figure, MemoryLineRecord, Plan, StrategyRecord
+from placement.records.plan import Figure, MemoryLineRecord, Plan, StrategyRecord, TimingsRecord
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import gb, grouped, kb, or_dash, us
 
-if TYPE_CHECKING:
-    from placement.records.plan import TimingsRecord
-    from solvers.split.enumerate import SplitChoice
+
+class Dropped(Protocol):
+    """Why candidates were dropped, and how many."""
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def count(self) -> int: ...
+
+
+class SplitSearch(Protocol):
+    """What a screen says of the search for the split (`SplitChoice` of the solvers)."""
+
+    @property
+    def considered(self) -> int: ...
+
+    @property
+    def dropped(self) -> Sequence[Dropped]: ...
+
+    @property
+    def idle_gpus(self) -> int: ...
+
+    @property
+    def cut_gain(self) -> float | None: ...
+
 
 #: How a certificate's unit reads after its figure.
 _UNITS = {
@@ -27,7 +50,7 @@ STRATEGY_HEADER = ("strategy", "balancedness", "nodes/token", "cross-node kB/tok
 
 
 def solve_screen(
-    plan: Plan, choice: SplitChoice, lowered_from: int | None, timings: TimingsRecord, out: str | None
+    plan: Plan, choice: SplitSearch, lowered_from: int | None, timings: TimingsRecord, out: str | None
 ) -> str:
     """The screen of a solve.
 
@@ -128,7 +151,7 @@ def _part(part: str) -> str:
     return {"all": "all of it", "first-half": "the first half", "second-half": "the second half"}[part]
 
 
-def _split(plan: Plan, choice: SplitChoice, lowered_from: int | None) -> list[tuple[str, str]]:
+def _split(plan: Plan, choice: SplitSearch, lowered_from: int | None) -> list[tuple[str, str]]:
     split = plan.split
     degrees = f"TP {split.tp} x EP {split.ep} x PP {split.pp} x DP {split.dp}"
     if split.etp > 1:
@@ -154,7 +177,7 @@ def _split(plan: Plan, choice: SplitChoice, lowered_from: int | None) -> list[tu
     ]
 
 
-def _stages(plan: Plan, choice: SplitChoice) -> list[tuple[str, str]]:
+def _stages(plan: Plan, choice: SplitSearch) -> list[tuple[str, str]]:
     """How layers are cut and what they recompute, where that was chosen."""
     split, said = plan.split, []
     if split.cut is not None:

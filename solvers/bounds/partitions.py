@@ -72,17 +72,12 @@ def cut_sets(ids: Ints, weight: Floats, load: Floats) -> tuple[Ints, Floats]:
     return kept, np.asarray(np.bincount(inverse.ravel(), weights=weight, minlength=len(kept)), dtype=np.float64)
 
 
-def feature_count(experts: int, home: bool) -> int:
-    """Features of a partition: its pairs; with a home, pairs elsewhere, pairs at home and experts at home."""
-    pairs = experts * (experts - 1) // 2
-    return 2 * pairs + experts if home else pairs
-
-
 def new_tokens(variable: Ints, weight: Floats, experts: int, home: bool, most: int) -> Tokens:
     """Tokens at prices of 0, each a single partition: every expert in a bin of its own.
 
     Args:
-        variable: [sets, features], in the order of `feature_count`; pairs (i, j) with j < i by i, then j.
+        variable: [sets, features]: pairs (i, j) with j < i by i, then j; with a home pairs elsewhere, pairs at home and
+            experts at home.
     """
     shape = variable.shape
     bins, share = np.zeros((len(variable), MIXED)), np.zeros((len(variable), MIXED))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -171,40 +169,3 @@ def first_fit(problem: MasterProblem, counts: Sequence[int]) -> bool:
                 return False
             left[at] -= size
     return True
-
-
-def packs(problem: MasterProblem, counts: Sequence[int]) -> bool:
-    """Whether the instances fit the nodes of every pool; exact, by searching over nodes (small pools)."""
-    for index, pool in enumerate(problem.pools):
-        mine = [(c, n) for c, n in zip(problem.columns, counts, strict=True) if c.pool == index and n > 0]
-        nodes = pool.nodes - sum(problem.whole(c) * n for c, n in mine)
-        pieces: Counter[int] = Counter()
-        for column, count in mine:
-            if problem.piece(column):
-                pieces[problem.piece(column)] += count
-        if nodes < 0 or not _fit(tuple(sorted(pieces.items(), reverse=True)), nodes, pool.gpus_per_node):
-            return False
-    return True
-
-
-def _fit(pieces: tuple[tuple[int, int], ...], nodes: int, room: int) -> bool:
-    """Whether pieces (size, how many) fit into `nodes` bins of `room`: fills one bin after the other, in every way."""
-    total = sum(size * count for size, count in pieces)
-    if total == 0:
-        return True
-    if nodes == 0 or total > nodes * room:
-        return False
-    if nodes * math.floor(room / pieces[0][0]) < pieces[0][1]:
-        return False
-    sizes = [size for size, _ in pieces]
-    tried: set[tuple[int, ...]] = set()
-    for pattern in patterns(sizes, room):
-        taken = tuple(min(have, count) for have, (_, count) in zip(pattern, pieces, strict=True))
-        # The largest piece goes into this bin without loss of generality.
-        if taken[0] == 0 or taken in tried:
-            continue
-        tried.add(taken)
-        rest = tuple((size, count - used) for (size, count), used in zip(pieces, taken, strict=True) if count > used)
-        if _fit(rest, nodes - 1, room):
-            return True
-    return False

@@ -10,7 +10,6 @@ from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.memory.hbm import memory_of
 from placement.cost.stage_prices import stage_problem
 from placement.cost.step.throughput import predict
-from placement.errors import InfeasibleError
 from placement.problem.split import Split
 from placement.problem.stages import StageCut, StageProblem
 from solvers.stages.answer import StageAnswer
@@ -90,21 +89,6 @@ def with_cut(scenario: Scenario, split: Split, answer: StageCut) -> Split:
         for kind, option in zip(problem.layers, answer.options, strict=True)
     )
     return replace(split, cut=answer.cut, recompute=modes)
-
-
-def cut_error(scenario: Scenario, split: Split, efficiency: Efficiency | None = None) -> InfeasibleError:
-    """Why no cut of a split fits HBM: the stage, the bytes it lacks, and what would be enough.
-
-    Args:
-        split: one of which best_cut finds that nothing fits.
-    """
-    excess = least_excess(stage_problem(scenario, split, efficiency))
-    lacks = f"{excess.over_bytes / 1e9:.3g} GB"
-    return InfeasibleError(
-        f"{scenario.name}: no cut of {scenario.model.layers} layers into {split.pp} stages (tp {split.tp}, "
-        f"ep {split.ep}, dp {split.dp}) fits HBM: at the best cut stage {excess.stage} lacks {lacks} per GPU with "
-        f"every layer recomputed as far as the workload allows; {lacks} more per GPU is the least that would do"
-    )
 
 
 def cut_fits(scenario: Scenario, split: Split, efficiency: Efficiency | None = None) -> bool:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from bench.accuracy.flops import training_flops_per_token
 from placement.cost.calibration.efficiency import load_efficiency
 from placement.cost.layer.balanced import BalancedLayer
 from placement.cost.layer.scenario_rates import layer_rates, topology_of
 from placement.cost.memory.hbm import memory_of
 from placement.cost.step.throughput import MoeTimes, predict
-from placement.cost.training.flops import training_flops_per_token
 from placement.cost.training.passes import group_limited
 from placement.cost.training.step import TrainingModel, TrainingStep
 from placement.errors import InputError

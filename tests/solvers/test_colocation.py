@@ -20,7 +20,6 @@ from solvers.bounds.partitions import (
     approach,
     cheapest,
     cut_sets,
-    feature_count,
     new_tokens,
     proven,
 )
@@ -30,6 +29,12 @@ from solvers.stop import Stop
 from tests.layers import layer_problem
 from tests.solvers.problems import RATES, random_problem
 from tests.solvers.test_bounds import random_fractions, sampled
+
+
+def feature_count(experts: int, home: bool) -> int:
+    """Features of a partition: its pairs; with a home, pairs elsewhere, pairs at home and experts at home."""
+    pairs = experts * (experts - 1) // 2
+    return 2 * pairs + experts if home else pairs
 
 
 def partitions(items: Sequence[int]) -> Iterator[list[list[int]]]:

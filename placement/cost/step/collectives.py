@@ -29,11 +29,6 @@ def all_gather_s(cluster: Cluster, efficiency: Efficiency, ranks: int, size_byte
     return time
 
 
-def all_reduce_s(cluster: Cluster, efficiency: Efficiency, ranks: int, size_bytes: float) -> float:
-    """Seconds of an all-reduce: a reduce-scatter, then an all-gather."""
-    return 2 * all_gather_s(cluster, efficiency, ranks, size_bytes)
-
-
 def replica_all_reduce_s(
     cluster: Cluster, efficiency: Efficiency, replicas: int, gpus_per_replica: int, size_bytes: float
 ) -> float:

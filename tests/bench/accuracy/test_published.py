@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.accuracy.offline import queue_tokens_per_s
 from bench.accuracy.published import COLUMNS, median_error, published_figures, read_published
-from placement.cost.step.offline import queue_tokens_per_s
 from placement.cost.step.throughput import ServingModel
 from placement.errors import InputError
 from placement.problem.split import make_split

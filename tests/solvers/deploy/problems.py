@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from placement.cost.step.roles import InstancePoint, Role
 from placement.problem.split import Split
-from solvers.deploy.problem import Column, MasterProblem, Pool, packs
+from solvers.deploy.problem import Column, MasterProblem, Pool, patterns
 
 ROLES: tuple[Role, ...] = ("aggregated", "prefill", "decode")
 
@@ -68,3 +70,40 @@ def fewest_gpus(problem: MasterProblem, target: float) -> int | None:
 def wanting(problem: MasterProblem, target: float) -> MasterProblem:
     """The problem of reaching a rate with the fewest GPUs."""
     return replace(problem, goal="gpus", target=target)
+
+
+def packs(problem: MasterProblem, counts: Sequence[int]) -> bool:
+    """Whether the instances fit the nodes of every pool; exact, by searching over nodes (small pools)."""
+    for index, pool in enumerate(problem.pools):
+        mine = [(c, n) for c, n in zip(problem.columns, counts, strict=True) if c.pool == index and n > 0]
+        nodes = pool.nodes - sum(problem.whole(c) * n for c, n in mine)
+        pieces: Counter[int] = Counter()
+        for column, count in mine:
+            if problem.piece(column):
+                pieces[problem.piece(column)] += count
+        if nodes < 0 or not _fit(tuple(sorted(pieces.items(), reverse=True)), nodes, pool.gpus_per_node):
+            return False
+    return True
+
+
+def _fit(pieces: tuple[tuple[int, int], ...], nodes: int, room: int) -> bool:
+    """Whether pieces (size, how many) fit into `nodes` bins of `room`: fills one bin after the other, in every way."""
+    total = sum(size * count for size, count in pieces)
+    if total == 0:
+        return True
+    if nodes == 0 or total > nodes * room:
+        return False
+    if nodes * math.floor(room / pieces[0][0]) < pieces[0][1]:
+        return False
+    sizes = [size for size, _ in pieces]
+    tried: set[tuple[int, ...]] = set()
+    for pattern in patterns(sizes, room):
+        taken = tuple(min(have, count) for have, (_, count) in zip(pattern, pieces, strict=True))
+        # The largest piece goes into this bin without loss of generality.
+        if taken[0] == 0 or taken in tried:
+            continue
+        tried.add(taken)
+        rest = tuple((size, count - used) for (size, count), used in zip(pieces, taken, strict=True) if count > used)
+        if _fit(rest, nodes - 1, room):
+            return True
+    return False

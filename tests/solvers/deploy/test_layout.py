@@ -5,9 +5,9 @@ from __future__ import annotations
 from placement.check.deployment import HeldGpus, Kind, deployment_faults
 from placement.problem.split import make_split
 from solvers.deploy.layout import layout
-from solvers.deploy.problem import MasterProblem, Pool, packs
+from solvers.deploy.problem import MasterProblem, Pool
 from tests.cost import scenarios as s
-from tests.solvers.deploy.problems import all_counts, column, random_problem
+from tests.solvers.deploy.problems import all_counts, column, packs, random_problem
 
 
 def test_every_packing_that_exists_is_found() -> None:

@@ -14,12 +14,13 @@ from solvers.base import UnsupportedError
 from solvers.deploy import milp
 from solvers.deploy.cpsat import solve_cpsat
 from solvers.deploy.milp import relaxation, solve_milp
-from solvers.deploy.problem import MasterProblem, Pool, first_fit, packs, patterns
+from solvers.deploy.problem import MasterProblem, Pool, first_fit, patterns
 from solvers.deploy.solve import second_opinion, solve_master
 from tests.solvers.deploy.problems import (
     best_rate,
     column,
     fewest_gpus,
+    packs,
     random_problem,
     wanting,
 )
