@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
+
+#: Seconds that compiled work goes on without a look at the clock.
+SLICE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,25 @@ class Stop:
     def expired(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
+    def slices(self, total: int, first: int = 1000) -> Iterator[tuple[int, int]]:
+        """(start, end) of parts of `total` units of work in turn, each of about SLICE_S by what the last one took; none
+        after the deadline. Compiled functions work by such parts, so that deadlines and interrupts are seen.
+
+        Args:
+            first: units of the first part; the later ones grow from there.
+        """
+        done, part = 0, first
+        while done < total and not self.expired:
+            end, began = min(total, done + part), time.monotonic()
+            yield done, end
+            spent = max(time.monotonic() - began, 1e-6)
+            part = max(1, int((end - done) * min(SLICE_S / spent, 8.0)))
+            done = end
+
     def scaled(self, factor: float) -> Stop:
         """The same deadline with `factor` times the work."""
         return Stop(self.work * factor, self.deadline)
+
+
+#: Stops after the default work, whatever the clock says.
+DEFAULT = Stop()

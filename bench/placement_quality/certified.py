@@ -14,6 +14,7 @@ from bench.placement_quality.result import Part
 from placement.problem.layer import LayerProblem, Objective
 from solvers.bounds import layer_bound
 from solvers.parallel import map_layers
+from solvers.stop import Stop
 from specs.engine import Dispatch
 
 #: Efforts of the bounds, over the default of a plan.
@@ -51,7 +52,7 @@ class _Task:
 
 
 def _bound(task: _Task) -> float:
-    return layer_bound(task.problem, task.known, effort=task.effort).value
+    return layer_bound(task.problem, task.known, stop=Stop(task.effort)).value
 
 
 def bounds_part(solves: Solves, tell: Tell) -> Part:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from placement.kernels import lean, lean_kernel
 from placement.problem.arrays import FloatArray, IntArray
 
 Logits = NDArray[np.float32]
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 
-def _compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """numba's njit, with the function's own type kept."""
-    return cast(Callable[_P, _R], njit(cache=True, nogil=True)(function))
+def choose(logits: Logits, bias: Logits, top_k: int, groups: int, top_groups: int) -> IntArray:
+    """[tokens, k] the experts of largest logit + bias, largest first.
+
+    With top_groups < groups, only experts of the `top_groups` groups whose two best logits sum highest count.
+
+    Args:
+        logits: [tokens, experts]; bias: [experts].
+        groups: consecutive groups of experts / groups experts each.
+    """
+    ids = np.zeros((len(logits), top_k), dtype=np.int64)
+    _choose(
+        logits, bias, ids, np.empty(top_k, dtype=np.float32), np.empty(top_groups, dtype=np.float32),
+        np.zeros(top_groups, dtype=np.int64), np.ones(groups, dtype=bool),
+    )  # fmt: skip
+    return ids
 
 
-@_compiled
+def copies_per_token(ids: IntArray, experts: int) -> FloatArray:
+    """[experts] mean copies of a token that go to each expert."""
+    return np.bincount(ids.ravel(), minlength=experts) / len(ids)
+
+
+@lean
 def _insert(values: Logits, names: IntArray, value: np.float32, name: int) -> None:
     """Puts a value that exceeds the last of the descending `values` in its place; of equal values the first stays."""
     at = len(values) - 1
@@ -33,24 +45,15 @@ def _insert(values: Logits, names: IntArray, value: np.float32, name: int) -> No
     names[at] = name
 
 
-@_compiled
-def choose(logits: Logits, bias: Logits, top_k: int, groups: int, top_groups: int) -> IntArray:
-    """[tokens, k] the experts of largest logit + bias, largest first.
-
-    With top_groups < groups, only experts of the `top_groups` groups whose two best logits sum highest count.
-
-    Args:
-        logits: [tokens, experts]; bias: [experts].
-        groups: consecutive groups of experts / groups experts each.
-    """
-    tokens, experts = logits.shape
+@lean_kernel
+def _choose(
+    logits: Logits, bias: Logits, ids: IntArray, best: Logits, group_best: Logits, kept: IntArray,
+    allowed: NDArray[np.bool_],
+) -> None:  # fmt: skip
+    """Fills ids of `choose`; best: [k], group_best, kept: [top groups], allowed: [groups], all True: scratch."""
+    experts, groups, top_groups = logits.shape[1], len(allowed), len(kept)
     size = experts // groups
-    ids = np.zeros((tokens, top_k), np.int64)
-    best = np.empty(top_k, np.float32)
-    group_best = np.empty(top_groups, np.float32)
-    kept = np.zeros(top_groups, np.int64)
-    allowed = np.ones(groups, np.bool_)
-    for token in range(tokens):
+    for token in range(len(logits)):
         if top_groups < groups:
             group_best[:] = -np.inf
             for group in range(groups):
@@ -63,7 +66,7 @@ def choose(logits: Logits, bias: Logits, top_k: int, groups: int, top_groups: in
                     elif value > second:
                         second = value
                 score = first + second if size > 1 else first
-                if score > group_best[-1]:
+                if score > group_best[top_groups - 1]:
                     _insert(group_best, kept, score, group)
             allowed[:] = False
             for place in range(top_groups):
@@ -73,17 +76,5 @@ def choose(logits: Logits, bias: Logits, top_k: int, groups: int, top_groups: in
             if allowed[group]:
                 for expert in range(group * size, (group + 1) * size):
                     value = logits[token, expert] + bias[expert]
-                    if value > best[-1]:
+                    if value > best[len(best) - 1]:
                         _insert(best, ids[token], value, expert)
-    return ids
-
-
-@_compiled
-def copies_per_token(ids: IntArray, experts: int) -> FloatArray:
-    """[experts] mean copies of a token that go to each expert."""
-    load = np.zeros(experts, np.float64)
-    for token in range(ids.shape[0]):
-        for choice in range(ids.shape[1]):
-            load[ids[token, choice]] += 1.0
-    load /= ids.shape[0]
-    return load

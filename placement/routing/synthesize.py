@@ -176,7 +176,7 @@ def _fit_bias(router: _Router, logits: Logits, target: FloatArray) -> tuple[Logi
     Iterative scaling: a load that is too small by a factor raises its bias by the factor's logarithm.
     """
     bias = log(target).astype(np.float32)
-    coarse = logits[::8] if len(logits) >= 2048 else logits
+    coarse = np.ascontiguousarray(logits[::8]) if len(logits) >= 2048 else logits
     for _ in range(_COARSE_ROUNDS):
         bias += _correction(copies_per_token(router.choose(coarse, bias), router.experts), target, len(coarse))
     chosen = router.choose(logits, bias)

@@ -33,16 +33,17 @@ from solvers.bounds.symmetric import (
     to_pairs,
     without,
 )
+from solvers.stop import DEFAULT, Stop
 
 
-def distinct_bins(ids: IntArray, weight: FloatArray, experts: int, bins: int, most: int, effort: float = 1.0) -> float:
+def distinct_bins(ids: IntArray, weight: FloatArray, experts: int, bins: int, most: int, stop: Stop = DEFAULT) -> float:
     """A lower bound on the mean number of bins that a token reaches.
 
     Args:
         ids: [sets, k] experts, k at most MOST_IN_SET. weight: [sets] share of the tokens; sums to 1.
         experts, bins: how many. most: experts that one bin can hold. If bins * most = experts, every bin is taken to
             hold exactly so many and every expert to have one copy; else copies may be anywhere.
-        effort: 1 is the default.
+        stop: when to return the best bound so far; its work scales the steps.
     """
     k = ids.shape[1]
     least = float(-(-k // most))
@@ -51,7 +52,7 @@ def distinct_bins(ids: IntArray, weight: FloatArray, experts: int, bins: int, mo
     place = pair_places(experts)
     pairs = [place[ids[:, i], ids[:, j]] for i in range(k) for j in range(i)]
     tokens = new_tokens(np.stack(pairs, axis=1), weight, k, False, most)
-    found = least_reached(tokens, Colocation(experts, bins, most, len(pairs) / pair_count(experts)), effort)
+    found = least_reached(tokens, Colocation(experts, bins, most, len(pairs) / pair_count(experts)), stop)
     return max(least, found)
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from solvers.bounds.partitions import Floats, Tokens, approach, proven
+from solvers.stop import Stop
 
 #: Penalty of half a squared distance from the shared variables, in bins.
 PENALTY = 0.4
@@ -53,23 +54,27 @@ class Relaxation(Protocol):
         ...
 
 
-def least_reached(tokens: Tokens, relaxation: Relaxation, effort: float = 1.0) -> float:
-    """A lower bound on the mean bins that tokens reach, over all placements: the largest that was proven.
-
-    Args:
-        effort: 1 is the default.
-    """
+def least_reached(tokens: Tokens, relaxation: Relaxation, stop: Stop) -> float:
+    """A lower bound on the mean bins that tokens reach, over all placements: the largest proven by the deadline."""
     shared = relaxation.start()
     weight, pull, slope = np.zeros_like(shared), np.zeros_like(shared), np.zeros_like(shared)
     np.add.at(weight, tokens.variable, tokens.weight[:, None])
-    stride, steps = _plan(tokens, relaxation, effort)
+    stride, steps = _plan(tokens, relaxation, stop.work)
     best = -np.inf
     for step in range(steps):
+        if stop.expired:
+            break
         rounds = FIRST_ROUNDS if step < stride else ROUNDS
         approach(tokens, step % stride, stride, shared, PENALTY, rounds, pull)
         shared = relaxation.agree(shared, pull, weight)
         if (step + 1) % EVERY == 0 or step + 1 == steps:
-            value = float(proven(tokens, PENALTY, slope)) + relaxation.least(-slope, PENALTY)
+            value, done = 0.0, 0
+            slope[:] = 0.0
+            for first, done in stop.slices(len(tokens.weight), 100):
+                value = proven(tokens, PENALTY, slope, first, done, value)
+            if done < len(tokens.weight):
+                break
+            value += relaxation.least(-slope, PENALTY)
             if value <= best + ENOUGH * abs(best) and step + 1 >= LEAST_STEPS * stride:
                 return max(best, value)
             best = max(best, value)

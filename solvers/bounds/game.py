@@ -8,10 +8,9 @@ replications escape every phi, the copies of one expert are split into two range
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from placement.kernels import kernel
 from solvers.bounds.packing import (
-    OPTIONS,
     ROUNDING,
     Floats,
     Ints,
@@ -31,18 +30,13 @@ DEPTH = 60
 IMPOSSIBLE, UNDECIDED, NO_PROOF = -1, 0, 1
 
 
-@njit(cache=True, nogil=True)
 def _first_steps(stands: Floats, width: int, limit: float) -> Floats:
     """Steps under which a copy's value is its cost, as in the mean bound; they sum to 1."""
-    steps = np.empty(len(stands))
-    below = 0.5 * limit if width == 2 else 0.0
-    for t in range(len(stands)):
-        steps[t] = stands[t] - below
-        below = stands[t]
-    return np.asarray(steps / steps.sum())
+    steps = np.diff(stands, prepend=0.5 * limit if width == 2 else 0.0)
+    return np.asarray(steps / np.cumsum(steps)[-1])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _play(
     gpus: int,
     width: int,
@@ -66,8 +60,10 @@ def _play(
     held = np.zeros(width, np.int64)
     best, new = np.empty(left + 1), np.empty(left + 1)
     choice = np.zeros((experts, left + 1), np.int8)
-    step, regret = steps.copy(), gpus * steps
+    step, regret = steps.copy(), np.empty(m)
     mean_step, mean_pay = np.zeros(m), np.zeros(m)
+    for t in range(m):
+        regret[t] = gpus * steps[t]
     mean_option[:] = 0.0
     spread = np.zeros(experts)
     phi, pay, count, weight = np.zeros(m + 1), np.empty(m), np.empty(m + 1), 0.0
@@ -121,17 +117,17 @@ def _play(
             break
         for t in range(m):
             step[t] = regret[t] / total if total > 0 else 1.0 / m
-    steps[:] = mean_step / weight
-    mean_option /= weight
+    for t in range(m):
+        steps[t] = mean_step[t] / weight
     split, widest = -1, 1e-6
     for e in range(experts):
+        mean_option[e] /= weight
         variance = spread[e] / weight - mean_option[e] * mean_option[e]
         if variance > widest and least_option[e] <= mean_option[e] < most_option[e]:
             split, widest = e, variance
     return verdict, split
 
 
-@njit(cache=True, nogil=True)
 def impossible(
     cost: Floats, gpus: int, width: int, limit: float, rounds: int, splits: int, grain: float
 ) -> tuple[int, int]:
@@ -158,10 +154,7 @@ def impossible(
     if width > 2 and (len(fits[2]) == 0 or fits[2][0] < 0):
         return IMPOSSIBLE, 0
     least_option, most_option = np.zeros((DEPTH + 1, experts), np.int64), np.zeros((DEPTH + 1, experts), np.int64)
-    for e in range(experts):
-        for i in range(OPTIONS):
-            if code[e, i] >= 0:
-                most_option[0, e] = i
+    most_option[0] = (code >= 0).sum(axis=1) - 1
     steps = np.zeros((DEPTH + 1, m))
     steps[0] = _first_steps(stands, width, top_cost)
     mean_option = np.zeros(experts)

@@ -36,17 +36,18 @@ from solvers.bounds.symmetric import (
     to_pairs,
     without,
 )
+from solvers.stop import DEFAULT, Stop
 
 
 def remote_bins(
-    ids: IntArray, weight: FloatArray, experts: int, homes: FloatArray, most: int, effort: float = 1.0
+    ids: IntArray, weight: FloatArray, experts: int, homes: FloatArray, most: int, stop: Stop = DEFAULT
 ) -> float:
     """A lower bound on the mean number of bins other than its home that a token reaches.
 
     Args:
         ids: [sets, k] experts, k at most MOST_IN_SET. weight: [sets] share of the tokens; sums to 1. experts: how many.
         homes: [bins] share of the tokens whose home a bin is; sums to 1. most: experts that one bin can hold.
-        effort: 1 is the default.
+        stop: when to return the best bound so far; its work scales the steps.
     """
     k, count = ids.shape[1], pair_count(experts)
     if len(homes) == 1 or most >= experts:
@@ -58,7 +59,7 @@ def remote_bins(
     tokens = new_tokens(variable, weight, k, True, most)
     penalty = max(1, len(pairs)) / count
     relaxation = Homes(experts, homes, most, penalty, 2 * k / experts / penalty)
-    return max(0.0, least_reached(tokens, relaxation, effort))
+    return max(0.0, least_reached(tokens, relaxation, stop))
 
 
 class Homes:

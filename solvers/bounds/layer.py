@@ -13,6 +13,7 @@ from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
 from solvers.bounds.links import Reach, colocation_reach, counted_reach, crossing, link_seconds
 from solvers.bounds.work import CLOSE, WorkBound, work_bounds
+from solvers.stop import DEFAULT, Stop
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Bound:
     source: str
 
 
-def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool = False, effort: float = 1.0) -> Bound:
+def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool = False, stop: Stop = DEFAULT) -> Bound:
     """A lower bound on the objective of every placement and dispatch that the problem allows.
 
     Work and links are bounded apart (solvers.bounds.work, solvers.bounds.links) in every window, and add up as the
@@ -33,46 +34,47 @@ def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool =
     Args:
         known: the objective of an answer at hand; work stops once the bound is within CLOSE of it, relatively.
         quick: only what is counted in closed form: mean and slot bounds of the work, slots that a token needs.
-        effort: of the co-location bound; 1 is the default.
+        stop: when to return the best bound so far; its work scales the co-location bound.
     """
     if problem.objective.kind == "load":
-        work = work_bounds(problem, known, packing=not quick)
+        work = work_bounds(problem, known, packing=not quick, stop=stop)
         return Bound(tail_mean(work.values, problem.data.window_weight, problem.objective.tail), work.source)
     reach = counted_reach(problem)
     if problem.objective.kind == "traffic":
-        return _traffic_bound(problem, reach, known, None if quick else effort)
+        return _traffic_bound(problem, reach, known, None if quick else stop)
     tariff = tariff_of(problem)
     moved = tariff.moved_seconds(link_seconds(problem, problem.data.load, reach))
-    work = _work(problem, packing=False)
+    work = _work(problem, packing=False, stop=stop)
     best = Bound(_joined(problem, moved, work.values), _source(problem, work.source, "messages"))
-    if quick or _near(best, known):
+    if quick or stop.expired or _near(best, known):
         return best
-    together = colocation_reach(problem, reach, effort)
+    together = colocation_reach(problem, reach, stop)
     mean = problem.data.mean_load[None, :]
     mean_moved = tariff.moved_seconds(link_seconds(problem, mean, together))
     least = float(moved.min()) if together == reach else float(max(moved.min(), mean_moved[0]))
     for packing in (False, True):
         if packing:
-            work = _work(problem, None if known is None or problem.windows > 1 else _left(problem, known, least))
+            left = None if known is None or problem.windows > 1 else _left(problem, known, least)
+            work = _work(problem, left, stop=stop)
         for value, link in (
             (_joined(problem, moved, work.values), "messages"),
             (_joined_means(problem, float(mean_moved[0]), work.values), "co-location"),
         ):
             if value > best.value:
                 best = Bound(value, _source(problem, work.source, link))
-        if _near(best, known):
+        if _near(best, known) or stop.expired:
             break
     return best
 
 
-def _traffic_bound(problem: LayerProblem, reach: Reach, known: float | None, effort: float | None) -> Bound:
-    """Of the bytes per token: the slots that its experts need in each window; with effort co-location in their mean."""
+def _traffic_bound(problem: LayerProblem, reach: Reach, known: float | None, stop: Stop | None) -> Bound:
+    """Of the bytes per token: the slots that its experts need in each window; with a stop co-location in their mean."""
     each = tariff_of(problem).both_bytes / float(problem.hardware.home_tokens.sum()) * (1 - 1e-12)
     counted = each * crossing(problem, problem.data.load, reach)
     best = Bound(tail_mean(counted, problem.data.window_weight, problem.objective.tail), "messages")
-    if effort is None or _near(best, known):
+    if stop is None or _near(best, known):
         return best
-    together = colocation_reach(problem, reach, effort)
+    together = colocation_reach(problem, reach, stop)
     value = each * float(crossing(problem, problem.data.mean_load[None, :], together)[0])
     return Bound(value, "co-location") if value > best.value else best
 
@@ -86,13 +88,13 @@ def _left(problem: LayerProblem, known: float, moved: float) -> float:
     return known if problem.hardware.rates.overlap == "two_batch" else known - moved
 
 
-def _work(problem: LayerProblem, known: float | None = None, packing: bool = True) -> WorkBound:
+def _work(problem: LayerProblem, known: float | None = None, packing: bool = True, stop: Stop = DEFAULT) -> WorkBound:
     """As work_bounds, but with values [kinds, windows] of each kind of pass, times its share."""
     rates = problem.hardware.rates
     if len(rates.kinds) > 1:
         # What an answer may take in one kind depends on the others.
         known = None
-    each = [work_bounds(problem.with_hardware(rates=rates.of_kind(kind)), known, packing) for kind in rates.kinds]
+    each = [work_bounds(problem.with_hardware(rates=rates.of_kind(kind)), known, packing, stop) for kind in rates.kinds]
     values = np.array([kind.share * bound.values for kind, bound in zip(rates.kinds, each, strict=True)])
     return WorkBound(values, " and ".join(dict.fromkeys(bound.source for bound in each)))
 

@@ -10,6 +10,7 @@ from placement.arithmetic import weighted_sum
 from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
+from solvers.stop import DEFAULT, Stop
 
 #: The co-location bound is sought up to so many experts, and so many experts of sets in all.
 MOST_EXPERTS, MOST_IDS = 320, 400_000
@@ -37,14 +38,14 @@ def counted_reach(problem: LayerProblem) -> Reach:
     return Reach(nodes, gpus, nodes - 1, gpus - 1)
 
 
-def colocation_reach(problem: LayerProblem, reach: Reach, effort: float = 1.0) -> Reach:
+def colocation_reach(problem: LayerProblem, reach: Reach, stop: Stop = DEFAULT) -> Reach:
     """`reach` with the co-location bound of the window mean where messages are counted that way, else as it is.
 
     Where homes dispatch apart (`nearest`, `planned` with copies), each home's choice of copies is a placement of its
     own (solvers.bounds.homes).
 
     Args:
-        effort: 1 is the default.
+        stop: when to return the best bound so far; its work scales the steps.
     """
     tariff, topology = tariff_of(problem), problem.topology
     if problem.data.sets is None or tariff.linear or topology.gpus == 1:
@@ -62,10 +63,10 @@ def colocation_reach(problem: LayerProblem, reach: Reach, effort: float = 1.0) -
     bins = topology.nodes if by_node else topology.gpus
     most = _most_on(problem, topology.gpus_per_node if by_node else 1)
     if single:
-        found = distinct_bins(ids, weight, problem.experts, bins, most, effort)
+        found = distinct_bins(ids, weight, problem.experts, bins, most, stop)
         return replace(reach, nodes=max(reach.nodes, found)) if by_node else replace(reach, gpus=max(reach.gpus, found))
     homes = problem.hardware.homes.reshape(bins, -1).sum(axis=1)
-    found = remote_bins(ids, weight, problem.experts, homes, most, effort)
+    found = remote_bins(ids, weight, problem.experts, homes, most, stop)
     if by_node:
         return replace(reach, remote_nodes=max(reach.remote_nodes, found))
     return replace(reach, remote_gpus=max(reach.remote_gpus, found))

@@ -18,8 +18,9 @@ or further ones, has copies of the least value that any has.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from placement.kernels import kernel, lean
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,7 +31,7 @@ OPTIONS = 16
 ROUNDING = 1e-12
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def options(cost: Floats, slots: int, limit: float) -> tuple[Ints, int]:
     """([experts] fewest copies that keep each copy within `limit`, slots left over); -1 left where there are none."""
     most, experts = cost.shape[0] - 1, cost.shape[1]
@@ -47,7 +48,7 @@ def options(cost: Floats, slots: int, limit: float) -> tuple[Ints, int]:
     return first, left
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cheapest(cost: Floats, first: Ints, left: int) -> float:
     """Least cost that any copy can have: of the expert that takes all slots left over."""
     least = np.inf
@@ -56,7 +57,7 @@ def _cheapest(cost: Floats, first: Ints, left: int) -> float:
     return least
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def admitted(cost: Floats, gpus: int, width: int, limit: float) -> tuple[Ints, int]:
     """As `options`, for copies that fit on a GPU beside width - 1 of the cheapest."""
     first, left = options(cost, gpus * width, limit)
@@ -68,38 +69,31 @@ def admitted(cost: Floats, gpus: int, width: int, limit: float) -> tuple[Ints, i
     return first, left
 
 
-@njit(cache=True, nogil=True)
+def _costs(cost: Floats, first: Ints, left: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """([experts, OPTIONS] cost of a copy, whether there is that option)."""
+    copies = first[:, None] + np.arange(OPTIONS)
+    there = (copies < len(cost)) & (np.arange(OPTIONS) <= left)
+    return cost[np.minimum(copies, len(cost) - 1), np.arange(len(first))[:, None]], there
+
+
 def levels(cost: Floats, first: Ints, left: int, width: int, limit: float, grain: float) -> Floats:
     """Ascending costs that steps stand at. Two slots: those above half the limit; else all, merged within `grain`.
 
     Merged costs round down, so that more configurations fit. The cheapest stands for copies beyond the options.
     """
-    most, experts = cost.shape[0] - 1, cost.shape[1]
-    values = np.empty(experts * OPTIONS + 1)
-    n = 0
-    if width > 2 and left >= OPTIONS:
-        values[n] = _cheapest(cost, first, left)
-        n += 1
-    for e in range(experts):
-        for i in range(OPTIONS):
-            r = first[e] + i
-            if r > most or i > left or (width == 2 and 2 * cost[r, e] <= limit):
-                break
-            values[n] = cost[r, e]
-            n += 1
-    ordered = np.unique(values[:n])
+    value, there = _costs(cost, first, left)
     if width == 2:
-        return ordered
-    kept = np.empty(len(ordered))
-    m = 0
-    for value in ordered:
-        if m == 0 or value > kept[m - 1] + grain:
-            kept[m] = value
-            m += 1
-    return kept[:m].copy()
+        return np.unique(value[there & (2 * value > limit)])
+    found = value[there]
+    if left >= OPTIONS:
+        found = np.append(found, _cheapest(cost, first, left))
+    ordered, kept, at = np.unique(found), [], 0
+    while at < len(ordered):
+        kept.append(ordered[at])
+        at = int(np.searchsorted(ordered, ordered[at] + grain, side="right"))
+    return np.array(kept)
 
 
-@njit(cache=True, nogil=True)
 def codes(cost: Floats, first: Ints, left: int, width: int, limit: float, stands: Floats) -> tuple[Ints, Ints]:
     """([experts, OPTIONS] steps at or below the copy's cost, -1 beyond the options; its sign).
 
@@ -107,27 +101,17 @@ def codes(cost: Floats, first: Ints, left: int, width: int, limit: float, stands
     cost c counts -(steps up to limit - c). The last option stands for all that have more copies too: its copies have
     the least value of all.
     """
-    most, experts = cost.shape[0] - 1, cost.shape[1]
-    code = np.full((experts, OPTIONS), -1, np.int64)
-    sign = np.ones((experts, OPTIONS), np.int64)
-    for e in range(experts):
-        for i in range(OPTIONS):
-            r = first[e] + i
-            if r > most or i > left:
-                break
-            c = cost[r, e]
-            if i == OPTIONS - 1 and i < left and r < most:
-                code[e, i] = len(stands) if width == 2 else 1
-                sign[e, i] = -1 if width == 2 else 1
-            elif width == 2 and 2 * c <= limit:
-                code[e, i] = np.searchsorted(stands, limit - c, side="right")
-                sign[e, i] = -1
-            else:
-                code[e, i] = np.searchsorted(stands, c, side="right")
-    return code, sign
+    value, there = _costs(cost, first, left)
+    small = (2 * value <= limit) & (width == 2)
+    code = np.searchsorted(stands, np.where(small, limit - value, value), side="right")
+    if left >= OPTIONS:
+        further = first + OPTIONS - 1 < len(cost) - 1
+        code[further, -1] = len(stands) if width == 2 else 1
+        small[further, -1] = width == 2
+    return np.where(there, code, -1), np.where(small, -1, 1)
 
 
-@njit(cache=True, nogil=True)
+@lean
 def best_copies(
     phi: Floats,
     lowest: float,
@@ -162,7 +146,8 @@ def best_copies(
                     new[j + i] = x
                     choice[e, j + i] = i
         reach = min(left, reach + most_option[e])
-        best[:] = new
+        for j in range(left + 1):
+            best[j] = new[j]
     least, used = np.inf, 0
     for j in range(0 if left >= width else left, left + 1):
         x = best[j] + (left - j) * lowest
@@ -171,33 +156,22 @@ def best_copies(
     return least, used
 
 
-@njit(cache=True, nogil=True)
 def configurations(stands: Floats, width: int, limit: float) -> tuple[Ints, Ints, Ints, Ints]:
     """What a GPU of three or four slots can hold, for `best_gpu`.
 
     Pairs (a, b) of levels, a >= b, in ascending order of their cost, and for each the largest partner that fits: a
     level (three slots) or a position in the list of pairs (four); -1 where none does.
     """
-    m = len(stands)
-    count = m * (m + 1) // 2 if width > 2 else 0
-    high, low, total = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count)
-    n = 0
-    for a in range(m if width > 2 else 0):
-        for b in range(a + 1):
-            if stands[a] + stands[b] > limit:
-                break
-            high[n], low[n], total[n] = a, b, stands[a] + stands[b]
-            n += 1
-    order = np.argsort(total[:n], kind="mergesort")
-    high, low, total = high[:n][order], low[:n][order], total[:n][order]
-    partner = np.full(n, -1, np.int64)
-    others = stands if width == 3 else total
-    for i in range(n):
-        partner[i] = np.searchsorted(others, limit - total[i], side="right") - 1
-    return high, low, partner, np.empty(n, np.int64)
+    high, low = np.tril_indices(len(stands) if width > 2 else 0)
+    total = stands[high] + stands[low]
+    order = np.argsort(total, kind="stable")
+    order = order[: np.searchsorted(total[order], limit, side="right")]
+    total = total[order]
+    partner = np.searchsorted(stands if width == 3 else total, limit - total, side="right") - 1
+    return high[order], low[order], partner, np.empty(len(order), np.int64)
 
 
-@njit(cache=True, nogil=True)
+@lean
 def best_gpu(phi: Floats, width: int, high: Ints, low: Ints, partner: Ints, top: Ints, held: Ints) -> float:
     """Largest sum of phi over one GPU's configurations; `held` [width] takes its levels."""
     n = len(high)

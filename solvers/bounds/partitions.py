@@ -19,8 +19,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from placement.kernels import inlined, lean, lean_kernel
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -44,6 +45,7 @@ class Tokens(NamedTuple):
         point, price: [sets, features] point in the hull, scaled price (over the penalty).
         held: [sets, MIXED] features of the partitions mixed, as bits. bins, share: their bins and shares.
         mixed: [sets] how many.
+        whole, cut, slope, value: scratch for one set; see `cheapest`.
     """
 
     variable: Ints
@@ -57,6 +59,10 @@ class Tokens(NamedTuple):
     bins: Floats
     share: Floats
     mixed: Ints
+    whole: Floats
+    cut: Ints
+    slope: Floats
+    value: Floats
 
 
 def cut_sets(ids: Ints, weight: Floats, load: Floats) -> tuple[Ints, Floats]:
@@ -79,20 +85,21 @@ def new_tokens(variable: Ints, weight: Floats, experts: int, home: bool, most: i
         variable: [sets, features]: pairs (i, j) with j < i by i, then j; with a home pairs elsewhere, pairs at home and
             experts at home.
     """
-    shape = variable.shape
+    shape, subsets = variable.shape, 1 << experts
     bins, share = np.zeros((len(variable), MIXED)), np.zeros((len(variable), MIXED))
     bins[:, 0], share[:, 0] = experts, 1.0
     return Tokens(
         variable, weight, experts, home, most, np.zeros(shape), np.zeros(shape),
         np.zeros((len(variable), MIXED), dtype=np.uint64), bins, share, np.ones(len(variable), dtype=np.int64),
+        np.empty((4, subsets)), np.empty(subsets, dtype=np.int64), np.empty(shape[1]), np.empty(MIXED),
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
-def _wholes(price: Floats, first: int, start: float, experts: int, most: int, inner: Floats, whole: Floats) -> None:
-    """whole[S] = start + prices of the pairs in S, from price[first] on; infinite for more than `most` experts."""
+@lean
+def _wholes(price: Floats, start: float, experts: int, most: int, inner: Floats, whole: Floats) -> None:
+    """whole[S] = start + prices of the pairs in S; infinite for more than `most` experts."""
     whole[0] = start
-    q = first
+    q = 0
     for i in range(experts):
         size = 1 << i
         inner[0] = 0.0
@@ -112,10 +119,10 @@ def _wholes(price: Floats, first: int, start: float, experts: int, most: int, in
                 whole[s] = np.inf
 
 
-@njit(cache=True, nogil=True)
-def _pairs_of(subset: int, first: int, experts: int) -> np.uint64:
-    """Features of the pairs in a subset, as bits."""
-    out, q = np.uint64(0), first
+@lean
+def _pairs_of(subset: int, experts: int) -> np.uint64:
+    """The pairs in a subset, as bits."""
+    out, q = np.uint64(0), 0
     for i in range(experts):
         for j in range(i):
             if (subset >> i) & (subset >> j) & 1:
@@ -124,7 +131,7 @@ def _pairs_of(subset: int, first: int, experts: int) -> np.uint64:
     return out
 
 
-@njit(cache=True, nogil=True)
+@lean_kernel
 def cheapest(
     price: Floats, experts: int, home: bool, most: int, scratch: Floats, cut: Ints
 ) -> tuple[float, np.uint64, float]:
@@ -136,7 +143,7 @@ def cheapest(
     full = (1 << experts) - 1
     pairs = experts * (experts - 1) // 2
     inner, whole, best, at_home = scratch[0], scratch[1], scratch[2], scratch[3]
-    _wholes(price, 0, 1.0, experts, most, inner, whole)
+    _wholes(price[:pairs], 1.0, experts, most, inner, whole)
     best[0] = 0.0
     # best[S]: S in bins of its own; the bin of its lowest expert is chosen first. Without a home only sets without
     # expert 0, and the whole, are asked for.
@@ -156,30 +163,28 @@ def cheapest(
         best[s], cut[s] = least, arg | low
     left, value, held, bins = full, best[full], np.uint64(0), 0.0
     if home:
-        _wholes(price, pairs, 0.0, experts, most, inner, at_home)
+        _wholes(price[pairs : 2 * pairs], 0.0, experts, most, inner, at_home)
         for i in range(experts):
             for s in range(1 << i):
                 # Sets whose highest expert is i: those below have had their own experts' prices added.
                 inner[s + (1 << i)] = price[2 * pairs + i] + (inner[s] if s else 0.0)
-        chosen = 0
         for s in range(1, full + 1):
             v = at_home[s] + inner[s] + best[full ^ s]
             if v < value:
-                value, chosen = v, s
-        left = full ^ chosen
-        if chosen:
-            held = _pairs_of(chosen, pairs, experts)
-            for i in range(experts):
-                if (chosen >> i) & 1:
-                    held |= np.uint64(1) << np.uint64(2 * pairs + i)
+                value, left = v, full ^ s
+        chosen = full ^ left
+        held = _pairs_of(chosen, experts) << np.uint64(pairs)
+        for i in range(experts):
+            if (chosen >> i) & 1:
+                held |= np.uint64(1) << np.uint64(2 * pairs + i)
     while left:
-        held |= _pairs_of(cut[left], 0, experts)
+        held |= _pairs_of(cut[left], experts)
         left ^= cut[left]
         bins += 1.0
     return value, held, bins
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _ones(word: np.uint64) -> np.int64:
     """Bits that are set."""
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
@@ -188,7 +193,7 @@ def _ones(word: np.uint64) -> np.int64:
     return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _along(held: np.uint64, price: Floats) -> float:
     """<price, features>."""
     total = 0.0
@@ -199,7 +204,7 @@ def _along(held: np.uint64, price: Floats) -> float:
     return total
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _shift(point: Floats, held: np.uint64, by: float) -> None:
     """Adds `by` to each feature held."""
     while held:
@@ -208,7 +213,7 @@ def _shift(point: Floats, held: np.uint64, by: float) -> None:
         held = rest
 
 
-@njit(cache=True, nogil=True)
+@lean_kernel
 def approach(t: Tokens, first: int, stride: int, shared: Floats, penalty: float, rounds: int, pull: Floats) -> None:
     """Moves points nearer to their shared variables, prices the rest, and says what tokens ask of the variables.
 
@@ -220,8 +225,7 @@ def approach(t: Tokens, first: int, stride: int, shared: Floats, penalty: float,
     """
     features = t.variable.shape[1]
     experts, home, most = t.experts, t.home, t.most
-    scratch, cut = np.empty((4, 1 << experts)), np.empty(1 << experts, dtype=np.int64)
-    slope, value = np.empty(features), np.empty(MIXED)
+    whole, cut, slope, value = t.whole, t.cut, t.slope, t.value
     for s in range(first, len(t.weight), stride):
         variable, point, price, weight = t.variable[s], t.point[s], t.price[s], t.weight[s]
         held, bins, share, mixed = t.held[s], t.bins[s], t.share[s], t.mixed[s]
@@ -239,7 +243,7 @@ def approach(t: Tokens, first: int, stride: int, shared: Floats, penalty: float,
                     known = a
             gain = value[worst] - value[known]
             if r % (1 + SETTLE) == 0:
-                least, best, best_bins = cheapest(slope, experts, home, most, scratch, cut)
+                least, best, best_bins = cheapest(slope, experts, home, most, whole, cut)
                 if value[worst] - least < NEAR:
                     break
                 if least < value[known] - NEAR and mixed < MIXED:
@@ -269,21 +273,17 @@ def approach(t: Tokens, first: int, stride: int, shared: Floats, penalty: float,
             pull[variable[q]] += weight * (point[q] + price[q])
 
 
-@njit(cache=True, nogil=True)
-def proven(t: Tokens, penalty: float, slope: Floats) -> float:
+@lean_kernel
+def proven(t: Tokens, penalty: float, slope: Floats, first: int, last: int, total: float) -> float:
     """A number and a slope with: mean bins >= number - <slope, mean features>, whatever the features.
 
     Args:
-        slope: [variables] written.
+        slope: [variables] what the sets `first` to `last` have in it is added. total: the number of the sets before.
     """
-    sets, features = t.variable.shape
-    scratch, cut = np.empty((4, 1 << t.experts)), np.empty(1 << t.experts, dtype=np.int64)
-    price = np.empty(features)
-    slope[:] = 0.0
-    total = 0.0
-    for s in range(sets):
-        for q in range(features):
+    price = t.slope
+    for s in range(first, last):
+        for q in range(len(price)):
             price[q] = penalty * t.price[s, q]
             slope[t.variable[s, q]] += t.weight[s] * price[q]
-        total += t.weight[s] * cheapest(price, t.experts, t.home, t.most, scratch, cut)[0]
+        total += t.weight[s] * cheapest(price, t.experts, t.home, t.most, t.whole, t.cut)[0]
     return total

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from placement.cost.layer.tariff import tariff_of
+from placement.kernels import kernel, largest
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
 from solvers.bounds.game import IMPOSSIBLE, impossible
 from solvers.bounds.packing import OPTIONS, options
+from solvers.stop import DEFAULT, Stop
 
 #: A bound this near an answer at hand, relatively, is near enough; the step and the accuracy of the search for one.
 CLOSE = 1e-3
@@ -40,7 +41,9 @@ class WorkBound:
     source: str
 
 
-def work_bounds(problem: LayerProblem, known: float | None = None, packing: bool = True) -> WorkBound:
+def work_bounds(
+    problem: LayerProblem, known: float | None = None, packing: bool = True, stop: Stop = DEFAULT
+) -> WorkBound:
     """Per window the largest of three bounds.
 
     Mean: all copies' least total work, over all GPUs' speeds. Slot: the smallest T that allows every copy to cost at
@@ -50,7 +53,7 @@ def work_bounds(problem: LayerProblem, known: float | None = None, packing: bool
 
     Args:
         known: the least value of the busiest GPU's work that is of use, where there is one window: an answer's.
-        packing: whether to try the packing bound.
+        packing: whether to try the packing bound. stop: after its deadline windows have a mean bound alone.
     """
     tariff = tariff_of(problem)
     costs = tariff.copy_costs
@@ -60,8 +63,10 @@ def work_bounds(problem: LayerProblem, known: float | None = None, packing: bool
     spare, even = problem.hardware.usable_slots - problem.experts, tariff.alike
     width = int(widths[0])
     alike = bool((widths == width).all()) and bool((speeds == speeds[0]).all())
-    values, names = np.empty(problem.windows), {"mean": 0.0}
+    values, names = costs[1].sum(axis=1) / float(speeds.sum()) * (1 - 1e-12), {"mean": 0.0}
     for w in range(problem.windows):
+        if stop.expired:
+            break
         cost = np.ascontiguousarray(costs[:, w, :])
         exact = even and problem.objective.kind == "time" and problem.experts * spare * len(cost) <= TOTAL_STEPS
         total = _least_total(cost, spare) if exact else float(cost[1].sum())
@@ -72,7 +77,7 @@ def work_bounds(problem: LayerProblem, known: float | None = None, packing: bool
         if packing and even and alike and 2 <= width <= MOST_WIDTH:
             rate = float(speeds[0])
             target = None if known is None or problem.windows > 1 else known * rate
-            packed = _packing_bound(cost, len(widths), width, value * rate, target) / rate
+            packed = _packing_bound(cost, len(widths), width, value * rate, target, stop) / rate
             if packed > value:
                 value, name = packed, "packing"
         values[w] = value
@@ -80,8 +85,8 @@ def work_bounds(problem: LayerProblem, known: float | None = None, packing: bool
     return WorkBound(values, f"{max(names, key=lambda n: names[n])} bound")
 
 
-def _packing_bound(cost: FloatArray, gpus: int, width: int, low: float, known: float | None) -> float:
-    """The largest limit found that no packing keeps, at least `low`, rounded down. See `impossible`."""
+def _packing_bound(cost: FloatArray, gpus: int, width: int, low: float, known: float | None, stop: Stop) -> float:
+    """The largest limit found by the deadline that no packing keeps, at least `low`, rounded down. See `impossible`."""
 
     def excluded(limit: float, splits: int) -> bool:
         left = max(0, options(cost, gpus * width, limit)[1])
@@ -101,7 +106,7 @@ def _packing_bound(cost: FloatArray, gpus: int, width: int, low: float, known: f
                 return target * (1 - 1e-12)
         high = known / (1 + CLOSE)
     step, start = CLOSE, low
-    while high > low * (1 + CLOSE):
+    while high > low * (1 + CLOSE) and not stop.expired:
         limit = low * (1 + step) if np.isinf(high) else 0.5 * (low + high)
         if excluded(limit, 0):
             low, step = limit, 2 * step
@@ -110,14 +115,15 @@ def _packing_bound(cost: FloatArray, gpus: int, width: int, low: float, known: f
     return low if low == start else low * (1 - 1e-12)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _least_total(cost: NDArray[np.float64], spare: int) -> float:
     """Least sum of copies x cost over replications with `spare` further copies, by dynamic programming."""
     most, experts = cost.shape[0] - 1, cost.shape[1]
-    best = np.full(spare + 1, np.inf)
+    best, new = np.empty(spare + 1), np.empty(spare + 1)
+    best[:] = np.inf
     best[0] = 0.0
     for e in range(experts):
-        new = np.full(spare + 1, np.inf)
+        new[:] = np.inf
         for used in range(spare + 1):
             if best[used] == np.inf:
                 continue
@@ -125,14 +131,14 @@ def _least_total(cost: NDArray[np.float64], spare: int) -> float:
                 value = best[used] + (extra + 1) * cost[extra + 1, e]
                 if value < new[used + extra]:
                     new[used + extra] = value
-        best = new
+        best, new = new, best
     return float(best[spare])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _slot_bound(cost: NDArray[np.float64], slots: int) -> float:
     """Smallest cost of one copy that the slots allow every copy to stay within (rounded down by bisection)."""
-    low, high = 0.0, cost[1].max()
+    low, high = 0.0, cost[1, largest(cost[1])]
     for _ in range(60):
         middle = 0.5 * (low + high)
         if options(cost, slots, middle)[1] >= 0:

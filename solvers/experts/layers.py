@@ -152,9 +152,7 @@ def _answer(task: _Task, found: Result, proves: bool) -> LayerAnswer:
     if fractions is None:
         fractions = fractions_for(problem, found.slots)
     score = score_layer(problem, found.slots, fractions)
-    # A time limit is the search's; a bound that takes many times as long as by default would be over it.
-    effort = task.stop.work if task.stop.deadline is None else min(1.0, task.stop.work)
-    bound = layer_bound(problem, score.objective, quick=not task.certify, effort=effort)
+    bound = layer_bound(problem, score.objective, quick=not task.certify, stop=task.stop.here())
     value, source = bound.value, bound.source
     # A solver's bound for the problem with the balance floor, or with another policy, says nothing of this one.
     comparable = proves and alike_homes(problem)

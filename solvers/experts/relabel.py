@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from placement.kernels import kernel, lean_kernel
 from placement.problem.arrays import FloatArray, IntArray
 
 
@@ -38,7 +38,7 @@ class Renaming:
         return fractions[node][:, self.order]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _shared(new: NDArray[np.int64], old: NDArray[np.int64], experts: int, out: NDArray[np.float64]) -> None:
     """Fills out [new GPUs, old GPUs] with how many experts they share (copies counted); new, old: [gpus, width]."""
     count = np.zeros(experts, np.int64)
@@ -58,7 +58,7 @@ def _shared(new: NDArray[np.int64], old: NDArray[np.int64], experts: int, out: N
                     count[e] = 0
 
 
-@njit(cache=True, nogil=True)
+@lean_kernel
 def _settle(order: NDArray[np.int64], slots: NDArray[np.int64], old: NDArray[np.int64]) -> None:
     """Orders the slots that come to each GPU so that an expert which it had keeps its slot, in place.
 

@@ -127,7 +127,7 @@ def test_points_stay_in_the_hull_and_prices_prove_what_they_say(
     asked = np.zeros(variables)
     np.add.at(asked, variable, weight[:, None] * (tokens.point + tokens.price))
     assert pull == pytest.approx(asked, abs=1e-9)
-    number = proven(tokens, penalty, slope)
+    number = proven(tokens, penalty, slope, 2, sets, proven(tokens, penalty, slope, 0, 2, 0.0))
     for _ in range(20):
         # A placement: a bin for every expert, of which bin 0 is the home's.
         bin_of = rng.integers(0, 3, of)
@@ -176,7 +176,7 @@ def test_no_placement_has_fewer_remote_bins_and_the_best_is_near(homes: tuple[fl
                 for h, share in enumerate(homes) if share)
             for held in product(contents, repeat=3) if len(frozenset().union(*held)) == 6
         )  # fmt: skip
-        bound = remote_bins(ids, weight, 6, np.array(homes), 3, 4.0)
+        bound = remote_bins(ids, weight, 6, np.array(homes), 3, Stop(4.0))
         assert bound <= best * (1 + 1e-9)
         near.append(bound / best)
     assert np.mean(near) > 0.75

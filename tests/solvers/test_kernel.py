@@ -1,12 +1,15 @@
 """The compiled search prices placements and moves as placement.cost does."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 from placement.check.layer import check_layer
 from placement.cost.layer.risk import tail_mean
@@ -15,16 +18,10 @@ from placement.cost.layer.tariff import tariff_of
 from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology
 from solvers.dispatch import near_fractions, plan_fractions, rounded_fractions, target_fractions
-from solvers.experts.search import solver
-from solvers.experts.search.anneal import anneal, price_state
+from solvers.experts.search import guide, solver
+from solvers.experts.search.anneal import Plan, anneal, price_state
 from solvers.experts.search.arrays import SetRows, search_data
-from solvers.experts.search.guide import (
-    empty_slopes,
-    evaluate,
-    least_guide,
-    set_slopes,
-    worst_mean,
-)
+from solvers.experts.search.guide import empty_slopes, evaluate
 from solvers.experts.search.multilevel import (
     copies_needed,
     copy_loads,
@@ -35,8 +32,8 @@ from solvers.experts.search.multilevel import (
 from solvers.experts.search.run import Annealed, Schedule, redirect, run_annealing
 from solvers.experts.search.solver import steps_ratio
 from solvers.experts.search.start import mend, starts
-from solvers.experts.search.state import empty_state
-from solvers.experts.search.traffic import empty_change
+from solvers.experts.search.state import Busy, Sums, empty_state
+from solvers.experts.search.traffic import empty_scratch
 from solvers.registry import get_solver
 from solvers.result import Termination
 from solvers.stop import Stop
@@ -48,6 +45,15 @@ POLICIES = ("even", "nearest", "planned")
 #: Constant part of the layer's time: one hop of each kind, twice.
 LATENCY = 2 * (3e-6 + 8e-6)
 SHORT = Schedule(4000, 0.01, 0.0005, 3.0, 0.3)
+
+
+def _callable(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step that only compiled functions call, as Python can call it."""
+    return njit(lambda *args: step(*args))
+
+
+least_guide, set_slopes = _callable(guide.least_guide), _callable(guide.set_slopes)
+worst_mean = _callable(guide.worst_mean)
 
 
 def _slow(**changes: object) -> LayerProblem:
@@ -77,7 +83,7 @@ def test_prices_placements_as_the_scorer_does(rule: str, dispatch: str, windows:
         data = search_data(problem, slots)
         state = empty_state(data, slots)
         value, _ = price_state(data, state, False)
-        assert value == pytest.approx(_scored(problem, slots, state.target), rel=2e-6)
+        assert value == pytest.approx(_scored(problem, slots, state.layout.target), rel=2e-6)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -95,9 +101,8 @@ def test_increments_stay_exact_over_a_whole_anneal(rule: str, dispatch: str) -> 
         data = search_data(problem, slots)
         state = empty_state(data, slots)
         before, _ = price_state(data, state, False)
-        best, target, value, excess = anneal(
-            data, state, empty_change(state), False, 3.0, 0.3, 0.01, 0.0005, 300.0, 0.0, 20_000, False, 3
-        )
+        plan = Plan(3.0, 0.3, 0.01, 0.0005, 300.0, 0.0, 20_000, False)
+        best, target, value, excess, _ = anneal(data, state, empty_scratch(state), False, plan, 3, Stop())
         assert check_layer(problem, best) == ()
         assert value == pytest.approx(_scored(problem, best, target), rel=2e-6)
         fractions = target_fractions(problem, best, target) if dispatch == "planned" and slots_per_gpu == 6 else None
@@ -114,20 +119,19 @@ def test_the_guide_adds_norms_of_links_and_gpus(rule: str, dispatch: str) -> Non
     data = search_data(problem, slots)
     state = empty_state(data, slots)
     value, _ = price_state(data, state, False)
-    guide, objective, _, smooth = evaluate(
-        data, state, state.in_sum, state.out_sum, state.total, np.zeros((2, 3)), 0.7, 0.0
-    )
+    sums = state.sums
+    guide, objective, _, smooth = evaluate(data.goal, state.busy, sums, np.zeros((2, 3)), 0.7, 0.0)
     assert objective == value
     assert guide == pytest.approx(value + 0.7 * smooth, rel=1e-12)
 
     def norm(values: np.ndarray) -> np.ndarray:
         return (values**16).mean(axis=1) ** (1 / 16)
 
-    weight, out = data.window_weight, state.out_sum
-    if len(data.home) == 1:
-        out = state.total[:, None] - out
-    links = np.concatenate([state.in_sum, data.out_rate * out], axis=1)
-    expected = weight @ (data.reach_scale * state.total + norm(state.gpu_cost) + norm(links))
+    weight, out = data.goal.window_weight, sums.outs
+    if len(data.places.home) == 1:
+        out = sums.total[:, None] - out
+    links = np.concatenate([sums.ins, data.goal.out_rate * out], axis=1)
+    expected = weight @ (data.goal.reach_scale * sums.total + norm(state.busy.cost) + norm(links))
     assert smooth == pytest.approx(float(expected), rel=1e-9)
 
 
@@ -145,7 +149,7 @@ def test_prices_unequal_gpus_as_the_scorer_does() -> None:
         data = search_data(problem, found.slots)
         state = empty_state(data, found.slots[problem.hardware.usable])
         if found.target is not None:
-            state.target[:] = found.target
+            state.layout.target[:] = found.target
         value, _ = price_state(data, state, found.target is not None)
         assert value == pytest.approx(_scored(problem, found.slots, found.target), rel=2e-6)
 
@@ -164,7 +168,7 @@ def test_prices_what_failed_gpus_leave_to_others_as_the_scorer_does(lost: tuple[
         data = search_data(problem, found.slots)
         state = empty_state(data, found.slots[problem.hardware.usable])
         if found.target is not None:
-            state.target[:] = found.target
+            state.layout.target[:] = found.target
         value, _ = price_state(data, state, found.target is not None)
         assert value == pytest.approx(_scored(problem, found.slots, found.target), rel=2e-6), (rule, dispatch)
 
@@ -245,7 +249,7 @@ def test_the_node_level_has_the_same_traffic(dispatch: str) -> None:
     data = search_data(coarse, by_node)
     state = empty_state(data, by_node)
     price_state(data, state, False)
-    target = state.target if dispatch == "planned" else None
+    target = state.layout.target if dispatch == "planned" else None
     loads = copy_loads(problem, by_node, target)
     assert loads.sum() == pytest.approx(problem.data.mean_load.sum())
     slots = onto_gpus(problem, by_node, loads)
@@ -276,21 +280,19 @@ def test_the_guide_is_nowhere_below_its_tangent(rule: str, dispatch: str) -> Non
             states.append(empty_state(data, slots))
             price_state(data, states[-1], False)
         parts = np.zeros((2, problem.windows))
-        guides = [evaluate(data, s, s.in_sum, s.out_sum, s.total, parts, 0.7, 0.0)[0] for s in states]
+        guides = [evaluate(data.goal, s.busy, s.sums, parts, 0.7, 0.0)[0] for s in states]
         for i, at in enumerate(states):
             slopes = empty_slopes(at)
-            set_slopes(data, at, slopes, 0.7)
-            assert least_guide(at, slopes, at.in_sum, at.out_sum, at.total) == pytest.approx(guides[i], rel=1e-12)
+            set_slopes(data.goal, at.busy.cost, at.sums, slopes, 0.7)
+            assert least_guide(at.busy.cost, at.sums, slopes) == pytest.approx(guides[i], rel=1e-12)
             for j, s in enumerate(states):
-                least = least_guide(s, slopes, s.in_sum, s.out_sum, s.total)
+                least = least_guide(s.busy.cost, s.sums, slopes)
                 assert least <= guides[j] * (1 + 1e-12)
                 # Close placements: the tangent says nearly all.
-                near = s._replace(gpu_cost=at.gpu_cost + 1e-6 * (s.gpu_cost - at.gpu_cost))
-                sums = [
-                    x + 1e-6 * (y - x) for x, y in ((at.in_sum, s.in_sum), (at.out_sum, s.out_sum), (at.total, s.total))
-                ]
-                moved = evaluate(data, near, *sums, parts, 0.7, 0.0)[0]
-                assert least_guide(near, slopes, *sums) == pytest.approx(moved, rel=1e-9)
+                near = at.busy.cost + 1e-6 * (s.busy.cost - at.busy.cost)
+                sums = Sums(*(x + 1e-6 * (y - x) for x, y in zip(at.sums, s.sums, strict=True)))
+                moved = evaluate(data.goal, Busy(near, s.busy.load), sums, parts, 0.7, 0.0)[0]
+                assert least_guide(near, sums, slopes) == pytest.approx(moved, rel=1e-9)
 
 
 def test_both_levels_count_and_a_deadline_on_either_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from placement.arithmetic import matrix_product
 from placement.cost.layer.dispatch import Shares
 from placement.cost.layer.messages import effective_rule
 from placement.cost.layer.touch import Touch
+from placement.kernels import lean_kernel
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
 
@@ -80,10 +80,14 @@ def link_loads(problem: LayerProblem, reach: Touch, shares: Shares) -> LinkLoad:
     to_gpu, to_node = messages_per_token(problem, reach)
     if shares.classes == 1:
         return loads_of_one_class(problem, to_gpu[0], to_node[0])
-    parts = _by_home(
-        to_gpu, to_node, shares.class_of_gpu, problem.hardware.home_tokens, problem.topology.gpus_per_node,
-        problem.hardware.entry_share, effective_rule(problem).forwards,
-    )  # fmt: skip
+    gpus, m = problem.topology.gpus, problem.topology.gpus_per_node
+    parts = tuple(np.zeros((problem.windows, gpus)) for _ in range(4))
+    each = max(1, PART // (problem.windows * gpus))
+    for first in range(0, gpus, each):
+        _add_homes(
+            to_gpu, to_node, shares.class_of_gpu, problem.hardware.home_tokens, m, problem.hardware.entry_share,
+            effective_rule(problem).forwards, parts, first, min(first + each, gpus),
+        )  # fmt: skip
     return _busiest(problem, *parts)
 
 
@@ -146,21 +150,21 @@ def loads_of_one_class(problem: LayerProblem, gpu: FloatArray, node: FloatArray)
     return _busiest(problem, *(part.reshape(len(gpu), -1) for part in parts))
 
 
-@njit(cache=True, nogil=True)
-def _by_home(
-    source: NDArray[np.float64],
-    node: NDArray[np.float64],
-    class_of_gpu: NDArray[np.int64],
-    tokens: NDArray[np.float64],
-    m: int,
-    entry: NDArray[np.float64],
-    by_node: bool,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """([windows, gpus] fast out, fast in, slow out, slow in), home by home; entry: see `entry_share`."""
-    windows, gpus = source.shape[1], source.shape[2]
-    fast_out, fast_in = np.zeros((windows, gpus)), np.zeros((windows, gpus))
-    slow_out, slow_in = np.zeros((windows, gpus)), np.zeros((windows, gpus))
-    for home in range(gpus):
+#: Elementary steps of one compiled call: between them an interrupt is heard.
+PART = 30_000_000
+
+
+@lean_kernel
+def _add_homes(
+    source: NDArray[np.float64], node: NDArray[np.float64], class_of_gpu: NDArray[np.int64],
+    tokens: NDArray[np.float64], m: int, entry: NDArray[np.float64], by_node: bool,
+    parts: tuple[NDArray[np.float64], ...], begin: int, end: int,
+) -> None:  # fmt: skip
+    """Adds what the homes `begin` to `end` send to parts, [windows, gpus] fast out, fast in, slow out, slow in; entry:
+    see `entry_share`."""
+    fast_out, fast_in, slow_out, slow_in = parts
+    windows, gpus = fast_out.shape
+    for home in range(begin, end):
         c, own, rank = class_of_gpu[home], home // m, home % m
         for w in range(windows):
             for j in range(gpus // m):
@@ -183,4 +187,3 @@ def _by_home(
                         else:
                             fast_out[w, enters] += sent
                             fast_in[w, g] += sent
-    return fast_out, fast_in, slow_out, slow_in

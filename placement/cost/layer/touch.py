@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from placement.cost.layer.dispatch import Shares
-from placement.problem.arrays import FloatArray
+from placement.kernels import lean_kernel
+from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 
 
@@ -41,169 +42,176 @@ def touch(problem: LayerProblem, shares: Shares) -> Touch:
     homes = np.asarray(np.bincount(shares.class_of_gpu, minlength=classes) / topology.gpus, dtype=np.float64)
     if not problem.hardware.uniform_home:
         homes = np.bincount(shares.class_of_gpu, weights=problem.hardware.homes, minlength=classes).astype(np.float64)
-    load, slot_load = _loads(
-        problem.data.load, shares.start, shares.slot, gpu, shares.fraction, homes, topology.gpus, problem.slots
-    )
-    sets = problem.data.sets
-    if sets is None:
+    load = np.zeros((classes, problem.windows, topology.gpus))
+    slot_load = np.zeros((problem.windows, problem.slots))
+    for c in range(classes):
+        first = shares.start[c * problem.experts : (c + 1) * problem.experts + 1]
+        _add_loads(problem.data.load, first, shares.slot, gpu, shares.fraction, float(homes[c]), load[c], slot_load)
+    if problem.data.sets is None:
         node = load.reshape(classes, problem.windows, topology.nodes, -1).sum(axis=3)
         return Touch(load, load, node, slot_load)
     node_of = topology.node_of_gpu
-    by_gpu = _touched(
-        sets.ids, sets.weight, problem.experts, shares.start, gpu, shares.fraction, np.arange(classes), topology.gpus,
-    )  # fmt: skip
+    by_gpu = _touched(problem, shares, gpu, np.arange(classes), topology.gpus)
     # Where every GPU is a class (`nearest`), those of one node still share out alike over nodes: one of each is enough.
     each = classes == topology.gpus and topology.nodes > 1
     some = np.arange(0, classes, topology.gpus_per_node if each else 1)
-    by_node = _touched(
-        sets.ids, sets.weight, problem.experts, shares.start, node_of[gpu], shares.fraction, some, topology.nodes,
-    )  # fmt: skip
+    by_node = _touched(problem, shares, node_of[gpu], some, topology.nodes)
     if each:
         by_node = by_node[node_of]
     return Touch(load, by_gpu, by_node, slot_load)
 
 
-@njit(cache=True, nogil=True)
-def _loads(
-    load: NDArray[np.float64],
-    start: NDArray[np.int64],
-    slot: NDArray[np.int64],
-    gpu: NDArray[np.int64],
-    fraction: NDArray[np.float64],
-    homes: NDArray[np.float64],
-    gpus: int,
-    slots: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+@lean_kernel
+def _add_loads(
+    load: NDArray[np.float64], start: NDArray[np.int64], slot: NDArray[np.int64], gpu: NDArray[np.int64],
+    fraction: NDArray[np.float64], home: float, by_gpu: NDArray[np.float64], by_slot: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Adds the loads of one class of homes, a share `home` of all, to by_gpu [windows, gpus] and by_slot [windows,
+    slots]; start: [experts + 1] its rows of the shares."""
     windows, experts = load.shape
-    classes = len(homes)
-    out = np.zeros((classes, windows, gpus))
-    by_slot = np.zeros((windows, slots))
-    for c in range(classes):
-        for e in range(experts):
-            for i in range(start[c * experts + e], start[c * experts + e + 1]):
-                for w in range(windows):
-                    part = fraction[i] * load[w, e]
-                    out[c, w, gpu[i]] += part
-                    by_slot[w, slot[i]] += homes[c] * part
-    return out, by_slot
+    for e in range(experts):
+        for i in range(start[e], start[e + 1]):
+            for w in range(windows):
+                part = fraction[i] * load[w, e]
+                by_gpu[w, gpu[i]] += part
+                by_slot[w, slot[i]] += home * part
 
 
 #: With up to so many places a set's chances are worked out for all of them, as vectors; else for those it may reach.
 DENSE = 64
+#: Elementary steps of one compiled call: between them an interrupt is heard.
+PART = 100_000_000
 
 
-@njit(cache=True, nogil=True)
+def _touched(problem: LayerProblem, shares: Shares, place: IntArray, classes: IntArray, places: int) -> FloatArray:
+    """[classes, windows, places] chance of touching each place; several copies of an expert in one place add up.
+
+    Args:
+        place: [entries] of each entry of the shares. classes: some of the shares'.
+    """
+    out = np.zeros((len(classes), problem.windows, places))
+    sets = problem.data.sets
+    if sets is None:
+        return out
+    ids, weight, experts = sets.ids, sets.weight, problem.experts
+    part = max(1, PART // (ids.shape[1] * places * problem.windows))
+    for c, row in zip(range(len(classes)), classes * experts, strict=True):
+        start = shares.start[row : row + experts + 1]
+        if places <= DENSE:
+            keep, miss = np.ones((experts, places)), np.ones(places)
+            _keep_rows(start, place, shares.fraction, keep)
+            for first in range(0, len(ids), part):
+                _add_touched(ids, weight, keep, miss, out[c], first, min(first + part, len(ids)))
+            continue
+        entries = _Entries.of_class(start, place, shares.fraction, places)
+        for first in range(0, len(ids), part):
+            _add_entries(ids, weight, entries, out[c], first, min(first + part, len(ids)))
+    return out
+
+
+@lean_kernel
 def _keep_rows(
-    experts: int,
-    start: NDArray[np.int64],
-    place: NDArray[np.int64],
-    fraction: NDArray[np.float64],
-    row: int,
-    keep: NDArray[np.float64],
+    start: NDArray[np.int64], place: NDArray[np.int64], fraction: NDArray[np.float64], keep: NDArray[np.float64]
 ) -> None:
-    """Fills keep [experts, places] with the chance that a class's token does not send an expert's copy to a place."""
-    keep[:] = 1.0
-    for e in range(experts):
-        for i in range(start[row + e], start[row + e + 1]):
+    """Fills keep [experts, places], all 1, with the chance that a token does not send an expert's copy to a place."""
+    for e in range(len(keep)):
+        for i in range(start[e], start[e + 1]):
             keep[e, place[i]] -= fraction[i]
-        for i in range(start[row + e], start[row + e + 1]):
+        for i in range(start[e], start[e + 1]):
             keep[e, place[i]] = max(0.0, keep[e, place[i]])
 
 
-@njit(cache=True, nogil=True)
-def _keep_entries(
-    experts: int,
-    start: NDArray[np.int64],
-    place: NDArray[np.int64],
-    fraction: NDArray[np.float64],
-    row: int,
-    first_entry: NDArray[np.int64],
-    entry_place: NDArray[np.int64],
-    entry_keep: NDArray[np.float64],
-    entry_of: NDArray[np.int64],
-) -> None:
+@lean_kernel
+def _add_touched(
+    ids: NDArray[np.int32], weight: NDArray[np.float64], keep: NDArray[np.float64], miss: NDArray[np.float64],
+    out: NDArray[np.float64], first: int, last: int,
+) -> None:  # fmt: skip
+    """Adds the chances of the sets `first` to `last` to out [windows, places]; miss: [places] scratch."""
+    windows, places = out.shape
+    for s in range(first, last):
+        row = keep[ids[s, 0]]
+        for p in range(places):
+            miss[p] = row[p]
+        for j in range(1, ids.shape[1]):
+            row = keep[ids[s, j]]
+            for p in range(places):
+                miss[p] *= row[p]
+        for w in range(windows):
+            if weight[w, s] == 0.0:
+                continue
+            for p in range(places):
+                out[w, p] += weight[w, s] * (1.0 - miss[p])
+
+
+class _Entries(NamedTuple):
     """The same chances in compressed rows, one entry for each expert and place that a copy may go to.
 
-    Args:
-        first_entry: [experts + 1] filled; 0 comes first. entry_place, entry_keep: [entries] filled.
-        entry_of: [places] -1 everywhere, before and after.
+    Attributes:
+        first: [experts + 1] row starts. place, keep: [entries].
+        seen, of, miss: [places] scratch; `of` is -1 everywhere, before and after.
     """
+
+    first: NDArray[np.int64]
+    place: NDArray[np.int64]
+    keep: NDArray[np.float64]
+    seen: NDArray[np.int64]
+    of: NDArray[np.int64]
+    miss: NDArray[np.float64]
+
+    @classmethod
+    def of_class(cls, start: IntArray, place: IntArray, fraction: FloatArray, places: int) -> _Entries:
+        """The entries of one class; start: [experts + 1] its rows of the shares."""
+        most = int(start[-1] - start[0])
+        entries = cls(
+            np.zeros(len(start), dtype=np.int64), np.empty(most, dtype=np.int64), np.empty(most),
+            np.empty(places, dtype=np.int64), np.full(places, -1, dtype=np.int64), np.ones(places),
+        )  # fmt: skip
+        _fill_entries(start, place, fraction, entries)
+        return entries
+
+
+@lean_kernel
+def _fill_entries(
+    start: NDArray[np.int64], place: NDArray[np.int64], fraction: NDArray[np.float64], entries: _Entries
+) -> None:
+    first, at, keep, _, of, _ = entries
     used = 0
-    for e in range(experts):
-        for i in range(start[row + e], start[row + e + 1]):
+    for e in range(len(start) - 1):
+        for i in range(start[e], start[e + 1]):
             p = place[i]
-            if entry_of[p] < 0:
-                entry_of[p] = used
-                entry_place[used] = p
-                entry_keep[used] = 1.0
+            if of[p] < 0:
+                of[p] = used
+                at[used] = p
+                keep[used] = 1.0
                 used += 1
-            entry_keep[entry_of[p]] -= fraction[i]
-        for i in range(first_entry[e], used):
-            entry_keep[i] = max(0.0, entry_keep[i])
-            entry_of[entry_place[i]] = -1
-        first_entry[e + 1] = used
+            keep[of[p]] -= fraction[i]
+        for i in range(first[e], used):
+            keep[i] = max(0.0, keep[i])
+            of[at[i]] = -1
+        first[e + 1] = used
 
 
-@njit(cache=True, nogil=True)
-def _touched(
-    ids: NDArray[np.int32],
-    weight: NDArray[np.float64],
-    experts: int,
-    start: NDArray[np.int64],
-    place: NDArray[np.int64],
-    fraction: NDArray[np.float64],
-    classes: NDArray[np.int64],
-    places: int,
-) -> NDArray[np.float64]:
-    """[classes, windows, places] chance of touching each place; several copies of an expert in one place add up."""
-    sets, k = ids.shape
-    windows = weight.shape[0]
-    out = np.zeros((len(classes), windows, places))
-    miss = np.ones(places)
-    # With few places:
-    keep = np.empty((experts if places <= DENSE else 0, places))
-    # With many:
-    first_entry = np.zeros(experts + 1, np.int64)
-    ends = start[::experts]
-    most = (ends[1:] - ends[:-1]).max()
-    entry_place, entry_keep = np.empty(most, np.int64), np.empty(most)
-    entry_of = np.full(places, -1)
-    seen = np.empty(places, np.int64)
-    is_seen = np.zeros(places, np.bool_)
-    for c in range(len(classes)):
-        row = classes[c] * experts
-        if places <= DENSE:
-            _keep_rows(experts, start, place, fraction, row, keep)
-            for s in range(sets):
-                first = keep[ids[s, 0]]
-                for p in range(places):
-                    miss[p] = first[p]
-                for j in range(1, k):
-                    factor = keep[ids[s, j]]
-                    for p in range(places):
-                        miss[p] *= factor[p]
-                for w in range(windows):
-                    if weight[w, s] == 0.0:
-                        continue
-                    for p in range(places):
-                        out[c, w, p] += weight[w, s] * (1.0 - miss[p])
-            continue
-        _keep_entries(experts, start, place, fraction, row, first_entry, entry_place, entry_keep, entry_of)
-        for s in range(sets):
-            n_seen = 0
-            for j in range(k):
-                e = ids[s, j]
-                for i in range(first_entry[e], first_entry[e + 1]):
-                    p = entry_place[i]
-                    if not is_seen[p]:
-                        is_seen[p] = True
-                        seen[n_seen] = p
-                        n_seen += 1
-                        miss[p] = 1.0
-                    miss[p] *= entry_keep[i]
-            for i in range(n_seen):
-                p = seen[i]
-                is_seen[p] = False
-                for w in range(windows):
-                    out[c, w, p] += weight[w, s] * (1.0 - miss[p])
-    return out
+@lean_kernel
+def _add_entries(
+    ids: NDArray[np.int32], weight: NDArray[np.float64], entries: _Entries, out: NDArray[np.float64], first: int,
+    last: int,
+) -> None:  # fmt: skip
+    """As `_add_touched`, for the places that a set may reach alone."""
+    start, place, keep, seen, of, miss = entries
+    for s in range(first, last):
+        n = 0
+        for j in range(ids.shape[1]):
+            e = ids[s, j]
+            for i in range(start[e], start[e + 1]):
+                p = place[i]
+                if of[p] < 0:
+                    of[p] = n
+                    seen[n] = p
+                    n += 1
+                    miss[p] = 1.0
+                miss[p] *= keep[i]
+        for i in range(n):
+            p = seen[i]
+            of[p] = -1
+            for w in range(out.shape[0]):
+                out[w, p] += weight[w, s] * (1.0 - miss[p])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from placement.kernels import descending, kernel, lean
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def replicate(load: NDArray[np.float64], slots: int, most: int) -> NDArray[np.int64]:
     """[experts] copies of each expert: each further slot goes to the expert with the largest load per copy.
 
     This minimizes the largest load per copy. Ties go to the lower index; no expert gets more than `most` copies.
     """
-    count = np.ones(len(load), np.int64)
+    count = np.empty(len(load), np.int64)
+    count[:] = 1
     for _ in range(slots - len(load)):
         best, value = -1, -1.0
         for e in range(len(load)):
@@ -25,7 +26,7 @@ def replicate(load: NDArray[np.float64], slots: int, most: int) -> NDArray[np.in
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def physical_experts(load: NDArray[np.float64], slots: int, most: int) -> NDArray[np.int64]:
     """[slots] experts in the order in which copies are made: one of each, then the hottest per copy.
 
@@ -33,7 +34,8 @@ def physical_experts(load: NDArray[np.float64], slots: int, most: int) -> NDArra
     """
     experts = len(load)
     made = np.empty(slots, np.int64)
-    count = np.ones(experts, np.int64)
+    count = np.empty(experts, np.int64)
+    count[:] = 1
     share = load.copy()
     for i in range(slots):
         if i < experts:
@@ -49,7 +51,7 @@ def physical_experts(load: NDArray[np.float64], slots: int, most: int) -> NDArra
     return made
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def pack(weight: NDArray[np.float64], bins: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Longest processing time into `bins` bins of equally many items: ([items] bin, [items] rank in the bin).
 
@@ -63,9 +65,10 @@ def pack(weight: NDArray[np.float64], bins: int) -> tuple[NDArray[np.int64], NDA
         for i in range(items):
             bin_of[i], rank[i] = i, 0
         return bin_of, rank
-    total = np.zeros(bins)
-    used = np.zeros(bins, np.int64)
-    for i in np.argsort(-weight, kind="mergesort"):
+    total, used = np.empty(bins), np.empty(bins, np.int64)
+    total[:] = 0.0
+    used[:] = 0
+    for i in descending(weight):
         best = -1
         for b in range(bins):
             if used[b] < room and (best < 0 or total[b] < total[best]):
@@ -76,7 +79,7 @@ def pack(weight: NDArray[np.float64], bins: int) -> tuple[NDArray[np.int64], NDA
     return bin_of, rank
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def pack_uneven(
     weight: NDArray[np.float64], size: NDArray[np.int64], room: NDArray[np.int64], speed: NDArray[np.float64]
 ) -> NDArray[np.int64]:
@@ -89,10 +92,11 @@ def pack_uneven(
         weight, size: [items] load and places taken. room, speed: [bins] places, and load per unit of time.
     """
     bins = len(room)
-    bin_of = np.full(len(weight), -1, np.int64)
+    bin_of = np.empty(len(weight), np.int64)
+    bin_of[:] = -1
     total = np.zeros(bins)
     left = room.copy()
-    for i in np.argsort(-weight, kind="mergesort"):
+    for i in descending(weight):
         best = -1
         for b in range(bins):
             if left[b] >= size[i] and (
@@ -106,7 +110,7 @@ def pack_uneven(
     return bin_of
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def separate(slots: NDArray[np.int64], slots_per_gpu: int, weight: NDArray[np.float64], span: int) -> bool:
     """Swaps second copies away from GPUs that hold an expert twice, in place; each swap moves the least load.
 
@@ -123,13 +127,13 @@ def separate(slots: NDArray[np.int64], slots_per_gpu: int, weight: NDArray[np.fl
         gpu = i // slots_per_gpu
         if slots[i] < 0 or not _holds(slots, gpu, slots_per_gpu, slots[i], i):
             continue
-        first = i // span * span
+        first, none = i // span * span, -1 - i
         best, value = -1, np.inf
         for j in range(first, min(first + span, total)):
             other = j // slots_per_gpu
             if other == gpu or slots[j] < 0 or slots[j] == slots[i]:
                 continue
-            if _holds(slots, other, slots_per_gpu, slots[i], -1) or _holds(slots, gpu, slots_per_gpu, slots[j], -1):
+            if _holds(slots, other, slots_per_gpu, slots[i], none) or _holds(slots, gpu, slots_per_gpu, slots[j], none):
                 continue
             change = abs(weight[slots[j]] - weight[slots[i]])
             if change < value:
@@ -141,7 +145,7 @@ def separate(slots: NDArray[np.int64], slots_per_gpu: int, weight: NDArray[np.fl
     return clean
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _holds(slots: NDArray[np.int64], gpu: int, slots_per_gpu: int, expert: int, skip: int) -> bool:
     for j in range(gpu * slots_per_gpu, (gpu + 1) * slots_per_gpu):
         if j != skip and slots[j] == expert:
@@ -149,7 +153,7 @@ def _holds(slots: NDArray[np.int64], gpu: int, slots_per_gpu: int, expert: int, 
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def longest_first(
     load: NDArray[np.float64],
     count: NDArray[np.int64],
@@ -162,14 +166,19 @@ def longest_first(
     Where speeds differ a copy goes to the GPU that would be done with it first, else to the least loaded one.
     """
     experts, gpus = len(load), len(capacity)
-    order = np.argsort(-(load / count), kind="mergesort")
-    slots = np.full(gpus * slots_per_gpu, EMPTY, np.int64)
+    share = np.empty(experts)
+    for e in range(experts):
+        share[e] = load[e] / count[e]
+    slots = np.empty(gpus * slots_per_gpu, np.int64)
+    slots[:] = EMPTY
     total = np.zeros(gpus)
     used = np.zeros(gpus, np.int64)
     holds = np.zeros((gpus, experts), np.bool_)
-    unlike = speed.min() != speed.max()
-    for e in order:
-        part = load[e] / count[e]
+    unlike = False
+    for g in range(gpus):
+        unlike = unlike or speed[g] != speed[0]
+    for e in descending(share):
+        part = share[e]
         added = part if unlike else 0.0
         for _ in range(count[e]):
             best = -1

@@ -7,9 +7,9 @@ follows only lowers the busiest GPU, so the answer is never worse than that star
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from placement.kernels import kernel
 from solvers.experts.heuristics.packing import longest_first, pack, physical_experts, separate
 from solvers.experts.loads.local import improve
 from solvers.experts.loads.pairs import best_copies, paired, trials_of_kick
@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 PAIR_SHARE = 4
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def cost_table(load: Floats, most: int) -> Floats:
     """[most + 1, experts] load of one copy by the number of copies (row 0 as row 1)."""
     table = np.empty((most + 1, len(load)))
@@ -31,10 +31,11 @@ def cost_table(load: Floats, most: int) -> Floats:
     return table
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def busiest(slots: Ints, width: int, load: Floats) -> float:
     """The largest GPU load of a placement whose copies share alike."""
-    count = np.zeros(len(load), np.int64)
+    count = np.empty(len(load), np.int64)
+    count[:] = 0
     for e in slots:
         count[e] += 1
     largest = 0.0
@@ -46,50 +47,52 @@ def busiest(slots: Ints, width: int, load: Floats) -> float:
     return largest
 
 
-@njit(cache=True, nogil=True)
-def _packed(load: Floats, slots: int, gpus: int, most: int) -> Ints:
-    """[slots] the balancer's replication, at most `most` copies of an expert, and its packing."""
-    made = physical_experts(load, slots, most)
-    count = np.zeros(len(load), np.int64)
-    for e in made:
-        count[e] += 1
-    gpu, place = pack((load / count)[made], gpus)
-    out = np.empty(slots, np.int64)
-    for i in range(slots):
-        out[gpu[i] * (slots // gpus) + place[i]] = made[i]
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _start(load: Floats, slots: int, gpus: int) -> tuple[Ints, float, float]:
-    """([slots] the balancer's packing with copies of an expert on distinct GPUs, its largest copy, its own
-    busiest GPU before copies were set apart).
+@kernel
+def _greedy(load: Floats, slots: int, gpus: int) -> tuple[Ints, Floats, Ints, float, bool]:
+    """The balancer's replication and packing, then copies of an expert moved to distinct GPUs by swaps.
 
     Copies share a GPU only where a GPU has more slots than there are experts.
+
+    Returns:
+        ([slots] placement, [experts] load of a copy and copies of each, busiest GPU as the balancer has it, whether
+        swaps kept all copies apart).
     """
-    experts, width = len(load), slots // gpus
-    out = _packed(load, slots, gpus, slots)
-    own = busiest(out, width, load)
-    count = np.zeros(experts, np.int64)
-    for e in out:
-        count[e] += 1
-    if width > experts:
-        return out, (load / count).max(), own
-    if count.max() > gpus:
-        out = _packed(load, slots, gpus, gpus)
+    experts, width, most, own = len(load), slots // gpus, slots, -1.0
+    share, weight, out = np.empty(experts), np.empty(slots), np.empty(slots, np.int64)
+    count = np.empty(experts, np.int64)
+    while True:
+        made, replicas = physical_experts(load, slots, most), 0
         count[:] = 0
-        for e in out:
+        for e in made:
             count[e] += 1
-    share = load / count
-    if separate(out, width, share, slots):
-        return out, share.max(), own
-    out = longest_first(load, count, np.full(gpus, width, np.int64), np.ones(gpus), width)
-    if not separate(out, width, share, slots):
-        # Experts in turn are always apart.
-        order = np.argsort(-load, kind="mergesort")
+            replicas = max(replicas, count[e])
+        for e in range(experts):
+            share[e] = load[e] / count[e]
         for i in range(slots):
-            out[i] = order[i % experts]
-    return out, share.max(), own
+            weight[i] = share[made[i]]
+        gpu, place = pack(weight, gpus)
+        for i in range(slots):
+            out[gpu[i] * width + place[i]] = made[i]
+        if own < 0.0:
+            own = busiest(out, width, load)
+        if width > experts:
+            return out, share, count, own, True
+        if replicas <= gpus:
+            return out, share, count, own, separate(out, width, share, slots)
+        most = gpus
+
+
+def _start(load: Floats, slots: int, gpus: int) -> tuple[Ints, float, float]:
+    """([slots] the balancer's packing with copies of an expert on distinct GPUs, its largest copy, its own
+    busiest GPU before copies were set apart)."""
+    out, share, count, own, apart = _greedy(load, slots, gpus)
+    if not apart:
+        width = slots // gpus
+        out = longest_first(load, count, np.full(gpus, width, dtype=np.int64), np.ones(gpus), width)
+        if not separate(out, width, share, slots):
+            # Experts in turn are always apart.
+            out = np.resize(np.argsort(-load, kind="stable"), slots)
+    return out, float(share.max()), own
 
 
 def _search(load: Floats, start: Ints, gpus: int, target: float, kicks: int, seed: int) -> Ints:
@@ -156,12 +159,13 @@ def place_layer(
     return (other, reached) if reached < value else (best, value)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _keeps_rules(slots: Ints, experts: int, groups: int, nodes: int, gpus: int) -> bool:
     """Whether a placement holds every expert, no copies on one GPU, and every group on one node."""
     width, span, size = len(slots) // gpus, len(slots) // nodes, experts // groups
-    holder = np.full(experts, -1, np.int64)
-    node_of_group = np.full(groups, -1, np.int64)
+    holder, node_of_group = np.empty(experts, np.int64), np.empty(groups, np.int64)
+    holder[:] = -1
+    node_of_group[:] = -1
     for s in range(len(slots)):
         e, g = slots[s], s // width
         # Slots come GPU by GPU, so a copy on the same GPU is the last one seen.
@@ -171,7 +175,10 @@ def _keeps_rules(slots: Ints, experts: int, groups: int, nodes: int, gpus: int) 
         if nodes > 1 and node_of_group[e // size] not in (-1, s // span):
             return False
         node_of_group[e // size] = s // span
-    return bool(holder.min() >= 0)
+    for e in range(experts):
+        if holder[e] < 0:
+            return False
+    return True
 
 
 def mend_layer(
@@ -195,24 +202,23 @@ def mend_layer(
     return out if busiest(out, width, load) <= target else None
 
 
-@njit(cache=True, nogil=True)
 def count_copies(slots: Ints, experts: int) -> Ints:
     """[layers, experts] copies of every expert; slots: [layers, slots]."""
-    counts = np.zeros((len(slots), experts), np.int64)
-    for layer in range(len(slots)):
-        for e in slots[layer]:
-            counts[layer, e] += 1
-    return counts
+    cell = slots + np.arange(len(slots))[:, None] * experts
+    return np.bincount(cell.ravel(), minlength=len(slots) * experts).reshape(-1, experts)
 
 
-@njit(cache=True, nogil=True)
 def reverse_map(slots: Ints, counts: Ints) -> Ints:
     """[layers, experts, most copies] slots of every expert, ascending, padded with -1; see `count_copies`."""
-    table = np.full((len(slots), counts.shape[1], counts.max()), -1, np.int64)
-    used = np.zeros_like(counts)
-    for layer in range(len(slots)):
+    table = np.full((*counts.shape, counts.max()), -1, dtype=np.int64)
+    _fill_reverse(slots, np.zeros_like(counts), table)
+    return table
+
+
+@kernel
+def _fill_reverse(slots: Ints, used: Ints, table: NDArray[np.int64]) -> None:
+    for layer in range(slots.shape[0]):
         for s in range(slots.shape[1]):
             e = slots[layer, s]
             table[layer, e, used[layer, e]] = s
             used[layer, e] += 1
-    return table

@@ -9,8 +9,10 @@ log, so that a kick costs what it changes and not the layer.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from placement.kernels import copy_into, kernel, largest, lean, once
+from solvers.stop import DEFAULT, Stop
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,9 +24,11 @@ SLACK = 1e-4
 LEAST = 1e-12
 #: Kicks after which sums are made anew, so that rounding can't add up; steps of one descent after a kick.
 REFRESH, STEPS = 64, 60
+#: Elementary steps, at a few nanoseconds each, between two looks at the clock.
+SLICE = 30_000_000
 
 
-@njit(cache=True, nogil=True)
+@lean
 def fill(slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools) -> None:
     """Fills copies [experts], share [experts] (cost of a copy now), total [gpus] and holds [gpus, experts]."""
     copies[:] = 0
@@ -41,7 +45,7 @@ def fill(slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, tot
             holds[s // width, slots[s]] = True
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _swap(slots: Ints, width: int, share: Floats, total: Floats, holds: Bools, i: int, j: int) -> None:
     g, h, a, b = i // width, j // width, slots[i], slots[j]
     slots[i], slots[j] = b, a
@@ -52,7 +56,7 @@ def _swap(slots: Ints, width: int, share: Floats, total: Floats, holds: Bools, i
     total[h] -= change
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _assign(
     slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, j: int, new: int
 ) -> None:
@@ -75,7 +79,7 @@ def _assign(
     slots[j] = new
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _best_swap(slots: Ints, width: int, share: Floats, total: Floats, holds: Bools, g: int) -> tuple[int, int]:
     """The swap that leaves the larger of g and the other GPU lowest; (-1, -1) if none lowers it."""
     here = total[g]
@@ -100,7 +104,7 @@ def _best_swap(slots: Ints, width: int, share: Floats, total: Floats, holds: Boo
     return bi, bj
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _best_copy(
     slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, g: int
 ) -> tuple[int, int]:
@@ -136,21 +140,23 @@ def _best_copy(
     return bj, be
 
 
-@njit(cache=True, nogil=True)
+@once
 def _descend(
-    slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, steps: int,
-    target: float, log: Ints, logged: int,
+    slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, spare: bool,
+    steps: int, target: float, log: Ints, logged: int,
 ) -> int:  # fmt: skip
     """Takes improving changes until there is none, all GPUs are within `target`, `steps` are done or the log is full.
+
+    Args:
+        spare: some expert has several copies.
 
     Returns:
         entries logged.
     """
-    spare = copies.max() > 1
     for _ in range(steps):
         if logged >= len(log):
             break
-        g = int(total.argmax())
+        g = largest(total)
         if total[g] <= target:
             break
         i, j = _best_swap(slots, width, share, total, holds, g)
@@ -170,14 +176,15 @@ def _descend(
     return logged
 
 
-@njit(cache=True, nogil=True)
+@once
 def _kick(
-    slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, log: Ints
-) -> int:
+    slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, spare: bool,
+    log: Ints,
+) -> int:  # fmt: skip
     """A random change near a busiest GPU: one to four slots to other experts, or two to four swaps; entries logged."""
     n, experts = len(slots), len(copies)
-    g, logged = int(total.argmax()), 0
-    if copies.max() > 1 and np.random.random() < 0.4:
+    g, logged = largest(total), 0
+    if spare and np.random.random() < 0.4:
         # Several now and then: where GPUs hold nearly all experts, no swap is left and one copy leads back at once.
         wanted = 2 + np.random.randint(3) if np.random.random() < 0.25 else 1
         for _ in range(20):
@@ -205,41 +212,59 @@ def _kick(
     return logged
 
 
-@njit(cache=True, nogil=True)
-def improve(start: Ints, width: int, cost: Floats, target: float, kicks: int, seed: int) -> tuple[Ints, float, int]:
-    """Lowers the busiest GPU of a placement.
+@lean
+def _replicated(copies: Ints) -> bool:
+    """Whether some expert has several copies."""
+    for e in range(len(copies)):
+        if copies[e] > 1:
+            return True
+    return False
+
+
+@kernel
+def _go_on(
+    slots: Ints, best: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools,
+    log: Ints, value: Floats, at: Ints, target: float, seed: int, steps: int, each: int,
+) -> bool:  # fmt: skip
+    """Some `steps` more of `improve`; whether it is done.
 
     Args:
-        start: [slots] experts, copies on distinct GPUs; EMPTY slots (-1) stay empty. width: slots per GPU.
-        cost: [most copies + 1, experts] cost of one copy by the number of copies, not rising in it.
-        target: stops when the busiest GPU is at most this. kicks: budget of work.
-
-    Returns:
-        ([slots] best placement, never worse than the start; its busiest GPU's cost; kicks used).
+        value: [2] busiest GPU's cost of the best placement and of the one at hand.
+        at: [3] steps left of the first descent (below 0: nothing is done yet), kicks left, kicks done.
+        each: steps after a kick.
     """
-    np.random.seed(seed)
-    slots, gpus, experts = start.copy(), len(start) // width, cost.shape[1]
-    copies, share, total = np.empty(experts, np.int64), np.empty(experts), np.empty(gpus)
-    holds = np.empty((gpus, experts), np.bool_)
-    fill(slots, width, cost, copies, share, total, holds)
-    log = np.empty((max(4 * len(slots), STEPS + 8), 2), np.int64)
-    _descend(slots, width, cost, copies, share, total, holds, 4 * len(slots), target, log, 0)
-    fill(slots, width, cost, copies, share, total, holds)
-    best, value = slots.copy(), total.max()
-    current = value
-    for kick in range(kicks):
-        if value <= target:
-            return best, value, kick
-        if kick % REFRESH == REFRESH - 1:
-            fill(slots, width, cost, copies, share, total, holds)
-        logged = _kick(slots, width, cost, copies, share, total, holds, log)
-        logged = _descend(slots, width, cost, copies, share, total, holds, STEPS, target, log, logged)
-        reached = total.max()
-        if reached <= current * (1.0 + SLACK):
-            current = reached
-            if reached < value * (1 - LEAST):
-                best[:] = slots
-                value = reached
+    if at[0] < 0:
+        np.random.seed(seed)
+        at[0] *= -1
+        fill(slots, width, cost, copies, share, total, holds)
+    spare = _replicated(copies)
+    while steps > 0:
+        first, logged, wanted = at[0] > 0, 0, min(steps, at[0])
+        if not first:
+            if at[2] == 0 or at[2] % REFRESH == REFRESH - 1:
+                fill(slots, width, cost, copies, share, total, holds)
+            if at[2] == 0:
+                value[:] = total[largest(total)]
+            if at[1] == 0 or value[0] <= target:
+                return True
+            logged = _kick(slots, width, cost, copies, share, total, holds, spare, log)
+            wanted = each
+        before = logged
+        logged = _descend(slots, width, cost, copies, share, total, holds, spare, wanted, target, log, logged)
+        steps -= wanted
+        reached = total[largest(total)]
+        if first:
+            at[0] = at[0] - wanted if logged - before == wanted else 0
+            copy_into(slots, best)
+            value[:] = reached
+            continue
+        at[1] -= 1
+        at[2] += 1
+        if reached <= value[1] * (1.0 + SLACK):
+            value[1] = reached
+            if reached < value[0] * (1 - LEAST):
+                copy_into(slots, best)
+                value[0] = reached
             continue
         for k in range(logged - 1, -1, -1):
             j, other = log[k, 0], log[k, 1]
@@ -247,4 +272,29 @@ def improve(start: Ints, width: int, cost: Floats, target: float, kicks: int, se
                 _swap(slots, width, share, total, holds, j, other)
             else:
                 _assign(slots, width, cost, copies, share, total, holds, j, -1 - other)
-    return best, value, kicks
+    return False
+
+
+def improve(
+    start: Ints, width: int, cost: Floats, target: float, kicks: int, seed: int, stop: Stop = DEFAULT
+) -> tuple[Ints, float, int]:
+    """Lowers the busiest GPU of a placement.
+
+    Args:
+        start: [slots] experts, copies on distinct GPUs; EMPTY slots (-1) stay empty. width: slots per GPU.
+        cost: [most copies + 1, experts] cost of one copy by the number of copies, not rising in it.
+        target: stops when the busiest GPU is at most this. kicks: budget of work. stop: its deadline, too.
+
+    Returns:
+        ([slots] best placement, never worse than the start; its busiest GPU's cost; kicks used).
+    """
+    n, gpus, experts = len(start), len(start) // width, cost.shape[1]
+    slots, best, log = start.copy(), start.copy(), np.empty((max(4 * n, STEPS + 8), 2), np.int64)
+    copies, share, total = np.empty(experts, np.int64), np.empty(experts), np.empty(gpus)
+    holds, value, at = np.empty((gpus, experts), np.bool_), np.empty(2), np.array([-4 * n, kicks, 0])
+    steps = max(1, SLICE // (n * width))
+    while not _go_on(
+        slots, best, width, cost, copies, share, total, holds, log, value, at, target, seed, steps, STEPS
+    ) and not stop.expired:  # fmt: skip
+        pass
+    return best, float(value[0]), int(at[2])

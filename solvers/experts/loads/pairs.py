@@ -11,10 +11,10 @@ exceed T, and when it is 0 the limit falls below what was reached.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from placement.arithmetic import exp, log
+from placement.kernels import ascending, copy_into, kernel, lean, seed_draws
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,13 +29,12 @@ ROUND, ROUND_PER_EXPERT = 12_500, 100
 TRIALS, EXPERTS = 250, 256
 
 
-@njit(cache=True, nogil=True)
 def trials_of_kick(experts: int) -> int:
     """Trials of the search over copies whose work is that of one kick."""
     return max(1, TRIALS * min(EXPERTS, experts) // experts)
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _pair_up(order: Ints, copies: Ints, high: Ints, low: Ints, count: Ints) -> tuple[int, int, int]:
     """Heaviest with lightest, in runs of alike pairs: run i is count[i] pairs of experts high[i] and low[i].
 
@@ -68,7 +67,7 @@ def _pair_up(order: Ints, copies: Ints, high: Ints, low: Ints, count: Ints) -> t
     return runs, order[lo], left_lo // 2
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _separate(high: Ints, low: Ints, count: Ints, runs: int, own: int, twice: int) -> int:
     """Breaks up `twice` pairs of `own` with itself, each with another pair, in place; runs, or -1 if it can't be.
 
@@ -90,7 +89,7 @@ def _separate(high: Ints, low: Ints, count: Ints, runs: int, own: int, twice: in
     return -1 if twice > 0 else runs
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _price(
     order: Ints, copies: Ints, size: Floats, limit: float, high: Ints, low: Ints, count: Ints
 ) -> tuple[float, float, int]:
@@ -110,7 +109,7 @@ def _price(
     return over / limit, largest, runs
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _energy(
     order: Ints, copies: Ints, size: Floats, limit: float, most: float, high: Ints, low: Ints, count: Ints
 ) -> tuple[float, float]:
@@ -142,7 +141,7 @@ def _energy(
     return over / limit, largest
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _place(order: Ints, size: Floats, e: int, was: int) -> int:
     """Restores the ascending order after expert e at position `was` changed its size; its new position."""
     at, x = was, size[e]
@@ -156,7 +155,7 @@ def _place(order: Ints, size: Floats, e: int, was: int) -> int:
     return at
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _find(order: Ints, size: Floats, e: int) -> int:
     """Position of expert e in the ascending order."""
     x, lo, hi = size[e], 0, len(order)
@@ -171,7 +170,7 @@ def _find(order: Ints, size: Floats, e: int) -> int:
     return lo
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _give(order: Ints, copies: Ints, size: Floats, cost: Floats, e: int, by: int) -> None:
     """Expert e gets `by` more copies; the order is kept."""
     at = _find(order, size, e)
@@ -180,7 +179,7 @@ def _give(order: Ints, copies: Ints, size: Floats, cost: Floats, e: int, by: int
     _place(order, size, e, at)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def best_copies(cost: Floats, start: Ints, target: float, trials: int, seed: int) -> tuple[Ints, float, int]:
     """Copies of every expert that make the largest pair small.
 
@@ -192,22 +191,27 @@ def best_copies(cost: Floats, start: Ints, target: float, trials: int, seed: int
     Returns:
         ([experts] copies, largest pair, trials used). The largest is infinite if no pairing on distinct GPUs was found.
     """
-    np.random.seed(seed)
+    seed_draws(seed)
     most, experts = cost.shape[0] - 1, cost.shape[1]
     copies, kept, size = start.copy(), start.copy(), np.empty(experts)
     order, high, low, count = _arrays(cost, copies, size)
     _, best, _ = _price(order, copies, size, 1.0, high, low, count)
     # No largest pair is below the mean, of these copies; nothing is gained by asking for more.
-    floor = max(target, 2.0 * (copies * size).sum() / copies.sum())
+    held, in_all, dearest = 0.0, 0, 0.0
+    for e in range(experts):
+        held += copies[e] * size[e]
+        in_all += copies[e]
+        dearest = max(dearest, cost[1, e])
+    floor = max(target, 2.0 * held / in_all)
     # Experts with several copies: only they can give one away.
-    rich, place, n = np.empty(experts, np.int64), np.full(experts, -1, np.int64), 0
+    rich, place, n = np.empty(experts, np.int64), np.empty(experts, np.int64), 0
     limit, energy, heat, hot = 0.0, 0.0, HOT, HOT
     length = max(1, min(trials, ROUND, ROUND_PER_EXPERT * experts))
     for trial in range(trials):
         if best <= target:
             return kept, best, trial
         if trial % length == 0:
-            copies[:] = kept
+            copy_into(kept, copies)
             order, high, low, count = _arrays(cost, copies, size)
             n = 0
             for e in range(experts):
@@ -217,7 +221,7 @@ def best_copies(cost: Floats, start: Ints, target: float, trials: int, seed: int
                     n += 1
             if n == 0 or most < 2:
                 return kept, best, trial
-            limit = best - FALL * max(best - floor, 0.0) if best < np.inf else cost[1].max()
+            limit = best - FALL * max(best - floor, 0.0) if best < np.inf else dearest
             energy, _, _ = _price(order, copies, size, limit, high, low, count)
             hot = max(HOT, (best - floor) / limit) if best < np.inf else HOT
         if trial % 64 == 0:
@@ -242,7 +246,7 @@ def best_copies(cost: Floats, start: Ints, target: float, trials: int, seed: int
                 place[down] = -1
             if largest < best:
                 best = largest
-                kept[:] = copies
+                copy_into(copies, kept)
                 limit = best - FALL * max(best - floor, 0.0)
                 energy, _, _ = _price(order, copies, size, limit, high, low, count)
             continue
@@ -251,24 +255,26 @@ def best_copies(cost: Floats, start: Ints, target: float, trials: int, seed: int
     return kept, best, trials
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _arrays(cost: Floats, copies: Ints, size: Floats) -> tuple[Ints, Ints, Ints, Ints]:
     """Fills size [experts], cost of a copy; ([experts] ascending order, and room for the runs of `_price`)."""
     experts = len(copies)
     for e in range(experts):
         size[e] = cost[copies[e], e]
     runs = 6 * experts + 6
-    order = np.argsort(size, kind="mergesort").astype(np.int64)
-    return order, np.empty(runs, np.int64), np.empty(runs, np.int64), np.empty(runs, np.int64)
+    return ascending(size), np.empty(runs, np.int64), np.empty(runs, np.int64), np.empty(runs, np.int64)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def paired(cost: Floats, copies: Ints) -> Ints:
     """[slots] the best pairing of these copies, two slots a GPU; empty if there is none on distinct GPUs."""
     size = np.empty(len(copies))
     order, high, low, count = _arrays(cost, copies, size)
     _, _, used = _price(order, copies, size, 1.0, high, low, count)
-    slots = np.empty(copies.sum() if used >= 0 else 0, np.int64)
+    n = 0
+    for i in range(used):
+        n += 2 * count[i]
+    slots = np.empty(n, np.int64)
     n = 0
     for i in range(used):
         for _ in range(count[i]):
@@ -277,11 +283,12 @@ def paired(cost: Floats, copies: Ints) -> Ints:
     return slots
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def single_copies(cost: Floats, slots: int) -> Ints:
     """[slots] one slot per GPU: greedy replication, which makes the dearest copy as cheap as can be."""
     most, experts = cost.shape[0] - 1, cost.shape[1]
-    copies = np.ones(experts, np.int64)
+    copies = np.empty(experts, np.int64)
+    copies[:] = 1
     for _ in range(slots - experts):
         best = -1
         for e in range(experts):

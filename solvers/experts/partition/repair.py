@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from placement.kernels import kernel, lean, lean_kernel
 from placement.problem.arrays import FloatArray, IntArray
 from solvers.experts.partition.hypergraph import Hypergraph
 
@@ -55,71 +55,76 @@ def repaired(graph: Hypergraph, block: IntArray, blocks: Blocks, cap: float) -> 
     real = graph.expert >= 0
     np.add.at(holds, (block[real], graph.expert[real]), 1)
     out = block.astype(np.int64).copy()
-    _repair(
-        out, graph.expert, graph.load, graph.anchor >= 0, of_vertex, edge[order], graph.weight, count, holds,
-        blocks.bin, blocks.room, blocks.copies, blocks.rate, float(cap),
-    )  # fmt: skip
+    free, size = graph.anchor < 0, np.bincount(out, minlength=len(blocks.room))
+    total = np.bincount(out, graph.load, len(blocks.room))
+    around = (blocks.bin, of_vertex, edge[order])
+    weight, copies = graph.weight, blocks.copies
+    # Sizes.
+    while _mend_size(
+        out, graph.expert, graph.load, free, *around, weight, count, holds, blocks.room, copies, size, total
+    ):
+        pass
+    for v in np.flatnonzero(free):
+        _mend_copies(int(v), out, graph.expert, graph.load, free, *around, weight, count, holds, copies, total)
+    # Loads: each swap lowers the larger of two blocks' loads, so this ends.
+    for _ in range(10 * graph.vertices):
+        a = int(np.argmax(total / blocks.rate))
+        if total[a] / blocks.rate[a] <= cap * (1 + 1e-12):
+            break
+        v, u = _cheapest_relief(
+            a, float(cap), out, graph.expert, graph.load, free, *around, weight, count, holds, copies, total,
+            blocks.rate,
+        )  # fmt: skip
+        if v < 0:
+            break
+        _swap(v, u, out, graph.expert, graph.load, *around, count, holds, total)
     return out
 
 
-@njit(cache=True, nogil=True)
-def _repair(
-    block: Ints, expert: Ints, load: Floats, fixed: NDArray[np.bool_], start: Ints, edges: Ints, weight: Floats,
-    count: Ints, holds: Ints, bins: Ints, room: Ints, copies: Ints, rate: Floats, cap: float,
+@lean_kernel
+def _mend_size(
+    block: Ints, expert: Ints, load: Floats, free: NDArray[np.bool_], bins: Ints, start: Ints, edges: Ints,
+    weight: Floats, count: Ints, holds: Ints, room: Ints, copies: Ints, size: Ints, total: Floats,
+) -> bool:  # fmt: skip
+    """Makes the cheapest move out of a block that holds too many; False if there is none."""
+    best_v, best_b, best = -1, -1, np.inf
+    for turn in range(2):
+        for v in range(len(block)):
+            if not free[v] or size[block[v]] <= room[block[v]]:
+                continue
+            for b in range(len(room)):
+                # At first only where an expert has no copy too many.
+                if size[b] < room[b] and (turn == 1 or holds[b, expert[v]] < copies[b]):
+                    delta = _bin_delta(v, bins[b], block, bins, start, edges, weight, count)
+                    if delta < best:
+                        best_v, best_b, best = v, b, delta
+        if best_v >= 0:
+            size[block[best_v]] -= 1
+            size[best_b] += 1
+            _move(best_v, best_b, block, expert, load, bins, start, edges, count, holds, total)
+            return True
+    return False
+
+
+@lean_kernel
+def _mend_copies(
+    v: int, block: Ints, expert: Ints, load: Floats, free: NDArray[np.bool_], bins: Ints, start: Ints, edges: Ints,
+    weight: Floats, count: Ints, holds: Ints, copies: Ints, total: Floats,
 ) -> None:  # fmt: skip
-    vertices, blocks = len(block), len(room)
-    size = np.zeros(blocks, np.int64)
-    total = np.zeros(blocks)
-    for v in range(vertices):
-        size[block[v]] += 1
-        total[block[v]] += load[v]
-    free = ~fixed
-    # Sizes.
-    while True:
-        best_v, best_b, best = -1, -1, np.inf
-        for strict in (True, False):
-            for v in range(vertices):
-                if not free[v] or size[block[v]] <= room[block[v]]:
-                    continue
-                for b in range(blocks):
-                    if size[b] < room[b] and (not strict or holds[b, expert[v]] < copies[b]):
-                        delta = _bin_delta(v, bins[b], block, bins, start, edges, weight, count)
-                        if delta < best:
-                            best_v, best_b, best = v, b, delta
-            if best_v >= 0:
-                break
-        if best_v < 0:
-            break
-        size[block[best_v]] -= 1
-        size[best_b] += 1
-        _move(best_v, best_b, block, expert, load, bins, start, edges, count, holds, total)
-    # Copies of an expert.
-    for v in range(vertices):
-        a = block[v]
-        if not free[v] or holds[a, expert[v]] <= copies[a]:
-            continue
-        best_u, best = -1, np.inf
-        for u in range(vertices):
-            if free[u] and _may_swap(v, u, block, expert, holds, copies):
-                delta = _swap_delta(v, u, block, bins, start, edges, weight, count)
-                if delta < best:
-                    best_u, best = u, delta
-        if best_u >= 0:
-            _swap(v, best_u, block, expert, load, bins, start, edges, count, holds, total)
-    # Loads: each swap lowers the larger of two blocks' loads, so this ends.
-    for _ in range(10 * vertices):
-        a = int(np.argmax(total / rate))
-        if total[a] / rate[a] <= cap * (1 + 1e-12):
-            break
-        v, u = _cheapest_relief(
-            a, cap, block, expert, load, free, bins, start, edges, weight, count, holds, copies, total, rate
-        )
-        if v < 0:
-            break
-        _swap(v, u, block, expert, load, bins, start, edges, count, holds, total)
+    """Swaps `v` for the cheapest other where its block has too many copies of its expert."""
+    if holds[block[v], expert[v]] <= copies[block[v]]:
+        return
+    best_u, best = -1, np.inf
+    for u in range(len(block)):
+        if free[u] and _may_swap(v, u, block, expert, holds, copies):
+            delta = _swap_delta(v, u, block, bins, start, edges, weight, count)
+            if delta < best:
+                best_u, best = u, delta
+    if best_u >= 0:
+        _swap(v, best_u, block, expert, load, bins, start, edges, count, holds, total)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _cheapest_relief(
     a: int, cap: float, block: Ints, expert: Ints, load: Floats, free: NDArray[np.bool_], bins: Ints, start: Ints,
     edges: Ints, weight: Floats, count: Ints, holds: Ints, copies: Ints, total: Floats, rate: Floats,
@@ -159,7 +164,7 @@ def _cheapest_relief(
     return best_v, best_u
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _may_swap(v: int, u: int, block: Ints, expert: Ints, holds: Ints, copies: Ints) -> bool:
     a, b = block[v], block[u]
     if a == b or expert[v] == expert[u]:
@@ -167,7 +172,7 @@ def _may_swap(v: int, u: int, block: Ints, expert: Ints, holds: Ints, copies: In
     return bool(holds[b, expert[v]] < copies[b] and holds[a, expert[u]] < copies[a])
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _bin_delta(
     v: int, sink: int, block: Ints, bins: Ints, start: Ints, edges: Ints, weight: Floats, count: Ints
 ) -> float:
@@ -184,7 +189,7 @@ def _bin_delta(
     return delta
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _swap_delta(
     v: int, u: int, block: Ints, bins: Ints, start: Ints, edges: Ints, weight: Floats, count: Ints
 ) -> float:
@@ -207,7 +212,7 @@ def _swap_delta(
     return delta
 
 
-@njit(cache=True, nogil=True)
+@lean
 def _move(
     v: int, b: int, block: Ints, expert: Ints, load: Floats, bins: Ints, start: Ints, edges: Ints, count: Ints,
     holds: Ints, total: Floats,
@@ -223,7 +228,7 @@ def _move(
     block[v] = b
 
 
-@njit(cache=True, nogil=True)
+@lean_kernel
 def _swap(
     v: int, u: int, block: Ints, expert: Ints, load: Floats, bins: Ints, start: Ints, edges: Ints, count: Ints,
     holds: Ints, total: Floats,

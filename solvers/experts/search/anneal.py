@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit
 
 from placement.arithmetic import exp, log
+from placement.kernels import inlined, lean, lean_kernel, once, seed_draws
 from placement.problem.arrays import FloatArray, IntArray
-from solvers.experts.search.guide import (
-    ROUNDING,
-    Slopes,
-    empty_slopes,
-    evaluate,
-    least_guide,
-    set_slopes,
-)
-from solvers.experts.search.layout import (
-    add_work,
-    choose_targets,
-    load_state,
-    load_traffic,
-    put,
-)
-from solvers.experts.search.state import PLANNED, Data, State
-from solvers.experts.search.traffic import Change, book_change, price_both, price_change
+from solvers.experts.search.guide import ROUNDING, Slopes, empty_slopes, evaluate, least_guide, set_slopes
+from solvers.experts.search.layout import add_work, choose_targets, load_state, load_traffic, put
+from solvers.experts.search.state import PLANNED, Busy, Data, Layout, Places, Rules, State
+from solvers.experts.search.traffic import Saved, Scratch, book_change, copy_sums, price_both, price_change
+from solvers.stop import Stop
 
 #: Shares of the moves where an expert has several copies; the rest are swaps.
 REPLICATE, REDIRECT = 0.35, 0.25
@@ -33,216 +23,238 @@ REFRESH = 20_000
 LEAST_PRICE, RISE, FALL = 0.3, 1.2, 0.95
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _save_gpu(s: State, t: Change, g: int, n: int) -> int:
-    t.gpus[n] = g
-    t.load[n] = s.gpu_load[g]
-    for w in range(s.gpu_cost.shape[0]):
-        t.cost[n, w] = s.gpu_cost[w, g]
-    return n + 1
+class Plan(NamedTuple):
+    """How an anneal goes.
 
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _save(d: Data, s: State, t: Change, a: int, b: int, g: int, h: int) -> int:
-    """Saves the prices of the GPUs that hold a or b (or will: g, h) and the two experts' targets; how many GPUs."""
-    n = _save_gpu(s, t, g, 0)
-    if h >= 0:
-        n = _save_gpu(s, t, h, n)
-    for turn in range(2):
-        e = a if turn == 0 else b
-        if e < 0:
-            continue
-        for i in range(s.copies[e]):
-            n = _save_gpu(s, t, d.gpu_of_slot[s.where[e, i]], n)
-        for c in range(s.target.shape[0]):
-            t.target[turn, c] = s.target[c, e]
-    return int(n)
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _restore(s: State, t: Change, n: int, a: int, b: int) -> None:
-    gpus, load, cost = t.gpus, t.load, t.cost
-    for i in range(n):
-        s.gpu_load[gpus[i]] = load[i]
-        for w in range(cost.shape[1]):
-            s.gpu_cost[w, gpus[i]] = cost[i, w]
-    for c in range(s.target.shape[0]):
-        s.target[c, a] = t.target[0, c]
-        if b >= 0:
-            s.target[c, b] = t.target[1, c]
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _new_moves(d: Data, g: int, old: int, new: int) -> int:
-    return int(d.was[g, old]) - int(d.was[g, new])
-
-
-@njit(cache=True, nogil=True)
-def anneal(
-    d: Data,
-    s: State,
-    t: Change,
-    targets: bool,
-    first_smooth: float,
-    last_smooth: float,
-    hot: float,
-    cold: float,
-    most_price: float,
-    kept_smooth: float,
-    steps: int,
-    redirect_only: bool,
-    seed: int,
-) -> tuple[IntArray, IntArray, float, float]:
-    """Anneals a state.
-
-    Args:
-        d, s, t: constants, the starting placement, scratch. targets: s.target is part of the start.
+    Attributes:
         first_smooth, last_smooth: weight of the smooth part in the guide, at the start and at the end.
         hot, cold: first and last temperature as shares of the starting objective.
-        most_price: largest weight of an excess over the cap. steps: proposals.
+        most_price: largest weight of an excess over the cap.
         kept_smooth: weight of the smooth part where the best placement is chosen (0: by the objective alone).
-        redirect_only: copies stay where they are, only `planned` targets change.
-
-    Returns:
-        (best slots, its targets, its objective without constants, its excess over the cap).
+        steps: proposals. redirect_only: copies stay where they are, only `planned` targets change.
     """
-    np.random.seed(seed)
+
+    first_smooth: float
+    last_smooth: float
+    hot: float
+    cold: float
+    most_price: float
+    kept_smooth: float
+    steps: int
+    redirect_only: bool
+
+
+class Walk(NamedTuple):
+    """Where an anneal is: what it goes by, and the figures of the best placement so far.
+
+    Attributes:
+        guide: of the placement it is at. moved: its moves. accepted: proposals so far.
+        start_value: objective of the first placement. temperature, smooth, price: as they are now.
+        figure, value, excess: of the best placement: what it was chosen by, its objective without constants, and its
+            excess over the cap.
+    """
+
+    guide: float
+    moved: int
+    accepted: int
+    start_value: float
+    temperature: float
+    smooth: float
+    price: float
+    figure: float
+    value: float
+    excess: float
+
+
+class Annealing(NamedTuple):
+    """The best placement of an anneal: its slots, targets, objective without constants, excess over the cap; and the
+    steps that were taken."""
+
+    slots: IntArray
+    target: IntArray
+    value: float
+    excess: float
+    steps: int
+
+
+def anneal(d: Data, s: State, t: Scratch, targets: bool, plan: Plan, seed: int, stop: Stop) -> Annealing:
+    """Anneals a state, until a deadline at the latest.
+
+    Args:
+        d, s, t: constants, the starting placement, scratch. targets: s holds targets that are part of the start.
+    """
+    seed_draws(seed)
     load_state(d, s, targets)
-    parts = np.zeros((2, len(d.window_weight)))
-    slopes = empty_slopes(s)
-    best, best_target = s.slots.copy(), s.target.copy()
-    value, excess = _steps(
-        d, s, t, slopes, parts, best, best_target, first_smooth, last_smooth, hot, cold, most_price, kept_smooth, steps,
-        redirect_only,
-    )  # fmt: skip
-    return best, best_target, value, excess
+    slopes, parts = empty_slopes(s), np.zeros((2, len(d.goal.window_weight)))
+    best, target = s.layout.slots.copy(), s.layout.target.copy()
+    moved = int((~d.rules.was[d.places.gpu_of_slot, best]).sum())
+    smooth = plan.first_smooth
+    guide, value, excess, even = evaluate(d.goal, s.busy, s.sums, parts, smooth, LEAST_PRICE)
+    figure = value + plan.kept_smooth * even
+    walk, done = Walk(guide, moved, 0, value, 0.0, smooth, LEAST_PRICE, figure, value, excess), 0
+    for first, last in stop.slices(plan.steps):
+        walk = Walk(*_steps(d, s, t, slopes, parts, best, target, plan, walk, first, last))
+        done = last
+    return Annealing(best, target, walk.value, walk.excess, done)
 
 
-@njit(cache=True, nogil=True, _nrt=False)
-def _steps(
-    d: Data,
-    s: State,
-    t: Change,
-    slopes: Slopes,
-    parts: FloatArray,
-    best: IntArray,
-    best_target: IntArray,
-    first_smooth: float,
-    last_smooth: float,
-    hot: float,
-    cold: float,
-    most_price: float,
-    kept_smooth: float,
-    steps: int,
-    redirect_only: bool,
-) -> tuple[float, float]:
-    """The steps of `anneal`, which fill best and best_target; (objective of the best, its excess over the cap).
-
-    Apart from it, since in a function that makes arrays each access to one through a tuple counts references.
-    """
-    slots, experts = len(s.slots), len(s.copies)
-    guide, value, excess, even = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, first_smooth, LEAST_PRICE)
-    best_figure, best_value, best_excess, start_value = value + kept_smooth * even, value, excess, value
-    classes = len(d.home)
-    replicas = slots > experts
-    planned = d.policy == PLANNED and classes > 1 and replicas
-    moved = 0
-    for i in range(slots):
-        if not d.was[d.gpu_of_slot[i], s.slots[i]]:
-            moved += 1
-    temperature, accepted, smooth, price = 0.0, 0, first_smooth, LEAST_PRICE
-    # Most proposals fail by the guide's tangent already, at a fraction of its price.
-    bounded = d.tail >= 1.0
-    for step in range(steps):
-        if step % 256 == 0:
-            temperature = start_value * hot * exp(log(cold / hot) * (step / steps))
-            smooth = first_smooth * exp(log(last_smooth / first_smooth) * (step / steps))
-            _, _, excess, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
-            price = min(most_price, price * RISE) if excess > 0.0 else max(LEAST_PRICE, price * FALL)
-            guide, _, _, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, parts, smooth, price)
-            if bounded:
-                set_slopes(d, s, slopes, smooth)
-        draw = np.random.random()
-        i = np.random.randint(slots)
-        a = s.slots[i]
-        g = d.gpu_of_slot[i]
-        j, b, h, c, moves = -1, -1, -1, -1, 0
-        if planned and (redirect_only or draw < REDIRECT):
-            # One home's tokens for an expert go to another of its copies.
-            c = np.random.randint(classes)
-            node = d.node_of_gpu[g]
-            if s.copies[a] < 2 or s.on_node[c, a] > 0 or s.target[c, a] == node:
-                continue
-        elif replicas and draw < REDIRECT + REPLICATE:
-            if s.copies[a] <= d.least_copies[a] or d.fixed[i]:
-                continue
-            b = np.random.randint(experts)
-            if s.holds[g, b] or not d.allowed[d.node_of_gpu[g], b]:
-                continue
-            moves = _new_moves(d, g, a, b)
-        else:
-            j = np.random.randint(slots)
-            b, h = s.slots[j], d.gpu_of_slot[j]
-            if g == h or s.holds[g, b] or s.holds[h, a] or d.fixed[i] or d.fixed[j]:
-                continue
-            if not (d.allowed[d.node_of_gpu[h], a] and d.allowed[d.node_of_gpu[g], b]):
-                continue
-            moves = _new_moves(d, g, a, b) + _new_moves(d, h, b, a)
-        if moves > 0 and moved + moves > d.max_moves:
-            continue
-        n = _save(d, s, t, a, b, g, h)
-        add_work(d, s, a, -1.0)
-        if b >= 0:
-            add_work(d, s, b, -1.0)
-        if c >= 0:
-            s.target[c, a] = d.node_of_gpu[g]
-        else:
-            put(d, s, i, b)
-            if j >= 0:
-                put(d, s, j, a)
-            if planned:
-                choose_targets(d, s, a)
-                choose_targets(d, s, b)
-        add_work(d, s, a, 1.0)
-        if b >= 0:
-            add_work(d, s, b, 1.0)
-        limit = guide - temperature * log(1.0 - np.random.random())
-        price_change(d, s, t, a, b)
-        new_guide = np.inf
-        if not bounded or least_guide(s, slopes, t.in_sum, t.out_sum, t.total) <= limit * (1.0 + ROUNDING):
-            new_guide, value, excess, even = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth, price)
-        if new_guide <= limit:
-            price_both(d, s, t, a, b)
-            new_guide, value, excess, even = evaluate(d, s, t.in_sum, t.out_sum, t.total, parts, smooth, price)
-        if new_guide <= limit:
-            guide = new_guide
-            moved += moves
-            book_change(d, s, t, a, b)
-            accepted += 1
-            if accepted % REFRESH == 0:
-                load_traffic(d, s)
-            if bounded:
-                set_slopes(d, s, slopes, smooth)
-            figure = value + kept_smooth * even
-            if excess < best_excess - 1e-12 or (excess <= best_excess + 1e-12 and figure < best_figure - 1e-15):
-                for i in range(slots):
-                    best[i] = s.slots[i]
-                for c in range(classes):
-                    for e in range(experts):
-                        best_target[c, e] = s.target[c, e]
-                best_figure, best_value, best_excess = figure, value, excess
-        else:
-            if c < 0:
-                put(d, s, i, a)
-                if j >= 0:
-                    put(d, s, j, b)
-            _restore(s, t, n, a, b)
-    return best_value, best_excess
-
-
-@njit(cache=True, nogil=True)
 def price_state(d: Data, s: State, targets: bool) -> tuple[float, float]:
     """(objective without constants, excess over the cap) of a state's slots, made anew."""
     load_state(d, s, targets)
-    _, value, excess, _ = evaluate(d, s, s.in_sum, s.out_sum, s.total, np.zeros((2, len(d.window_weight))), 0.0, 0.0)
+    _, value, excess, _ = evaluate(d.goal, s.busy, s.sums, np.zeros((2, len(d.goal.window_weight))), 0.0, 0.0)
     return value, excess
+
+
+@lean
+def _save_gpu(busy: Busy, t: Saved, g: int, n: int) -> int:
+    t.gpus[n] = g
+    t.load[n] = busy.load[g]
+    for w in range(busy.cost.shape[0]):
+        t.cost[n, w] = busy.cost[w, g]
+    return n + 1
+
+
+@once
+def _save(p: Places, lay: Layout, busy: Busy, t: Saved, a: int, b: int, g: int, h: int) -> int:
+    """Saves the prices of the GPUs that hold a or b (or will: g, h) and the two experts' targets; how many GPUs."""
+    n = 0
+    for turn in range(2):
+        e, gpu = (a, g) if turn == 0 else (b, h)
+        if gpu >= 0:
+            n = _save_gpu(busy, t, gpu, n)
+        if e < 0:
+            continue
+        for i in range(lay.copies[e]):
+            n = _save_gpu(busy, t, p.gpu_of_slot[lay.where[e, i]], n)
+        for c in range(lay.target.shape[0]):
+            t.target[turn, c] = lay.target[c, e]
+    return int(n)
+
+
+@once
+def _restore(lay: Layout, busy: Busy, t: Saved, n: int, a: int, b: int) -> None:
+    gpus, load, cost = t.gpus, t.load, t.cost
+    for i in range(n):
+        busy.load[gpus[i]] = load[i]
+        for w in range(cost.shape[1]):
+            busy.cost[w, gpus[i]] = cost[i, w]
+    for c in range(lay.target.shape[0]):
+        lay.target[c, a] = t.target[0, c]
+        if b >= 0:
+            lay.target[c, b] = t.target[1, c]
+
+
+@inlined
+def _new_moves(r: Rules, g: int, old: int, new: int) -> int:
+    return int(r.was[g, old]) - int(r.was[g, new])
+
+
+@lean_kernel
+def _steps(
+    d: Data, s: State, t: Scratch, slopes: Slopes, parts: FloatArray, best: IntArray, best_target: IntArray, plan: Plan,
+    walk: Walk, first: int, last: int,
+) -> Walk:  # fmt: skip
+    """The steps `first` to `last` of an anneal, which fill best and best_target; where they lead from `walk`.
+
+    In a function that makes arrays each access to one through a tuple counts references: this one makes none.
+    """
+    places, work, links, sets, goal, rules = d
+    lay, chances, busy, sums = s
+    change, new_sums, saved = t
+    slots, experts, classes = len(lay.slots), len(lay.copies), len(places.home)
+    guide, moved, accepted, start_value, temperature, smooth, price, best_figure, best_value, best_excess = walk
+    replicas = slots > experts
+    planned = places.policy == PLANNED and classes > 1 and replicas
+    # Most proposals fail by the guide's tangent already, at a fraction of its price.
+    bounded = goal.tail >= 1.0
+    for step in range(first, last):
+        if step % 256 == 0:
+            temperature = start_value * plan.hot * exp(log(plan.cold / plan.hot) * (step / plan.steps))
+            smooth = plan.first_smooth * exp(log(plan.last_smooth / plan.first_smooth) * (step / plan.steps))
+            _, _, excess, _ = evaluate(goal, busy, sums, parts, smooth, price)
+            price = min(plan.most_price, price * RISE) if excess > 0.0 else max(LEAST_PRICE, price * FALL)
+            guide, _, _, _ = evaluate(goal, busy, sums, parts, smooth, price)
+            if bounded:
+                set_slopes(goal, busy.cost, sums, slopes, smooth)
+        draw = np.random.random()
+        i = np.random.randint(slots)
+        a = lay.slots[i]
+        g = places.gpu_of_slot[i]
+        j, b, h, c, moves = -1, -1, -1, -1, 0
+        if planned and (plan.redirect_only or draw < REDIRECT):
+            # One home's tokens for an expert go to another of its copies.
+            c = np.random.randint(classes)
+            node = places.node_of_gpu[g]
+            if lay.copies[a] < 2 or lay.on_node[c, a] > 0 or lay.target[c, a] == node:
+                continue
+        elif replicas and draw < REDIRECT + REPLICATE:
+            if lay.copies[a] <= rules.least_copies[a] or rules.fixed[i]:
+                continue
+            b = np.random.randint(experts)
+            if lay.holds[g, b] or not rules.allowed[places.node_of_gpu[g], b]:
+                continue
+            moves = _new_moves(rules, g, a, b)
+        else:
+            j = np.random.randint(slots)
+            b, h = lay.slots[j], places.gpu_of_slot[j]
+            if g == h or lay.holds[g, b] or lay.holds[h, a] or rules.fixed[i] or rules.fixed[j]:
+                continue
+            if not (rules.allowed[places.node_of_gpu[h], a] and rules.allowed[places.node_of_gpu[g], b]):
+                continue
+            moves = _new_moves(rules, g, a, b) + _new_moves(rules, h, b, a)
+        if moves > 0 and moved + moves > rules.max_moves:
+            continue
+        n = _save(places, lay, busy, saved, a, b, g, h)
+        for turn in range(2):
+            sign = -1.0 if turn == 0 else 1.0
+            for e in (a, b):
+                if e >= 0:
+                    add_work(places, work, lay, busy, e, sign)
+            if turn == 1:
+                break
+            if c >= 0:
+                lay.target[c, a] = places.node_of_gpu[g]
+                continue
+            put(places, lay, i, b)
+            if j >= 0:
+                put(places, lay, j, a)
+            if planned:
+                choose_targets(places, lay, chances, goal.window_weight, a)
+                choose_targets(places, lay, chances, goal.window_weight, b)
+        limit = guide - temperature * log(1.0 - np.random.random())
+        copy_sums(sums, new_sums)
+        price_change(places, links, lay, chances, change, new_sums, a, b)
+        value, excess, even = 0.0, 0.0, 0.0
+        new_guide = np.inf
+        if not bounded or least_guide(busy.cost, new_sums, slopes) <= limit * (1.0 + ROUNDING):
+            new_guide, value, excess, even = evaluate(goal, busy, new_sums, parts, smooth, price)
+        if new_guide <= limit:
+            if b >= 0 and not links.linear and change.changed[0] > 0 and change.changed[1] > 0:
+                pair = min(a, b) * experts + max(a, b)
+                price_both(links, sets, chances.miss, change, new_sums, pair)
+            new_guide, value, excess, even = evaluate(goal, busy, new_sums, parts, smooth, price)
+        if new_guide <= limit:
+            guide = new_guide
+            moved += moves
+            copy_sums(new_sums, sums)
+            book_change(links, sets, chances, change, a, b)
+            accepted += 1
+            if accepted % REFRESH == 0:
+                load_traffic(links, sets, chances, sums)
+            if bounded:
+                set_slopes(goal, busy.cost, sums, slopes, smooth)
+            figure = value + plan.kept_smooth * even
+            if excess < best_excess - 1e-12 or (excess <= best_excess + 1e-12 and figure < best_figure - 1e-15):
+                for k in range(slots):
+                    best[k] = lay.slots[k]
+                for k in range(classes):
+                    for e in range(experts):
+                        best_target[k, e] = lay.target[k, e]
+                best_figure, best_value, best_excess = figure, value, excess
+        else:
+            if c < 0:
+                put(places, lay, i, a)
+                if j >= 0:
+                    put(places, lay, j, b)
+            _restore(lay, busy, saved, n, a, b)
+    return Walk(guide, moved, accepted, start_value, temperature, smooth, price, best_figure, best_value, best_excess)

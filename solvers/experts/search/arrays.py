@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from solvers.experts.search.state import (
     PLANNED,
     SUM,
     Data,
+    Goal,
+    Links,
+    Places,
+    Rules,
+    Work,
 )
 
 #: Objective "traffic": what an imbalance of 1 counts in the guide's smooth part, in messages of a token.
@@ -44,57 +49,49 @@ def search_data(
         rows: the problem's token sets, where they are at hand already.
         least_copies: [experts] copies below which none is dropped; None: one.
     """
-    topology = problem.topology
+    topology, tariff = problem.topology, tariff_of(problem)
     used = np.flatnonzero(problem.hardware.usable)
     gpu_of_slot = used // problem.hardware.slots_per_gpu
-    tariff = tariff_of(problem)
-    bins, load, linear = tariff.bins, tariff.relative_load, tariff.linear
-    homes_differ = by_home(problem)
-    links, work = _Links.of(tariff), _Work.of(tariff)
-    if linear or rows is None:
-        rows = SetRows.of(None if linear else problem.data.sets, problem.experts, problem.windows)
+    bins, homes_differ, timed = tariff.bins, by_home(problem), problem.objective.kind != "traffic"
+    if tariff.linear or rows is None:
+        rows = SetRows.of(None if tariff.linear else problem.data.sets, problem.experts, problem.windows)
     slots = np.asarray(start)[used]
+    home = tariff.home_share if homes_differ else np.ones(1)
+    # Objective "traffic" has one link for the bytes of all homes. It holds the whole objective, so that the guide needs
+    # no mean beside.
+    in_group = bins.in_group if timed else np.zeros(bins.count, dtype=np.int64)
+    reach = REACH * (bins.in_s + bins.out_s * max(bins.count - 1, 1)) / (bins.count * len(home)) if timed else 0.0
+    policy = _POLICY[problem.rules.dispatch] if homes_differ else EVEN
+    work, kind_moved = _work(tariff)
     was, max_moves = _budget(problem)
     return Data(
-        gpu_of_slot=gpu_of_slot,
-        node_of_gpu=topology.node_of_gpu,
-        bin_of_gpu=bins.of_gpu,
-        node_of_bin=bins.node,
-        in_group=links.in_group,
-        out_group=bins.out_group,
-        in_of_cell=np.tile(links.in_group, len(links.home)),
-        out_of_cell=np.repeat(np.arange(len(links.home)), bins.count) if homes_differ else bins.out_group,
-        in_rate=links.in_rate,
-        out_rate=links.out_rate,
-        policy=_POLICY[problem.rules.dispatch] if homes_differ else EVEN,
-        home=links.home,
-        tokens=work.tokens,
-        share_load=np.array(problem.data.load),
-        mean_load=weighted_sum(problem.data.window_weight, load),
-        work_share=work.share,
-        load_share=np.ascontiguousarray(1.0 / problem.hardware.relative_speed),
-        weight_s=work.weight_s,
-        token_s=work.token_s,
-        kind_moved=work.kind_moved,
-        linear=linear,
-        set_start=rows.start,
-        set_index=rows.index,
-        pair_start=rows.pair_start,
-        pair_index=rows.pair_index,
-        ids=rows.ids,
-        weight_start=rows.weight_start,
-        weight_window=rows.weight_window,
-        weight_value=rows.weight_value,
-        window_weight=np.array(problem.data.window_weight),
-        tail=float(problem.objective.tail),
-        join=_join(problem),
-        cap=float("inf") if problem.rules.max_load is None else float(problem.rules.max_load),
-        reach_scale=links.reach_scale,
-        allowed=_allowed(problem, gpu_of_slot, slots),
-        fixed=_fixed(problem, gpu_of_slot, slots),
-        least_copies=np.ones(problem.experts, dtype=np.int64) if least_copies is None else least_copies,
-        was=was,
-        max_moves=max_moves,
+        Places(gpu_of_slot, topology.node_of_gpu, bins.of_gpu, bins.node, policy, home),
+        work,
+        Links(
+            in_of_cell=np.tile(in_group, len(home)),
+            out_of_cell=np.repeat(np.arange(len(home)), bins.count) if homes_differ else bins.out_group,
+            in_rate=bins.into.reshape(-1) if homes_differ else bins.into.sum(axis=0),
+            linear=tariff.linear,
+            share_load=np.array(problem.data.load),
+        ),
+        rows,
+        Goal(
+            window_weight=np.array(problem.data.window_weight),
+            tail=float(problem.objective.tail),
+            join=_join(problem),
+            kind_moved=kind_moved,
+            cap=float("inf") if problem.rules.max_load is None else float(problem.rules.max_load),
+            reach_scale=float(reach),
+            out_rate=bins.out,
+            classes=len(home),
+        ),
+        Rules(
+            allowed=_allowed(problem, gpu_of_slot, slots),
+            fixed=_fixed(problem, gpu_of_slot, slots),
+            least_copies=np.ones(problem.experts, dtype=np.int64) if least_copies is None else least_copies,
+            was=was,
+            max_moves=max_moves,
+        ),
     )
 
 
@@ -104,55 +101,23 @@ def _join(problem: LayerProblem) -> int:
     return LARGER if problem.hardware.rates.overlap == "two_batch" else SUM
 
 
-@dataclass(frozen=True)
-class _Links:
-    """What messages cost; the fields are those of Data. home: share of the tokens of each class."""
-
-    home: FloatArray
-    in_group: IntArray
-    in_rate: FloatArray
-    out_rate: FloatArray
-    reach_scale: float
-
-    @staticmethod
-    def of(tariff: Tariff) -> _Links:
-        """The prices of a token's chance to reach a bin."""
-        problem, bins = tariff.problem, tariff.bins
-        home, rate = np.ones(1), bins.into.sum(axis=0)
-        if by_home(problem):
-            home, rate = tariff.home_share, bins.into.reshape(-1)
-        if problem.objective.kind == "traffic":
-            # One link for the bytes of all homes. It holds the whole objective, so that the guide needs no mean beside.
-            return _Links(home, np.zeros(bins.count, dtype=np.int64), rate, bins.out, 0.0)
-        scale = REACH * (bins.in_s + bins.out_s * max(bins.count - 1, 1)) / (bins.count * len(home))
-        return _Links(home, bins.in_group, rate, bins.out, scale)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What GPUs' work costs; the fields are those of Data (share: work_share)."""
-
-    tokens: FloatArray
-    weight_s: FloatArray
-    token_s: FloatArray
-    kind_moved: FloatArray
-    share: FloatArray
-
-    @staticmethod
-    def of(tariff: Tariff) -> _Work:
-        """The prices of slots: seconds, or loads over the mean."""
-        problem, rates, load = tariff.problem, tariff.rates, tariff.relative_load
-        if not tariff.timed:
-            each = 1.0 if problem.objective.kind == "load" else BALANCE * tariff.both_bytes
-            nothing, price = np.zeros(len(load)), np.full(len(load), float(each))
-            return _Work(np.ascontiguousarray(load), nothing, price, np.ones(1), 1.0 / tariff.speeds)
-        share, relative = np.array([(kind.share, kind.tokens) for kind in rates.kinds]).T
-        tokens = tariff.all_tokens * problem.data.load
-        return _Work(
-            np.ascontiguousarray(tokens[:, None, :] * relative[:, None]).reshape(-1, problem.experts),
-            np.tile(share * rates.weight_s, len(load)), np.tile(share * rates.token_s, len(load)), share * relative,
-            1.0 / tariff.speeds,
-        )  # fmt: skip
+def _work(tariff: Tariff) -> tuple[Work, FloatArray]:
+    """(Prices of slots: seconds, or loads over the mean; Goal.kind_moved)."""
+    problem, rates, load = tariff.problem, tariff.rates, tariff.relative_load
+    mean, load_share = weighted_sum(problem.data.window_weight, load), 1.0 / problem.hardware.relative_speed
+    if not tariff.timed:
+        each = 1.0 if problem.objective.kind == "load" else BALANCE * tariff.both_bytes
+        nothing, price = np.zeros(len(load)), np.full(len(load), float(each))
+        loads = np.ascontiguousarray(load)
+        return Work(loads, mean, 1.0 / tariff.speeds, load_share, nothing, price), np.ones(1)
+    share, relative = np.array([(kind.share, kind.tokens) for kind in rates.kinds]).T
+    tokens = tariff.all_tokens * problem.data.load
+    work = Work(
+        np.ascontiguousarray(tokens[:, None, :] * relative[:, None]).reshape(-1, problem.experts), mean,
+        1.0 / tariff.speeds, load_share, np.tile(share * rates.weight_s, len(load)),
+        np.tile(share * rates.token_s, len(load)),
+    )  # fmt: skip
+    return work, share * relative
 
 
 def _budget(problem: LayerProblem) -> tuple[BoolArray, int]:
@@ -185,13 +150,13 @@ def _fixed(problem: LayerProblem, gpu_of_slot: IntArray, slots: IntArray) -> Boo
     return np.asarray(pairs[gpu_of_slot, slots])
 
 
-@dataclass(frozen=True)
-class SetRows:
-    """Token sets in compressed rows: by expert, by pair of experts (row a * experts + b, a < b), and their weights."""
+class SetRows(NamedTuple):
+    """Token sets [sets, k] in compressed rows: those that hold an expert (set_...), or a pair of experts (pair_..., row
+    a * experts + b, a < b), and each set's weights that are not 0."""
 
     ids: IntArray
-    start: IntArray
-    index: IntArray
+    set_start: IntArray
+    set_index: IntArray
     pair_start: IntArray
     pair_index: IntArray
     weight_start: IntArray

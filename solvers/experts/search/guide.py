@@ -5,16 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from placement.kernels import inlined, lean, lean_kernel
 from placement.problem.arrays import FloatArray
-from solvers.experts.search.state import (
-    LARGER,
-    LINK,
-    SUM,
-    Data,
-    State,
-)
+from solvers.experts.search.state import LARGER, LINK, SUM, Busy, Goal, State, Sums
 
 #: A bound this little over the limit, as a share of it, may be rounding.
 ROUNDING = 1e-12
@@ -30,13 +24,12 @@ class Slopes(NamedTuple):
     total: FloatArray
 
 
-@njit(cache=True, nogil=True)
 def empty_slopes(s: State) -> Slopes:
     """Scratch for a state."""
-    return Slopes(np.zeros_like(s.gpu_cost), np.zeros_like(s.in_sum), np.zeros_like(s.out_sum), np.zeros_like(s.total))
+    return Slopes(*(np.zeros_like(each) for each in (s.busy.cost, *s.sums)))
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def worst_mean(parts: FloatArray, weight: FloatArray, tail: float) -> float:
     """Mean of parts[0] over the worst `tail` share of the weight (1: the mean, 0: the largest); parts[1] is scratch."""
     windows, total = len(weight), 0.0
@@ -62,7 +55,7 @@ def worst_mean(parts: FloatArray, weight: FloatArray, tail: float) -> float:
         parts[1, worst] = 0.0
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _power(x: float) -> float:
     """x ** 16."""
     x *= x
@@ -71,34 +64,27 @@ def _power(x: float) -> float:
     return x * x
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _root(x: float) -> float:
     """x ** (1 / 16)."""
     return float(np.sqrt(np.sqrt(np.sqrt(np.sqrt(x)))))
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@inlined
 def _norm_slope(x: float) -> float:
     """x ** 15."""
     return float(_power(x) / x) if x > 0.0 else 0.0
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _egress(d: Data, out_sum: FloatArray, total: FloatArray, w: int, o: int) -> float:
+@inlined
+def _egress(goal: Goal, out_sum: FloatArray, total: FloatArray, w: int, o: int) -> float:
     """Seconds of an egress link: of what leaves it, or with one class of homes of all that does not stay there."""
-    return float(d.out_rate[o] * (total[w] - out_sum[w, o] if len(d.home) == 1 else out_sum[w, o]))
+    return float(goal.out_rate[o] * (total[w] - out_sum[w, o] if goal.classes == 1 else out_sum[w, o]))
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
+@lean_kernel
 def evaluate(
-    d: Data,
-    s: State,
-    in_sum: FloatArray,
-    out_sum: FloatArray,
-    total: FloatArray,
-    parts: FloatArray,
-    share: float,
-    price: float,
+    goal: Goal, busy: Busy, sums: Sums, parts: FloatArray, share: float, price: float
 ) -> tuple[float, float, float, float]:
     """(guide, objective without its constants, excess of the largest load over the cap, smooth part).
 
@@ -107,12 +93,13 @@ def evaluate(
     there, and keeps the others away from the top, where held-out routing finds them.
 
     Args:
-        in_sum, out_sum, total: traffic. parts: [2, windows] scratch. share: weight of the smooth part.
+        busy, sums: work and traffic. parts: [2, windows] scratch. share: weight of the smooth part.
         price: of an excess over the cap.
     """
-    gpu_load, gpu_cost, weight = s.gpu_load, s.gpu_cost, d.window_weight
+    gpu_load, gpu_cost, weight = busy.load, busy.cost, goal.window_weight
+    in_sum, out_sum, total = sums.ins, sums.outs, sums.total
     gpus, ins, outs = len(gpu_load), in_sum.shape[1], out_sum.shape[1]
-    cap, join, moved, kinds = d.cap, d.join, d.kind_moved, len(d.kind_moved)
+    cap, join, moved, kinds = goal.cap, goal.join, goal.kind_moved, len(goal.kind_moved)
     over, top_load = 0.0, 0.0
     for g in range(gpus):
         top_load = max(top_load, gpu_load[g])
@@ -123,7 +110,7 @@ def evaluate(
         for i in range(ins):
             link = max(link, in_sum[w, i])
         for o in range(outs):
-            link = max(link, _egress(d, out_sum, total, w, o))
+            link = max(link, _egress(goal, out_sum, total, w, o))
         for r in range(w * kinds, (w + 1) * kinds):
             top, norm = 0.0, 0.0
             for g in range(gpus):
@@ -144,30 +131,30 @@ def evaluate(
             for i in range(ins):
                 links += _power(in_sum[w, i] * scale)
             for o in range(outs):
-                links += _power(_egress(d, out_sum, total, w, o) * scale)
-        smooth += weight[w] * (d.reach_scale * total[w] + work + link * _root(links / (ins + outs)))
-    value = worst_mean(parts, weight, d.tail)
+                links += _power(_egress(goal, out_sum, total, w, o) * scale)
+        smooth += weight[w] * (goal.reach_scale * total[w] + work + link * _root(links / (ins + outs)))
+    value = worst_mean(parts, weight, goal.tail)
     return value * (1.0 + price * over) + share * smooth, value, max(0.0, top_load - cap), smooth
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def set_slopes(d: Data, s: State, p: Slopes, share: float) -> None:
-    """Fills p at the placement's own figures, for the mean over windows (d.tail 1).
+@lean
+def set_slopes(goal: Goal, gpu_cost: FloatArray, sums: Sums, p: Slopes, share: float) -> None:
+    """Fills p at the placement's own figures, for the mean over windows (goal.tail 1).
 
     Args:
         share: weight of the smooth part.
     """
-    gpu_cost, in_sum, out_sum, total = s.gpu_cost, s.in_sum, s.out_sum, s.total
+    in_sum, out_sum, total = sums.ins, sums.outs, sums.total
     gpus, ins, outs = gpu_cost.shape[1], in_sum.shape[1], out_sum.shape[1]
-    join, moved, kinds = d.join, d.kind_moved, len(d.kind_moved)
-    for w in range(len(d.window_weight)):
-        weight = d.window_weight[w]
+    join, moved, kinds = goal.join, goal.kind_moved, len(goal.kind_moved)
+    for w in range(len(goal.window_weight)):
+        weight = goal.window_weight[w]
         top_in, top_out, link, links, counts = -1, -1, 0.0, 0.0, 0.0
         for i in range(ins):
             if in_sum[w, i] > link:
                 link, top_in = in_sum[w, i], i
         for o in range(outs):
-            seconds = _egress(d, out_sum, total, w, o)
+            seconds = _egress(goal, out_sum, total, w, o)
             if seconds > link:
                 link, top_in, top_out = seconds, -1, o
         for k in range(kinds):
@@ -191,36 +178,37 @@ def set_slopes(d: Data, s: State, p: Slopes, share: float) -> None:
             for i in range(ins):
                 links += _power(in_sum[w, i] / link)
             for o in range(outs):
-                links += _power(_egress(d, out_sum, total, w, o) / link)
+                links += _power(_egress(goal, out_sum, total, w, o) / link)
         scale = 1.0 / (link * _root(links / (ins + outs))) if links > 0.0 else 0.0
-        p.total[w] = weight * share * d.reach_scale
+        p.total[w] = weight * share * goal.reach_scale
         for i in range(ins):
             slope = share * _norm_slope(in_sum[w, i] * scale) / (ins + outs)
             if i == top_in:
                 slope += counts
             p.ins[w, i] = weight * slope
         for o in range(outs):
-            slope = share * _norm_slope(_egress(d, out_sum, total, w, o) * scale) / (ins + outs)
+            slope = share * _norm_slope(_egress(goal, out_sum, total, w, o) * scale) / (ins + outs)
             if o == top_out:
                 slope += counts
-            slope *= weight * d.out_rate[o]
-            if len(d.home) == 1:
+            slope *= weight * goal.out_rate[o]
+            if goal.classes == 1:
                 p.outs[w, o] = -slope
                 p.total[w] += slope
             else:
                 p.outs[w, o] = slope
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def least_guide(s: State, p: Slopes, in_sum: FloatArray, out_sum: FloatArray, total: FloatArray) -> float:
+@inlined
+def least_guide(gpu_cost: FloatArray, sums: Sums, p: Slopes) -> float:
     """No more than the guide of a placement: a convex function is nowhere below its tangent, and an excess adds to it.
 
     Sums of maxima and norms are convex and of degree one, so that the tangent goes through zero (Euler).
 
     Args:
-        s: gpu_cost of it. in_sum, out_sum, total: its traffic. p: slopes at any placement.
+        gpu_cost, sums: its work and traffic. p: slopes at any placement.
     """
-    gpu_cost, gpu, ins, outs, by_total = s.gpu_cost, p.gpu, p.ins, p.outs, p.total
+    gpu, ins, outs, by_total = p.gpu, p.ins, p.outs, p.total
+    in_sum, out_sum, total = sums.ins, sums.outs, sums.total
     result = 0.0
     for r in range(gpu_cost.shape[0]):
         for g in range(gpu_cost.shape[1]):

@@ -3,52 +3,60 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from placement.arithmetic import exp
+from placement.kernels import inlined, lean, lean_kernel
 from placement.problem.arrays import FloatArray
+from solvers.experts.search.arrays import SetRows
 from solvers.experts.search.state import (
     COVERED,
     EVEN,
     NEAREST,
+    Busy,
+    Chances,
     Data,
+    Layout,
+    Links,
+    Places,
     State,
+    Sums,
+    Work,
 )
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def copy_share(d: Data, s: State, e: int, node: int) -> float:
+@inlined
+def copy_share(p: Places, lay: Layout, e: int, node: int) -> float:
     """Share of all of expert e's tokens that each of its copies on `node` serves."""
-    if d.policy == EVEN:
-        return 1.0 / int(s.copies[e])
-    home, on_node = d.home, s.on_node
+    if p.policy == EVEN:
+        return 1.0 / int(lay.copies[e])
+    home, on_node = p.home, lay.on_node
     here = on_node[node, e]
-    if d.policy == NEAREST:
+    if p.policy == NEAREST:
         away = 0.0
         for c in range(len(home)):
             if on_node[c, e] == 0:
                 away += home[c]
-        return float(home[node] / here + away / s.copies[e])
-    served, target = 0.0, s.target
+        return float(home[node] / here + away / lay.copies[e])
+    served, target = 0.0, lay.target
     for c in range(len(home)):
         if target[c, e] == node:
             served += home[c]
     return float(served / here)
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def add_work(d: Data, s: State, e: int, sign: float) -> None:
-    """Adds (sign 1) or takes away (-1) expert e's part of gpu_cost and gpu_load."""
+@inlined
+def add_work(p: Places, work: Work, lay: Layout, busy: Busy, e: int, sign: float) -> None:
+    """Adds (sign 1) or takes away (-1) expert e's part of the GPUs' cost and load."""
     # Arrays as locals here and below: each access through a tuple counts references, which costs more than the sums.
-    gpu_of_slot, node_of_gpu, where, tokens = d.gpu_of_slot, d.node_of_gpu, s.where, d.tokens
-    gpu_load, gpu_cost, work_share, load_share = s.gpu_load, s.gpu_cost, d.work_share, d.load_share
-    weight_s, token_s, load = d.weight_s, d.token_s, d.mean_load[e]
+    gpu_of_slot, node_of_gpu, where, tokens = p.gpu_of_slot, p.node_of_gpu, lay.where, work.tokens
+    gpu_load, gpu_cost, work_share, load_share = busy.load, busy.cost, work.work_share, work.load_share
+    weight_s, token_s, load = work.weight_s, work.token_s, work.mean_load[e]
     last_node, share = -1, 0.0
-    for i in range(s.copies[e]):
+    for i in range(lay.copies[e]):
         g = gpu_of_slot[where[e, i]]
         node = node_of_gpu[g]
         if node != last_node:
-            share = copy_share(d, s, e, node)
+            share = copy_share(p, lay, e, node)
             last_node = node
         scale = sign * work_share[g]
         gpu_load[g] += sign * load_share[g] * share * load
@@ -61,12 +69,12 @@ def add_work(d: Data, s: State, e: int, sign: float) -> None:
             gpu_cost[w, g] += scale * cost
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def keep_row(d: Data, s: State, e: int, row: FloatArray) -> None:
+@inlined
+def keep_row(p: Places, lay: Layout, linear: bool, e: int, row: FloatArray) -> None:
     """Fills row [cells] with 1 - share of a class's tokens of expert e that go to a bin (COVERED for 0)."""
-    gpu_of_slot, node_of_gpu, bin_of_gpu, where = d.gpu_of_slot, d.node_of_gpu, d.bin_of_gpu, s.where
-    on_node, target, policy = s.on_node, s.target, d.policy
-    bins, classes, copies = len(d.node_of_bin), len(d.home), s.copies[e]
+    gpu_of_slot, node_of_gpu, bin_of_gpu, where = p.gpu_of_slot, p.node_of_gpu, p.bin_of_gpu, lay.where
+    on_node, target, policy = lay.on_node, lay.target, p.policy
+    bins, classes, copies = len(p.node_of_bin), len(p.home), lay.copies[e]
     for x in range(len(row)):
         row[x] = 1.0
     for i in range(copies):
@@ -82,19 +90,19 @@ def keep_row(d: Data, s: State, e: int, row: FloatArray) -> None:
                     row[c * bins + b] -= 1.0 / on_node[c, e]
             elif target[c, e] == node:
                 row[c * bins + b] -= 1.0 / on_node[node, e]
-    if not d.linear:
+    if not linear:
         for x in range(len(row)):
             if row[x] < 1e-9:
                 row[x] = COVERED
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def choose_targets(d: Data, s: State, e: int) -> None:
+@lean
+def choose_targets(p: Places, lay: Layout, chances: Chances, weight: FloatArray, e: int) -> None:
     """Gives every home of expert e a node that holds it (`planned`): its own, else the one it has, else the one whose
-    tokens reach it anyway."""
-    bins, on_node, target, where, copies = len(d.node_of_bin), s.on_node, s.target, s.where, s.copies[e]
-    marginal, weight, gpu_of_slot = s.marginal, d.window_weight, d.gpu_of_slot
-    for c in range(len(d.home)):
+    tokens reach it anyway. weight: [windows]."""
+    bins, on_node, target, where, copies = len(p.node_of_bin), lay.on_node, lay.target, lay.where, lay.copies[e]
+    marginal, keep, gpu_of_slot = chances.marginal, chances.keep, p.gpu_of_slot
+    for c in range(len(p.home)):
         if on_node[c, e] > 0:
             target[c, e] = c
             continue
@@ -103,108 +111,121 @@ def choose_targets(d: Data, s: State, e: int) -> None:
         best, least = -1, np.inf
         for i in range(copies):
             g = gpu_of_slot[where[e, i]]
-            cell = c * bins + d.bin_of_gpu[g]
+            cell = c * bins + p.bin_of_gpu[g]
             price = 0.0
             for w in range(len(weight)):
                 price += weight[w] * marginal[w, e, cell]
-            price /= s.keep[e, cell]
+            price /= keep[e, cell]
             if price < least:
-                best, least = d.node_of_gpu[g], price
+                best, least = p.node_of_gpu[g], price
         target[c, e] = best
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def put(d: Data, s: State, slot: int, new: int) -> None:
+@lean
+def put(p: Places, lay: Layout, slot: int, new: int) -> None:
     """Slot `slot` takes expert `new` in place of its own; only the layout changes."""
-    old = s.slots[slot]
-    g = d.gpu_of_slot[slot]
-    node = d.node_of_gpu[g]
-    last = s.copies[old] - 1
+    slots, where, copies, holds, on_node = lay.slots, lay.where, lay.copies, lay.holds, lay.on_node
+    old = slots[slot]
+    g = p.gpu_of_slot[slot]
+    node = p.node_of_gpu[g]
+    last = copies[old] - 1
     for i in range(last):
-        if s.where[old, i] == slot:
-            s.where[old, i] = s.where[old, last]
+        if where[old, i] == slot:
+            where[old, i] = where[old, last]
             break
-    s.copies[old] = last
-    s.holds[g, old] = False
-    s.on_node[node, old] -= 1
-    s.where[new, s.copies[new]] = slot
-    s.copies[new] += 1
-    s.holds[g, new] = True
-    s.on_node[node, new] += 1
-    s.slots[slot] = new
+    copies[old] = last
+    holds[g, old] = False
+    on_node[node, old] -= 1
+    where[new, copies[new]] = slot
+    copies[new] += 1
+    holds[g, new] = True
+    on_node[node, new] += 1
+    slots[slot] = new
 
 
-@njit(cache=True, nogil=True)
-def load_state(d: Data, s: State, targets: bool) -> None:
-    """Fills a state from its slots; `targets`: whether s.target holds the nodes that serve each home already."""
-    experts = len(s.copies)
-    s.copies[:] = 0
-    s.holds[:] = False
-    s.on_node[:] = 0
-    for i in range(len(s.slots)):
-        e, g = s.slots[i], d.gpu_of_slot[i]
-        s.where[e, s.copies[e]] = i
-        s.copies[e] += 1
-        s.holds[g, e] = True
-        s.on_node[d.node_of_gpu[g], e] += 1
-    if not targets:
-        # Copies in turn, so that homes without one spread over them.
-        for e in range(experts):
-            turn = e
-            for c in range(len(d.home)):
-                if len(d.home) > 1 and s.on_node[c, e] == 0:
-                    g = d.gpu_of_slot[s.where[e, turn % s.copies[e]]]
-                    s.target[c, e] = d.node_of_gpu[g]
-                    turn += 1
-                else:
-                    s.target[c, e] = c
-    s.gpu_cost[:] = 0.0
-    s.gpu_load[:] = 0.0
+@lean_kernel
+def load_layout(p: Places, lay: Layout, targets: bool) -> None:
+    """Fills a layout from its slots; `targets`: whether lay.target holds the nodes that serve each home already."""
+    experts, classes = len(lay.copies), len(p.home)
+    slots, copies, where, on_node, target = lay.slots, lay.copies, lay.where, lay.on_node, lay.target
+    copies[:] = 0
+    lay.holds[:] = False
+    on_node[:] = 0
+    for i in range(len(slots)):
+        e, g = slots[i], p.gpu_of_slot[i]
+        where[e, copies[e]] = i
+        copies[e] += 1
+        lay.holds[g, e] = True
+        on_node[p.node_of_gpu[g], e] += 1
+    if targets:
+        return
+    # Copies in turn, so that homes without one spread over them.
     for e in range(experts):
-        add_work(d, s, e, 1.0)
-        keep_row(d, s, e, s.keep[e])
-    load_traffic(d, s)
+        turn = e
+        for c in range(classes):
+            if classes > 1 and on_node[c, e] == 0:
+                target[c, e] = p.node_of_gpu[p.gpu_of_slot[where[e, turn % copies[e]]]]
+                turn += 1
+            else:
+                target[c, e] = c
 
 
-@njit(cache=True, nogil=True, _nrt=False)
-def load_traffic(d: Data, s: State) -> None:
+@lean_kernel
+def load_prices(p: Places, work: Work, linear: bool, lay: Layout, busy: Busy, keep: FloatArray) -> None:
+    """Fills the GPUs' cost and load, and keep, from a layout."""
+    busy.cost[:] = 0.0
+    busy.load[:] = 0.0
+    for e in range(len(lay.copies)):
+        add_work(p, work, lay, busy, e, 1.0)
+        keep_row(p, lay, linear, e, keep[e])
+
+
+def load_state(d: Data, s: State, targets: bool) -> None:
+    """Fills a state from its slots; `targets`: whether its target holds the nodes that serve each home already."""
+    load_layout(d.places, s.layout, targets)
+    load_prices(d.places, d.work, d.links.linear, s.layout, s.busy, s.chances.keep)
+    load_traffic(d.links, d.sets, s.chances, s.sums)
+
+
+@lean_kernel
+def load_traffic(links: Links, sets: SetRows, chances: Chances, sums: Sums) -> None:
     """Fills miss, marginal and the sums of touches from keep."""
-    cells = s.keep.shape[1]
-    s.in_sum[:] = 0.0
-    s.out_sum[:] = 0.0
-    s.total[:] = 0.0
-    s.marginal[:] = 0.0
-    k = d.ids.shape[1]
-    touch = s.touch
+    keep, miss, marginal, touch = chances
+    share_load = links.share_load
+    experts, cells = keep.shape
+    windows, k, ids = len(sums.total), sets.ids.shape[1], sets.ids
+    start, window, value = sets.weight_start, sets.weight_window, sets.weight_value
+    sums.ins[:] = 0.0
+    sums.outs[:] = 0.0
+    sums.total[:] = 0.0
+    marginal[:] = 0.0
     touch[:] = 0.0
-    if d.linear:
-        for e in range(len(s.copies)):
-            for w in range(len(d.window_weight)):
+    if links.linear:
+        for e in range(experts):
+            for w in range(windows):
                 for x in range(cells):
-                    touch[w, x] += d.share_load[w, e] * (1.0 - s.keep[e, x])
+                    touch[w, x] += share_load[w, e] * (1.0 - keep[e, x])
     else:
-        for i in range(len(d.ids)):
+        for i in range(len(ids)):
             for x in range(cells):
                 part = 1.0
                 for j in range(k):
-                    part *= s.keep[d.ids[i, j], x]
-                s.miss[i, x] = part
-                for p in range(d.weight_start[i], d.weight_start[i + 1]):
-                    w = d.weight_window[p]
-                    touch[w, x] += d.weight_value[p] * (1.0 - part)
+                    part *= keep[ids[i, j], x]
+                miss[i, x] = part
+                for p in range(start[i], start[i + 1]):
+                    w = window[p]
+                    touch[w, x] += value[p] * (1.0 - part)
                     for j in range(k):
-                        s.marginal[w, d.ids[i, j], x] += d.weight_value[p] * part
-    for w in range(len(d.window_weight)):
+                        marginal[w, ids[i, j], x] += value[p] * part
+    for w in range(windows):
         for x in range(cells):
-            if d.in_rate[x] != 0.0:
-                add_touch(d, x, touch[w, x], w, s.in_sum, s.out_sum, s.total)
+            if links.in_rate[x] != 0.0:
+                add_touch(links, x, touch[w, x], w, sums)
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def add_touch(
-    d: Data, cell: int, change: float, w: int, in_sum: FloatArray, out_sum: FloatArray, total: FloatArray
-) -> None:
+@inlined
+def add_touch(links: Links, cell: int, change: float, w: int, sums: Sums) -> None:
     """Books a change of a cell's touches, where they need messages, in the sums of its links."""
-    in_sum[w, d.in_of_cell[cell]] += d.in_rate[cell] * change
-    out_sum[w, d.out_of_cell[cell]] += change
-    total[w] += change
+    sums.ins[w, links.in_of_cell[cell]] += links.in_rate[cell] * change
+    sums.outs[w, links.out_of_cell[cell]] += change
+    sums.total[w] += change

@@ -9,10 +9,10 @@ import numpy as np
 
 from placement.problem.arrays import EMPTY, IntArray
 from placement.problem.layer import LayerProblem
-from solvers.experts.search.anneal import anneal
+from solvers.experts.search.anneal import Plan, anneal
 from solvers.experts.search.arrays import SetRows, by_home, search_data
 from solvers.experts.search.state import empty_state
-from solvers.experts.search.traffic import empty_change
+from solvers.experts.search.traffic import empty_scratch
 from solvers.result import Termination
 from solvers.stop import Stop
 
@@ -72,33 +72,37 @@ def run_annealing(
     """
     data = search_data(problem, start, rows, least_copies)
     state = empty_state(data, start[problem.hardware.usable])
-    if target is not None and target.shape == state.target.shape:
-        state.target[:] = target
-    targets = target is not None and target.shape == state.target.shape
-    change = empty_change(state)
+    given = state.layout.target
+    targets = target is not None and target.shape == given.shape
+    if target is not None and targets:
+        given[:] = target
+    scratch = empty_scratch(state)
     steps, termination = schedule.steps, Termination.WORK
     left = stop.seconds_left()
     if left is not None:
         if left <= 0.0:
             return Annealed(start, target, 0, Termination.TIME)
         probe = empty_state(data, start[problem.hardware.usable])
-        probe.target[:] = state.target
+        probe.layout.target[:] = given
         began = time.perf_counter()
-        anneal(data, probe, change, targets, 1.0, 1.0, schedule.hot, schedule.cold, 1.0, 0.0, PROBE_STEPS, False, seed)
+        plan = Plan(1.0, 1.0, schedule.hot, schedule.cold, 1.0, 0.0, PROBE_STEPS, False)
+        probed = anneal(data, probe, scratch, targets, plan, seed, stop)
         spent = time.perf_counter() - began
-        affordable = int(0.7 * PROBE_STEPS * max(0.0, left - spent) / max(spent, 1e-6))
+        affordable = int(0.7 * probed.steps * max(0.0, left - spent) / max(spent, 1e-6))
         if affordable < steps:
             steps, termination = affordable, Termination.TIME
     if steps < 1:
         return Annealed(start, target, 0, termination)
-    best, best_target, _, over = anneal(
-        data, state, change, targets, schedule.first_smooth, schedule.last_smooth, schedule.hot, schedule.cold,
-        schedule.most_price, schedule.last_smooth if schedule.even else 0.0, steps, False, seed,
+    plan = Plan(
+        schedule.first_smooth, schedule.last_smooth, schedule.hot, schedule.cold, schedule.most_price,
+        schedule.last_smooth if schedule.even else 0.0, steps, False,
     )  # fmt: skip
+    best = anneal(data, state, scratch, targets, plan, seed, stop)
+    if best.steps < steps:
+        termination = Termination.TIME
     slots = np.full(problem.slots, EMPTY, dtype=np.int64)
-    slots[problem.hardware.usable] = best
-    found = np.asarray(best_target) if by_home(problem) else None
-    return Annealed(slots, found, steps, termination, over)
+    slots[problem.hardware.usable] = best.slots
+    return Annealed(slots, best.target if by_home(problem) else None, best.steps, termination, best.excess)
 
 
 #: Proposals of `redirect` for each expert and home, and its temperatures.
@@ -111,8 +115,5 @@ def redirect(problem: LayerProblem, slots: IntArray) -> IntArray:
     data = search_data(problem, slots)
     state = empty_state(data, slots[problem.hardware.usable])
     steps = REDIRECTS * problem.experts * problem.topology.nodes
-    _, target, _, _ = anneal(
-        data, state, empty_change(state), False, COOL.first_smooth, COOL.last_smooth, COOL.hot, COOL.cold,
-        COOL.most_price, 0.0, steps, True, 1,
-    )  # fmt: skip
-    return np.asarray(target)
+    plan = Plan(COOL.first_smooth, COOL.last_smooth, COOL.hot, COOL.cold, COOL.most_price, 0.0, steps, True)
+    return anneal(data, state, empty_scratch(state), False, plan, 1, Stop()).target

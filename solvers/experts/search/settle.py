@@ -8,13 +8,16 @@ under ellipsoidal uncertainty, Ben-Tal and Nemirovski 1999).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit
 
 from placement.arithmetic import log, weighted_sum
 from placement.cost.layer.tariff import tariff_of
+from placement.kernels import copy_into, inlined, lean_kernel
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
+from solvers.stop import DEFAULT, Stop
 
 #: Proposals for each slot, and the first temperature as a share of a GPU's mean cost.
 PROPOSALS, HOT = 300, 3e-4
@@ -22,13 +25,16 @@ PROPOSALS, HOT = 300, 3e-4
 LOAD_SHARE = 1.0
 
 
-def settle(problem: LayerProblem, slots: IntArray, slot_load: FloatArray, seed: int, risk: float = 0.0) -> IntArray:
+def settle(
+    problem: LayerProblem, slots: IntArray, slot_load: FloatArray, seed: int, risk: float = 0.0, stop: Stop = DEFAULT
+) -> IntArray:
     """[slots] which slot's copy comes to each slot: an order of `slots`, to be taken of its dispatch fractions, too.
 
     Args:
         problem: a layer whose copies may lie anywhere and whose GPUs are alike (see multilevel.has_levels).
         slots: [slots] a valid placement. slot_load: [windows, slots] its LayerScore's.
-        risk: standard deviations of a stretch's load that a GPU's load counts with; nothing without `problem.drift`.
+        risk: standard deviations of a stretch's load that a GPU's load counts with; nothing without `drift`.
+        stop: its deadline.
     """
     topology, tariff = problem.topology, tariff_of(problem)
     cost, weight = slot_load, problem.data.window_weight
@@ -52,16 +58,64 @@ def settle(problem: LayerProblem, slots: IntArray, slot_load: FloatArray, seed: 
     share = weighted_sum(problem.data.window_weight, slot_load) / np.maximum(problem.data.mean_load[slots], 1e-300)
     holds = np.zeros((topology.gpus, problem.experts), dtype=bool)
     holds[problem.hardware.gpu_of_slot, slots] = True
-    return np.asarray(
-        _settle(
-            np.array(slots, dtype=np.int64), problem.hardware.slots_per_gpu, topology.gpus_per_node,
-            np.ascontiguousarray(cost / mean[:, None]), holds, np.array(weight), np.ascontiguousarray(drift), share,
-            of_load / mean, PROPOSALS * len(slots), HOT, seed,
-        )
+    total, gpus, rows = len(slots), topology.gpus, len(cost)
+    moves = _Moves(
+        np.array(slots, dtype=np.int64), problem.hardware.slots_per_gpu, topology.gpus_per_node,
+        np.ascontiguousarray(cost / mean[:, None]), np.array(weight), np.ascontiguousarray(drift), share,
+        of_load / mean, PROPOSALS * total, HOT, seed,
     )  # fmt: skip
+    at = _At(
+        np.arange(total), holds, np.zeros((rows, gpus)), np.zeros((gpus, len(drift))), np.zeros(gpus), np.zeros(gpus),
+        np.zeros(2),
+    )  # fmt: skip
+    best = np.arange(total)
+    for first, last in stop.slices(moves.steps):
+        _settle(moves, at, best, first, last)
+    return best
 
 
-@njit(cache=True, nogil=True, inline="always")
+class _Moves(NamedTuple):
+    """What swaps cost.
+
+    Attributes:
+        slots: [slots] experts. cost: [rows, slots] over the mean GPU's, weight: [rows]. drift: [experts, experts]
+            covariance of loads over the mean GPU's load, risk included, or empty. share: [slots] of its expert's tokens
+            that a slot serves. risk_share: [rows] cost of a drift by a mean GPU's load.
+        steps: proposals in all. hot: first temperature.
+    """
+
+    slots: IntArray
+    per_gpu: int
+    per_node: int
+    cost: FloatArray
+    weight: FloatArray
+    drift: FloatArray
+    share: FloatArray
+    risk_share: FloatArray
+    steps: int
+    hot: float
+    seed: int
+
+
+class _At(NamedTuple):
+    """Where `settle` is.
+
+    Attributes:
+        here: [slots] the slot whose copy is in each. holds: [gpus, experts]. by_gpu: [rows, gpus] cost.
+        pull: [gpus, experts] drift x, x the shares of the experts that a GPU serves; its load's variance is x' drift x.
+        variance, risk: [gpus]. value: [2] of this order and of the best.
+    """
+
+    here: IntArray
+    holds: BoolArray
+    by_gpu: FloatArray
+    pull: FloatArray
+    variance: FloatArray
+    risk: FloatArray
+    value: FloatArray
+
+
+@inlined
 def _norm(by_gpu: FloatArray, risk: FloatArray, risk_share: float, window: int) -> float:
     """16-norm of a window's GPU costs with their drift, over the mean of GPUs."""
     total = 0.0
@@ -74,40 +128,31 @@ def _norm(by_gpu: FloatArray, risk: FloatArray, risk_share: float, window: int) 
     return float(np.sqrt(np.sqrt(np.sqrt(np.sqrt(total / by_gpu.shape[1])))))
 
 
-@njit(cache=True, nogil=True)
-def _settle(
-    slots: IntArray, per_gpu: int, per_node: int, cost: FloatArray, holds: BoolArray, weight: FloatArray,
-    drift: FloatArray, share: FloatArray, risk_share: FloatArray, steps: int, hot: float, seed: int,
-) -> IntArray:  # fmt: skip
-    """See `settle`.
-
-    Args:
-        cost: [rows, slots] over the mean GPU's, weight: [rows]. drift: [experts, experts] covariance of loads over the
-            mean GPU's load, risk included, or empty. share: [slots] of its expert's tokens that a slot serves.
-        risk_share: [rows] cost of a drift by a mean GPU's load.
-    """
-    np.random.seed(seed)
+@lean_kernel
+def _settle(m: _Moves, at: _At, best: IntArray, first: int, last: int) -> None:
+    """The proposals `first` to `last` of `settle`; best [slots] is the order of the least value."""
+    slots, per_gpu, per_node, cost, weight, drift, share, risk_share, steps, hot, seed = m
+    here, holds, by_gpu, pull, variance, risk, values = at
     rows, total = cost.shape
-    gpus, experts = total // per_gpu, len(drift)
-    here, best = np.arange(total), np.arange(total)
-    by_gpu = np.zeros((rows, gpus))
-    # pull[g] = drift x, x the shares of the experts that GPU g serves; its load's variance is x' drift x.
-    pull, variance, risk = np.zeros((gpus, experts)), np.zeros(gpus), np.zeros(gpus)
-    for i in range(total):
-        for w in range(rows):
-            by_gpu[w, i // per_gpu] += cost[w, i]
-        if experts > 0:
-            pull[i // per_gpu] += share[i] * drift[slots[i]]
-    if experts > 0:
+    gpus, experts = len(risk), len(drift)
+    if first == 0:
+        np.random.seed(seed)
         for i in range(total):
-            variance[i // per_gpu] += share[i] * pull[i // per_gpu, slots[i]]
-        risk[:] = np.sqrt(np.maximum(variance, 0.0))
-    value = 0.0
-    for w in range(rows):
-        value += weight[w] * _norm(by_gpu, risk, risk_share[w], w)
-    least = value
+            for w in range(rows):
+                by_gpu[w, i // per_gpu] += cost[w, i]
+            for e in range(experts):
+                pull[i // per_gpu, e] += share[i] * drift[slots[i], e]
+        if experts > 0:
+            for i in range(total):
+                variance[i // per_gpu] += share[i] * pull[i // per_gpu, slots[i]]
+            for g in range(gpus):
+                risk[g] = np.sqrt(max(variance[g], 0.0))
+        for w in range(rows):
+            values[0] += weight[w] * _norm(by_gpu, risk, risk_share[w], w)
+        values[1] = values[0]
+    value, least = values
     node_slots = per_gpu * per_node
-    for step in range(steps):
+    for step in range(first, last):
         i = np.random.randint(total)
         j = (i // node_slots) * node_slots + np.random.randint(node_slots)
         g, h = i // per_gpu, j // per_gpu
@@ -139,11 +184,11 @@ def _settle(
                     pull[h, e] -= change
             if value < least - 1e-12:
                 least = value
-                best[:] = here
+                copy_into(here, best)
         else:
             risk[g], risk[h] = risk_g, risk_h
             for w in range(rows):
                 change = cost[w, here[j]] - cost[w, here[i]]
                 by_gpu[w, g] -= change
                 by_gpu[w, h] += change
-    return best
+    values[0], values[1] = value, least

@@ -257,7 +257,7 @@ def steps_ratio(coarse: LayerProblem, rows: SetRows | None) -> float:
     # Bytes alone gain 0.3 points from more steps, at 0.003 less balance.
     if rows is None or coarse.objective.kind == "traffic":
         return few
-    reads = len(rows.weight_value) * rows.ids.shape[1] ** 2 / (len(rows.start) - 1)
+    reads = len(rows.weight_value) * rows.ids.shape[1] ** 2 / (len(rows.set_start) - 1)
     return few * float(np.clip((STEP_READS + READS) / (STEP_READS + reads), 1.0, MORE))
 
 

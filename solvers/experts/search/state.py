@@ -10,11 +10,14 @@ constant time for each cell that it changes, and only an accepted one reads the 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from solvers.experts.search.arrays import SetRows
 
 EVEN, NEAREST, PLANNED = 0, 1, 2
 #: How the busiest GPU and the busiest link make a window's value: both in turn, side by side, or the link alone.
@@ -23,68 +26,86 @@ SUM, LARGER, LINK = 0, 1, 2
 COVERED = 2.0**-20
 
 
-class Data(NamedTuple):
-    """A layer's constants.
+class Places(NamedTuple):
+    """Where slots lie and who dispatches alike.
 
     Attributes:
-        gpu_of_slot: [slots] of usable slots. node_of_gpu, bin_of_gpu: [gpus].
-        node_of_bin, in_group, out_group: [bins].
-        in_of_cell, out_of_cell: [cells] index of the links that a cell's messages take.
-        in_rate: [cells] seconds of ingress of the cell's group per touch; 0 where no message is needed.
-        out_rate: [out groups] seconds of egress per touch. policy: EVEN, NEAREST or PLANNED.
-        home: [classes] share of the tokens.
-        tokens: [rows, experts] tokens in a pass; rows are windows by kinds of passes (PassKind), a
-            window's kinds one after the other. weight_s, token_s: [rows] price of a slot, as
-            LayerRates has it, times the kind's share. kind_moved: [kinds] share of what messages take
-            in the mean pass.
-        share_load: [windows, experts] copies of a token (the price of messages where they are counted per expert).
-        mean_load: [experts] load over the mean GPU load, over all windows.
-        work_share, load_share: [gpus] factor of a copy's seconds and of its load there (slower GPUs have more).
-        linear: messages are copies, not distinct tokens.
-        set_start, set_index: sets that hold an expert, in compressed rows; pair_start, pair_index: that hold the two
-            experts a < b, row a * experts + b. ids: [sets, k].
-        weight_start, weight_window, weight_value: a set's weights that are not 0, in compressed rows.
-        window_weight: [windows]. tail: share of the worst windows that counts (1: all). join: SUM, LARGER or LINK.
-        cap: largest allowed load over the mean. reach_scale: seconds of a touch in the smooth part of the guide.
-        allowed: [nodes, experts] where an expert may lie. fixed: [slots] slots that keep their expert.
-        least_copies: [experts] copies below which none is dropped.
-        was: [gpus, experts] experts held before; max_moves: how many (GPU, expert) pairs may be new.
+        gpu_of_slot: [slots] of usable slots. node_of_gpu, bin_of_gpu: [gpus]. node_of_bin: [bins].
+        policy: EVEN, NEAREST or PLANNED. home: [classes] share of the tokens.
     """
 
     gpu_of_slot: IntArray
     node_of_gpu: IntArray
     bin_of_gpu: IntArray
     node_of_bin: IntArray
-    in_group: IntArray
-    out_group: IntArray
-    in_of_cell: IntArray
-    out_of_cell: IntArray
-    in_rate: FloatArray
-    out_rate: FloatArray
     policy: int
     home: FloatArray
+
+
+class Work(NamedTuple):
+    """What copies cost where they lie.
+
+    Attributes:
+        tokens: [rows, experts] tokens in a pass; rows are windows by kinds of passes (PassKind), a
+            window's kinds one after the other. weight_s, token_s: [rows] price of a slot, as
+            LayerRates has it, times the kind's share.
+        mean_load: [experts] load over the mean GPU load, over all windows.
+        work_share, load_share: [gpus] factor of a copy's seconds and of its load there (slower GPUs have more).
+    """
+
     tokens: FloatArray
-    share_load: FloatArray
     mean_load: FloatArray
     work_share: FloatArray
     load_share: FloatArray
     weight_s: FloatArray
     token_s: FloatArray
-    kind_moved: FloatArray
+
+
+class Links(NamedTuple):
+    """What messages cost.
+
+    Attributes:
+        in_of_cell, out_of_cell: [cells] index of the links that a cell's messages take.
+        in_rate: [cells] seconds of ingress of the cell's group per touch; 0 where no message is needed.
+        linear: messages are copies, not distinct tokens. share_load: [windows, experts] copies of a token, their price.
+    """
+
+    in_of_cell: IntArray
+    out_of_cell: IntArray
+    in_rate: FloatArray
     linear: bool
-    set_start: IntArray
-    set_index: IntArray
-    pair_start: IntArray
-    pair_index: IntArray
-    ids: IntArray
-    weight_start: IntArray
-    weight_window: IntArray
-    weight_value: FloatArray
+    share_load: FloatArray
+
+
+class Goal(NamedTuple):
+    """How work and messages make a value.
+
+    Attributes:
+        window_weight: [windows]. tail: share of the worst windows that counts (1: all). join: SUM, LARGER or LINK.
+        kind_moved: [kinds] share of what messages take in the mean pass.
+        cap: largest allowed load over the mean. reach_scale: seconds of a touch in the smooth part of the guide.
+        out_rate: [out groups] seconds of egress per touch. classes: of homes; of one, out_sum is what stays.
+    """
+
     window_weight: FloatArray
     tail: float
     join: int
+    kind_moved: FloatArray
     cap: float
     reach_scale: float
+    out_rate: FloatArray
+    classes: int
+
+
+class Rules(NamedTuple):
+    """What a placement must keep.
+
+    Attributes:
+        allowed: [nodes, experts] where an expert may lie. fixed: [slots] slots that keep their expert.
+        least_copies: [experts] copies below which none is dropped.
+        was: [gpus, experts] experts held before; max_moves: how many (GPU, expert) pairs may be new.
+    """
+
     allowed: BoolArray
     fixed: BoolArray
     least_copies: IntArray
@@ -92,18 +113,25 @@ class Data(NamedTuple):
     max_moves: int
 
 
-class State(NamedTuple):
-    """A placement and its price; arrays are changed in place.
+class Data(NamedTuple):
+    """A layer's constants. In parts, since a compiled function takes the longer to compile the more arrays it is given,
+    whether or not it uses them."""
+
+    places: Places
+    work: Work
+    links: Links
+    sets: SetRows
+    goal: Goal
+    rules: Rules
+
+
+class Layout(NamedTuple):
+    """A placement.
 
     Attributes:
         slots: [slots] expert of each usable slot. where: [experts, gpus] its slots, the first copies[e] of a row.
         holds: [gpus, experts]. on_node: [nodes, experts] copies there.
         target: [classes, experts] node that serves a home's tokens (`planned`).
-        keep: [experts, cells]. miss: [sets, cells]. marginal: [windows, experts, cells]; both
-            are kept up where messages are needed (in_rate above 0).
-        gpu_cost: [rows, gpus] seconds of work, rows as in Data.tokens. gpu_load: [gpus] over the mean.
-        in_sum: [windows, in groups] seconds. out_sum: [windows, out groups] touches. total: [windows] touches.
-        touch: [windows, cells] scratch.
     """
 
     slots: IntArray
@@ -112,38 +140,71 @@ class State(NamedTuple):
     holds: BoolArray
     on_node: IntArray
     target: IntArray
+
+
+class Chances(NamedTuple):
+    """Of tokens not to reach a bin.
+
+    Attributes:
+        keep: [experts, cells]. miss: [sets, cells]. marginal: [windows, experts, cells]; both
+            are kept up where messages are needed (in_rate above 0). touch: [windows, cells] scratch.
+    """
+
     keep: FloatArray
     miss: FloatArray
     marginal: FloatArray
-    gpu_cost: FloatArray
-    gpu_load: FloatArray
-    in_sum: FloatArray
-    out_sum: FloatArray
-    total: FloatArray
     touch: FloatArray
+
+
+class Busy(NamedTuple):
+    """Of GPUs: cost [rows, gpus] seconds of work, rows as in Work.tokens; load [gpus] over the mean."""
+
+    cost: FloatArray
+    load: FloatArray
+
+
+class Sums(NamedTuple):
+    """Of links: ins [windows, in groups] seconds; outs [windows, out groups] and total [windows] touches."""
+
+    ins: FloatArray
+    outs: FloatArray
+    total: FloatArray
+
+
+class State(NamedTuple):
+    """A placement and its price; arrays are changed in place."""
+
+    layout: Layout
+    chances: Chances
+    busy: Busy
+    sums: Sums
 
 
 def empty_state(data: Data, slots: IntArray) -> State:
     """A state for `slots` [slots]; solvers.experts.search.layout.load_state fills it."""
-    windows, (rows, experts) = len(data.window_weight), data.tokens.shape
-    gpus, nodes = len(data.node_of_gpu), data.allowed.shape[0]
-    classes, bins = len(data.home), len(data.node_of_bin)
-    cells = classes * bins
-    sets = 0 if data.linear else len(data.ids)
+    places, links, goal = data.places, data.links, data.goal
+    windows, (rows, experts) = len(goal.window_weight), data.work.tokens.shape
+    gpus, nodes = len(places.node_of_gpu), data.rules.allowed.shape[0]
+    classes, cells = len(places.home), len(links.in_of_cell)
+    sets = 0 if links.linear else len(data.sets.ids)
     return State(
-        slots=np.array(slots, dtype=np.int64),
-        where=np.zeros((experts, gpus), np.int64),
-        copies=np.zeros(experts, np.int64),
-        holds=np.zeros((gpus, experts), np.bool_),
-        on_node=np.zeros((nodes, experts), np.int64),
-        target=np.zeros((classes, experts), np.int64),
-        keep=np.ones((experts, cells)),
-        miss=np.ones((sets, cells)),
-        marginal=np.zeros((windows, experts, cells)),
-        gpu_cost=np.zeros((rows, gpus)),
-        gpu_load=np.zeros(gpus),
-        in_sum=np.zeros((windows, int(data.in_group.max()) + 1)),
-        out_sum=np.zeros((windows, len(data.out_rate))),
-        total=np.zeros(windows),
-        touch=np.zeros((windows, cells)),
-    )
+        Layout(
+            slots=np.array(slots, dtype=np.int64),
+            where=np.zeros((experts, gpus), np.int64),
+            copies=np.zeros(experts, np.int64),
+            holds=np.zeros((gpus, experts), np.bool_),
+            on_node=np.zeros((nodes, experts), np.int64),
+            target=np.zeros((classes, experts), np.int64),
+        ),
+        Chances(
+            keep=np.ones((experts, cells)),
+            miss=np.ones((sets, cells)),
+            marginal=np.zeros((windows, experts, cells)),
+            touch=np.zeros((windows, cells)),
+        ),
+        Busy(np.zeros((rows, gpus)), np.zeros(gpus)),
+        Sums(
+            np.zeros((windows, int(links.in_of_cell.max()) + 1)), np.zeros((windows, len(goal.out_rate))),
+            np.zeros(windows),
+        ),
+    )  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from placement.kernels import inlined, lean
 from placement.problem.arrays import FloatArray, IntArray
+from solvers.experts.search.arrays import SetRows
 from solvers.experts.search.layout import add_touch, keep_row
-from solvers.experts.search.state import COVERED, Data, State
+from solvers.experts.search.state import COVERED, Chances, Layout, Links, Places, State, Sums
 
 
 class Change(NamedTuple):
@@ -18,8 +19,6 @@ class Change(NamedTuple):
     Attributes:
         row: [2, cells] new keep of the two experts. cell: [2, cells] the cells that change, changed: [2] how many.
         ratio: [2, cells] new keep over old, by cell (1 where nothing changes). both: [windows].
-        in_sum, out_sum, total: sums after the change. cost, load: saved prices of the GPUs in gpus.
-        target: [2, classes] saved targets.
     """
 
     row: FloatArray
@@ -27,43 +26,62 @@ class Change(NamedTuple):
     changed: IntArray
     ratio: FloatArray
     both: FloatArray
-    in_sum: FloatArray
-    out_sum: FloatArray
-    total: FloatArray
+
+
+class Saved(NamedTuple):
+    """Prices of the GPUs in gpus [most] before a proposal: cost [most, rows], load [most]; target: [2, classes] of the
+    two experts."""
+
     gpus: IntArray
     cost: FloatArray
     load: FloatArray
     target: IntArray
 
 
-def empty_change(state: State) -> Change:
+class Scratch(NamedTuple):
+    """What an anneal works with beside its state; sums: those after a change."""
+
+    change: Change
+    sums: Sums
+    saved: Saved
+
+
+def empty_scratch(state: State) -> Scratch:
     """Scratch for a state."""
-    windows, (rows, gpus) = len(state.total), state.gpu_cost.shape
-    cells, classes = state.keep.shape[1], state.target.shape[0]
-    return Change(
-        np.ones((2, cells)), np.zeros((2, cells), np.int64), np.zeros(2, np.int64), np.ones((2, cells)),
-        np.zeros(windows), state.in_sum.copy(), state.out_sum.copy(), state.total.copy(),
-        np.zeros(2 * gpus + 2, np.int64), np.zeros((2 * gpus + 2, rows)), np.zeros(2 * gpus + 2),
-        np.zeros((2, classes), np.int64),
+    windows, (rows, gpus) = len(state.sums.total), state.busy.cost.shape
+    cells, classes, most = state.chances.keep.shape[1], state.layout.target.shape[0], 2 * gpus + 2
+    return Scratch(
+        Change(
+            np.ones((2, cells)), np.zeros((2, cells), np.int64), np.zeros(2, np.int64), np.ones((2, cells)),
+            np.zeros(windows),
+        ),
+        Sums(*(each.copy() for each in state.sums)),
+        Saved(np.zeros(most, np.int64), np.zeros((most, rows)), np.zeros(most), np.zeros((2, classes), np.int64)),
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def price_change(d: Data, s: State, t: Change, a: int, b: int) -> None:
-    """Fills t's sums with those after experts a and b (b < 0: only a) have changed their places.
+@inlined
+def copy_sums(source: Sums, target: Sums) -> None:
+    """Copies sums into others."""
+    for w in range(len(source.total)):
+        target.total[w] = source.total[w]
+        for i in range(source.ins.shape[1]):
+            target.ins[w, i] = source.ins[w, i]
+        for o in range(source.outs.shape[1]):
+            target.outs[w, o] = source.outs[w, o]
+
+
+@inlined
+def price_change(p: Places, links: Links, lay: Layout, chances: Chances, t: Change, sums: Sums, a: int, b: int) -> None:
+    """Brings sums up to date with new places of experts a and b (b < 0: only a).
 
     Sets that hold both are counted as if each changed alone; `price_both` mends that, which mostly adds touches.
     """
-    _copy(s.in_sum, t.in_sum)
-    _copy(s.out_sum, t.out_sum)
-    in_sum, out_sum, total, old_total = t.in_sum, t.out_sum, t.total, s.total
-    windows, linear, in_rate = len(d.window_weight), d.linear, d.in_rate
-    row, cell, ratio, keep, marginal, share_load = t.row, t.cell, t.ratio, s.keep, s.marginal, d.share_load
-    for w in range(windows):
-        total[w] = old_total[w]
+    windows, linear, in_rate, share_load = len(sums.total), links.linear, links.in_rate, links.share_load
+    row, cell, ratio, keep, marginal = t.row, t.cell, t.ratio, chances.keep, chances.marginal
     for turn in range(1 if b < 0 else 2):
         e = a if turn == 0 else b
-        keep_row(d, s, e, row[turn])
+        keep_row(p, lay, linear, e, row[turn])
         n = 0
         for x in range(row.shape[1]):
             old, new = keep[e, x], row[turn, x]
@@ -77,22 +95,18 @@ def price_change(d: Data, s: State, t: Change, a: int, b: int) -> None:
             lost = old - new if linear else 1.0 - ratio[turn, x]
             for w in range(windows):
                 touch = (share_load[w, e] if linear else marginal[w, e, x]) * lost
-                add_touch(d, x, touch, w, in_sum, out_sum, total)
+                add_touch(links, x, touch, w, sums)
         t.changed[turn] = n
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def price_both(d: Data, s: State, t: Change, a: int, b: int) -> None:
-    """Mends t's sums for the sets that hold both experts: their chances change by the product of the two factors."""
-    if b < 0 or d.linear or t.changed[0] == 0 or t.changed[1] == 0:
-        return
-    pair = min(a, b) * len(s.copies) + max(a, b)
-    first, last = d.pair_start[pair], d.pair_start[pair + 1]
+@lean
+def price_both(links: Links, sets: SetRows, miss: FloatArray, t: Change, sums: Sums, pair: int) -> None:
+    """Mends sums for the sets that hold both experts of a pair: their chances change by the product of the factors."""
+    first, last = sets.pair_start[pair], sets.pair_start[pair + 1]
     if first == last:
         return
-    in_sum, out_sum, total = t.in_sum, t.out_sum, t.total
-    ratio, miss, pair_index, both = t.ratio, s.miss, d.pair_index, t.both
-    start, window, value = d.weight_start, d.weight_window, d.weight_value
+    ratio, pair_index, both = t.ratio, sets.pair_index, t.both
+    start, window, value = sets.weight_start, sets.weight_window, sets.weight_value
     for i in range(t.changed[0]):
         x = t.cell[0, i]
         if ratio[1, x] == 1.0:
@@ -106,34 +120,23 @@ def price_both(d: Data, s: State, t: Change, a: int, b: int) -> None:
             for q in range(start[z], start[z + 1]):
                 both[window[q]] += value[q] * part
         for w in range(len(both)):
-            add_touch(d, x, -factor * both[w], w, in_sum, out_sum, total)
+            add_touch(links, x, -factor * both[w], w, sums)
 
 
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def _copy(source: FloatArray, out: FloatArray) -> None:
-    for i in range(source.shape[0]):
-        for j in range(source.shape[1]):
-            out[i, j] = source[i, j]
-
-
-@njit(cache=True, nogil=True, _nrt=False, forceinline=True)
-def book_change(d: Data, s: State, t: Change, a: int, b: int) -> None:
-    """Makes a priced change the state's own."""
-    _copy(t.in_sum, s.in_sum)
-    _copy(t.out_sum, s.out_sum)
-    for w in range(len(s.total)):
-        s.total[w] = t.total[w]
-    ids, set_start, set_index = d.ids, d.set_start, d.set_index
-    start, window, value = d.weight_start, d.weight_window, d.weight_value
-    miss, marginal, ratio, cell = s.miss, s.marginal, t.ratio, t.cell
-    keep, row, in_rate = s.keep, t.row, d.in_rate
+@lean
+def book_change(links: Links, sets: SetRows, chances: Chances, t: Change, a: int, b: int) -> None:
+    """Makes priced chances the state's own."""
+    ids, set_start, set_index = sets.ids, sets.set_start, sets.set_index
+    start, window, value = sets.weight_start, sets.weight_window, sets.weight_value
+    miss, marginal, ratio, cell = chances.miss, chances.marginal, t.ratio, t.cell
+    keep, row, in_rate = chances.keep, t.row, links.in_rate
     k = ids.shape[1]
     # What is less is lost in the rounding of sets that three further experts cover.
     least = COVERED * COVERED * 0.25
     for turn in range(1 if b < 0 else 2):
         e = a if turn == 0 else b
         n = t.changed[turn]
-        if not d.linear and n > 0:
+        if not links.linear and n > 0:
             for p in range(set_start[e], set_start[e + 1]):
                 z = set_index[p]
                 for i in range(n):

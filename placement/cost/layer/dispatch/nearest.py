@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from placement.cost.layer.dispatch.base import Shares
+from placement.kernels import lean_kernel
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
 from placement.problem.topology import Topology
 from specs.engine import Dispatch
@@ -24,24 +24,24 @@ class Nearest:
     def shares(
         self, topology: Topology, slots_per_gpu: int, copies: IntArray, count: IntArray, fractions: FloatArray | None
     ) -> Shares:
-        gpus = topology.gpus
-        start, slot, fraction = _nearest(copies, count, slots_per_gpu, gpus, topology.gpus_per_node)
-        return Shares(np.arange(gpus, dtype=np.int64), start, slot, fraction)
+        gpus, entries = topology.gpus, topology.gpus * int(count.sum())
+        start, slot = np.zeros(gpus * len(count) + 1, dtype=np.int64), np.empty(entries, dtype=np.int64)
+        fraction = np.empty(entries)
+        used = _nearest(copies, count, slots_per_gpu, gpus, topology.gpus_per_node, start, slot, fraction)
+        return Shares(np.arange(gpus, dtype=np.int64), start, slot[:used].copy(), fraction[:used].copy())
 
     def on_nodes(self, holds: BoolArray, homes: FloatArray, target: IntArray | None) -> FloatArray:
         away = (~holds * homes[:, None]).sum(axis=0)
         return np.asarray(holds * (homes[:, None] + (away / holds.sum(axis=0))[None, :]))
 
 
-@njit(cache=True, nogil=True)
+@lean_kernel
 def _nearest(
-    copies: NDArray[np.int64], count: NDArray[np.int64], slots_per_gpu: int, gpus: int, gpus_per_node: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    experts = count.shape[0]
-    start = np.zeros(gpus * experts + 1, np.int64)
-    slot = np.empty(gpus * count.sum(), np.int64)
-    fraction = np.empty(gpus * count.sum(), np.float64)
-    used = 0
+    copies: NDArray[np.int64], count: NDArray[np.int64], slots_per_gpu: int, gpus: int, gpus_per_node: int,
+    start: NDArray[np.int64], slot: NDArray[np.int64], fraction: NDArray[np.float64],
+) -> int:  # fmt: skip
+    """Fills the rows of `nearest` dispatch; how many entries they have."""
+    experts, used = len(count), 0
     for home in range(gpus):
         node = home // gpus_per_node
         for e in range(experts):
@@ -59,6 +59,7 @@ def _nearest(
                 for i in range(count[e]):
                     slot[used] = copies[e, i]
                     used += 1
-            fraction[first:used] = 1.0 / (used - first)
+            for i in range(first, used):
+                fraction[i] = 1.0 / (used - first)
             start[home * experts + e + 1] = used
-    return start, slot[:used].copy(), fraction[:used].copy()
+    return used
