@@ -233,6 +233,19 @@ def test_slot_bound_holds_and_bites_where_copies_carry_unequal_shares() -> None:
     assert work_bound(spread)[0] == pytest.approx(16 / 3 / (21 / 4), rel=1e-9)
 
 
+@pytest.mark.parametrize("objective", ["time", "load"])
+def test_slot_bound_is_that_of_the_fastest_gpu(objective: str) -> None:
+    """A hot expert takes a quarter of its time on the GPU that is four times as fast; slots allow no second copy."""
+    problem = layer_problem(
+        np.array([6.0, 1.0, 1.0, 1.0]), Topology(4, 1), 1, replace(RATES, weight_s=0.0), objective=objective,
+        speed=[4.0, 1.0, 1.0, 1.0],
+    )  # fmt: skip
+    best = min(score_layer(problem, slots).objective for slots in placements(problem))
+    least = {"time": 6 * 512 * 4 * RATES.token_s / 4, "load": 6 / (9 / 4) / (4 / (7 / 4))}[objective]
+    assert work_bound(problem)[0] == pytest.approx(least, rel=1e-9)
+    assert layer_bound(problem).value <= best * (1 + 1e-9)
+
+
 def test_unequal_gpus_and_tails_keep_the_bound_valid() -> None:
     rng = np.random.default_rng(0)
     for seed in range(12):
