@@ -122,9 +122,9 @@ def fake_run(seconds: dict[str, float], wrong: bool = False) -> tuple[Prepared, 
 
 
 def test_times_sums_and_agreement() -> None:
-    prepared, ran = fake_run({"per_expert": 0.4, "per_rank": 0.2, "per_node": 0.1})
+    prepared, ran = fake_run({"per_expert": 0.4, "per_rank": 0.2, "per_node": 0.1, "dense": 0.05})
     found = measured(prepared, ran, links_known=True)
-    assert [each.moved.median_ms for each in found] == pytest.approx([400, 200, 100])
+    assert [each.moved.median_ms for each in found] == pytest.approx([400, 200, 100, 50])
     assert found[0].dispatch.median_ms == pytest.approx(200)
     assert found[0].dispatch.skew_ms == pytest.approx(40)
     assert all(each.exact and each.right for each in found)
@@ -132,12 +132,12 @@ def test_times_sums_and_agreement() -> None:
     assert told is not None
     assert told.spearman == pytest.approx(1.0)
     assert 0 < told.median_error < 0.1
-    assert [each.layout for each in totals(found)] == ["per_expert", "per_rank", "per_node"]
+    assert [each.layout for each in totals(found)] == ["per_expert", "per_rank", "per_node", "dense"]
     assert agreement(measured(prepared, ran, links_known=False)) is None
 
 
 def test_a_byte_too_many_fails_the_check() -> None:
-    prepared, ran = fake_run({"per_expert": 0.4, "per_rank": 0.2, "per_node": 0.1}, wrong=True)
+    prepared, ran = fake_run({"per_expert": 0.4, "per_rank": 0.2, "per_node": 0.1, "dense": 0.05}, wrong=True)
     found = measured(prepared, ran, links_known=True)
     assert not any(each.exact for each in found)
 

@@ -59,7 +59,7 @@ def test_no_placement_is_below_what_loads_prove(seed: int, dispatch: str, object
     for draw in range(10):
         assert score_layer(problem, random_placement(problem, draw)).objective >= least
     # The solvers know more.
-    assert layer_bound(problem, effort=0.05).value >= least * (1 - 1e-9)
+    assert layer_bound(problem, stop=Stop(work=0.05)).value >= least * (1 - 1e-9)
 
 
 def test_bounds_of_loads_by_hand() -> None:
