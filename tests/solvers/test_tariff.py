@@ -86,6 +86,16 @@ def test_bins_price_messages(rule: str, gpus_per_node: int, tray: int) -> None:
     assert max(into.max(), out.max()) == pytest.approx(moved, rel=1e-9, abs=1e-15)
 
 
+@pytest.mark.parametrize("rule", ["per_node", "per_rank", "per_expert"])
+def test_bins_of_one_node_have_the_tokens_of_a_failed_gpu(rule: str) -> None:
+    capacity = np.array([2, 2, 0, 2])
+    problem = random_problem(5, experts=6, gpus=4, gpus_per_node=4, slots_per_gpu=2, message=rule, capacity=capacity)
+    slots, tariff = random_placement(problem, 2), tariff_of(problem)
+    bins, score, p = tariff.bins, score_layer(problem, slots), reached(problem, slots, "gpu")[0]
+    busiest = np.maximum(bins.in_s * p, bins.out_s * (p.sum() - p))[capacity > 0].max()
+    assert busiest == pytest.approx(score.dispatch_s + score.combine_s - tariff.wait_s, rel=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["time", "load"])
 def test_copies_share_alike(kind: str) -> None:
     problem = random_problem(
