@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
 
-from placement.problem.layer import LayerProblem
+from placement.problem.layer import LayerProblem, Objective
 from solvers.result import Result
 from solvers.stop import Stop
+from specs.engine import Dispatch
 
 if TYPE_CHECKING:
     from solvers.experts.candidates import Candidate
@@ -16,25 +17,56 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Features:
-    """What a solver can take into account; what it cannot, it refuses or ignores as `note` says.
+    """What a solver can take into account. It is not asked what it lacks (see `unsupported`); `note` says the rest.
 
     Attributes:
         replicas: places redundant experts.
-        traffic: optimizes the traffic terms (else only loads).
-        dispatch: the dispatch policies it models exactly.
-        groups, moves: honours `group` and `max_moves`.
+        traffic: prices the objective, traffic and all. One that looks at loads alone places alike whatever `dispatch`,
+            `windows` and `tails` say, and is not held to them.
+        dispatch: the policies under which it places replicas.
+        objectives, sets: the kinds of objective that it takes; whether it needs token sets.
+        groups, moves, fixed: honours `group`, `max_moves` and `fixed` of LayerRules.
+        uneven: GPUs of unlike capacity, speed or share of tokens.
+        windows, tails: several load windows; the worst share of them.
         proves: its bound can prove optimality.
         baseline: counts as a baseline in comparisons.
     """
 
     replicas: bool = True
     traffic: bool = False
-    dispatch: tuple[str, ...] = ("even",)
+    dispatch: tuple[Dispatch, ...] = ("even",)
+    objectives: tuple[Objective, ...] = get_args(Objective)
+    sets: bool = False
     groups: bool = False
     moves: bool = False
+    fixed: bool = False
+    uneven: bool = False
+    windows: bool = False
+    tails: bool = False
     proves: bool = False
     baseline: bool = False
     note: str = ""
+
+
+def unsupported(features: Features, problem: LayerProblem) -> str:
+    """What the problem needs that a solver of these features lacks, as words; empty where there is nothing."""
+    rules, hardware, kind = problem.rules, problem.hardware, problem.objective.kind
+    replicas = hardware.usable_slots > problem.experts
+    unlike = any(part is not None for part in (hardware.capacity, hardware.speed, hardware.home))
+    served = rules.dispatch in features.dispatch
+    lacks = {
+        "redundant experts": replicas and not features.replicas,
+        f"objective {kind}": kind not in features.objectives,
+        "routing without token sets": problem.data.sets is None and features.sets,
+        "expert groups": rules.group is not None and not features.groups,
+        "a budget of moves": rules.max_moves is not None and not features.moves,
+        "fixed experts": rules.fixed is not None and not features.fixed,
+        "GPUs of unlike capacity, speed or share of tokens": unlike and not features.uneven,
+        f"redundant experts under {rules.dispatch} dispatch": features.traffic and replicas and not served,
+        "several load windows": features.traffic and problem.windows > 1 and not features.windows,
+        "a tail of load windows": features.traffic and problem.objective.tail < 1.0 and not features.tails,
+    }
+    return ", ".join(what for what, lacking in lacks.items() if lacking)
 
 
 class LayerSolver(Protocol):
@@ -55,7 +87,7 @@ class LayerSolver(Protocol):
             seed: of every random choice.
 
         Raises:
-            UnsupportedError: the problem asks for what `features` does not have.
+            UnsupportedError: it can't answer this problem, for a reason that `features` does not tell.
         """
         ...
 

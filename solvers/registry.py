@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from placement.errors import ParameterError
-from solvers.base import LayerSolver
+from placement.problem.layer import LayerProblem
+from solvers.base import Features, LayerSolver, RivalSolver, UnsupportedError, unsupported
+from solvers.result import Result
+from solvers.stop import Stop
+
+if TYPE_CHECKING:
+    from solvers.experts.candidates import Candidate
 
 #: name -> (module, class)
 SOLVERS: dict[str, tuple[str, str]] = {
@@ -25,16 +35,73 @@ SOLVERS: dict[str, tuple[str, str]] = {
 BASELINES = ("hash", "linear", "round_robin", "greedy", "eplb")
 
 
-def get_solver(name: str) -> LayerSolver:
-    """The solver called `name`.
+#: Entry points by which other packages add solvers, each a class without arguments (docs/commands.md).
+GROUP = "placement.solvers"
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A solver that is not asked what its features lack."""
+
+    solver: LayerSolver
+
+    @property
+    def name(self) -> str:
+        return self.solver.name
+
+    @property
+    def features(self) -> Features:
+        return self.solver.features
+
+    def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
+        """See LayerSolver.solve.
+
+        Raises:
+            UnsupportedError: the problem needs what the features lack, or what the solver can't do besides.
+        """
+        self._refuse(problem)
+        return self.solver.solve(problem, stop, seed)
+
+    def solve_against(self, problem: LayerProblem, rivals: Sequence[Candidate], stop: Stop, seed: int) -> Result:
+        """See RivalSolver.solve_against; a solver that takes no rivals solves without them."""
+        self._refuse(problem)
+        if isinstance(self.solver, RivalSolver):
+            return self.solver.solve_against(problem, rivals, stop, seed)
+        return self.solver.solve(problem, stop, seed)
+
+    def _refuse(self, problem: LayerProblem) -> None:
+        lacking = unsupported(self.features, problem)
+        if lacking:
+            raise UnsupportedError(f"does not support {lacking}")
+
+
+def solver_names() -> list[str]:
+    """Names of all solvers: this package's, then those that other packages add, in alphabetical order."""
+    return [*SOLVERS, *sorted(set(entry_points(group=GROUP).names) - set(SOLVERS))]
+
+
+def get_solver(name: str) -> Gated:
+    """The solver called `name`; a name of this package's own can't be taken by another.
 
     Raises:
-        InputError: no solver has that name.
+        ParameterError: no solver has that name, or another package's can't be loaded.
     """
-    if name not in SOLVERS:
-        near = difflib.get_close_matches(name, SOLVERS, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(SOLVERS)}"
+    if name in SOLVERS:
+        module, attribute = SOLVERS[name]
+        return Gated(getattr(importlib.import_module(module), attribute)())
+    added = entry_points(group=GROUP, name=name)
+    if not added:
+        names = solver_names()
+        near = difflib.get_close_matches(name, names, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"
         raise ParameterError("strategy", f"unknown strategy {name!r}", hint)
-    module, attribute = SOLVERS[name]
-    solver: LayerSolver = getattr(importlib.import_module(module), attribute)()
-    return solver
+    (point, *_) = added
+    package = "another package" if point.dist is None else f"the package {point.dist.name}"
+    try:
+        solver = point.load()()
+        if not (isinstance(solver.features, Features) and callable(solver.solve)):
+            raise TypeError(f"{point.value} is no solver")
+    except Exception as error:  # whatever a foreign module does, the others can be used
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ParameterError("strategy", f"{name} of {package}: {told}", "mend or remove that package") from None
+    return Gated(solver)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from placement.cli.running import emit
+from placement.cli.running import emit, note
 
 
 @click.command("strategies", short_help="List the solvers that --strategy takes.")
@@ -14,14 +14,20 @@ def command(as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
+    from placement.errors import ParameterError
     from placement.report.text import columns, rendered
-    from solvers.registry import SOLVERS, get_solver
+    from solvers.registry import get_solver, solver_names
 
-    features = {name: get_solver(name).features for name in SOLVERS}
+    features = {}
+    for name in solver_names():
+        try:
+            features[name] = get_solver(name).features
+        except ParameterError as error:
+            note(f"left out: {error}")
     if as_json:
         emit(json.dumps([{"name": name, **asdict(each)} for name, each in features.items()], indent=2))
         return
-    header = ("strategy", "replicas", "traffic", "groups", "moves", "proves", "baseline", "dispatch")
+    header = ("strategy", "replicas", "traffic", "groups", "moves", "fixed", "proves", "baseline", "dispatch")
     rows = [
         (
             name,

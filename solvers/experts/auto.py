@@ -41,7 +41,8 @@ class AutoSolver:
 
     name = "auto"
     features = Features(
-        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True, proves=True,
+        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True, fixed=True,
+        uneven=True, windows=True, tails=True, proves=True,
         note="heuristics, then search, then CP-SAT on small layers",
     )  # fmt: skip
 

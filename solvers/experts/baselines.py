@@ -6,7 +6,7 @@ from placement.check.layer import check_layer
 from placement.errors import InputError
 from placement.problem.arrays import IntArray
 from placement.problem.layer import LayerProblem
-from solvers.base import UnsupportedError
+from solvers.base import UnsupportedError, unsupported
 from solvers.experts.candidates import Candidate, candidate
 from solvers.experts.heuristics.eplb import EplbSolver
 from solvers.registry import BASELINES, get_solver
@@ -18,10 +18,10 @@ def baseline_placements(problem: LayerProblem) -> list[IntArray]:
 
     Which variant `eplb` takes hangs on the dispatch; whoever is no worse than both is no worse than it.
     """
-    if problem.rules.max_moves is not None:
-        return []
     found: dict[bytes, IntArray] = {}
     for name in BASELINES:
+        if unsupported(get_solver(name).features, problem):
+            continue
         for slots in EplbSolver().variants(problem) if name == EplbSolver.name else _placed(name, problem):
             if not check_layer(problem, slots):
                 found.setdefault(slots.tobytes(), slots)

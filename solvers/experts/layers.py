@@ -13,7 +13,6 @@ from placement.cost.layer.score import LayerScore, score_layer
 from placement.errors import InfeasibleError, NothingFoundError
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
-from solvers.base import RivalSolver
 from solvers.bounds import layer_bound
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.experts.baselines import baseline_candidates
@@ -77,6 +76,7 @@ def plan_layers(
 
     Raises:
         InfeasibleError: a layer is proven to have no answer. NothingFoundError: none was found.
+        UnsupportedError: the solver lacks what a problem needs.
         RuntimeError: a solver returned an invalid placement (a bug).
     """
     if not get_solver(strategy).features.groups and strategy in BASELINES:
@@ -127,11 +127,7 @@ def _plan_layer(task: _Task) -> LayerAnswer:
 
     def within(max_load: float) -> LayerAnswer:
         posed = task.problem.with_rules(max_load=max_load)
-        if isinstance(solver, RivalSolver):
-            found = solver.solve_against(posed, baselines, stop, task.seed)
-        else:
-            found = solver.solve(posed, stop, task.seed)
-        return _answer(task, found, proves=False)
+        return _answer(task, solver.solve_against(posed, baselines, stop, task.seed), proves=False)
 
     answer = within(target.rules.max_load)
     # A load balancer's placement over the floor may take less time than anything under it; then that one counts.

@@ -149,10 +149,9 @@ def test_all_variants_of_eplb_are_among_the_baselines(dispatch: str) -> None:
     assert baseline_placements(running) == []
 
 
-def test_heuristics_ignore_what_is_fixed_and_say_so() -> None:
+def test_heuristics_refuse_what_is_fixed() -> None:
     problem = random_problem(0, current=np.arange(32)[::-1], fixed=np.ones(32, dtype=bool))
     for name in BASELINES:
-        solver = get_solver(name)
-        free = changed(problem, fixed=None)
-        assert np.array_equal(solver.solve(problem, Stop(), 0).slots, solver.solve(free, Stop(), 0).slots)
-        assert "fixed" in solver.features.note
+        with pytest.raises(UnsupportedError, match="fixed experts"):
+            get_solver(name).solve(problem, Stop(), 0)
+    assert baseline_placements(problem) == []

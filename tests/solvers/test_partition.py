@@ -34,6 +34,7 @@ from solvers.experts.partition.hypergraph import (
 )
 from solvers.experts.partition.repair import Blocks, repaired
 from solvers.experts.partition.solver import PartitionSolver
+from solvers.registry import get_solver
 from solvers.result import Termination
 from solvers.stop import Stop
 from tests.layers import changed, layer_problem
@@ -297,4 +298,4 @@ def test_missing_library_names_the_install_command(monkeypatch: pytest.MonkeyPat
 )
 def test_refuses_what_it_does_not_model(changes: dict[str, object]) -> None:
     with pytest.raises(UnsupportedError):
-        PartitionSolver().solve(random_problem(0, **changes), Stop(), 0)
+        get_solver("partition").solve(random_problem(0, **changes), Stop(), 0)

@@ -7,16 +7,16 @@ from typing import ClassVar
 
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
-from solvers.base import Features, UnsupportedError
+from solvers.base import Features
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
 
 
 class Heuristic:
-    """A baseline: `place` maps a problem to slots. Keeps capacities, ignores traffic and fixed experts."""
+    """A baseline: `place` maps a problem to slots. Keeps capacities, ignores traffic."""
 
     name: ClassVar[str]
-    features: ClassVar[Features] = Features(baseline=True, note="ignores traffic, groups, moves and fixed experts")
+    features: ClassVar[Features] = Features(uneven=True, baseline=True, note="ignores traffic")
 
     def place(self, problem: LayerProblem, seed: int) -> IntArray:
         """[slots] logical expert of each slot."""
@@ -29,8 +29,6 @@ class Heuristic:
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve."""
         started = time.perf_counter()
-        if (problem.rules.group is not None and not self.features.groups) or problem.rules.max_moves is not None:
-            raise UnsupportedError(f"{self.name} keeps neither groups nor a budget of moves")
         slots, fractions = self.dispatched(problem, seed)
         return Result(
             slots, Status.FEASIBLE, Termination.FINISHED, seconds=time.perf_counter() - started, fractions=fractions

@@ -107,7 +107,7 @@ class EplbSolver(Heuristic):
     """
 
     name = "eplb"
-    features = Features(groups=True, baseline=True, note="ignores traffic, moves and fixed experts")
+    features = Features(groups=True, uneven=True, baseline=True, note="ignores traffic")
 
     def variants(self, problem: LayerProblem) -> list[IntArray]:
         """The placements of the policies that apply: global, and hierarchical by the problem's groups or by expert.

@@ -52,7 +52,8 @@ class LnsSolver:
 
     name = "lns"
     features = Features(
-        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True,
+        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True, fixed=True,
+        uneven=True, windows=True, tails=True,
         note="neighbourhoods with replicas for loads alone; else the search's answer as it is",
     )  # fmt: skip
 

@@ -40,8 +40,9 @@ class MilpSolver:
 
     name = "milp"
     features = Features(
-        traffic=True, groups=True, moves=True, proves=True,
-        note="replicas under even dispatch only; unlike GPUs, homes, fixed experts and tails",
+        traffic=True, groups=True, moves=True, fixed=True,
+        uneven=True, windows=True, tails=True, proves=True,
+        note="exact on small layers, replicas under even dispatch only",
     )  # fmt: skip
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:

@@ -69,7 +69,8 @@ class PartitionSolver:
 
     name = "partition"
     features = Features(
-        traffic=True, dispatch=("even", "planned"),
+        traffic=True, dispatch=("even", "nearest", "planned"), objectives=("time", "traffic"), sets=True, uneven=True,
+        windows=True, tails=True,
         note="hypergraph partitioning; copies as the heuristics choose them; needs 'placement[partition]'",
     )  # fmt: skip
 
@@ -80,10 +81,6 @@ class PartitionSolver:
             MissingExtraError: Mt-KaHyPar is not installed.
         """
         started = time.perf_counter()
-        if any(part is not None for part in (problem.rules.group, problem.rules.max_moves, problem.rules.fixed)):
-            raise UnsupportedError("partition keeps no groups, no fixed experts and no budget of moves")
-        if problem.data.sets is None or problem.objective.kind == "load":
-            raise UnsupportedError("partition needs token sets and an objective with messages")
         load_library()
         nodes, copies = _Nodes.of(problem), Copies.of(problem)
         trials: list[_Trial] = []
@@ -136,18 +133,22 @@ class _Trial:
 def _by_node(problem: LayerProblem, nodes: _Nodes, copies: Copies, stop: Stop, seed: int) -> Iterator[_Division]:
     """Every partition onto nodes, sizes not yet exact."""
     starts = max(1, round(STARTS * stop.work))
-    seeds = [int(part.generate_state(1)[0]) for part in np.random.SeedSequence(seed).spawn(max(starts, HOME_ROUNDS))]
     graph = by_set(problem, copies)
-    for each in seeds[:starts]:
-        yield _Division(graph, partition(graph, nodes.room, None, each))
+    for i in range(starts):
+        yield _Division(graph, partition(graph, nodes.room, None, _seed(seed, i)))
     if not needs_fractions(problem) or len(nodes.ids) == 1:
         return
     serves = first_homes(len(nodes.ids), copies)
-    for each in seeds[:HOME_ROUNDS]:
+    for i in range(HOME_ROUNDS):
         graph = by_home(problem, copies, serves, nodes.home)
-        block = partition(graph, nodes.room + 1, graph.anchor, each)
+        block = partition(graph, nodes.room + 1, graph.anchor, _seed(seed, i))
         yield _Division(graph, block, serves)
         serves = local_homes(serves, copies, block[: len(copies.expert)])
+
+
+def _seed(seed: int, i: int) -> int:
+    """Of run i."""
+    return int(np.random.SeedSequence(seed, spawn_key=(i,)).generate_state(1)[0])
 
 
 def _packed(problem: LayerProblem, nodes: _Nodes, division: _Division) -> list[_Trial]:

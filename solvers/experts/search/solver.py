@@ -74,7 +74,8 @@ class SearchSolver:
 
     name = "search"
     features = Features(
-        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True,
+        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True, fixed=True,
+        uneven=True, windows=True, tails=True,
         note="keeps each group on the node that its start gives it",
     )  # fmt: skip
 
