@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from placement.routing.holdout import load_trace
     from placement.routing.reader import example_trace
     from placement.routing.trace import LoadCounts, Trace
+    from solvers.params import SearchParams
     from specs.loading import load_cluster, load_model, load_workload
     from specs.scenario import Scenario
 
@@ -70,6 +71,7 @@ _WHERE = {
     "placement.routing.holdout": ("load_trace",),
     "placement.routing.reader": ("example_trace",),
     "placement.routing.trace": ("LoadCounts", "Trace"),
+    "solvers.params": ("SearchParams",),
     "specs.loading": ("load_cluster", "load_model", "load_workload"),
     "specs.scenario": ("Scenario",),
 }  # fmt: skip
@@ -78,8 +80,8 @@ _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = [
     "Budget", "Check", "CheckFailedError", "Comparison", "Deployment", "Evaluation", "InfeasibleError", "InputError",
     "LoadCounts", "Migration", "MissingExtraError", "NothingFoundError", "ParameterError", "PlacementError", "Plan",
-    "Progress", "Scenario", "Trace", "compare_strategies", "evaluate_plan", "example_trace", "load_cluster",
-    "load_model", "load_plan", "load_scenario", "load_trace", "load_workload", "migrate_plan", "plan_deployment",
+    "Progress", "Scenario", "SearchParams", "Trace", "compare_strategies", "evaluate_plan", "example_trace",
+    "load_cluster", "load_model", "load_plan", "load_scenario", "load_trace", "load_workload", "migrate_plan", "plan_deployment",
     "plan_scenario", "verify_plan",
 ]  # fmt: skip
 

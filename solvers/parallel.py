@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from placement.errors import MissingExtraError, NothingFoundError, ParameterError
+from solvers.params import DEFAULTS, SearchParams
 from solvers.stop import Stop
 
 Backend = Literal["processes", "threads", "sequential", "ray"]
@@ -94,17 +95,18 @@ class Carried:
     deadline: float | None
     unix: float
     boot: str
+    params: SearchParams = DEFAULTS
 
     def here(self) -> Stop:
         """The stop criterion in this process: seconds left are counted anew by the wall clock on another machine."""
         if self.deadline is None or self.boot == _boot():
-            return Stop(self.work, self.deadline)
-        return Stop.after(max(0.0, self.unix - time.time()), self.work)
+            return Stop(self.work, self.deadline, self.params)
+        return Stop.after(max(0.0, self.unix - time.time()), self.work, self.params)
 
 
 def carry(stop: Stop) -> Carried:
     """`stop` made portable; call `here` on it where the work starts."""
-    return Carried(stop.work, stop.deadline, time.time() + (stop.seconds_left() or 0.0), _boot())
+    return Carried(stop.work, stop.deadline, time.time() + (stop.seconds_left() or 0.0), _boot(), stop.params)
 
 
 def _boot() -> str:

@@ -1,11 +1,13 @@
-"""When a search stops: a budget of work (deterministic) and, as a second criterion, a wall-clock deadline."""
+"""When and how a search runs: a budget of work (deterministic), a wall-clock deadline, and the search's parameters."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
+
+from solvers.params import DEFAULTS, SearchParams
 
 #: Seconds that compiled work goes on without a look at the clock.
 SLICE_S = 0.1
@@ -20,15 +22,17 @@ class Stop:
             that a plan depends on the seed and not on the machine.
         deadline: time.monotonic() value after which a solver returns its best answer so far, or None. A plan that
             was cut by a deadline may differ from run to run, and its termination says so.
+        params: what a user may set of the search.
     """
 
     work: float = 1.0
     deadline: float | None = None
+    params: SearchParams = DEFAULTS
 
     @classmethod
-    def after(cls, seconds: float | None, work: float = 1.0) -> Self:
+    def after(cls, seconds: float | None, work: float = 1.0, params: SearchParams = DEFAULTS) -> Self:
         """Stops after `work`, or `seconds` from now if that is sooner."""
-        return cls(work, None if seconds is None else time.monotonic() + seconds)
+        return cls(work, None if seconds is None else time.monotonic() + seconds, params)
 
     def seconds_left(self) -> float | None:
         """Seconds until the deadline (0 when past), or None without one."""
@@ -55,7 +59,12 @@ class Stop:
 
     def scaled(self, factor: float) -> Stop:
         """The same deadline with `factor` times the work."""
-        return Stop(self.work * factor, self.deadline)
+        return replace(self, work=self.work * factor)
+
+    def share_of_time(self, share: float) -> Stop:
+        """The same work, and a deadline after `share` of the time left."""
+        left = self.seconds_left()
+        return self if left is None else replace(self, deadline=time.monotonic() + left * share)
 
 
 #: Stops after the default work, whatever the clock says.

@@ -17,8 +17,8 @@ from placement.cost.layer.score import score_layer
 from placement.routing.parts import split_by_sequence
 from placement.routing.statistics import layer_statistics
 from placement.routing.synthesize import synthesize
-from solvers.experts.candidates import NEAR_TIME
 from solvers.experts.layers import plan_layers
+from solvers.params import DEFAULTS
 from solvers.registry import BASELINES
 from solvers.stop import Stop
 from specs.engine import Dispatch
@@ -106,7 +106,7 @@ def sweep_part(solves: Solves, tell: Tell) -> Part:
                 )
             )  # fmt: skip
     # Layer times that count as alike are ordered by balance.
-    worse = sum(s.ratio > NEAR_TIME for s in found)
+    worse = sum(s.ratio > 1 + DEFAULTS.near_time for s in found)
     held = sum(s.held_out_ratio > 1 + 1e-9 for s in found)
     header = ("scenario", "dispatch", "best baseline", "time over its", "held out, over the best there")
     rows = tuple(
@@ -122,7 +122,7 @@ def sweep_part(solves: Solves, tell: Tell) -> Part:
         f"(worse in {held})"
     )
     targets = (
-        Target(f"{len(found)} scenarios: over {NEAR_TIME - 1:.1%} worse than a baseline, as solved", worse, 0, ""),
+        Target(f"{len(found)} scenarios: over {DEFAULTS.near_time:.1%} worse than a baseline, as solved", worse, 0, ""),
         Target(f"{len(found)} scenarios: worse than a baseline, held out", held, 0, ""),
     )
     return Part("sweep", title, header, rows, found, targets)

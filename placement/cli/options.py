@@ -47,10 +47,13 @@ def scenario_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def library_options(options: dict[str, Any]) -> dict[str, Any]:
-    """What is left, as the library takes it: work and time limit as a Budget."""
+    """What is left, as the library takes it: work and time limit as a Budget, a file of parameters as SearchParams."""
     from placement.planning.effort import Budget
+    from solvers.params import SearchParams
 
     budget = Budget(options.pop("work", 1.0), options.pop("time_limit", None))
+    if options.get("params") is not None:
+        options["params"] = SearchParams.load(options["params"])
     return {**options, "budget": budget}
 
 
@@ -163,6 +166,7 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default=True,
             help="Keep the plan at least as balanced as the load balancers' placements. Default: on.",
         ),
+        click.option("--params", metavar="FILE", help="Parameters of the search: YAML or JSON of SearchParams."),
     ]
     return reduce(lambda wrapped, option: option(wrapped), reversed(options), effort_options(function))
 

@@ -14,6 +14,7 @@ from placement.planning.progress import OnProgress, Reporter
 from placement.problem.layer import Objective
 from placement.routing.holdout import Source, read_sources, synthetic_source
 from placement.routing.trace import LoadCounts, Trace
+from solvers.params import DEFAULTS, SearchParams
 from solvers.registry import BASELINES, get_solver
 from specs.loading import load_scenario as read_scenario
 from specs.overrides import overridden
@@ -93,6 +94,7 @@ def make_case(
     tail: float = 1.0,
     balance_floor: bool = True,
     budget: Budget | None = None,
+    params: SearchParams | None = None,
     seed: int = 0,
     workers: int = 0,
     backend: Any = None,
@@ -128,6 +130,6 @@ def make_case(
         windows=windows,
         tail=tail,
         balance_floor=balance_floor,
-        effort=Effort(budget or Budget(), seed, workers, backend),
+        effort=Effort(budget or Budget(), seed, workers, backend, params or DEFAULTS),
         report=report,
     )

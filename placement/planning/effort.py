@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from placement.errors import ParameterError
 from solvers.parallel import Backend
+from solvers.params import DEFAULTS, SearchParams
 from solvers.stop import Stop
 
 
@@ -38,6 +39,7 @@ class Effort:
     """A budget, the seed of every random choice, and what runs layers in parallel.
 
     Attributes:
+        params: What may be set of the search.
         workers: Processes or threads; 0 takes one per core. backend: None: processes, or threads where little is to do.
 
     Raises:
@@ -48,6 +50,7 @@ class Effort:
     seed: int = 0
     workers: int = 0
     backend: Backend | None = None
+    params: SearchParams = DEFAULTS
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
@@ -62,4 +65,4 @@ class Effort:
 
     def stop(self) -> Stop:
         """The budget as a stop criterion that begins now."""
-        return Stop.after(self.budget.time_limit, self.budget.work)
+        return Stop.after(self.budget.time_limit, self.budget.work, self.params)

@@ -37,6 +37,7 @@ from placement.records.plan import (
 from placement.routing.holdout import Routing, routing_of
 from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.replicas import with_replicas
+from solvers.params import SearchParams
 from solvers.split.enumerate import SplitChoice, enumerate_splits
 from solvers.stop import Stop
 from specs.scenario import Scenario
@@ -73,6 +74,7 @@ def plan_scenario(
     tail: float = 1.0,
     balance_floor: bool = True,
     budget: Budget | None = None,
+    params: SearchParams | None = None,
     seed: int = 0,
     workers: int = 0,
     backend: Any = None,
@@ -94,6 +96,7 @@ def plan_scenario(
         tail: Share of the worst windows that counts: 1 their mean, 0 the worst window.
         balance_floor: Whether the plan stays as balanced as the load balancers' placements.
         budget: When solving stops; None: the default work, no time limit.
+        params: What may be set of the search; None: the defaults.
         seed: Of every random choice.
         workers: Processes or threads; 0: one per core. Does not change the plan.
         backend: "processes", "threads", "sequential" or "ray"; None chooses.
@@ -106,8 +109,8 @@ def plan_scenario(
     """
     case = make_case(
         scenario, traces=traces, phase=phase, objective=objective, strategy=strategy, holdout=holdout, windows=windows,
-        tail=tail, balance_floor=balance_floor, budget=budget, seed=seed, workers=workers, backend=backend,
-        on_progress=on_progress,
+        tail=tail, balance_floor=balance_floor, budget=budget, params=params, seed=seed, workers=workers,
+        backend=backend, on_progress=on_progress,
     )  # fmt: skip
     return solve(case).plan
 
@@ -175,6 +178,7 @@ def solve(case: Case, with_timings: bool = False) -> Planned:
             balance_floor=case.balance_floor,
             routing=routing.record,
             inputs=routing.inputs,
+            params=case.effort.params.changed,
             versions=versions(),
         ),
         timings=timings if with_timings else None,
@@ -215,9 +219,7 @@ def fitted_batch(case: Case, split: Split, routing: Routing, stop: Stop) -> Spli
     if scenario.pins.batch is not None or workload.kind != "serving":
         return split
     problems = layer_problems(scenario, split, case.phase, routing.solved_on)
-    balancer = place(
-        problems, "eplb", Stop(case.effort.budget.work, stop.deadline), case.effort, case.report, certify=False
-    )
+    balancer = place(problems, "eplb", stop, case.effort, case.report, certify=False)
     times = Assessor(scenario, split, case.phase, routing.judged_on).times(placement_of_answers(balancer))
     model = ServingModel(scenario, workload, split, times)
 

@@ -21,7 +21,7 @@ def place_baselines(
     problems: Sequence[LayerProblem], effort: Effort, report: Reporter, own: str = ""
 ) -> dict[str, Answers]:
     """Each baseline's answers, by its name; only `own`'s carry the best bound known, since nobody is shown others'."""
-    stop = Stop(effort.budget.work)
+    stop = Stop(effort.budget.work, params=effort.params)
     return {name: place(problems, name, stop, effort, report, certify=name == own) for name in BASELINES}
 
 

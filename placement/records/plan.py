@@ -238,6 +238,8 @@ class ProvenanceRecord(Record):
     routing: RoutingRecord
     inputs: tuple[InputRecord, ...]
     versions: dict[str, str]
+    #: Parameters of the search that are not the defaults (`SearchParams`), by name.
+    params: dict[str, Whole | Amount | tuple[Amount, ...]] = Field(default={}, max_length=100)
 
 
 class TimingsRecord(Record):
@@ -409,6 +411,8 @@ def plan_json(plan: Plan) -> str:
         del data["timings"]
     if not plan.failed_gpus:
         del data["failed_gpus"]
+    if not plan.provenance.params:
+        del data["provenance"]["params"]
     return json_text(data)
 
 

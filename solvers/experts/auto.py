@@ -20,23 +20,13 @@ from solvers.experts.candidates import (
 )
 from solvers.experts.merit import merit
 from solvers.experts.search.solver import SearchSolver
+from solvers.params import DEFAULTS, SearchParams
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
 
-#: CP-SAT joins below this many placement binaries (experts x GPUs) and distinct token sets x bins.
-EXACT_BINARIES, EXACT_CELLS = 96, 400
-#: Share of CP-SAT's own default work that `auto` gives it.
-EXACT_SHARE = 0.25
-#: A smaller gain over the best heuristic is within the noise of a few thousand sampled tokens: on held-out routing a
-#: gain of 1.6% turned into a loss of 1.1%, one of 4% into a gain of 0.5% (docs/performance.md).
-LEAST_GAIN = 0.03
-#: The search's own dispatch stays unless solving it anew gains more: on three recorded domains LPs took 0.5% off the
-#: layer time on the routing solved on, sent 1% more bytes, and held out lost 0.3%.
-LEAST_DISPATCH_GAIN = 0.01
-
 
 class AutoSolver:
-    """Never worse than the best heuristic, by the same scorer (layer times within NEAR_TIME of one another count as
+    """Never worse than the best heuristic, by the same scorer (layer times within `near_time` of one another count as
     alike, and the most balanced one is taken); keeps the balance cap where a heuristic does."""
 
     name = "auto"
@@ -81,11 +71,11 @@ class AutoSolver:
                 free = problem.with_rules(max_load=None)
                 solved += [candidate(problem, r.slots, fractions_for(free, r.slots)) for r in solved]
             rivals = [*solved, *(r for r in rivals if r.score.objective >= near)]
-            best = choose(problem, [_dispatched(problem, best), *rivals])
+            best = choose(problem, [_dispatched(problem, best, stop.params), *rivals])
         if proof is None and rivals and problem.data.sets is not None and problem.objective.kind != "load":
-            rival = steadiest(problem, rivals)
+            rival = steadiest(problem, rivals, stop.params.near_time)
             kept = merit(problem, rival.score)[0] <= merit(problem, best.score)[0]
-            if kept and best.score.objective > rival.score.objective * (1 - LEAST_GAIN):
+            if kept and best.score.objective > rival.score.objective * (1 - stop.params.least_gain):
                 best = rival
         return Result(
             best.slots, Status.FEASIBLE, termination, bound=bound, bound_source=source,
@@ -94,7 +84,8 @@ class AutoSolver:
 
     def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray | None) -> Result | None:
         cells = 0 if problem.data.sets is None else len(problem.data.sets.ids) * problem.topology.gpus
-        if problem.experts * problem.topology.gpus > EXACT_BINARIES or cells > EXACT_CELLS or stop.expired:
+        binaries, params = problem.experts * problem.topology.gpus, stop.params
+        if binaries > params.exact_binaries or cells > params.exact_cells or stop.expired:
             return None
         if not alike_homes(problem):
             return None
@@ -102,16 +93,16 @@ class AutoSolver:
         from solvers.experts.cpsat.solver import CpSatSolver
 
         try:
-            return CpSatSolver().solve_from(problem, start, stop.scaled(EXACT_SHARE), seed)
+            return CpSatSolver().solve_from(problem, start, stop.scaled(params.exact_effort), seed)
         except UnsupportedError:
             return None
 
 
-def _dispatched(problem: LayerProblem, best: Candidate) -> Candidate:
+def _dispatched(problem: LayerProblem, best: Candidate, params: SearchParams = DEFAULTS) -> Candidate:
     """The placement with its dispatch solved anew, or as it is where that gains next to nothing."""
     solved = candidate(problem, best.slots, best.fractions, True)
     (over, value), (was_over, was) = merit(problem, solved.score), merit(problem, best.score)
     timed = problem.objective.kind == "time" and problem.data.sets is not None
-    if timed and over >= was_over and value > was * (1 - LEAST_DISPATCH_GAIN):
+    if timed and over >= was_over and value > was * (1 - params.dispatch_gain):
         return best
     return solved

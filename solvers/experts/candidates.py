@@ -13,8 +13,6 @@ from solvers.experts.merit import merit
 
 #: Of placements whose largest load, or whose bytes, are this near the best, the one with the least time is taken.
 NEAR = 1.004
-#: Layer times this near to one another are alike: held-out routing orders them anew, while balance is kept.
-NEAR_TIME = 1.002
 #: Solving the dispatch of a placement takes less than this share off its objective: it is done only where that could
 #: still win.
 DISPATCH_GAIN = 0.1
@@ -57,13 +55,13 @@ def choose(problem: LayerProblem, found: Sequence[Candidate]) -> Candidate:
     return min(near, key=lambda each: each.score.time_s)
 
 
-def steadiest(problem: LayerProblem, found: Sequence[Candidate]) -> Candidate:
+def steadiest(problem: LayerProblem, found: Sequence[Candidate], near_time: float) -> Candidate:
     """The best by `merit`, where placements are no more than a choice between heuristics: of layer times within
-    NEAR_TIME of the best the most balanced one."""
+    `near_time` (a share) of the best the most balanced one. Other routing orders them anew, while balance is kept."""
     best = choose(problem, found)
     if problem.objective.kind != "time":
         return best
     over, least = merit(problem, best.score)
     ranked = [(merit(problem, each.score), each) for each in found]
-    near = [each for (excess, value), each in ranked if excess <= over and value <= least * NEAR_TIME]
+    near = [each for (excess, value), each in ranked if excess <= over and value <= least * (1 + near_time)]
     return min(near, key=lambda each: each.score.pooled_imbalance)

@@ -8,24 +8,19 @@ from placement.cost.layer.dispatch import policy_of
 from placement.cost.layer.score import score_layer
 from placement.problem.layer import LayerProblem
 from solvers.dispatch import needs_fractions
-from solvers.experts.candidates import DISPATCH_GAIN, NEAR_TIME, Candidate, candidate
+from solvers.experts.candidates import DISPATCH_GAIN, Candidate, candidate
 from solvers.experts.heuristics.eplb import EplbSolver
 from solvers.experts.heuristics.greedy import GreedySolver
-
-#: The floor asks for no less imbalance than this: finer differences are within the noise of a trace, where a GPU's
-#: share of 10,000 tokens is known to some 3%.
-LEAST_FLOOR = 1.03
-#: Where loads drift, balance on the mean of the windows is lost in each of them: the floor asks for no more of the mean
-#: than the balancers' placements have in single windows, and at least for this. On halves of three recorded domains 1
-#: point fewer bytes at the same balance held out; with no floor 0.4 more, but 0.008 less balance.
-MOST_FLOOR = 1.1
+from solvers.params import DEFAULTS, SearchParams
 
 
-def balance_floor(problem: LayerProblem) -> LayerProblem:
+def balance_floor(problem: LayerProblem, params: SearchParams = DEFAULTS) -> LayerProblem:
     """The problem with `max_load` set so that a plan is at least as balanced as the load balancers' own.
 
     The layer's time alone would trade balance for traffic; engines then lose it again where loads drift.
-    Below an imbalance of LEAST_FLOOR the floor asks for no more, and below MOST_FLOOR for no more than windows have.
+    Below an imbalance of `least_floor` the floor asks for no more: finer differences are within the noise of a trace.
+    Where loads drift, balance on the mean of the windows is lost in each of them: below `most_floor` it asks for no
+    more than the balancers' placements have in single windows.
     """
     bounded = problem.rules.max_load is not None or problem.rules.max_moves is not None
     if problem.objective.kind == "load" or problem.data.sets is None or bounded:
@@ -41,10 +36,13 @@ def balance_floor(problem: LayerProblem) -> LayerProblem:
     scores = [score_layer(scored, slots) for slots in starts]
     best = min(score.pooled_imbalance for score in scores)
     drift = min(float(score.window_value.mean()) for score in scores)
-    return problem.with_rules(max_load=max(best, LEAST_FLOOR, min(drift, MOST_FLOOR)) * (1 + 1e-9))
+    return problem.with_rules(max_load=max(best, params.least_floor, min(drift, params.most_floor)) * (1 + 1e-9))
 
 
-def raised_floor(problem: LayerProblem, baselines: Sequence[Candidate], floor: float, objective: float) -> float | None:
+def raised_floor(
+    problem: LayerProblem, baselines: Sequence[Candidate], floor: float, objective: float,
+    params: SearchParams = DEFAULTS,
+) -> float | None:  # fmt: skip
     """The imbalance of the best baseline among those over `floor`; None if none of them is below `objective`
     by more than times that are alike differ.
 
@@ -54,7 +52,7 @@ def raised_floor(problem: LayerProblem, baselines: Sequence[Candidate], floor: f
         problem: without a `max_load`. baselines: see solvers.experts.baselines. floor: the imbalance that was allowed.
         objective: what was reached within it.
     """
-    raised, objective = None, objective / NEAR_TIME
+    raised, objective = None, objective / (1 + params.near_time)
     if problem.objective.kind == "traffic":
         return raised
     for each in baselines:

@@ -84,7 +84,7 @@ def plan_layers(
         problems = [problem.with_rules(group=None) for problem in problems]
     if strategy in BASELINES and floor:
         # Least bytes without a cap would be any balance: a baseline's dispatch keeps what a solved plan must keep.
-        problems = [balance_floor(one) if one.objective.kind == "traffic" else one for one in problems]
+        problems = [balance_floor(one, stop.params) if one.objective.kind == "traffic" else one for one in problems]
     seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0] >> 1) for i in range(len(problems))]
 
     workers = max(1, workers)
@@ -115,11 +115,9 @@ class _Task:
 
 
 def _plan_layer(task: _Task) -> LayerAnswer:
-    stop = task.stop.here()
-    if stop.deadline is not None:
-        stop = Stop.after((stop.seconds_left() or 0.0) / task.rounds, stop.work)
+    stop = task.stop.here().share_of_time(1 / task.rounds)
     solver = get_solver(task.strategy)
-    target = balance_floor(task.problem) if task.floor else task.problem
+    target = balance_floor(task.problem, stop.params) if task.floor else task.problem
     if target is task.problem or target.rules.max_load is None:
         return _answer(task, solver.solve(target, stop, task.seed), proves=True)
     # Scored once: what a solver must be no worse than, and what may raise the floor.
@@ -131,7 +129,7 @@ def _plan_layer(task: _Task) -> LayerAnswer:
 
     answer = within(target.rules.max_load)
     # A load balancer's placement over the floor may take less time than anything under it; then that one counts.
-    needed = raised_floor(task.problem, baselines, target.rules.max_load, answer.score.objective)
+    needed = raised_floor(task.problem, baselines, target.rules.max_load, answer.score.objective, stop.params)
     return answer if needed is None else within(needed)
 
 

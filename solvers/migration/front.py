@@ -108,12 +108,6 @@ def standing(problem: LayerProblem) -> IntArray:
     return start
 
 
-def share_of_time(stop: Stop, parts: int) -> Stop:
-    """The same work, and a deadline after one of `parts` equal parts of the time left."""
-    left = stop.seconds_left()
-    return stop if left is None else Stop.after(left / parts, stop.work)
-
-
 def _no_less_balanced(problem: LayerProblem, scores: list[LayerScore]) -> LayerProblem:
     """The problem with a cap on the load: no point is less balanced than the ends of the front.
 
@@ -145,10 +139,11 @@ def _limited(problem: LayerProblem, start: IntArray, forced: int, most: int, sto
             for r in range(restarts)
         ]
         plans.append((slots, target, onward))
-        share = share_of_time(stop, len(extras) - i)
+        share = stop.share_of_time(1 / (len(extras) - i))
         best, least = None, np.inf
         for r, (origin, aim, schedule) in enumerate(plans):
-            run = run_annealing(limited, origin, aim, schedule, share_of_time(share, len(plans) - r), seed + r, rows)
+            until = share.share_of_time(1 / (len(plans) - r))
+            run = run_annealing(limited, origin, aim, schedule, until, seed + r, rows)
             fractions = None
             if needs_fractions(problem) and run.target is not None:
                 fractions = target_fractions(problem, run.slots, run.target)

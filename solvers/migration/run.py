@@ -10,7 +10,7 @@ import numpy as np
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
 from solvers.experts.layers import LayerAnswer, plan_layers
-from solvers.migration.front import LayerFront, Point, layer_front, share_of_time
+from solvers.migration.front import LayerFront, Point, layer_front
 from solvers.parallel import Backend, Carried, carry, map_layers
 from solvers.stop import Stop
 
@@ -45,7 +45,7 @@ def layer_fronts(
     """
     # Only fixed experts bind the full re-solve to the running placement.
     free = [problem if problem.rules.fixed is not None else problem.with_rules(current=None) for problem in problems]
-    full = plan_layers(free, "auto", share_of_time(stop, 2), seed, workers, on_solved, backend=backend)
+    full = plan_layers(free, "auto", stop.share_of_time(0.5), seed, workers, on_solved, backend=backend)
     seeds = [int(np.random.SeedSequence([seed, i, 1]).generate_state(1)[0] >> 1) for i in range(len(problems))]
     tasks = []
     for i, (problem, part, answer) in enumerate(zip(problems, running, full, strict=True)):
@@ -69,5 +69,5 @@ class _Task:
 
 
 def _front(task: _Task) -> LayerFront:
-    stop = share_of_time(task.stop.here(), task.rounds)
+    stop = task.stop.here().share_of_time(1 / task.rounds)
     return layer_front(task.problem, task.running, task.full, stop, task.seed)

@@ -25,7 +25,7 @@ from placement.cost.figures import Placement, figures_of, score_placement
 from placement.cost.layer.score import LayerScore
 from placement.errors import CheckFailedError, InputError
 from placement.routing.trace import Trace
-from solvers.experts.candidates import NEAR_TIME
+from solvers.params import DEFAULTS
 
 
 def _quiet(line: str) -> None:
@@ -209,7 +209,7 @@ def test_a_sweep_over_synthetic_routing(shared_dir: Path, monkeypatch: pytest.Mo
     part = rivals.sweep_part(Solves(Recorded(str(shared_dir / "traces"), (0,)), 0.05, 0, 1), _quiet)
     ratio = {(s.coactivation, s.nodes): s.ratio for s in part.records}
     assert len(ratio) == 4
-    assert max(ratio.values()) <= NEAR_TIME
+    assert max(ratio.values()) <= 1 + DEFAULTS.near_time
     assert part.targets[0].met
     # What experts are used together with is what traffic can be saved by.
     assert ratio[2.0, 4] < ratio[0.0, 4]

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from placement.problem.layer import Objective
-from solvers.experts.auto import LEAST_DISPATCH_GAIN, _dispatched
+from solvers.experts.auto import _dispatched
 from solvers.experts.candidates import candidate
 from solvers.experts.heuristics.greedy import GreedySolver
 from solvers.experts.search.solver import SearchSolver
+from solvers.params import DEFAULTS
 from solvers.stop import Stop
 from tests.layers import changed
 from tests.solvers.problems import random_problem
@@ -23,7 +24,7 @@ def test_a_searched_dispatch_stays_unless_an_lp_gains_more(seed: int, objective:
     solved = candidate(problem, found.slots, found.fractions, True)
     kept = _dispatched(problem, searched)
     gain = 1 - solved.score.objective / searched.score.objective
-    if objective == "time" and gain < LEAST_DISPATCH_GAIN:
+    if objective == "time" and gain < DEFAULTS.dispatch_gain:
         assert kept is searched
     else:
         assert kept.score.objective == solved.score.objective
@@ -37,6 +38,6 @@ def test_a_poor_dispatch_is_solved_anew() -> None:
     even = np.tile(1.0 / np.bincount(slots, minlength=32)[slots], (4, 1))
     poor = candidate(problem, slots, even)
     kept = _dispatched(problem, poor)
-    assert kept.score.objective < poor.score.objective * (1 - LEAST_DISPATCH_GAIN)
+    assert kept.score.objective < poor.score.objective * (1 - DEFAULTS.dispatch_gain)
     over = changed(problem, max_load=1.0)
     assert _dispatched(over, candidate(over, slots, even)).score.pooled_imbalance < poor.score.pooled_imbalance + 1e-9

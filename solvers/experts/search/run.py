@@ -13,6 +13,7 @@ from solvers.experts.search.anneal import Plan, anneal
 from solvers.experts.search.arrays import SetRows, by_home, search_data
 from solvers.experts.search.state import empty_state
 from solvers.experts.search.traffic import empty_scratch
+from solvers.params import DEFAULTS, SearchParams
 from solvers.result import Termination
 from solvers.stop import Stop
 
@@ -33,9 +34,10 @@ class Schedule:
     most_price: float = 300.0
     even: bool = False
 
-    def scaled(self, work: float) -> Schedule:
-        """The same with `work` times the steps."""
-        return replace(self, steps=max(1, int(self.steps * work)))
+    def scaled(self, work: float, params: SearchParams = DEFAULTS) -> Schedule:
+        """The same with `work` times the steps, and the temperatures that the parameters ask for."""
+        steps = max(1, int(self.steps * work))
+        return replace(self, steps=steps, hot=self.hot * params.hot, cold=self.cold * params.cold)
 
 
 @dataclass(frozen=True)

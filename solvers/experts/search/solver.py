@@ -31,6 +31,7 @@ from solvers.experts.search.multilevel import (
 from solvers.experts.search.run import Annealed, Schedule, run_annealing
 from solvers.experts.search.settle import settle
 from solvers.experts.search.start import starts
+from solvers.params import SearchParams
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
 
@@ -57,12 +58,10 @@ STEP_READS, READS, MORE = 1_000, 4_700, 3.0
 CELLS = 32
 #: The node level keeps this share of the imbalance that the cap allows: packing onto GPUs adds its own.
 NODE_SHARE = 0.8
-#: Runs of a layer, each closer on the node level, until one keeps the cap: without it the whole gain would be lost.
-TRIES = 4
 KICKS = 200
 #: Evening out the GPUs of a node may cost this share of the objective on the routing solved on. Drift counts by the
-#: first of RISKS (see settle) that does not cost more, nor balance.
-SETTLE_LOSS, RISKS = 0.02, (0.3, 0.15, 0.07, 0.0)
+#: first of the parameters' `drift` (see settle) that does not cost more, nor balance.
+SETTLE_LOSS = 0.02
 #: Copies that serve nobody are sought where one on each GPU saves this share of the objective: they cost traffic.
 IDLE_GAIN = 0.06
 #: A load search ends when its largest load is this near the bound.
@@ -125,7 +124,7 @@ class SearchSolver:
                 if needs_fractions(problem) and annealed.target is not None:
                     fractions = target_fractions(problem, annealed.slots, annealed.target)
                 placed = candidate(problem, annealed.slots, fractions)
-                found.append(_settled(problem, placed, seed) if has_levels(problem) else placed)
+                found.append(_settled(problem, placed, seed, stop.params) if has_levels(problem) else placed)
                 steps += annealed.steps
                 if annealed.termination is Termination.TIME:
                     termination = annealed.termination
@@ -158,10 +157,10 @@ def _leads(problem: LayerProblem, objective: float) -> list[LayerProblem]:
     return leads
 
 
-def _settled(problem: LayerProblem, placed: Candidate, seed: int) -> Candidate:
+def _settled(problem: LayerProblem, placed: Candidate, seed: int, params: SearchParams) -> Candidate:
     """The placement with its nodes' GPUs evened out; as it was where that costs time or balance on this routing."""
     was_over, was = merit(problem, placed.score)
-    for risk in RISKS if problem.data.drift is not None else (0.0,):
+    for risk in params.drift if problem.data.drift is not None else (0.0,):
         order = settle(problem, placed.slots, placed.score.slot_load, seed, risk)
         fractions = None if placed.fractions is None else placed.fractions[:, order]
         evened = candidate(problem, placed.slots[order], fractions)
@@ -224,23 +223,24 @@ def _balance(
 def _anneal(problem: LayerProblem, start: IntArray, stop: Stop, seed: int) -> list[Annealed]:
     """The search's placements: by node and then by GPU where that pays, else all at once."""
     size = float(np.clip(problem.experts / EXPERTS, LEAST, MOST)) * stop.work
-    rows, bins = None, tariff_of(problem).bins
+    rows, bins, params = None, tariff_of(problem).bins, stop.params
     if not bins.linear:
         rows = SetRows.of(problem.data.sets, problem.experts, problem.windows)
     if not has_levels(problem):
         plan = AT_ONCE if problem.topology.nodes > 1 else IN_ONE_NODE
-        schedule = plan.scaled(size * min(1.0, BINS / bins.count))
+        schedule = plan.scaled(size * params.gpu_effort * min(1.0, BINS / bins.count), params)
         return [run_annealing(problem, start, None, schedule, stop, seed, rows)]
     copies = problem.hardware.usable_slots > problem.experts
-    fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size)
+    fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size * params.gpu_effort, params)
     coarse = node_level(problem)
-    schedule = _on_nodes(problem).scaled(size * steps_ratio(coarse, rows))
+    schedule = _on_nodes(problem).scaled(size * params.node_effort * steps_ratio(coarse, rows), params)
     needed, share, runs = copies_needed(problem), NODE_SHARE, []
-    for turn in range(TRIES):
+    # Each run is closer on the node level: where none keeps the cap, the layer's whole gain is lost.
+    for turn in range(params.cap_tries):
         if problem.rules.max_load is not None:
             coarse = coarse.with_rules(max_load=1.0 + (problem.rules.max_load - 1.0) * share)
         first = GreedySolver().place(coarse, seed)
-        nodes = run_annealing(coarse, first, None, schedule, _half(stop), seed + turn, rows, needed)
+        nodes = run_annealing(coarse, first, None, schedule, stop.share_of_time(0.5), seed + turn, rows, needed)
         packed = onto_gpus(problem, nodes.slots, copy_loads(problem, nodes.slots, nodes.target))
         refined = run_annealing(problem, packed, nodes.target, fine, stop, seed + turn, rows)
         ended = max(nodes.termination, refined.termination, key=lambda each: each is Termination.TIME)
@@ -269,9 +269,3 @@ def _on_nodes(problem: LayerProblem) -> Schedule:
     if problem.hardware.usable_slots == problem.experts:
         return ON_NODES_SINGLE
     return ON_NODES_PLANNED if policy_of(problem).solved else ON_NODES
-
-
-def _half(stop: Stop) -> Stop:
-    """A stop after half of what is left."""
-    left = stop.seconds_left()
-    return stop if left is None else Stop.after(0.5 * left, stop.work)
