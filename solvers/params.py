@@ -25,6 +25,8 @@ class SearchParams(BaseModel):
         cap_tries: runs of a layer until one keeps the balance cap.
         drift: standard deviations of drift that a GPU's load counts with when a node's GPUs are evened out, in the
             order in which they are tried: the first that costs little is kept.
+        significance: standard errors of what a trace's tokens tell (solvers.experts.noise) that `least_gain` and
+            `least_floor` are where they are None.
         least_gain: share of a layer's time that the search must gain over the best heuristic, or that one is kept.
         near_time: share by which times of heuristics may differ and count as alike; the most balanced one is taken.
         dispatch_gain: share that solving a placement's dispatch anew must gain, or the search's own is kept.
@@ -43,10 +45,11 @@ class SearchParams(BaseModel):
     cold: Factor = 1.0
     cap_tries: Annotated[int, Field(ge=1, le=100, strict=True)] = 4
     drift: Annotated[tuple[Deviations, ...], Field(min_length=1, max_length=20)] = (0.3, 0.15, 0.07, 0.0)
-    least_gain: Share = 0.03
+    significance: Factor = 0.75
+    least_gain: Share | None = None
     near_time: Share = 0.002
     dispatch_gain: Share = 0.01
-    least_floor: Imbalance = 1.03
+    least_floor: Imbalance | None = None
     most_floor: Imbalance = 1.1
     exact_binaries: Annotated[int, Field(ge=0, le=10**6, strict=True)] = 96
     exact_cells: Annotated[int, Field(ge=0, le=10**6, strict=True)] = 400

@@ -53,6 +53,7 @@ class LayerData(FrozenArrays):
         sets: tokens as k-sets; None where only load counts are known (then messages are counted per expert).
         drift: [experts, experts] covariance of the loads of short stretches of sequences, or None. No score sees it: it
             tells a solver which experts will grow busy together (placement.routing.drift).
+        tokens: how many tokens the mean over windows was estimated from, unequal weights allowed for; None: unknown.
 
     Raises:
         InputError: a field of the wrong shape or out of its range.
@@ -62,6 +63,7 @@ class LayerData(FrozenArrays):
     window_weight: FloatArray = None  # type: ignore[assignment]
     sets: TokenSets | None = None
     drift: FloatArray | None = None
+    tokens: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "load", frozen(np.atleast_2d(self.load), np.float64))
@@ -77,6 +79,8 @@ class LayerData(FrozenArrays):
             told = f"shape {self.window_weight.shape} for {self.windows} windows"
             raise InputError("layer", "window_weight", told, "give one weight a window")
         check_shares("window_weight", self.window_weight, "the weights")
+        if self.tokens is not None and not self.tokens > 0:
+            raise InputError("layer", "tokens", f"{self.tokens:g} is not positive", "give their number, or None")
         if self.drift is not None:
             if self.drift.shape != (self.experts, self.experts):
                 raise InputError("layer", "drift", f"{self.drift.shape} for {self.experts} experts", "give a square")

@@ -34,7 +34,7 @@ def with_mixture(layer: LayerData, share: float = MIXTURE_SHARE) -> LayerData:
     if sets is not None:
         sets = TokenSets(sets.ids, np.concatenate([weighted_sum(weight, sets.weight)[None], sets.weight]))
     load = np.concatenate([layer.mean_load[None], layer.load])
-    return LayerData(load, np.concatenate([[share], (1 - share) * weight]), sets, layer.drift)
+    return LayerData(load, np.concatenate([[share], (1 - share) * weight]), sets, layer.drift, layer.tokens)
 
 
 def layer_statistics(
@@ -106,7 +106,9 @@ def _layer(
     first, which, count = _distinct_rows(np.sort(ids, axis=1), experts)
     share = np.bincount(window * count + which, minlength=windows * count).reshape(windows, count) / tokens[:, None]
     sets = TokenSets(np.sort(ids[first], axis=1), share)
-    return LayerData(load, window_weight, sets, stretches.covariance(ids, experts))
+    # Kish's effective size of a sample: all tokens where windows weigh what they hold.
+    size = 1.0 / float((window_weight**2 / tokens).sum())
+    return LayerData(load, window_weight, sets, stretches.covariance(ids, experts), size)
 
 
 def _distinct_rows(rows: NDArray[Any], experts: int) -> tuple[IntArray, IntArray, int]:

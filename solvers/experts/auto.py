@@ -19,6 +19,7 @@ from solvers.experts.candidates import (
     steadiest,
 )
 from solvers.experts.merit import merit
+from solvers.experts.noise import least_gain
 from solvers.experts.search.solver import SearchSolver
 from solvers.params import DEFAULTS, SearchParams
 from solvers.result import Result, Status, Termination
@@ -75,7 +76,7 @@ class AutoSolver:
         if proof is None and rivals and problem.data.sets is not None and problem.objective.kind != "load":
             rival = steadiest(problem, rivals, stop.params.near_time)
             kept = merit(problem, rival.score)[0] <= merit(problem, best.score)[0]
-            if kept and best.score.objective > rival.score.objective * (1 - stop.params.least_gain):
+            if kept and best.score.objective > rival.score.objective * (1 - least_gain(problem, stop.params)):
                 best = rival
         return Result(
             best.slots, Status.FEASIBLE, termination, bound=bound, bound_source=source,

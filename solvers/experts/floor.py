@@ -11,6 +11,7 @@ from solvers.dispatch import needs_fractions
 from solvers.experts.candidates import DISPATCH_GAIN, Candidate, candidate
 from solvers.experts.heuristics.eplb import EplbSolver
 from solvers.experts.heuristics.greedy import GreedySolver
+from solvers.experts.noise import least_floor
 from solvers.params import DEFAULTS, SearchParams
 
 
@@ -36,7 +37,9 @@ def balance_floor(problem: LayerProblem, params: SearchParams = DEFAULTS) -> Lay
     scores = [score_layer(scored, slots) for slots in starts]
     best = min(score.pooled_imbalance for score in scores)
     drift = min(float(score.window_value.mean()) for score in scores)
-    return problem.with_rules(max_load=max(best, params.least_floor, min(drift, params.most_floor)) * (1 + 1e-9))
+    return problem.with_rules(
+        max_load=max(best, least_floor(problem, params), min(drift, params.most_floor)) * (1 + 1e-9)
+    )
 
 
 def raised_floor(

@@ -11,6 +11,7 @@ from solvers.experts.baselines import baseline_candidates
 from solvers.experts.candidates import candidate, choose
 from solvers.experts.floor import balance_floor, raised_floor
 from solvers.experts.layers import plan_layers
+from solvers.experts.noise import UNKNOWN
 from solvers.experts.search.solver import SearchSolver
 from solvers.params import DEFAULTS
 from solvers.registry import get_solver
@@ -35,7 +36,7 @@ def test_floor_is_the_balancers_own_or_the_noise() -> None:
     )
     floored = balance_floor(problem).rules.max_load
     assert floored is not None
-    assert DEFAULTS.least_floor <= floored <= max(best, DEFAULTS.least_floor) * (1 + 1e-6)
+    assert 1 + UNKNOWN <= floored <= max(best, 1 + UNKNOWN) * (1 + 1e-6)
     assert balance_floor(changed(problem, max_load=2.0)).rules.max_load == 2.0
 
 
@@ -75,9 +76,7 @@ def _drifting(hot: float) -> LayerProblem:
     return layer_problem(load, Topology(8, 1), 2, RATES, sets=sets, window_weight=np.full(2, 0.5))
 
 
-@pytest.mark.parametrize(
-    ("hot", "floor"), [(0.2, DEFAULTS.least_floor), (0.24, 0.44 / 0.42), (0.4, DEFAULTS.most_floor)]
-)
+@pytest.mark.parametrize(("hot", "floor"), [(0.2, 1 + UNKNOWN), (0.24, 0.44 / 0.42), (0.4, DEFAULTS.most_floor)])
 def test_the_floor_asks_no_more_of_the_mean_than_windows_have(hot: float, floor: float) -> None:
     """A hot expert beside a cold one is the best balance, of the mean and of each window."""
     assert balance_floor(_drifting(hot)).rules.max_load == pytest.approx(floor, rel=1e-6)
