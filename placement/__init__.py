@@ -81,8 +81,8 @@ __all__ = [
     "Budget", "Check", "CheckFailedError", "Comparison", "Deployment", "Evaluation", "InfeasibleError", "InputError",
     "LoadCounts", "Migration", "MissingExtraError", "NothingFoundError", "ParameterError", "PlacementError", "Plan",
     "Progress", "Scenario", "SearchParams", "Trace", "compare_strategies", "evaluate_plan", "example_trace",
-    "load_cluster", "load_model", "load_plan", "load_scenario", "load_trace", "load_workload", "migrate_plan", "plan_deployment",
-    "plan_scenario", "verify_plan",
+    "load_cluster", "load_model", "load_plan", "load_scenario", "load_trace", "load_workload", "migrate_plan",
+    "plan_deployment", "plan_scenario", "verify_plan",
 ]  # fmt: skip
 
 
