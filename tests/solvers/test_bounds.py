@@ -233,6 +233,20 @@ def test_slot_bound_holds_and_bites_where_copies_carry_unequal_shares() -> None:
     assert work_bound(spread)[0] == pytest.approx(16 / 3 / (21 / 4), rel=1e-9)
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("lost", [0, 1])
+def test_gpus_that_share_nics_count_together(rule: str, lost: int) -> None:
+    """Slow links decide: the bound is not above the best placement, and of copies on equal GPUs not far below it."""
+    problem = random_problem(
+        2, 4, 4, 2, 2, k=2, tokens=40, message=rule, capacity=[1, 2 - lost, 1 - lost, 1 + lost],
+        topology=Topology(4, 2, 2), rates=replace(RATES, slow_bytes_per_s=1e9),
+    )  # fmt: skip
+    best = min(score_layer(problem, slots).objective for slots in placements(problem))
+    bound = layer_bound(problem).value
+    assert bound <= best * (1 + 1e-9)
+    assert bound >= best * (0.85 if rule == "per_expert" and not lost else 0.4)
+
+
 @pytest.mark.parametrize("objective", ["time", "load"])
 def test_slot_bound_is_that_of_the_fastest_gpu(objective: str) -> None:
     """A hot expert takes a quarter of its time on the GPU that is four times as fast; slots allow no second copy."""
