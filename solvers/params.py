@@ -26,7 +26,7 @@ class SearchParams(BaseModel):
         drift: standard deviations of drift that a GPU's load counts with when a node's GPUs are evened out, in the
             order in which they are tried: the first that costs little is kept.
         significance: standard errors of what a trace's tokens tell (solvers.experts.noise) that `least_gain` and
-            `least_floor` are where they are None.
+            `least_floor` are where they are set to None. By default both are fixed: see docs/notes/held-out.md.
         least_gain: share of a layer's time that the search must gain over the best heuristic, or that one is kept.
         near_time: share by which times of heuristics may differ and count as alike; the most balanced one is taken.
         dispatch_gain: share that solving a placement's dispatch anew must gain, or the search's own is kept.
@@ -46,10 +46,10 @@ class SearchParams(BaseModel):
     cap_tries: Annotated[int, Field(ge=1, le=100, strict=True)] = 4
     drift: Annotated[tuple[Deviations, ...], Field(min_length=1, max_length=20)] = (0.3, 0.15, 0.07, 0.0)
     significance: Factor = 0.75
-    least_gain: Share | None = None
+    least_gain: Share | None = 0.03
     near_time: Share = 0.002
     dispatch_gain: Share = 0.01
-    least_floor: Imbalance | None = None
+    least_floor: Imbalance | None = 1.03
     most_floor: Imbalance = 1.1
     exact_binaries: Annotated[int, Field(ge=0, le=10**6, strict=True)] = 96
     exact_cells: Annotated[int, Field(ge=0, le=10**6, strict=True)] = 400

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import ROOT
@@ -82,3 +83,27 @@ def test_what_workers_have_started_ends_with_them(tmp_path: Path) -> None:
     running = start(["job.py"], tmp_path)
     wait_for(running.pid, "sleep", 2)
     end(running, signal.SIGKILL)
+
+
+def test_a_time_limit_holds_on_load_counts_of_many_windows(folder: Path, tmp_path: Path) -> None:
+    """Each step of the search for loads looks at every window: 20,000 of them took minutes, whatever the limit."""
+    np.savez_compressed(tmp_path / "many.npz", counts=np.ones((20_000, 2, 8), "u1"))
+    args = ["--spec", str(folder / "tiny.yaml"), "--loads", str(tmp_path / "many.npz"), "--time-limit", "3"]
+    running = start(["-m", "placement.solve", *args], tmp_path)
+    try:
+        assert running.wait(45) == 0
+    finally:
+        running.kill()
+
+
+@pytest.mark.parametrize("seconds", [0.7, 2.0, 5.0])
+def test_an_interrupt_is_heard_at_once(seconds: float, tmp_path: Path) -> None:
+    running = start(["-m", "placement.solve"], tmp_path)
+    try:
+        time.sleep(seconds)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(3) == 130
+        assert all_gone(running.pid)
+    finally:
+        for pid in alive(running.pid):
+            os.kill(pid, signal.SIGKILL)

@@ -25,6 +25,9 @@ from solvers.stop import Stop
 from tests.layers import changed, layer_problem
 from tests.solvers.problems import RATES, random_problem
 
+#: Thresholds that follow from the tokens, in place of the fixed defaults.
+RULE = SearchParams(least_gain=None, least_floor=None)
+
 
 def test_the_error_is_that_of_drawn_shares() -> None:
     """Against redrawn routing: k distinct experts a token, 8 GPUs of 4 experts."""
@@ -40,11 +43,11 @@ def test_the_error_is_that_of_drawn_shares() -> None:
 
 def test_thresholds_fall_with_tokens_and_a_number_holds() -> None:
     problem = random_problem(0)
-    assert least_gain(problem, DEFAULTS) == UNKNOWN
-    assert least_floor(problem, DEFAULTS) == 1 + UNKNOWN
+    assert least_gain(problem, RULE) == UNKNOWN == least_gain(problem, DEFAULTS)
+    assert least_floor(problem, RULE) == 1 + UNKNOWN == least_floor(problem, DEFAULTS)
     few, many = (changed(problem, tokens=tokens) for tokens in (100.0, 10_000.0))
-    assert least_gain(few, DEFAULTS) == pytest.approx(10 * least_gain(many, DEFAULTS))
-    assert least_floor(few, DEFAULTS) - 1 == pytest.approx(10 * (least_floor(many, DEFAULTS) - 1))
+    assert least_gain(few, RULE) == pytest.approx(10 * least_gain(many, RULE))
+    assert least_floor(few, RULE) - 1 == pytest.approx(10 * (least_floor(many, RULE) - 1))
     fixed = SearchParams(least_gain=0.2, least_floor=1.2)
     assert (least_gain(few, fixed), least_floor(few, fixed)) == (0.2, 1.2)
     with pytest.raises(InputError, match="tokens"):
@@ -81,7 +84,7 @@ def test_the_rule_decides_no_worse_than_a_fixed_share(shared_dir: Path) -> None:
             found = candidate(posed, np.asarray(get_solver("auto").solve_against(posed, rivals, stop, layer).slots))
             rival = steadiest(posed, rivals, DEFAULTS.near_time)
             gain = 1 - found.score.objective / rival.score.objective
-            for name, least in (("rule", least_gain(posed, DEFAULTS)), ("fixed", UNKNOWN)):
+            for name, least in (("rule", least_gain(posed, RULE)), ("fixed", UNKNOWN)):
                 best = found if gain > least else rival
                 kept[name].append(score_layer(judged, best.slots).time_s)
     assert kept["rule"] != kept["fixed"]

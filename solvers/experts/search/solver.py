@@ -31,7 +31,6 @@ from solvers.experts.search.multilevel import (
 from solvers.experts.search.run import Annealed, Schedule, run_annealing
 from solvers.experts.search.settle import settle
 from solvers.experts.search.start import starts
-from solvers.params import SearchParams
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
 
@@ -124,7 +123,7 @@ class SearchSolver:
                 if needs_fractions(problem) and annealed.target is not None:
                     fractions = target_fractions(problem, annealed.slots, annealed.target)
                 placed = candidate(problem, annealed.slots, fractions)
-                found.append(_settled(problem, placed, seed, stop.params) if has_levels(problem) else placed)
+                found.append(_settled(problem, placed, seed, stop) if has_levels(problem) else placed)
                 steps += annealed.steps
                 if annealed.termination is Termination.TIME:
                     termination = annealed.termination
@@ -157,11 +156,11 @@ def _leads(problem: LayerProblem, objective: float) -> list[LayerProblem]:
     return leads
 
 
-def _settled(problem: LayerProblem, placed: Candidate, seed: int, params: SearchParams) -> Candidate:
+def _settled(problem: LayerProblem, placed: Candidate, seed: int, stop: Stop) -> Candidate:
     """The placement with its nodes' GPUs evened out; as it was where that costs time or balance on this routing."""
     was_over, was = merit(problem, placed.score)
-    for risk in params.drift if problem.data.drift is not None else (0.0,):
-        order = settle(problem, placed.slots, placed.score.slot_load, seed, risk)
+    for risk in stop.params.drift if problem.data.drift is not None else (0.0,):
+        order = settle(problem, placed.slots, placed.score.slot_load, seed, risk, stop)
         fractions = None if placed.fractions is None else placed.fractions[:, order]
         evened = candidate(problem, placed.slots[order], fractions)
         over, value = merit(problem, evened.score)
@@ -209,7 +208,7 @@ def _balance(
         part = min(50, kicks - done)
         width, gpus = problem.hardware.slots_per_gpu, problem.topology.gpus
         slots, reached, spent = balance(
-            best, width, gpus, np.ascontiguousarray(cost), weight, target, part, seed + done
+            best, width, gpus, np.ascontiguousarray(cost), weight, target, part, seed + done, stop
         )  # fmt: skip
         if reached < value:
             best, value = np.asarray(slots), reached
