@@ -24,12 +24,17 @@ class Gpu(Spec):
     """One accelerator: capacity, and dense (not sparse) peak rates."""
 
     name: Name
-    #: Architecture, such as hopper; tells which measurements calibrate the cost model.
+    """What it is called on screens."""
     generation: Name | None = None
+    """Architecture, such as hopper; tells which measurements calibrate the cost model."""
     hbm_gib: Positive
+    """Memory that can be allocated."""
     hbm_gb_per_s: Positive
+    """Nominal bandwidth of the memory."""
     peak_tflops: dict[DataType, Positive]
+    """Dense peak rate by data type; bf16 or fp16 is needed."""
     source: Text = ""
+    """Where the figures are from."""
 
     @property
     def hbm_bytes(self) -> float:
@@ -67,10 +72,13 @@ class Link(Spec):
     """One level's links, as one GPU sees them in one direction."""
 
     gb_per_s: Positive
+    """Nominal bandwidth of one GPU in one direction."""
     latency_us: Positive
-    #: Achieved share of the nominal bandwidth for large messages.
+    """Time of a small message."""
     efficiency: Share = 1.0
+    """Achieved share of the nominal bandwidth for large messages."""
     source: Text = ""
+    """Where the figures are from."""
 
     @property
     def bytes_per_s(self) -> float:
@@ -86,14 +94,21 @@ class Cluster(Spec):
     """GPU -> tray (GPUs that share NICs) -> node (one fast-link domain) -> cluster."""
 
     name: Name
+    """What it is called on screens and in plans."""
     summary: Text = ""
+    """One line about it."""
     gpu: Gpu
+    """Its accelerator."""
     nodes: Degree
+    """Fast-link domains: HGX boxes, or NVL72 racks."""
     gpus_per_node: Degree
-    #: GPUs that share their NICs: a NIC group carries gpus_per_tray times the per-GPU rate of `slow`.
+    """GPUs of a fast-link domain."""
     gpus_per_tray: Degree = 1
+    """GPUs that share their NICs: a NIC group carries gpus_per_tray times the per-GPU rate of `slow`."""
     fast: Link
+    """Links inside a node, such as NVLink."""
     slow: Link
+    """Links between nodes, such as InfiniBand."""
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> Cluster:
