@@ -43,12 +43,13 @@ def told(value: object) -> str:
     return f"the text '{shown(value)}'" if isinstance(value, str) else shown(value)
 
 
-def read_text(path: Path, source: str) -> str:
+def read_text(path: Path, source: str, limit: int = MAX_BYTES) -> str:
     """The text of a UTF-8 file.
 
     Args:
         path: the file.
         source: its name in messages.
+        limit: most bytes that it may have.
 
     Raises:
         InputError: it can't be read, is no regular file, is too large, or is not UTF-8.
@@ -60,7 +61,7 @@ def read_text(path: Path, source: str) -> str:
         if not stat.S_ISREG(mode):
             raise InputError(source, "", "is not a regular file", "name a file on disk")
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(limit + 1)
     except FileNotFoundError:
         raise InputError(source, "", "no such file", "check the path") from None
     except PermissionError:
@@ -68,8 +69,8 @@ def read_text(path: Path, source: str) -> str:
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a valid path"
         raise InputError(source, "", f"can't be read: {shown(reason)}", "check the path") from None
-    if len(data) > MAX_BYTES:
-        raise InputError(source, "", f"is over {MAX_BYTES} bytes", "a spec is a few kB: check that this is the file")
+    if len(data) > limit:
+        raise InputError(source, "", f"is over {limit} bytes", "a spec is a few kB: check that this is the file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -144,9 +145,24 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     Raises:
         InputError: malformed YAML, or what this module refuses.
     """
+    return _mapping(_yaml(text, source), source)
+
+
+def parse_value(text: str, source: str) -> Any:
+    """The value that `text` is as YAML: a number, text, a list, a mapping.
+
+    Raises:
+        InputError: as in parse_yaml.
+    """
+    value = _yaml(text, source)
+    _check_numbers([value], source, "")
+    return value
+
+
+def _yaml(text: str, source: str) -> Any:
     try:
         _check_events(text, source)
-        data = yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark is not None else ""
@@ -159,7 +175,6 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         raise InputError(source, "", f"not valid YAML: {shown(str(error), 120)}", "remove the character") from None
     except (ValueError, OverflowError) as error:  # a date or number that looks like one and is none
         raise InputError(source, "", f"a value can't be read: {shown(str(error), 120)}", "put text in quotes") from None
-    return _mapping(data, source)
 
 
 def parse_json(text: str, source: str) -> dict[str, Any]:

@@ -41,9 +41,10 @@ def positive(value: str) -> float:
 
 def scenario_options(options: dict[str, Any]) -> dict[str, Any]:
     """Takes out of `options` those that override the scenario (specs.overrides)."""
-    from specs.overrides import OVERRIDES
+    from specs.overrides import OVERRIDES, read_settings
 
-    return {name: options.pop(name) for name in OVERRIDES if name in options}
+    overrides = {name: options.pop(name) for name in OVERRIDES if name in options}
+    return {**overrides, "set": read_settings(options.pop("set", ()))}
 
 
 def library_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -96,8 +97,28 @@ def effort_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
 
 
+def variant_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that change the scenario's cluster and workload, and --set, which changes any field."""
+    tokens = click.IntRange(1, _MOST)
+    options = [
+        click.option("--nodes", type=click.IntRange(1, _MOST), metavar="N", help="Nodes of the cluster."),
+        click.option("--isl", type=tokens, metavar="TOKENS", help="Input tokens of a request."),
+        click.option("--osl", type=tokens, metavar="TOKENS", help="Output tokens of a request."),
+        click.option("--ttft-ms", type=positive, metavar="MS", help="Objective: time to the first token."),
+        click.option("--tpot-ms", type=positive, metavar="MS", help="Objective: time per further token."),
+        click.option(
+            "--set",
+            multiple=True,
+            metavar="PATH=VALUE",
+            help="Give a field another value, such as model.types.experts=fp8 or cluster=h200_hgx_ib; "
+            "'placement specs schema' lists the fields. Repeatable.",
+        ),
+    ]
+    return reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
+
+
 def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of a solve, all but --trace."""
+    """Adds the options of a solve, all but --trace: those of the variant and the effort, too."""
     degree = click.IntRange(1, _MOST)
     options = [
         click.option(
@@ -168,7 +189,7 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--params", metavar="FILE", help="Parameters of the search: YAML or JSON of SearchParams."),
     ]
-    return reduce(lambda wrapped, option: option(wrapped), reversed(options), effort_options(function))
+    return variant_options(reduce(lambda wrapped, option: option(wrapped), reversed(options), effort_options(function)))
 
 
 def trace_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -82,7 +82,7 @@ def test_show_of_nothing_is_an_input_error(name: str, hint: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_schema_accepts_the_catalog_and_refuses_a_stranger(kind: str) -> None:
-    schema = _json("schema", kind)
+    schema = _json("schema", kind, "--json")
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     for entry in loading.list_catalog(kind):  # type: ignore[arg-type]
