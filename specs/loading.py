@@ -6,6 +6,7 @@ A spec may be a variant of another: `like: NAME_OR_FILE`, and the fields that di
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from specs.workload import Workload
 CATALOG = Path(__file__).resolve().parent / "catalog"
 #: Most bytes of a JSON file: whoever gives a plan for a spec is to hear that it is a plan.
 MAX_JSON_BYTES = 64_000_000
-#: Most specs that are like one another in a row.
+#: Most specs that lead from one to another by `like` or by name.
 MAX_CHAIN = 32
 
 
@@ -149,14 +150,10 @@ def load(kind: Kind, name_or_path: str, folder: Path = Path(), chain: tuple[tupl
         InputError: there is no such spec, it is not valid, is another kind of file, or is like itself.
     """
     path, source = locate(name_or_path, kind, folder)
-    if _is_folder(path) and _is_file(path / "config.json"):
+    if _holds_config(path):
         if kind != "model":
             raise wrong_kind(source, "model", kind, "the folder of a Hugging Face model")
         return read_config(path / "config.json", source)
-    if path.suffix in (".npz", ".npy"):
-        raise InputError(
-            source, "", f"is recorded routing, not a {kind}", f"name a {kind}; routing is given as `traces`"
-        )
     if kind == "model" and path.suffix == ".json":
         return _read_config(path, source)
     step = (kind, Path(os.path.abspath(path)))
@@ -164,35 +161,42 @@ def load(kind: Kind, name_or_path: str, folder: Path = Path(), chain: tuple[tupl
         names = " -> ".join(each.name for _, each in (*chain[chain.index(step) :], step))
         raise InputError(source, "", f"goes round in a circle: {shown(names, 200)}", "leave one 'like' out")
     if len(chain) == MAX_CHAIN:
-        raise InputError(source, "", f"is more than {MAX_CHAIN} steps of 'like' away", "write the fields out")
+        raise InputError(source, "", f"is more than {MAX_CHAIN} specs away", "write the fields out")
     data = _document(path, source)
-    check_kind(data, kind, source)
+    if "like" not in data or find_kind(name_or_path, folder) != kind:
+        check_kind(data, kind, source)
     place = Place(source, path.parent, name=shown(path.stem, 200), chain=(*chain, step))
-    return validate(RECORDS[kind], with_references(kind, data, place), source)
+    return validate(RECORDS[kind], varied(kind, {}, data, place), source)
 
 
-def with_references(kind: Kind, data: dict[str, Any], place: Place) -> dict[str, Any]:
-    """The fields of a spec, with specs in place of their names, and with those of the spec that it is like.
+def varied(kind: Kind, base: dict[str, Any], over: dict[str, Any], place: Place) -> dict[str, Any]:
+    """The fields of a spec that differs from `base` in the fields `over`, with specs in place of their names.
+
+    Args:
+        kind: What it is.
+        base: The fields of a valid spec of that kind, or none.
+        over: Fields as they are written; the spec that `like` names takes the place of `base`.
+        place: Where they are written.
 
     Raises:
         InputError: a name of nothing, or a spec that is named and not valid.
     """
-    fields: dict[str, Any] = {}
-    if "like" in data:
-        base = _named(kind, data["like"], place, "like")
-        fields = base.model_dump(mode="json")
-        fields.pop("aliases", None)
-        fields |= {"name": place.name or base.name, "summary": f"A variant of {base.name}."}
-    over = {field: value for field, value in data.items() if field != "like"}
+    over = dict(over)
+    if "like" in over:
+        like = _named(kind, over.pop("like"), place, "like")
+        base = like.model_dump(mode="json", exclude={"name", "summary", "aliases"})
+        over = {"name": place.name or like.name, "summary": f"A variant of {like.name}."} | over
     for part in PARTS if kind == "scenario" else ():
         value = over.get(part)
         if isinstance(value, dict):
             if "like" in value:
                 inner = replace(place, prefix=part, name="")
-                over[part] = validate(RECORDS[part], with_references(part, value, inner), place.source, part)
+                over[part] = validate(RECORDS[part], varied(part, {}, value, inner), place.source, part)
+            elif _same_kind(base.get(part), value):
+                over[part] = {"summary": f"A variant of {base[part]['name']}."} | value
         elif isinstance(value, str) or (part in over and Scenario.model_fields[part].is_required()):
             over[part] = _named(part, value, place, part, ", or its fields")
-    result: dict[str, Any] = merged(fields, over)
+    result: dict[str, Any] = merged(base, over)
     return result
 
 
@@ -200,11 +204,13 @@ def merged(base: Any, over: Any) -> Any:
     """`base` with the values of `over`: mappings are merged by field; lists, scalars, and mappings of another `kind`
     take the place of what was there.
     """
-    if not (isinstance(base, dict) and isinstance(over, dict)) or over.get("kind", base.get("kind")) != base.get(
-        "kind"
-    ):
+    if not (isinstance(over, dict) and _same_kind(base, over)):
         return over
     return base | {field: merged(base.get(field), value) for field, value in over.items()}
+
+
+def _same_kind(base: Any, over: dict[str, Any]) -> bool:
+    return isinstance(base, dict) and over.get("kind", base.get("kind")) == base.get("kind")
 
 
 def find_kind(name_or_path: str, folder: Path = Path(), steps: int = MAX_CHAIN) -> Kind:
@@ -218,24 +224,22 @@ def find_kind(name_or_path: str, folder: Path = Path(), steps: int = MAX_CHAIN) 
     Raises:
         InputError: there is no such spec, or the file can't be read.
     """
-    names = {kind: catalog_names(kind) for kind in KINDS}
     if not is_path(name_or_path):
         for kind in KINDS:
-            if name_or_path in names[kind]:
+            if _in_catalog(name_or_path, kind) is not None:
                 return kind
-        if not os.path.exists(folder / name_or_path):
-            known = [name for kind in KINDS for name in names[kind]]
+        if not name_or_path.strip() or not os.path.exists(folder / name_or_path):
+            known = [name for kind in KINDS for name in catalog_names(kind)]
             source = shown(name_or_path, 200) or "NAME"
             raise InputError(source, "", "no spec of that name", suggestion(name_or_path, known))
     path, source = locate(name_or_path, "scenario", folder)
-    if _is_folder(path):
+    if _holds_config(path):
         return "model"
     data = _document(path, source)
-    like = data.get("like")
-    found = kind_of(data)
-    if found is None and isinstance(like, str) and steps:
-        return find_kind(like, path.parent, steps - 1)
-    return found or ("model" if path.suffix == ".json" and "schema" not in data else "scenario")
+    if "like" in data and steps:
+        with suppress(InputError):  # loading it will tell where the name stands
+            return find_kind(str(data["like"]), path.parent, steps - 1)
+    return kind_of(data) or ("model" if path.suffix == ".json" and "schema" not in data else "scenario")
 
 
 def _named(kind: Kind, name: object, place: Place, field: str, otherwise: str = "") -> Any:
@@ -253,6 +257,10 @@ def _named(kind: Kind, name: object, place: Place, field: str, otherwise: str = 
 
 
 def _document(path: Path, source: str) -> dict[str, Any]:
+    if path.suffix in (".npz", ".npy"):
+        raise InputError(
+            source, "", "is recorded routing, not a spec", "name a YAML file, and give routing as `traces`"
+        )
     if path.suffix == ".json":
         return parse_json(read_text(path, source, MAX_JSON_BYTES), source)
     return parse_yaml(read_text(path, source), source)
@@ -266,17 +274,11 @@ def _read_config(path: Path, source: str) -> Model:
         raise
 
 
-def _is_folder(path: Path) -> bool:
+def _holds_config(path: Path) -> bool:
+    """Whether it is the folder of a Hugging Face model."""
     try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that no path can have
-        return False
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
+        return (path / "config.json").is_file()
+    except (OSError, ValueError):  # a folder that can't be looked into, or a name that no path can have
         return False
 
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from specs.documents import parse_value, shown, told
 from specs.errors import InputError
-from specs.kinds import RECORDS, Kind
-from specs.loading import Place, merged, with_references
+from specs.kinds import PARTS, RECORDS, Kind
+from specs.loading import Place, varied
 from specs.scenario import Pins, Scenario
 from specs.validation import suggestion, unknown_step, validate
 
@@ -74,25 +74,29 @@ def overridden_spec(kind: Kind, spec: T, **changes: Any) -> T:
     if not asked:
         return spec
     data = spec.model_dump(mode="json")
-    paths = list(_paths(data))
+    known = list(_paths(data))
     for change in asked:
-        _check_path(change, kind, data, paths)
+        _check_path(change, kind, data, known)
     _check_once(asked)
     # What replaces a whole part comes before what changes a field of it, in whatever order the two are given.
     for change in sorted(asked, key=lambda each: len(each.steps)):
         over: Any = reduce(lambda inner, step: {step: inner}, reversed(change.steps), change.value)
-        data = merged(data, with_references(kind, over, Place(change.source)))
-        data = {
-            key: part.model_dump(mode="json") if isinstance(part, BaseModel) else part for key, part in data.items()
-        }
-    name = getattr(spec, "name", kind)
+        data = {field: _plain(each) for field, each in varied(kind, data, over, Place(change.source)).items()}
+    paths = [change.path for change in asked]
+    if "summary" not in paths and (kind != "scenario" or any(change.steps[0] in PARTS for change in asked)):
+        told_apart = ", ".join(f"{change.path}={shown(change.value)}" for change in asked)
+        data["summary"] = shown(f"with {told_apart}", 200)
     try:
-        changed: T = validate(RECORDS[kind], data, f"{name} with the given options")
+        changed: T = validate(RECORDS[kind], data, f"{data.get('name', kind)} with the given options")
     except InputError as error:
         blamed = [each.source for each in asked if f"{error.field}.".startswith(f"{each.path}.")]
         blamed = blamed or [each.source for each in asked if len(asked) == 1]
         raise InputError(blamed[0] if blamed else error.source, error.field, error.problem, error.mend) from None
     return changed
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def read_settings(texts: Sequence[str]) -> dict[str, Any]:
@@ -108,7 +112,7 @@ def read_settings(texts: Sequence[str]) -> dict[str, Any]:
             raise InputError("`set`", "", f"is {told(text)}", "write path=value, such as cluster.nodes=2")
         if path in found:
             raise InputError("`set`", shown(path, 120), "is given twice", "keep one")
-        found[path] = parse_value(value, f"`set`: {shown(path, 120)}")
+        found[path] = parse_value(value, "`set`", shown(path, 120))
     return found
 
 
@@ -142,15 +146,16 @@ def _check_path(change: _Change, kind: Kind, data: Any, paths: Sequence[str]) ->
 
 def _nearest(steps: list[str], index: int, known: list[str], paths: Sequence[str]) -> str:
     """How to mend a path whose step at `index` is none of the `known` ones; `paths` are those that there are."""
-    before = ".".join(steps[:index])
-    here = [f"{before}.{name}" if before else name for name in difflib.get_close_matches(steps[index][:100], known)]
+    meant = [
+        [*steps[:index], name, *steps[index + 1 :]] for name in difflib.get_close_matches(steps[index][:100], known)
+    ]
     last = {path.rpartition(".")[2] for path in paths}
     alike = difflib.get_close_matches(steps[-1][:100], last, n=1)
     near = (
-        [path for path in paths if path.endswith("." + ".".join(steps))]
-        or ([".".join((path, *steps[index + 1 :])) for path in here if ".".join((path, *steps[index + 1 :])) in paths])
-        or here
-        or [path for path in paths if path.rpartition(".")[2] in alike]
+        [path for path in paths if path.endswith(f".{'.'.join(steps)}")]  # its beginning was left out
+        or [path for path in map(".".join, meant) if path in paths]  # one step is misspelt
+        or [".".join(path[: index + 1]) for path in meant]  # that, and a later one
+        or [path for path in paths if path.rpartition(".")[2] in alike]  # it stands elsewhere
     )
     return f"did you mean {' or '.join(near[:3])}?" if near else suggestion(steps[index], known)
 

@@ -121,7 +121,9 @@ def _problem_and_mend(kind: Any, details: list[ErrorDetails]) -> tuple[str, str]
     if error_type == "extra_forbidden":
         holders = _walk(kind, first["loc"])[1]
         known = [name for holder in holders for name in holder.model_fields]
-        return "is not a known field", suggestion(str(first["loc"][-1]), known)
+        name = str(first["loc"][-1])
+        deeper = [path for holder in holders for path in _paths_to(name, holder)]
+        return "is not a known field", suggestion(name, known, deeper)
     if error_type == "union_tag_not_found":
         typo = difflib.get_close_matches("kind", [key for key in first["input"] if isinstance(key, str)], n=1)
         if typo:
@@ -187,9 +189,18 @@ def _not_text(wanted: str, value: object) -> str:
     return f"{wanted}, without quotes" if isinstance(value, str) and value[:1].isdigit() else wanted
 
 
-def suggestion(name: str, known: list[str]) -> str:
-    """How to mend an unknown `name`: the nearest known ones, or all of them."""
-    near = difflib.get_close_matches(name[:100], known, n=3)
+def _paths_to(name: str, record: type[BaseModel]) -> Iterator[str]:
+    """The dotted path of every field of that name inside the fields of a record."""
+    for field, info in record.model_fields.items():
+        for inner in record_classes(info.annotation):
+            if name in inner.model_fields:
+                yield f"{field}.{name}"
+            yield from (f"{field}.{path}" for path in _paths_to(name, inner))
+
+
+def suggestion(name: str, known: list[str], deeper: Sequence[str] = ()) -> str:
+    """How to mend an unknown `name`: the paths of that name `deeper` inside, else the nearest known ones, else all."""
+    near = list(dict.fromkeys(deeper))[:3] or difflib.get_close_matches(name[:100], known, n=3)
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"choose one of {', '.join(known)}" if known else "remove it"

@@ -61,6 +61,7 @@ def show_command(name: str, kind: Kind | None, as_json: bool, **options: Any) ->
 
     What is printed is a spec file again. Paths of --set start at what is shown.
     """
+    from specs.documents import yaml_text
     from specs.loading import find_kind, load
     from specs.overrides import overridden_spec
 
@@ -73,14 +74,12 @@ def show_command(name: str, kind: Kind | None, as_json: bool, **options: Any) ->
     if as_json:
         click.echo(json.dumps(resolved, indent=2))
         return
-    import yaml
-
     click.echo(f"# {found} {record.name}")
     if model is not None:
         counts = resolved["parameters"]
         total_b, active_b = counts["total"] / 1e9, counts["active"] / 1e9
         click.echo(f"# parameters: {total_b:.2f}B in total, {active_b:.2f}B active per token")
-    click.echo(yaml.safe_dump(resolved["spec"], sort_keys=False, default_flow_style=None, width=78), nl=False)
+    click.echo(yaml_text(resolved["spec"]), nl=False)
 
 
 @specs.command("schema")
