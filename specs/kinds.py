@@ -57,8 +57,8 @@ def check_kind(data: dict[str, Any], kind: Kind, source: str) -> None:
     schema = data.get("schema")
     if isinstance(schema, str) and schema.startswith("placement."):
         record = schema.removeprefix("placement.").partition("/")[0]
-        told = f"is {_a(shown(record))} ({shown(schema)}), not {_a(kind)}"
-        raise InputError(source, "", told, _OF_RECORDS.get(record, f"name {_a(kind)}"))
+        told = f"is {with_article(shown(record))} ({shown(schema)}), not {with_article(kind)}"
+        raise InputError(source, "", told, _OF_RECORDS.get(record, f"name {with_article(kind)}"))
     if kind != "model" and data.keys() & {"model_type", "architectures"} and "model" not in data:
         raise wrong_kind(source, "model", kind, "the config.json of a Hugging Face model")
     found = kind_of(data, kind)
@@ -72,13 +72,14 @@ def wrong_kind(source: str, found: Kind, wanted: Kind, told: str = "", part: obj
     Args:
         told: what it is, where that says more than its kind. part: what it has, as a scenario, of the kind `wanted`.
     """
-    mend = f"name {_a(wanted)}, or a file of one"
+    mend = f"name {with_article(wanted)}, or a file of one"
     if wanted == "scenario":
         mend = f"name a scenario, and put this {found} into it: `set` {found}={source}"
     elif isinstance(part, str):
         mend = f"name its {wanted}, {shown(part)}"
-    return InputError(source, "", f"is {told or _a(found)}, not {_a(wanted)}", mend)
+    return InputError(source, "", f"is {told or with_article(found)}, not {with_article(wanted)}", mend)
 
 
-def _a(word: str) -> str:
+def with_article(word: str) -> str:
+    """`a word`, or `an other`."""
     return f"{'an' if word[:1] in 'aeiou' else 'a'} {word}"

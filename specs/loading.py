@@ -15,7 +15,7 @@ from specs.cluster import Cluster
 from specs.documents import parse_json, parse_yaml, read_text, shown, told
 from specs.errors import InputError
 from specs.huggingface.config import read_config
-from specs.kinds import KINDS, PARTS, RECORDS, Kind, check_kind, kind_of, wrong_kind
+from specs.kinds import KINDS, PARTS, RECORDS, Kind, check_kind, kind_of, with_article, wrong_kind
 from specs.model import Model
 from specs.scenario import Scenario
 from specs.validation import suggestion, validate
@@ -185,14 +185,15 @@ def varied(kind: Kind, base: dict[str, Any], over: dict[str, Any], place: Place)
     if "like" in over:
         like = _named(kind, over.pop("like"), place, "like")
         base = like.model_dump(mode="json", exclude={"name", "summary", "aliases"})
-        over = {"name": place.name or like.name, "summary": f"A variant of {like.name}."} | over
+        told_apart = {"name": place.name or like.name, "summary": f"A variant of {like.name}."}
+        over = {field: text for field, text in told_apart.items() if field in type(like).model_fields} | over
     for part in PARTS if kind == "scenario" else ():
         value = over.get(part)
         if isinstance(value, dict):
             if "like" in value:
                 inner = replace(place, prefix=part, name="")
                 over[part] = validate(RECORDS[part], varied(part, {}, value, inner), place.source, part)
-            elif _same_kind(base.get(part), value):
+            elif _same_kind(base.get(part), value) and "summary" in base[part]:
                 over[part] = {"summary": f"A variant of {base[part]['name']}."} | value
         elif isinstance(value, str) or (part in over and Scenario.model_fields[part].is_required()):
             over[part] = _named(part, value, place, part, ", or its fields")
@@ -245,7 +246,7 @@ def find_kind(name_or_path: str, folder: Path = Path(), steps: int = MAX_CHAIN) 
 def _named(kind: Kind, name: object, place: Place, field: str, otherwise: str = "") -> Any:
     """The spec that a field names; an error about the name itself says where the name stands."""
     if not isinstance(name, str):
-        mend = f"write the name or file of a {kind}{otherwise}"
+        mend = f"write the name or file of {with_article(kind)}{otherwise}"
         raise InputError(place.source, place.field(field), f"is {told(name)}", mend)
     try:
         return load(kind, name, place.folder, place.chain)
@@ -289,7 +290,7 @@ def locate(name_or_path: str, kind: Kind, folder: Path | None = None) -> tuple[P
     """
     source = shown(name_or_path, 200)
     if not name_or_path.strip():
-        raise InputError(f"the {kind}", "", "has an empty name", f"name a {kind} of the catalog, or a file")
+        raise InputError(f"the {kind}", "", "has an empty name", f"name {with_article(kind)} of the catalog, or a file")
     if not is_path(name_or_path):
         found = _in_catalog(name_or_path, kind)
         if found is not None:
@@ -309,6 +310,4 @@ def _in_catalog(name: str, kind: Kind) -> Path | None:
     stems = {path.stem: path for path in folder.glob("*.yaml")}
     if name in stems:
         return stems[name]
-    if kind != "scenario":
-        return None
     return next((entry.path for entry in list_catalog(kind) if name in entry.aliases), None)

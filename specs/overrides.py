@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from specs.documents import parse_value, shown, told
 from specs.errors import InputError
-from specs.kinds import PARTS, RECORDS, Kind
+from specs.kinds import PARTS, RECORDS, Kind, with_article
 from specs.loading import Place, varied
 from specs.scenario import Pins, Scenario
 from specs.validation import suggestion, unknown_step, validate
@@ -83,7 +83,9 @@ def overridden_spec(kind: Kind, spec: T, **changes: Any) -> T:
         over: Any = reduce(lambda inner, step: {step: inner}, reversed(change.steps), change.value)
         data = {field: _plain(each) for field, each in varied(kind, data, over, Place(change.source)).items()}
     paths = [change.path for change in asked]
-    if "summary" not in paths and (kind != "scenario" or any(change.steps[0] in PARTS for change in asked)):
+    if "summary" in data.keys() - {*paths} and (
+        kind != "scenario" or any(change.steps[0] in PARTS for change in asked)
+    ):
         told_apart = ", ".join(f"{change.path}={shown(change.value)}" for change in asked)
         data["summary"] = shown(f"with {told_apart}", 200)
     try:
@@ -120,7 +122,7 @@ def _named(name: str, value: Any, kind: Kind) -> _Change:
     path = OVERRIDES[name]
     if kind != "scenario":
         if not path.startswith(f"{kind}."):
-            raise InputError(f"`{name}`", "", f"is no value of a {kind}", "leave it out")
+            raise InputError(f"`{name}`", "", f"is no value of {with_article(kind)}", "leave it out")
         path = path.removeprefix(f"{kind}.")
     return _Change(f"`{name}`", path, value)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from specs.kinds import PARTS, RECORDS, Kind
+from specs.kinds import PARTS, RECORDS, Kind, with_article
 from specs.validation import record_classes
 
 #: The unit that the end of a field's name states; the longest end that fits counts.
@@ -48,7 +48,11 @@ def json_schema(kind: Kind) -> dict[str, Any]:
     if kind == "scenario":
         for part in PARTS:
             full, changed = schema["properties"][part], variant["properties"][part]
-            name = {"type": "string", "minLength": 1, "description": f"A catalog name, or the path of a {part} file."}
+            name = {
+                "type": "string",
+                "minLength": 1,
+                "description": f"A catalog name, or the path of {with_article(part)} file.",
+            }
             either = _either(full, changed)
             schema["properties"][part] = {"anyOf": [name, either], "description": full.pop("description", "")}
             variant["properties"][part] = {"anyOf": [name, changed], "description": changed.pop("description", "")}
@@ -128,7 +132,7 @@ class _Table:
     def _values(self, name: str, field: dict[str, Any], before: str) -> str:
         """What may be written, in words."""
         if not before and name in self.parts:
-            return f"name or file of a {name}, or its fields"
+            return f"name or file of {with_article(name)}, or its fields"
         members = [member for member in _members(field) if member.get("type") != "null"]
         if members:
             return " or ".join(dict.fromkeys(self._values(name, member, ".") for member in members))

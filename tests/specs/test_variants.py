@@ -216,6 +216,13 @@ def test_what_is_written_as_yaml_is_read_again(text: str, inner: dict[str, Any])
     assert parse_yaml(yaml_text(data), "it") == data
 
 
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text()
+    example = text.partition("## Variants\n\n```yaml\n")[2].partition("```")[0]
+    scenario = load_scenario(_write(tmp_path / "s.yaml", example))
+    assert (scenario.cluster.nodes, scenario.model.types.experts, scenario.workload.isl) == (2, "fp8", 2048)
+
+
 # A typo, and what a file is.
 
 
