@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from placement.cost.layer.scenario_rates import topology_of
+from placement.cost.layer.scenario_rates import rank_speeds, topology_of
 from placement.cost.step.serving_mix import planned_rates
 from placement.errors import InputError
 from placement.problem.data import LayerData
@@ -59,7 +59,7 @@ def layer_problems(
     if failed_gpus:
         capacity = np.full(topology.gpus, split.slots_per_gpu)
         capacity[list(failed_gpus)] = 0
-    hardware = LayerHardware(topology, split.slots_per_gpu, rates, capacity)
+    hardware = LayerHardware(topology, split.slots_per_gpu, rates, capacity, rank_speeds(scenario, split, rates))
     rules = LayerRules(scenario.dispatch, scenario.message_rule, group, max_load)
     return tuple(LayerProblem(layer, hardware, rules, LayerObjective(objective, tail)) for layer in statistics)
 

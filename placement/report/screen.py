@@ -138,7 +138,7 @@ def _scenario(plan: Plan) -> list[tuple[str, str]]:
             "model",
             f"{model.name}: {len(model.moe_layers)} MoE layers of {model.moe.experts} experts, top-{model.moe.top_k}",
         ),
-        ("cluster", f"{cluster.name}: {cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.gpu.name}"),
+        ("cluster", f"{cluster.name}: {cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.least_gpu.name}"),
         ("workload", work),
         (
             "routing",

@@ -53,7 +53,7 @@ class Case:
     @classmethod
     def of(cls, scenario: Scenario, release: str | None = None) -> Case:
         """The case of a scenario."""
-        gpu, model = scenario.cluster.gpu, scenario.model
+        gpu, model = scenario.cluster.least_gpu, scenario.model
         return cls(
             gpu.generation, gpu.name, model.name, model.attention.kind, model.types.experts, model.types.compute,
             scenario.engine, release,

@@ -76,7 +76,7 @@ class KernelTables:
 
     def curve(self, scenario: Scenario, split: Split) -> KernelCurve | None:
         """The measured curve of a split's expert layer, or None where no table covers it."""
-        folder, kind = FOLDERS.get(scenario.cluster.gpu.name), kernel_type(scenario.model.types)
+        folder, kind = FOLDERS.get(scenario.cluster.least_gpu.name), kernel_type(scenario.model.types)
         if folder is None or kind is None:
             return None
         moe, model = scenario.model.moe, scenario.model

@@ -93,7 +93,7 @@ def _passes(model: ServingModel, tokens: float, cp: int) -> PrefillPass:
         return one
     scenario = model.passes.scenario
     size = tokens * cp * kv_bytes_per_token(scenario.model, model.split.tp)
-    gather = all_gather_s(scenario.cluster, model.efficiency, cp, size)
+    gather = all_gather_s(scenario.cluster, model.efficiency, cp, size, model.split.tp)
     deepest = max(shape.layers for shape, _ in model.passes.stages)
     return PrefillPass(one.stages_s + scenario.model.layers * gather, one.slowest_s + deepest * gather)
 
