@@ -1,5 +1,4 @@
-"""Checks of a whole plan file: what can be derived again is derived, the rest is called a claim. Shares no code with
-the solvers."""
+"""Checks of a whole plan file: what can be derived again is derived, the rest is called a claim."""
 
 from __future__ import annotations
 
@@ -89,11 +88,7 @@ class _MissingError(Exception):
 
 @dataclass(frozen=True)
 class _Case:
-    """A plan with its routing, and what several checks need of both, made once.
-
-    Attributes:
-        sources: its routing. why_not: why nothing can be derived from it; "" where it can.
-    """
+    """A plan with its routing, and what several checks need of both; `why_not`: why nothing can be derived, or ""."""
 
     plan: Plan
     sources: tuple[Source, ...]

@@ -1,8 +1,4 @@
-"""The plan file, `placement.plan/1`: its records, read and written whole or not at all (docs/formats.md).
-
-Times carry their unit in the name; floats are written so that reading gives the same number back. A plan holds no
-wall-clock times unless they are asked for, so that the same inputs and seed give the same bytes.
-"""
+"""The plan file, `placement.plan/1`: its records, read and written whole or not at all (docs/formats.md)."""
 
 from __future__ import annotations
 

@@ -283,11 +283,8 @@ def _check_meta(source: str, meta: dict[str, Any], array: str, found: dict[str, 
 
 
 def _check_domains(source: str, meta: dict[str, Any], tokens: int, seq_lens: NDArray[np.int64] | None) -> None:
-    """Refuses domains (see placement.routing.parts.domain_edges) that are not those of the recording.
-
-    Args:
-        seq_lens: [sequences] as the file has them; None where it does not say.
-    """
+    """Refuses domains (see placement.routing.parts.domain_edges) that are not those of the recording; `seq_lens`: None
+    where the file does not say."""
     names, size = meta.get("domains"), meta.get("tokens_per_domain")
     if names is None or size is None:
         return

@@ -113,8 +113,6 @@ def _layer(
 
 def _distinct_rows(rows: NDArray[Any], experts: int) -> tuple[IntArray, IntArray, int]:
     """Of [tokens, k] rows: index of each distinct row's first token, in lexical order; [tokens] its number; how many.
-
-    Rows are packed into as few 64-bit keys as hold them, which sorts ten times faster than rows do.
     """
     bits = max(1, int(experts - 1).bit_length())
     per_key = 64 // bits

@@ -1,14 +1,10 @@
 """Seeded synthetic routing for models without a recording: a latent-topic model, calibrated to recorded traces.
 
-Tokens come in sequences. A sequence mixes topics; a passage of it keeps to one topic; a token is a word, and a word
-belongs to a topic. In every layer each topic has a few experts of its own. An expert's logit for a token is
+docs/routing.md has the model and the fit. An expert's logit for a token is
 
     bias[e] + strength * (owns(topic of the word, e) + context_strength * owns(topic of the passage, e)) + noise,
 
-with Gumbel noise, part of which is fixed for the word; the k experts of largest logit are used (under group-limited
-routing: among the groups whose two best logits sum highest, as in DeepSeek-V3's report, section 2.1.2). The biases are
-found numerically so that each layer's loads follow a lognormal profile with the asked max/mean. docs/routing.md holds
-the fit against recorded routing.
+with Gumbel noise, part of which is fixed for the word; biases are found so that loads follow a lognormal profile.
 """
 
 from __future__ import annotations

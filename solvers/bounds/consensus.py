@@ -1,8 +1,6 @@
 """The alternating direction method of multipliers that bounds what tokens reach, whatever relaxes the placements.
 
-Tokens and a relaxation of the placements have copies of shared variables and pay for the distance (Boyd et al. 2011;
-with tokens as the factors of a decomposition, Martins et al. 2015). The prices that come of it prove a bound, however
-far they are from the best: the tokens' minimum at their prices, and the relaxation's at what is left.
+docs/formulation.md, "Messages, by co-location". Prices prove a bound however far they are from the best.
 """
 
 from __future__ import annotations

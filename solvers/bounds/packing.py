@@ -1,18 +1,7 @@
 """Kernels: when GPUs of few slots cannot hold every expert's copies within a limit, by the dual of the packing LP.
 
-The configuration LP of bin packing (Gilmore and Gomory 1961) with the number of copies as a further choice: every
-expert e takes copies r (fractions of choices allowed), a copy then costs c[r, e], a GPU holds a configuration of
-exactly `width` copies that cost at most the limit T together. Its dual is a non-decreasing value phi of a copy's cost
-(a dual feasible function, Fekete and Schepers 2001): if
-
-    min over replications of sum of phi(copies)  >  GPUs * max over configurations of sum of phi,
-
-no placement stays within T. Both sides are computed exactly for a given phi, the left by dynamic programming over
-whole copies, so a claim never rests on an approximately solved LP: a poor phi proves less, not wrongly. phi is a
-mixture of steps [cost >= t]; solvers.bounds.game finds it.
-
-Relaxed are only: two copies of one expert may share a GPU, and an expert with OPTIONS - 1 copies more than it needs,
-or further ones, has copies of the least value that any has.
+docs/formulation.md, "Packing bound", has the argument and what is relaxed. phi, the value of a copy by its cost, is a
+mixture of steps [cost >= t] that solvers.bounds.game finds: a poor one proves less, not wrongly.
 """
 
 from __future__ import annotations

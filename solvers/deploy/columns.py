@@ -316,10 +316,7 @@ class _PoolSearch:
         model: ServingModel,
         memory: MemoryModel,
     ) -> int | None:
-        """The largest batch within HBM and the objectives, None where a column as large is faster.
-
-        Neither rates nor latencies fall as the batch grows (placement.cost.step.throughput): doubling, then halving.
-        """
+        """The largest batch within HBM and the objectives, None where a column as large is faster."""
         worst = self.best.get(key, 0.0)
         low, high = 1, int(self.efficiency.max_sequences_per_rank.value) + 1
         while high - low > 1:

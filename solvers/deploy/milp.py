@@ -1,7 +1,6 @@
 """The master problem as a MILP in PuLP, over the patterns in which pieces of instances fill a node.
 
-Where there are too many patterns, the nodes of a pool are first taken as one heap of GPUs; if the answer's instances
-then fit the nodes after all, it is the best. docs/formulation.md, "Deployment".
+docs/formulation.md, "Deployment", also for what is done where there are too many patterns.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The first split choice: every feasible (TP, EP, PP, DP, batch) under HBM and the objectives, priced by cost model.
 
-A candidate's best batch is its largest feasible one, found by bisection: memory, TTFT and TPOT never fall as the batch
-grows, and neither does throughput (placement.cost.step.throughput.ServingModel says why).
+A candidate's best batch is its largest feasible one (placement.cost.step.throughput.ServingModel says why).
 """
 
 from __future__ import annotations
@@ -207,10 +206,7 @@ class _Search:
     def _largest_batch(
         self, workload: ServingWorkload, ranks: int, memory: MemoryModel, model: ServingModel
     ) -> int | None:
-        """The largest batch within HBM and the objectives, or None where it can't come among the best.
-
-        Doubles the batch until it fails, then halves the interval.
-        """
+        """The largest batch within HBM and the objectives, or None where it can't come among the best."""
         ttft_s, tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
         worst = self.top[-1].tokens_per_s if len(self.top) > RUNNERS_UP else 0.0
         low, high = 1, self._most_sequences(memory) + 1
@@ -250,11 +246,8 @@ class _Search:
         del self.top[RUNNERS_UP + 1 :]
 
     def _cut_the_best(self) -> None:
-        """Gives the best candidates the best cut of their own, and those that without recompute would be better.
-
-        A training candidate that recomputes is tried while its rate without would beat the best found, the highest
-        first, up to CUTS of them.
-        """
+        """Gives the best candidates the best cut of their own, and up to CUTS of those that without recompute would be
+        better."""
         top, self.top = self.top, []
         for priced in top:
             if priced.split.cut is None:

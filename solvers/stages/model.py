@@ -1,7 +1,6 @@
 """The stage cut as a CP-SAT model. docs/formulation.md, "Stage cut", states each family under the name of its method.
 
-Seconds are rounded to the nearest unit and bytes against the cut (needs up, budgets down), so that an answer fits
-whatever rounding did; placement.problem.stages scores it again.
+Seconds are rounded to the nearest unit, bytes against the cut, so that an answer fits whatever rounding did.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """One MoE layer under uniform routing, in closed form: the estimate that a split is chosen by before any placement.
 
-The same formulas as placement.cost.layer.score, with every expert and every slot alike; it is no bound on what a
-placement reaches, since co-located experts touch fewer nodes and skewed ones load some GPUs more.
+No bound on what a placement reaches: co-located experts touch fewer nodes, skewed ones load some GPUs more.
 """
 
 from __future__ import annotations

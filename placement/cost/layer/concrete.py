@@ -1,8 +1,4 @@
-"""Messages and bytes of tokens with concrete homes and concrete copies: what a real dispatch of them must carry.
-
-The counterpart of `links` beside it, which gives expectations: over fair homes and draws the mean of these matrices
-is that one's.
-"""
+"""Messages and bytes of tokens with concrete homes and copies, where `links` has expectations."""
 
 from __future__ import annotations
 

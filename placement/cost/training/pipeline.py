@@ -1,9 +1,4 @@
-"""The time of a pipeline of microbatches under each schedule, in closed form (docs/cost-model.md, "Training").
-
-Unequal ranks: the slowest sets the pace, and filling and draining count each rank once. With equal ranks these are the
-published forms: idle (P-1)(F+B) for GPipe and 1F1B, that over v for interleaved, (P-1)(F+B-2W) for ZB-H1, and
-(P/2-1)(F&B+B-3W) for DualPipe over P pieces, with B the full backward pass.
-"""
+"""The time of a pipeline of microbatches under each schedule, in closed form (docs/cost-model.md, "Training")."""
 
 from __future__ import annotations
 

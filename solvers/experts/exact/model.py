@@ -1,8 +1,7 @@
-"""The exact model of a layer's placement: variables, constraints and objective, whatever language it is written in.
+"""The exact model of a layer's placement, whatever language it is written in; docs/formulation.md names its methods.
 
-docs/formulation.md states each family under the name of its method here. Coefficients are rounded down and limits up
-where a language counts in integers (Backend.down, Backend.up): the integer optimum then never exceeds the true one, and
-the solver's bound, scaled back, is valid as it is.
+Coefficients are rounded down and limits up where a language counts in integers (Backend.down, Backend.up): the integer
+optimum then never exceeds the true one, and the solver's bound, scaled back, is valid as it is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""DeepSeek's expert-parallel load balancer, both policies (github.com/deepseek-ai/EPLB describes them).
-
-Global: replicate the hottest experts, then pack copies onto GPUs. Hierarchical: first pack expert groups onto nodes,
-then replicate within each node, then pack onto the node's GPUs.
-"""
+"""DeepSeek's expert-parallel load balancer, both policies (github.com/deepseek-ai/EPLB describes them)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The CP-SAT model of one neighbourhood: which experts the free slots of a placement hold.
+"""The CP-SAT model of one neighbourhood; docs/formulation.md, "Neighbourhoods".
 
-What stays is constant. A bin that a token set reaches through an expert that stays is reached whatever happens, and in
-any other bin the sets with the same free experts are one: their weights add up. A layer of thousands of token sets so
-shrinks to some hundred terms. docs/formulation.md states each family under its method's name.
+What stays is constant, and sets with the same free experts are one: thousands of token sets shrink to some hundred.
 """
 
 from __future__ import annotations

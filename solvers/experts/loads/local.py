@@ -1,9 +1,7 @@
 """Kernels: local search that lowers the busiest GPU, for one window of loads and copies that share alike.
 
-Iterated local search (Lourenco, Martin and Stuetzle 2003). Descent looks at a busiest GPU only: first the swap with
-any other GPU that leaves the larger of the two lowest, then a slot that changes its expert, one of its own or one
-elsewhere that takes a further copy of its experts. A kick changes a few slots; what made things worse is undone from a
-log, so that a kick costs what it changes and not the layer.
+Iterated local search (Lourenco, Martin and Stuetzle 2003); docs/formulation.md, "Loads alone". What made things worse
+is undone from a log, so that a kick costs what it changes and not the layer.
 """
 
 from __future__ import annotations
@@ -145,14 +143,8 @@ def _descend(
     slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, spare: bool,
     steps: int, target: float, log: Ints, logged: int,
 ) -> int:  # fmt: skip
-    """Takes improving changes until there is none, all GPUs are within `target`, `steps` are done or the log is full.
-
-    Args:
-        spare: some expert has several copies.
-
-    Returns:
-        entries logged.
-    """
+    """Takes improving changes until there is none, all GPUs are within `target`, `steps` are done or the log is full;
+    the entries logged. `spare`: some expert has several copies."""
     for _ in range(steps):
         if logged >= len(log):
             break

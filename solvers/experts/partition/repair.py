@@ -1,7 +1,4 @@
-"""Makes a partition keep the rules: exact block sizes, few copies of an expert in a block, a cap on block loads.
-
-Every step is the move or swap that raises the connectivity (km1) least, found by trying all.
-"""
+"""Makes a partition keep the rules, each time by the move or swap that raises the connectivity (km1) least."""
 
 from __future__ import annotations
 

@@ -145,9 +145,7 @@ def _seed(seed: int, i: int) -> int:
 
 
 def _packed(problem: LayerProblem, nodes: _Nodes, division: _Division) -> list[_Trial]:
-    """Placements of a division, repaired under looser and tighter caps on the nodes' loads.
-
-    On each node longest processing time first; the rest is `_placed`.
+    """Placements of a division, repaired under looser and tighter caps on nodes' loads; on a node longest time first.
     """
     m, per_gpu, graph = problem.topology.gpus_per_node, problem.hardware.slots_per_gpu, division.graph
     room = nodes.room + np.bincount(graph.anchor[graph.anchor >= 0], minlength=len(nodes.ids))
@@ -194,11 +192,8 @@ def _members(division: _Division, n: int) -> IntArray:
 
 
 def _placed(problem: LayerProblem, division: _Division, gpu: IntArray) -> list[Candidate]:
-    """The scored placement of [vertices] GPUs; nothing if copies of an expert could not be kept apart.
-
-    Repaired to exact sizes, distinct copies, and the cap on loads, by swaps that add fewest nodes to tokens. Experts
-    ascend on a GPU.
-    """
+    """The scored placement of [vertices] GPUs, repaired to sizes, distinct copies and the cap; nothing if copies of an
+    expert could not be kept apart. Experts ascend on a GPU."""
     graph = division.graph
     real = np.flatnonzero(graph.anchor < 0)
     copies, live = graph.within(real), np.flatnonzero(problem.hardware.alive)

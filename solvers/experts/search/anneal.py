@@ -154,10 +154,8 @@ def _steps(
     d: Data, s: State, t: Scratch, slopes: Slopes, parts: FloatArray, best: IntArray, best_target: IntArray, plan: Plan,
     walk: Walk, first: int, last: int,
 ) -> Walk:  # fmt: skip
-    """The steps `first` to `last` of an anneal, which fill best and best_target; where they lead from `walk`.
-
-    In a function that makes arrays each access to one through a tuple counts references: this one makes none.
-    """
+    """The steps `first` to `last` of an anneal, which fill best and best_target; where they lead from `walk`. It makes
+    no arrays: in a function that does, each access to one through a tuple counts references."""
     places, work, links, sets, goal, rules = d
     lay, chances, busy, sums = s
     change, new_sums, saved = t

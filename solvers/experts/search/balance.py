@@ -1,7 +1,6 @@
-"""Search for loads alone: swaps and changes of replication that lower the busiest GPUs. Under `even` dispatch.
+"""Search for loads alone under `even` dispatch: one window is left to `loads`, several are searched here.
 
-One window is left to `loads`. Over several windows: iterated local search (Lourenco, Martin and Stuetzle 2003),
-descend on a high power mean of GPU costs, kick, descend, keep what is better.
+Iterated local search (Lourenco, Martin and Stuetzle 2003) on a high power mean of GPU costs.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """Which expert groups share a node, by traffic and load together: starts for layers with group-limited routing.
 
-A token of group-limited routing (DeepSeek-V3's report, section 2.1.2) uses experts of a few groups only, so with whole
-groups on nodes the nodes it reaches depend on which groups share one, and on nothing else. There are few groups: all
-ways to share them out are tried where they are at most MOST_WAYS, else swaps descend from several starts. A load
-balancer's hierarchical policy shares groups out by load alone.
+docs/formulation.md, "Expert groups". All ways are tried where they are at most MOST_WAYS, else swaps descend.
 """
 
 from __future__ import annotations
@@ -122,9 +119,7 @@ class _Pricing:
         self.known: dict[tuple[int, ...], tuple[FloatArray, FloatArray, float]] = {}
 
     def __call__(self, way: Way) -> tuple[float, float]:
-        """(load of the fullest node over the cap, estimated seconds); less is better.
-
-        The seconds are the busiest node link's and the work of the busiest node, shared alike by its GPUs.
+        """(Load of the fullest node over the cap, seconds of the busiest node's link and shared work); less is better.
         """
         for node in way:
             if node not in self.known:

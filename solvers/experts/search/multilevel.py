@@ -1,8 +1,4 @@
-"""Two levels: first which experts lie on which node, then on which of its GPUs.
-
-Messages across nodes depend on the nodes alone, so a layer whose nodes stand for GPUs has the same traffic, a fraction
-of the moves, and cheaper ones. Its answer is packed onto the nodes' GPUs and refined there.
-"""
+"""Two levels: first which experts lie on which node, then on which of its GPUs; docs/formulation.md, "Local search"."""
 
 from __future__ import annotations
 

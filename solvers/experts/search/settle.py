@@ -1,9 +1,7 @@
 """Evens the GPUs inside each node, compiled: copies of a node swap GPUs, and messages between nodes stay as they are.
 
-The layer's time sees the busiest GPU alone, on the routing at hand. Other routing finds the next busy ones, so that all
-of them count here, in a high norm; and it finds GPUs whose experts grow busy together, so that a GPU counts with its
-load's drift: its standard deviation between short stretches of routing, from LayerProblem.drift (a robust counterpart
-under ellipsoidal uncertainty, Ben-Tal and Nemirovski 1999).
+All GPUs count, in a high norm, and each with its load's drift (a robust counterpart under ellipsoidal uncertainty,
+Ben-Tal and Nemirovski 1999): other routing finds the next busy ones.
 """
 
 from __future__ import annotations

@@ -135,14 +135,10 @@ class SearchSolver:
 
 
 def _leads(problem: LayerProblem, objective: float) -> list[LayerProblem]:
-    """The problems that are annealed for this one: itself, and those that have been found to lead to it better.
+    """The problems that are annealed for this one: itself, and those found to lead to it better.
 
-    The mean leads better than a few worst windows do, even to those: measured on three recorded domains. Where passes
-    of few tokens count, a layer may gain by copies that serve nobody, whose weights nobody reads, once each GPU has
-    one. Nodes don't see that step, and those passes alone go the whole way.
-
-    Args:
-        objective: of the placement at hand.
+    The mean leads better than a few worst windows do. Where passes of few tokens count, copies that serve nobody may
+    gain once each GPU has one: nodes don't see that step, those passes alone do. `objective`: of the placement at hand.
     """
     leads = [problem]
     if problem.objective.tail < 1.0:
@@ -175,10 +171,9 @@ def _target(problem: LayerProblem) -> float:
 
 
 def _load_costs(tariff: Tariff) -> list[tuple[FloatArray, FloatArray, float]]:
-    """(cost per copy, weight of each of its windows, share of the kicks) whose busiest GPUs stand for the objective.
+    """(Cost per copy, weight of each of its windows, share of the kicks) whose busiest GPUs stand for the objective.
 
-    Messages follow loads here, so they are a part of a GPU's cost. For objective "load" the second variant asks for
-    a low time beside, as further windows: copies of cold experts cost weight reads that loads don't show.
+    Messages follow loads here, so they are in the cost. For "load" the second variant asks for a low time beside.
     """
     problem, cost = tariff.problem, tariff.copy_costs
     weight = problem.data.window_weight
