@@ -124,16 +124,6 @@ def write_trace(trace: Trace, path: str | Path) -> None:
     write_archive(Path(path), arrays)
 
 
-def write_counts(counts: LoadCounts, path: str | Path) -> None:
-    """Writes load counts that read_trace gives back; whole or not at all.
-
-    Raises:
-        InputError: `path` cannot be written.
-    """
-    meta = np.array(json.dumps({"source": counts.source}))
-    write_archive(Path(path), {"counts": counts.counts, "meta": meta})
-
-
 def example_trace() -> Path:
     """Path of the trace that comes with the package: a small MoE trained from scratch, 4 layers, 64 experts, top-4."""
     return Path(__file__).parent / "examples" / "tiny_moe.npz"

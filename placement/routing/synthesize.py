@@ -52,7 +52,6 @@ def synthesize(
     groups: int = 1,
     top_groups: int = 1,
     model_name: str = "",
-    calibration: Calibration = CALIBRATION,
 ) -> Trace:
     """A synthetic trace; the same arguments give the same trace.
 
@@ -72,6 +71,7 @@ def synthesize(
         InputError: a size or knob that is impossible.
     """
     _check(layers, experts, top_k, tokens, sequences, skew, coactivation, groups, top_groups)
+    calibration = CALIBRATION
     reached_skew = max(1.0, min(skew, calibration.largest_share * experts / top_k))
     rng = np.random.default_rng(seed)
     text = _text(rng, experts, top_k, tokens, sequences, calibration)

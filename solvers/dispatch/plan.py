@@ -78,16 +78,10 @@ def _directed(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
     return target_fractions(problem, slots, redirect(problem, slots))
 
 
-def fractions_for(
-    problem: LayerProblem, slots: IntArray, given: FloatArray | None = None, thorough: bool = False
-) -> FloatArray | None:
-    """The fractions that scoring `slots` needs: solved for `planned` dispatch with replicas, else None.
-
-    Args:
-        given: a plan at hand, kept if none is better. thorough: see `plan_fractions`.
-    """
+def fractions_for(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
+    """The fractions that scoring `slots` needs: solved for `planned` dispatch with replicas, else None."""
     if not needs_fractions(problem):
         return None
-    fractions = plan_fractions(problem, slots, given, thorough)
+    fractions = plan_fractions(problem, slots)
     dispatch_shares(problem, slots, fractions)
     return fractions

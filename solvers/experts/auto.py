@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from placement.cost.layer.dispatch import alike_homes
@@ -43,7 +42,6 @@ class AutoSolver:
 
     def solve_against(self, problem: LayerProblem, rivals: Sequence[Candidate], stop: Stop, seed: int) -> Result:
         """See RivalSolver.solve_against."""
-        started = time.perf_counter()
         found = list(rivals)
         termination, iterations, unsupported = Termination.FINISHED, 0, ""
         try:
@@ -79,8 +77,8 @@ class AutoSolver:
             if kept and best.score.objective > rival.score.objective * (1 - least_gain(problem, stop.params)):
                 best = rival
         return Result(
-            best.slots, Status.FEASIBLE, termination, bound=bound, bound_source=source,
-            seconds=time.perf_counter() - started, iterations=iterations, fractions=best.fractions,
+            best.slots, Status.FEASIBLE, termination, bound=bound, bound_source=source, iterations=iterations,
+            fractions=best.fractions,
         )  # fmt: skip
 
     def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray | None) -> Result | None:

@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.memory.hbm import MemoryModel, MemoryReport, memory_of
 from placement.cost.memory.local import LocalParameters
@@ -86,7 +85,6 @@ def enumerate_splits(
     scenario: Scenario,
     pins: Pins | None = None,
     redundant: int | Literal["auto"] | None = None,
-    efficiency: Efficiency | None = None,
 ) -> SplitChoice:
     """The feasible split of the highest predicted tokens/s over the whole cluster, idle GPUs counted.
 
@@ -103,8 +101,7 @@ def enumerate_splits(
     extra = scenario.redundant if redundant is None else redundant
     count = None if extra == "auto" else int(extra)
     check_pins(scenario, fixed, count)
-    search = _Search(scenario, fixed, count, efficiency or efficiency_of(scenario))
-    return search.run()
+    return _Search(scenario, fixed, count).run()
 
 
 @dataclass(frozen=True)
@@ -124,8 +121,9 @@ class _Priced:
 class _Search:
     """One enumeration's state: the best candidates so far, and what was dropped."""
 
-    def __init__(self, scenario: Scenario, pins: Pins, redundant: int | None, efficiency: Efficiency) -> None:
-        self.scenario, self.pins, self.redundant, self.efficiency = scenario, pins, redundant, efficiency
+    def __init__(self, scenario: Scenario, pins: Pins, redundant: int | None) -> None:
+        self.scenario, self.pins, self.redundant = scenario, pins, redundant
+        self.efficiency = efficiency = efficiency_of(scenario)
         training = scenario.workload.kind == "training"
         self.pass_efficiency = pass_constants(efficiency, load_training()) if training else efficiency
         self.stages: dict[int, StageTable] = {}

@@ -17,7 +17,7 @@ import pytest
 from placement.errors import InputError
 from placement.routing import archive
 from placement.routing.parts import split_by_sequence
-from placement.routing.reader import MAX_COUNTED, check_fits, example_trace, read_trace, write_counts, write_trace
+from placement.routing.reader import MAX_COUNTED, check_fits, example_trace, read_trace, write_trace
 from placement.routing.synthesize import synthesize
 from placement.routing.trace import LoadCounts, Trace
 from tests.routing.mutations import good_arrays, packed
@@ -79,7 +79,7 @@ def test_weights_are_kept(tmp_path: Path) -> None:
 
 def test_counts_round_trip_and_shapes(tmp_path: Path) -> None:
     counts = np.arange(1, 25, dtype=np.float64).reshape(2, 3, 4)
-    write_counts(LoadCounts(counts, "c", "recorded here"), tmp_path / "c.npz")
+    np.savez(tmp_path / "c.npz", counts=counts, meta=json.dumps({"source": "recorded here"}))
     again = read_trace(tmp_path / "c.npz", 4, 3)
     assert isinstance(again, LoadCounts)
     np.testing.assert_array_equal(again.counts, counts)
@@ -258,13 +258,15 @@ def test_corrupted_member(tmp_path: Path) -> None:
     assert "CRC" in str(_problem(tmp_path / "bad.npz"))
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
-def test_corrupted_compression(tmp_path: Path, method: int) -> None:
+def test_corrupted_compression(tmp_path: Path) -> None:
     member = io.BytesIO()
     np.save(member, good_arrays()["topk_ids"])
     path = tmp_path / "bad.npz"
-    with zipfile.ZipFile(path, "w", method) as archive_:
-        archive_.writestr("topk_ids.npy", member.getvalue())
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(path, "w", method) as archive_:
+            archive_.writestr("topk_ids.npy", member.getvalue())
+        if method != zipfile.ZIP_DEFLATED:
+            assert "compressed as numpy does not" in str(_problem(path))
     sound = path.read_bytes()
     assert isinstance(read_trace(path), Trace)
     refused = 0
@@ -274,7 +276,6 @@ def test_corrupted_compression(tmp_path: Path, method: int) -> None:
             read_trace(path)
         except InputError:
             refused += 1
-    # LZMA's own version bytes are the few that carry nothing.
     assert refused >= 70
 
 

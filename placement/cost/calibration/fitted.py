@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from placement.cost.calibration.efficiency import (
     ByTypeEntry,
     Efficiency,
-    Provenance,
     ShareEntry,
     load_efficiency,
 )
@@ -134,11 +133,11 @@ def _resolved(case: Case) -> Efficiency:
     return calibrated(load_efficiency(), load_calibration().multipliers(case))
 
 
-def calibrated(base: Efficiency, multipliers: Mapping[str, float], provenance: Provenance = "calibrated") -> Efficiency:
+def calibrated(base: Efficiency, multipliers: Mapping[str, float]) -> Efficiency:
     """`base` with constants multiplied; shares stay at most 1. Without multipliers `base` itself."""
     if not multipliers:
         return base
-    update: dict[str, Any] = {"provenance": provenance}
+    update: dict[str, Any] = {"provenance": "calibrated"}
     for name, factor in multipliers.items():
         entry = getattr(base, name)
         if isinstance(entry, ByTypeEntry):

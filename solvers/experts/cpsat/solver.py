@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from placement.cost.layer.score import objective_value
 from placement.problem.arrays import IntArray
 from placement.problem.layer import LayerProblem
@@ -42,7 +40,6 @@ class CpSatSolver:
             UnsupportedError: see solvers.experts.exact.coefficients.coefficients_of.
             RuntimeError: CP-SAT calls the model invalid (a bug).
         """
-        began = time.perf_counter()
         backend = CpSatBackend()
         model = LayerModel(problem, backend)
         if start is not None:
@@ -54,7 +51,4 @@ class CpSatSolver:
             # Optimal for shares of the tail that were rounded: only the bound can say whether it is for the true ones.
             met = objective_value(problem, slots) <= bound * (1 + ROUNDING)
             status = Status.OPTIMAL if met else Status.FEASIBLE
-        return Result(
-            slots, status, run.termination, bound=bound, bound_source="CP-SAT", seconds=time.perf_counter() - began,
-            iterations=run.branches,
-        )  # fmt: skip
+        return Result(slots, status, run.termination, bound=bound, bound_source="CP-SAT", iterations=run.branches)

@@ -53,7 +53,7 @@ class Coefficients:
     shares: FloatArray
     moved: FloatArray
     pooled: FloatArray
-    held: IntArray | None
+    held: BoolArray | None
     gpu_alike: BoolArray
     node_alike: BoolArray
 
@@ -84,11 +84,7 @@ def coefficients_of(problem: LayerProblem, whole: bool = True) -> Coefficients:
     if terms > MOST_TERMS:
         raise UnsupportedError(f"the exact model would have about {terms:,} terms, more than {MOST_TERMS:,}")
     kinds = problem.hardware.rates.kinds if tariff.timed else ALIKE
-    held = None
-    if problem.rules.current is not None:
-        held = np.zeros((topology.gpus, problem.experts), dtype=np.int64)
-        kept = problem.rules.current != EMPTY
-        held[problem.hardware.gpu_of_slot[kept], problem.rules.current[kept]] = 1
+    held = None if problem.rules.current is None else problem.held(problem.rules.current)
     pooled_mean = problem.data.mean_load.sum() / int(problem.hardware.alive.sum())
     return Coefficients(
         tariff,

@@ -50,10 +50,8 @@ class PlacementModel(ABC, Generic[Language]):
         self.experts: list[int] = experts.tolist()
         self.room, self.gpus = room, np.flatnonzero(room).tolist()
         self.stays, self.kept = stays, stays.sum(axis=0)
-        used = slots != EMPTY
-        self.held = np.zeros_like(stays)
-        self.held[problem.hardware.gpu_of_slot[used], slots[used]] = True
-        self.copies = np.bincount(slots[used], minlength=problem.experts)
+        self.held = problem.held(slots)
+        self.copies = self.held.sum(axis=0)
         #: Moves that what stays has made already.
         self.moved = 0
         self._add_variables()
@@ -367,9 +365,7 @@ class LayerModel(PlacementModel[Language]):
 
     def add_start(self, slots: IntArray) -> None:
         """Hints a placement [slots]."""
-        used = slots != EMPTY
-        held = np.zeros_like(self.stays)
-        held[self.problem.hardware.gpu_of_slot[used], slots[used]] = True
+        held = self.problem.held(slots)
         self._add_start(held, held.sum(axis=0))
 
     def placement(self, value: Value) -> IntArray:

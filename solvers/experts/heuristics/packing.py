@@ -9,21 +9,12 @@ from placement.kernels import descending, kernel, lean
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 
 
-@kernel
-def replicate(load: NDArray[np.float64], slots: int, most: int) -> NDArray[np.int64]:
+def replicate(load: FloatArray, slots: int, most: int) -> IntArray:
     """[experts] copies of each expert: each further slot goes to the expert with the largest load per copy.
 
     This minimizes the largest load per copy. Ties go to the lower index; no expert gets more than `most` copies.
     """
-    count = np.empty(len(load), np.int64)
-    count[:] = 1
-    for _ in range(slots - len(load)):
-        best, value = -1, -1.0
-        for e in range(len(load)):
-            if count[e] < most and load[e] / count[e] > value:
-                best, value = e, load[e] / count[e]
-        count[best] += 1
-    return count
+    return np.bincount(physical_experts(np.ascontiguousarray(load), slots, most), minlength=len(load))
 
 
 @kernel

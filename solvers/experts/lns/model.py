@@ -40,9 +40,7 @@ class NeighbourhoodModel(PlacementModel[CpSatBackend]):
         extra: Experts that may get copies though no free slot holds them now (with replicas).
         cutoff: Objective that an answer must not exceed, in the scorer's unit.
         """
-        gpu, stay = problem.hardware.gpu_of_slot, ~free & (slots != EMPTY)
-        stays = np.zeros((problem.topology.gpus, problem.experts), dtype=bool)
-        stays[gpu[stay], slots[stay]] = True
+        gpu, stays = problem.hardware.gpu_of_slot, problem.held(np.where(free, EMPTY, slots))
         self.slots, self.free, self.cutoff = slots, free, cutoff
         self.touched_now: dict[str, FloatArray] = {}
         self.kinds: dict[str, _Kinds] = {}

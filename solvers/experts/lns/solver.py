@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +19,7 @@ from solvers.experts.lns.model import NeighbourhoodModel
 from solvers.experts.lns.neighbourhoods import neighbourhood
 from solvers.experts.merit import merit
 from solvers.experts.search.solver import SearchSolver
-from solvers.result import Result, Status, Termination
+from solvers.result import Result, Termination
 from solvers.stop import Stop
 
 #: Deterministic seconds of the default budget, and of one neighbourhood.
@@ -63,21 +62,16 @@ class LnsSolver:
 
     def improve(self, problem: LayerProblem, known: Sequence[Candidate], stop: Stop, seed: int) -> Result:
         """The best of the given answers, the search's, and what neighbourhoods make of it."""
-        began = time.perf_counter()
         found = SearchSolver().improve(problem, known, stop, seed)
-        return found if found.slots is None else self._after(problem, found, stop, seed, began)
-
-    def _after(self, problem: LayerProblem, found: Result, stop: Stop, seed: int, began: float) -> Result:
         if found.slots is None:
             return found
         try:
             better = improve_slots(problem, found.slots, stop, seed)
         except UnsupportedError as error:
             return replace(found, notes=(*found.notes, str(error)))
-        return Result(
-            better.slots, Status.FEASIBLE, better.termination, seconds=time.perf_counter() - began,
-            iterations=found.iterations + better.rounds, fractions=found.fractions,
-        )  # fmt: skip
+        return replace(
+            found, slots=better.slots, termination=better.termination, iterations=found.iterations + better.rounds
+        )
 
 
 def improve_slots(problem: LayerProblem, slots: IntArray, stop: Stop, seed: int) -> Improved:

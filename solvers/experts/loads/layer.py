@@ -20,14 +20,9 @@ Ints = NDArray[np.int64]
 PAIR_SHARE = 4
 
 
-@kernel
 def cost_table(load: Floats, most: int) -> Floats:
     """[most + 1, experts] load of one copy by the number of copies (row 0 as row 1)."""
-    table = np.empty((most + 1, len(load)))
-    for r in range(most + 1):
-        for e in range(len(load)):
-            table[r, e] = load[e] / max(r, 1)
-    return table
+    return np.asarray(load / np.maximum(np.arange(most + 1), 1)[:, None])
 
 
 @kernel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-import time
 from pathlib import Path
 
 import pulp
@@ -51,7 +50,6 @@ class MilpSolver:
         Raises:
             UnsupportedError: see solvers.experts.exact.coefficients.coefficients_of.
         """
-        began = time.perf_counter()
         backend = MilpBackend()
         model, program = LayerModel(problem, backend), backend.model
         log = self._run(program, stop, seed)
@@ -70,9 +68,7 @@ class MilpSolver:
             bound, source = self._cut_bound(model, program, log, stop)
         finished = status in (Status.OPTIMAL, Status.INFEASIBLE)
         termination = Termination.FINISHED if finished else _reason(log, stop)
-        return Result(
-            slots, status, termination, bound=max(0.0, bound), bound_source=source, seconds=time.perf_counter() - began
-        )
+        return Result(slots, status, termination, bound=max(0.0, bound), bound_source=source)
 
     def _run(self, program: pulp.LpProblem, stop: Stop, seed: int) -> str:
         """Solves the model; CBC's log, which alone says why a run stopped and what it had proven by then."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -75,7 +74,6 @@ class PartitionSolver:
         Raises:
             MissingExtraError: Mt-KaHyPar is not installed.
         """
-        started = time.perf_counter()
         load_library()
         nodes, copies = _Nodes.of(problem), Copies.of(problem)
         trials: list[_Trial] = []
@@ -96,10 +94,7 @@ class PartitionSolver:
         if needs_fractions(problem):
             best = choose(problem, [best, candidate(problem, best.slots, best.fractions, thorough=True)])
         termination = Termination.TIME if stop.expired else Termination.FINISHED
-        return Result(
-            best.slots, Status.FEASIBLE, termination, seconds=time.perf_counter() - started, iterations=done,
-            fractions=best.fractions,
-        )  # fmt: skip
+        return Result(best.slots, Status.FEASIBLE, termination, iterations=done, fractions=best.fractions)
 
 
 @dataclass(frozen=True)
@@ -145,8 +140,7 @@ def _seed(seed: int, i: int) -> int:
 
 
 def _packed(problem: LayerProblem, nodes: _Nodes, division: _Division) -> list[_Trial]:
-    """Placements of a division, repaired under looser and tighter caps on nodes' loads; on a node longest time first.
-    """
+    """Placements of a division, repaired under looser and tighter caps on the loads of nodes."""
     m, per_gpu, graph = problem.topology.gpus_per_node, problem.hardware.slots_per_gpu, division.graph
     room = nodes.room + np.bincount(graph.anchor[graph.anchor >= 0], minlength=len(nodes.ids))
     caps = [np.inf, NODE_LOAD]

@@ -98,13 +98,6 @@ def anneal(d: Data, s: State, t: Scratch, targets: bool, plan: Plan, seed: int, 
     return Annealing(best, target, walk.value, walk.excess, done)
 
 
-def price_state(d: Data, s: State, targets: bool) -> tuple[float, float]:
-    """(objective without constants, excess over the cap) of a state's slots, made anew."""
-    load_state(d, s, targets)
-    _, value, excess, _ = evaluate(d.goal, s.busy, s.sums, np.zeros((2, len(d.goal.window_weight))), 0.0, 0.0)
-    return value, excess
-
-
 @lean
 def _save_gpu(busy: Busy, t: Saved, g: int, n: int) -> int:
     t.gpus[n] = g

@@ -119,8 +119,7 @@ class _Pricing:
         self.known: dict[tuple[int, ...], tuple[FloatArray, FloatArray, float]] = {}
 
     def __call__(self, way: Way) -> tuple[float, float]:
-        """(Load of the fullest node over the cap, seconds of the busiest node's link and shared work); less is better.
-        """
+        """(Load of the fullest node over the cap, seconds of the busiest node link and shared work); less is better."""
         for node in way:
             if node not in self.known:
                 self.known[node] = self.prices.of_node(node)

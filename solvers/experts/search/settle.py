@@ -54,8 +54,6 @@ def settle(
         scale = risk * topology.gpus / float(problem.data.mean_load.sum())
         drift = problem.data.drift * (scale * scale)
     share = weighted_sum(problem.data.window_weight, slot_load) / np.maximum(problem.data.mean_load[slots], 1e-300)
-    holds = np.zeros((topology.gpus, problem.experts), dtype=bool)
-    holds[problem.hardware.gpu_of_slot, slots] = True
     total, gpus, rows = len(slots), topology.gpus, len(cost)
     moves = _Moves(
         np.array(slots, dtype=np.int64), problem.hardware.slots_per_gpu, topology.gpus_per_node,
@@ -63,8 +61,8 @@ def settle(
         of_load / mean, PROPOSALS * total, HOT, seed,
     )  # fmt: skip
     at = _At(
-        np.arange(total), holds, np.zeros((rows, gpus)), np.zeros((gpus, len(drift))), np.zeros(gpus), np.zeros(gpus),
-        np.zeros(2),
+        np.arange(total), problem.held(slots), np.zeros((rows, gpus)), np.zeros((gpus, len(drift))), np.zeros(gpus),
+        np.zeros(gpus), np.zeros(2),
     )  # fmt: skip
     best = np.arange(total)
     for first, last in stop.slices(moves.steps):

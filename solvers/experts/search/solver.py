@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -90,7 +89,6 @@ class SearchSolver:
         Raises:
             UnsupportedError: see LayerSolver.solve.
         """
-        started = time.perf_counter()
         seen = {each.slots.tobytes() for each in known}
         fresh = [slots for slots in starts(problem, seed) if slots.tobytes() not in seen]
         found = [*known, *(candidate(problem, slots) for slots in fresh)]
@@ -98,16 +96,8 @@ class SearchSolver:
             raise UnsupportedError("no placement to start from keeps the groups, the fixed slots and the moves")
         tariff = tariff_of(problem)
         termination, steps = Termination.WORK, 0
-        bound_by = (
-            problem.rules.group,
-            problem.rules.max_moves,
-            problem.rules.fixed,
-            problem.hardware.capacity,
-            problem.hardware.speed,
-        )
-        free = all(part is None for part in bound_by)
         # Where messages between nodes decide, a placement made for loads alone does not win.
-        if free and (problem.objective.kind == "load" or problem.data.sets is None or not has_levels(problem)):
+        if problem.free and (problem.objective.kind == "load" or problem.data.sets is None or not has_levels(problem)):
             target = _target(problem) if problem.objective.kind == "load" else 0.0
             packed = GreedySolver().place(problem, seed)
             for cost, weight, share in _load_costs(tariff):
@@ -115,7 +105,7 @@ class SearchSolver:
                 slots, used = _balance(packed, problem, cost, weight, target, kicks, stop, seed)
                 found.append(candidate(problem, slots))
                 steps += used
-        if not tariff.bins.linear or not tariff.alike or not free:
+        if not tariff.bins.linear or not tariff.alike or not problem.free:
             start = choose(problem, found)
             leads = _leads(problem, start.score.objective)
             for annealed in (run for each in leads for run in _anneal(each, start.slots, stop, seed)):
@@ -128,10 +118,7 @@ class SearchSolver:
                 if annealed.termination is Termination.TIME:
                     termination = annealed.termination
         best = choose(problem, found)
-        return Result(
-            best.slots, Status.FEASIBLE, termination, seconds=time.perf_counter() - started, iterations=steps,
-            fractions=best.fractions,
-        )  # fmt: skip
+        return Result(best.slots, Status.FEASIBLE, termination, iterations=steps, fractions=best.fractions)
 
 
 def _leads(problem: LayerProblem, objective: float) -> list[LayerProblem]:

@@ -36,11 +36,8 @@ def mend(problem: LayerProblem) -> IntArray | None:
     """
     if problem.rules.current is None:
         raise UnsupportedError("no current placement to start from")
-    gpus, experts = problem.topology.gpus, problem.experts
     load, capacity = problem.data.mean_load, problem.hardware.capacities
-    holds = np.zeros((gpus, experts), dtype=bool)
-    kept = problem.rules.current != EMPTY
-    holds[problem.hardware.gpu_of_slot[kept], problem.rules.current[kept]] = True
+    holds = problem.held(problem.rules.current)
     pinned = np.zeros_like(holds)
     if problem.rules.fixed is not None:
         pinned[problem.fixed_pairs] = True

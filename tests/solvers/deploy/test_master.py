@@ -12,8 +12,9 @@ import pytest
 from placement.errors import InfeasibleError, NothingFoundError
 from solvers.base import UnsupportedError
 from solvers.deploy import milp
+from solvers.deploy.layout import layout
 from solvers.deploy.milp import relaxation, solve_milp
-from solvers.deploy.problem import MasterProblem, Pool, first_fit, patterns
+from solvers.deploy.problem import MasterProblem, Pool, patterns
 from solvers.deploy.solve import solve_master
 from tests.solvers.deploy.problems import (
     best_rate,
@@ -92,14 +93,15 @@ def test_patterns_are_all_maximal_fillings(sizes: tuple[int, ...]) -> None:
 
 
 def test_packing_sees_what_first_fit_misses() -> None:
-    # 4 + 4 + 2 and 3 + 3 + 2 + 2 fill two nodes of ten; the largest first leaves 4 + 4, 3 + 3 + 2 + 2 and one of two.
+    # 4 + 3 + 3 twice fill two nodes of ten; the largest first leaves 4 + 4, 3 + 3 + 3 and one of three.
     pool = Pool("p", 2, 10, 1.0)
-    sizes = {4: 2, 3: 2, 2: 3}
+    sizes = {4: 2, 3: 4}
     problem = MasterProblem((pool,), tuple(column(0, "aggregated", size, 1.0) for size in sizes), 0.0)
     counts = tuple(sizes.values())
     assert packs(problem, counts)
-    assert not packs(problem, (3, 2, 2))
-    assert first_fit(problem, counts) or packs(problem, counts)
+    assert not packs(problem, (3, 3))
+    assert layout(problem, counts, exact=False) is None
+    assert layout(problem, counts) is not None
 
 
 def test_many_patterns_fall_back_to_a_heap(monkeypatch: pytest.MonkeyPatch) -> None:

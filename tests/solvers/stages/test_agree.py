@@ -6,9 +6,9 @@ import pytest
 
 from placement.problem.stages import StageCut, StageProblem, score_cut
 from solvers.stages.answer import StageAnswer
-from solvers.stages.cpsat import cut_by_cpsat
 from solvers.stages.dynamic import cut_by_dynamic_programming
 from solvers.stages.excess import least_excess
+from solvers.stages.model import cut_by_cpsat
 from tests.solvers.stages.problems import best_by_trying, least_excess_by_trying, random_problem
 
 

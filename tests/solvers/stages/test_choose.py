@@ -20,9 +20,9 @@ from placement.problem.split import Split, make_split
 from placement.problem.stages import StageCut, score_cut
 from solvers.split.enumerate import enumerate_splits
 from solvers.stages.choose import best_cut, cut_fits, with_cut
-from solvers.stages.cpsat import cut_by_cpsat
 from solvers.stages.dynamic import cut_by_dynamic_programming
 from solvers.stages.excess import least_excess
+from solvers.stages.model import cut_by_cpsat
 from specs.model import SlidingWindow
 from specs.scenario import Pins, Scenario
 from tests.cost import scenarios as s
