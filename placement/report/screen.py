@@ -18,7 +18,6 @@ class Dropped(Protocol):
 
     @property
     def reason(self) -> str: ...
-
     @property
     def count(self) -> int: ...
 
@@ -28,13 +27,10 @@ class SplitSearch(Protocol):
 
     @property
     def considered(self) -> int: ...
-
     @property
     def dropped(self) -> Sequence[Dropped]: ...
-
     @property
     def idle_gpus(self) -> int: ...
-
     @property
     def cut_gain(self) -> float | None: ...
 

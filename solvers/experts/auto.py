@@ -10,13 +10,7 @@ from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.experts.baselines import baseline_candidates
-from solvers.experts.candidates import (
-    DISPATCH_GAIN,
-    Candidate,
-    candidate,
-    choose,
-    steadiest,
-)
+from solvers.experts.candidates import DISPATCH_GAIN, Candidate, candidate, choose, steadiest
 from solvers.experts.merit import merit
 from solvers.experts.noise import least_gain
 from solvers.experts.search.solver import SearchSolver

@@ -45,7 +45,7 @@ def cut_by_dynamic_programming(problem: StageProblem) -> StageAnswer | None:
             best = (value, bounds)
     if best is None:
         raise RuntimeError("a cut fits without a limit on its slowest stage, and none with the largest")
-    return StageAnswer.of(problem, prices.answer(best[1]), best[0], "dynamic programming", optimal=True)
+    return StageAnswer(prices.answer(best[1]), best[0], True, "dynamic programming")
 
 
 class Prices:

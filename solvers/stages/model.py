@@ -167,5 +167,4 @@ def cut_by_cpsat(problem: StageProblem, stop: Stop | None = None) -> StageAnswer
     run = run_cpsat(model.model, until, 0, DETERMINISTIC_SECONDS * until.work)
     if not run.found:
         return None
-    bound = model.bound(run.bound)
-    return StageAnswer.of(problem, model.answer(run.value), bound, "CP-SAT", run.status is Status.OPTIMAL)
+    return StageAnswer(model.answer(run.value), model.bound(run.bound), run.status is Status.OPTIMAL, "CP-SAT")

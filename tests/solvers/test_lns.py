@@ -14,7 +14,7 @@ from placement.problem.layer import LayerProblem
 from solvers.base import UnsupportedError
 from solvers.cpsat import run_cpsat
 from solvers.experts.exact.coefficients import Coefficients, coefficients_of
-from solvers.experts.heuristics.linear import LinearSolver
+from solvers.experts.heuristics.in_order import LinearSolver
 from solvers.experts.lns.model import NeighbourhoodModel
 from solvers.experts.lns.neighbourhoods import neighbourhood
 from solvers.experts.lns.solver import LnsSolver, improve_slots

@@ -16,12 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from placement.cost.calibration.efficiency import (
-    ByTypeEntry,
-    Efficiency,
-    ShareEntry,
-    load_efficiency,
-)
+from placement.cost.calibration.efficiency import ByTypeEntry, Efficiency, ShareEntry, load_efficiency
 from specs.engine import Engine
 from specs.fields import DataType
 from specs.scenario import Scenario

@@ -7,13 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement.errors import InputError
-from placement.problem.arrays import (
-    EMPTY,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    frozen,
-)
+from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray, frozen
 from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
 

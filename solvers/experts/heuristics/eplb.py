@@ -10,13 +10,7 @@ from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
 from solvers.experts.candidates import candidate
 from solvers.experts.heuristics.base import Heuristic
-from solvers.experts.heuristics.packing import (
-    distinct_packing,
-    pack,
-    pack_uneven,
-    physical_experts,
-    separate,
-)
+from solvers.experts.heuristics.packing import distinct_packing, pack, pack_uneven, physical_experts, separate
 
 
 def eplb_layer(load: FloatArray, slots: int, groups: int, nodes: int, gpus: int) -> IntArray:

@@ -14,14 +14,7 @@ from solvers.base import Features, UnsupportedError
 from solvers.dispatch import needs_fractions, target_fractions
 from solvers.experts.candidates import Candidate, candidate, choose
 from solvers.experts.heuristics.packing import longest_first, separate
-from solvers.experts.partition.hypergraph import (
-    Copies,
-    Hypergraph,
-    by_home,
-    by_set,
-    first_homes,
-    local_homes,
-)
+from solvers.experts.partition.hypergraph import Copies, Hypergraph, by_home, by_set, first_homes, local_homes
 from solvers.experts.partition.kahypar import load_library, partition
 from solvers.experts.partition.repair import Blocks, repaired
 from solvers.result import Result, Status, Termination

@@ -20,13 +20,7 @@ from solvers.experts.heuristics.greedy import GreedySolver
 from solvers.experts.merit import merit
 from solvers.experts.search.arrays import SetRows, by_home
 from solvers.experts.search.balance import balance
-from solvers.experts.search.multilevel import (
-    copies_needed,
-    copy_loads,
-    has_levels,
-    node_level,
-    onto_gpus,
-)
+from solvers.experts.search.multilevel import copies_needed, copy_loads, has_levels, node_level, onto_gpus
 from solvers.experts.search.run import Annealed, Schedule, run_annealing
 from solvers.experts.search.settle import settle
 from solvers.experts.search.start import starts
