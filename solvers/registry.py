@@ -28,7 +28,6 @@ SOLVERS: dict[str, tuple[str, str]] = {
     "search": ("solvers.experts.search.solver", "SearchSolver"),
     "cpsat": ("solvers.experts.cpsat.solver", "CpSatSolver"),
     "milp": ("solvers.experts.milp.solver", "MilpSolver"),
-    "lns": ("solvers.experts.lns.solver", "LnsSolver"),
     "partition": ("solvers.experts.partition.solver", "PartitionSolver"),
     "auto": ("solvers.experts.auto", "AutoSolver"),
 }
