@@ -108,8 +108,3 @@ class StageCut:
 
     cut: tuple[int, ...]
     options: tuple[int, ...]
-
-    @property
-    def first_layers(self) -> tuple[int, ...]:
-        """[pieces] first layer of each piece."""
-        return tuple(sum(self.cut[:piece]) for piece in range(len(self.cut)))

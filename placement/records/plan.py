@@ -82,11 +82,7 @@ class SplitRecord(Record):
         return cls(**{name: getattr(split, name) for name in cls.model_fields})
 
     def split(self) -> Split:
-        """The split of the record.
-
-        Raises:
-            InputError: degrees that do not multiply up.
-        """
+        """The split of the record, an InputError where its degrees do not multiply up."""
         return Split(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
@@ -294,9 +290,7 @@ class Plan(Record):
                 if len(row) != slots:
                     raise ValueError(f"{where} has a placement of {len(row)} slots, not {slots}; plan it anew")
                 if max(row) >= model.moe.experts:
-                    raise ValueError(
-                        f"{where} names expert {max(row)}, but there are {model.moe.experts} experts; plan it anew"
-                    )
+                    raise ValueError(f"{where} names expert {max(row)} of {model.moe.experts} experts; plan it anew")
                 empty = sum(row[g * width : (g + 1) * width].count(EMPTY) for g in self.failed_gpus)
                 if not len(self.failed_gpus) * width == empty == row.count(EMPTY):
                     raise ValueError(f"{where}: the slots of failed_gpus, and no others, are {EMPTY}; plan it anew")

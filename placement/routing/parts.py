@@ -35,11 +35,8 @@ def take_sequences(trace: Trace, chosen: IntArray) -> Trace:
 
 
 def domain_edges(trace: Trace) -> IntArray:
-    """[domains + 1] sequence numbers where domains begin and end: one domain, unless the recording says otherwise.
-
-    A recording of several domains, one after the other, says so in meta: `domains` (their names) and
-    `tokens_per_domain`.
-    """
+    """[domains + 1] sequence numbers where domains begin and end: one domain, unless meta names several, one after the
+    other (`domains`, `tokens_per_domain`)."""
     names, size = trace.meta.get("domains"), trace.meta.get("tokens_per_domain")
     whole = np.array([0, len(trace.seq_lens)], dtype=np.int64)
     if not isinstance(names, list) or not isinstance(size, int) or not names or size * len(names) != trace.tokens:
@@ -50,11 +47,9 @@ def domain_edges(trace: Trace) -> IntArray:
 
 
 def split_by_sequence(trace: Trace) -> tuple[Trace, Trace]:
-    """The first half of a trace's sequences (by count, rounded down), and the rest.
+    """The first half of a trace's sequences (by count, rounded down), and the rest; of several domains, of each.
 
-    Of a recording of several domains (see `domain_edges`), the first sequences of each domain and the rest of each.
-    What is planned on the first part is judged on the second: tokens of one sequence resemble each other, so a split
-    inside a sequence would let the plan see its test.
+    By sequences, as tokens of one resemble each other: a split inside it would let a plan see its test.
 
     Raises:
         InputError: the trace (or a domain) has a single sequence.

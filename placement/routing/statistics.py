@@ -25,8 +25,7 @@ MIXTURE_SHARE = 0.85
 def with_mixture(layer: LayerData) -> LayerData:
     """The layer with one more window in front, the mean of the others, at MIXTURE_SHARE of the weight.
 
-    What a placement is solved on: mostly the mixture of all traffic, and to a lesser part each window for itself, so
-    that no domain is left with a bad balance. A layer of one window is returned as it is.
+    So that no domain is left with a bad balance. A layer of one window is returned as it is.
     """
     if len(layer.load) == 1:
         return layer

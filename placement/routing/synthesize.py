@@ -99,11 +99,8 @@ def synthesize(
 
 
 def load_profile(rng: np.random.Generator, experts: int, top_k: int, skew: float) -> FloatArray:
-    """[experts] target loads (copies per token, sum top_k): lognormal with max/mean == skew, in random order.
-
-    Recorded loads of one layer and domain are close to lognormal: a max/mean of 3.9 goes with a coefficient of
-    variation of 0.71, and the lognormal of 64 quantiles with that maximum has 0.74.
-    """
+    """[experts] target loads (copies per token, sum top_k): lognormal, as recorded loads nearly are, with max/mean ==
+    skew, in random order."""
     normal = rng.permutation(np.sort(rng.standard_normal(experts)))
     low, high = 0.0, 60.0 / max(1e-9, float(np.ptp(normal)))
     for _ in range(60):

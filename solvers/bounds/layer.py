@@ -25,11 +25,8 @@ class Bound:
 
 
 def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool = False, stop: Stop = DEFAULT) -> Bound:
-    """A lower bound on the objective of every placement and dispatch that the problem allows.
-
-    Work and links are bounded apart (solvers.bounds.work, solvers.bounds.links) in every window, and add up as the
-    parts do; the mean of the worst windows is at least that of their bounds. The co-location bound is of the mean
-    over the windows, which the objective is never below. Groups, moves and caps only shrink the set of placements.
+    """A lower bound on the objective of every placement and dispatch that the problem allows (docs/formulation.md,
+    "Bounds").
 
     Args:
         known: the objective of an answer at hand; work stops once the bound is within CLOSE of it, relatively.

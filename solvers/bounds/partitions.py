@@ -56,11 +56,7 @@ class Tokens(NamedTuple):
 
 
 def cut_sets(ids: Ints, weight: Floats, load: Floats) -> tuple[Ints, Floats]:
-    """Sets of at most MOST_IN_SET experts: the most loaded ones of larger sets, which reach no more bins than all.
-
-    Args:
-        ids: [sets, k] experts. weight: [sets]. load: [experts].
-    """
+    """([sets, k], [sets]) sets cut to their MOST_IN_SET most loaded experts, which reach no more bins; their weight."""
     if ids.shape[1] <= MOST_IN_SET:
         return ids, weight
     order = np.argsort(-load[ids], axis=1, kind="stable")[:, :MOST_IN_SET]
@@ -72,7 +68,7 @@ def new_tokens(variable: Ints, weight: Floats, experts: int, home: bool, most: i
     """Tokens at prices of 0, each a single partition: every expert in a bin of its own.
 
     Args:
-        variable: [sets, features]: pairs (i, j) with j < i by i, then j; with a home pairs elsewhere, pairs at home and
+        variable: [sets, features]: pairs (i, j), j < i, by i, then j; with a home pairs elsewhere, pairs at home and
             experts at home.
     """
     shape, subsets = variable.shape, 1 << experts

@@ -112,8 +112,6 @@ def _names(new: IntArray, old: IntArray, experts: int, nodes: int) -> IntArray:
 
 
 def relabel(slots: IntArray, old: IntArray, experts: int, nodes: int, gpus: int) -> IntArray:
-    """[slots] the placement under the names, and in the order within GPUs, that change the fewest slots of `old`.
-
-    Args: those of `renaming`.
-    """
+    """[slots] the placement under the names, and in the order within GPUs, that change the fewest slots; see
+    `renaming`."""
     return renaming(slots, old, experts, nodes, gpus).slots(slots)

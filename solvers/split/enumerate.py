@@ -94,8 +94,7 @@ def enumerate_splits(
 
     Raises:
         InputError: a pin that no split can have.
-        InfeasibleError: nothing fits HBM (names the line, the bytes over and the smallest cluster that fits), or
-            nothing meets the objectives (names the one that is missed and the best reachable).
+        InfeasibleError: nothing fits HBM, or nothing meets the objectives; the message says what comes nearest.
     """
     fixed = scenario.pins if pins is None else pins
     extra = scenario.redundant if redundant is None else redundant

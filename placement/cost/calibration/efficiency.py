@@ -95,7 +95,6 @@ class Efficiency(_Record):
     low_latency_tokens: FactorEntry
     buffer_copies: FactorEntry
     max_sequences_per_rank: FactorEntry
-    backward_flops: FactorEntry
 
 
 @cache

@@ -30,12 +30,9 @@ def touch_chance(experts: int, top_k: int, parts: int) -> float:
 def balanced_messages(
     rule: Name, topology: Topology, top_k: int, on_gpu: float, on_node: float
 ) -> tuple[float, float, float]:
-    """(messages on a rank's fast link, on its slow link, tokens that reach it), for each token that a rank holds.
+    """(Messages on a rank's fast link, on its slow link, tokens that reach it), for each token that a rank holds.
 
     Args:
-        rule: The message rule.
-        topology: The ranks.
-        top_k: Experts of a token.
         on_gpu: Chance that a token touches a given rank; on_node: a given node.
     """
     chosen, nodes, m = MESSAGE_RULES[rule], topology.nodes, topology.gpus_per_node

@@ -33,14 +33,11 @@ class Blocks:
 
 
 def repaired(graph: Hypergraph, block: IntArray, blocks: Blocks, cap: float) -> IntArray:
-    """[vertices] blocks of exactly their `room`, changed as little as the rules allow.
-
-    Anchors stay. Sizes always come out right; an expert can exceed its copies in a block, and a load the cap, only
-    where no single swap mends it.
+    """[vertices] blocks of exactly their `room`, changed as little as the rules allow; anchors stay.
 
     Args:
-        block: [vertices] block of each. blocks: their room sums to the vertices.
-        cap: largest wanted load / rate; infinite for no cap.
+        block: [vertices] block of each. blocks: their room sums to the vertices; copies are kept where a swap can.
+        cap: largest wanted load / rate, kept where a swap can; infinite for no cap.
     """
     start, pins = graph.pins()
     edge = np.repeat(np.arange(graph.edges), np.diff(start))

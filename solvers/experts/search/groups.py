@@ -32,9 +32,8 @@ Way = tuple[tuple[int, ...], ...]
 def group_starts(problem: LayerProblem) -> list[IntArray]:
     """Placements [slots] with whole groups on nodes, the best estimated first; each valid by check_layer.
 
-    Within a node experts are replicated greedily and packed by load, as the balancer's hierarchical policy does.
-    Empty without groups, with one node, with GPUs of unlike capacity or speed, or where groups (alike in size) can't
-    be shared out evenly over the nodes.
+    Empty without groups, with one node, with GPUs of unlike capacity or speed, or where groups (alike in size) can't be
+    shared out evenly over the nodes.
     """
     topology = problem.topology
     alike = problem.hardware.usable_slots == problem.slots and bool((problem.hardware.relative_speed == 1.0).all())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from itertools import combinations, pairwise, product
+from itertools import accumulate, combinations, pairwise, product
 
 from placement.problem.stages import (
     LayerKind,
@@ -34,8 +34,8 @@ class CutScore:
 def score_cut(problem: StageProblem, answer: StageCut) -> CutScore:
     """The objective and the fullest rank of an answer, summed up layer by layer."""
     seconds, forward, relief, held = [], [], [], []
-    for piece, first in enumerate(answer.first_layers):
-        span = range(first, first + answer.cut[piece])
+    for piece, end in enumerate(accumulate(answer.cut)):
+        span = range(end - answer.cut[piece], end)
         kinds = [problem.kinds[problem.layers[i]] for i in span]
         options = [kind.options[answer.options[i]] for kind, i in zip(kinds, span, strict=True)]
         seconds.append(problem.end_s[piece] + sum(option.seconds for option in options))
