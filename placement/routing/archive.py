@@ -12,7 +12,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,6 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from placement.errors import InputError
-from placement.records.files import replace_file
 
 #: Largest file that is opened, and the most that one array of it may take in memory.
 MAX_BYTES, MAX_ARRAY_BYTES = 4 * 2**30, 2**30
@@ -146,16 +145,3 @@ class Archive:
         except _DEFECTS as error:
             said = str(error).strip("'\"") or type(error).__name__
             raise InputError(self.source, key, f"cannot be read ({said[:200]})", _INTACT) from error
-
-
-def write_archive(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Writes a compressed .npz, whole or not at all.
-
-    Raises:
-        InputError: `path` cannot be written.
-    """
-    try:
-        replace_file(path, lambda file: np.savez_compressed(file, allow_pickle=False, **dict(arrays)))
-    except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise InputError(str(path), "", f"cannot be written ({said})", "give a path in a writable folder") from error

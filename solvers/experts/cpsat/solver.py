@@ -5,10 +5,9 @@ from __future__ import annotations
 from placement.cost.layer.score import objective_value
 from placement.problem.arrays import IntArray
 from placement.problem.layer import LayerProblem
-from solvers.base import Features
 from solvers.cpsat import run_cpsat
 from solvers.experts.cpsat.backend import CpSatBackend
-from solvers.experts.exact.model import LayerModel
+from solvers.experts.exact.model import EXACT, LayerModel
 from solvers.result import Result, Status
 from solvers.stop import Stop
 
@@ -23,11 +22,7 @@ class CpSatSolver:
     """Exact: proves optimality on small layers, and a bound on what it cannot finish."""
 
     name = "cpsat"
-    features = Features(
-        traffic=True, groups=True, moves=True, fixed=True,
-        uneven=True, windows=True, tails=True, proves=True,
-        note="exact on small layers, replicas under even dispatch only",
-    )  # fmt: skip
+    features = EXACT
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
+from solvers.base import Features
 from solvers.experts.exact.backend import Backend, Linear, Value, Variable
 from solvers.experts.exact.coefficients import (
     bin_of_gpu,
@@ -22,6 +23,12 @@ from solvers.experts.exact.coefficients import (
 )
 
 Language = TypeVar("Language", bound=Backend)
+
+#: What the solvers of this model can take into account.
+EXACT = Features(
+    traffic=True, groups=True, moves=True, fixed=True, uneven=True, windows=True, tails=True, proves=True,
+    note="exact on small layers, replicas under even dispatch only",
+)  # fmt: skip
 
 
 class LayerModel(Generic[Language]):

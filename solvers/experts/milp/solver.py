@@ -9,8 +9,7 @@ from pathlib import Path
 import pulp
 
 from placement.problem.layer import LayerProblem
-from solvers.base import Features
-from solvers.experts.exact.model import LayerModel
+from solvers.experts.exact.model import EXACT, LayerModel
 from solvers.experts.milp.backend import MilpBackend
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
@@ -38,11 +37,7 @@ class MilpSolver:
     """Exact on small layers; a second opinion beside CP-SAT."""
 
     name = "milp"
-    features = Features(
-        traffic=True, groups=True, moves=True, fixed=True,
-        uneven=True, windows=True, tails=True, proves=True,
-        note="exact on small layers, replicas under even dispatch only",
-    )  # fmt: skip
+    features = EXACT
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve.
