@@ -43,13 +43,13 @@ def told(value: object) -> str:
     return f"the text '{shown(value)}'" if isinstance(value, str) else shown(value)
 
 
-def read_text(path: Path, source: str, limit: int = MAX_BYTES) -> str:
+def read_text(path: Path, source: str, most: int = MAX_BYTES) -> str:
     """The text of a UTF-8 file.
 
     Args:
         path: the file.
         source: its name in messages.
-        limit: most bytes that it may have.
+        most: bytes that it may have.
 
     Raises:
         InputError: it can't be read, is no regular file, is too large, or is not UTF-8.
@@ -61,7 +61,7 @@ def read_text(path: Path, source: str, limit: int = MAX_BYTES) -> str:
         if not stat.S_ISREG(mode):
             raise InputError(source, "", "is not a regular file", "name a file on disk")
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            data = file.read(most + 1)
     except FileNotFoundError:
         raise InputError(source, "", "no such file", "check the path") from None
     except PermissionError:
@@ -69,8 +69,8 @@ def read_text(path: Path, source: str, limit: int = MAX_BYTES) -> str:
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a valid path"
         raise InputError(source, "", f"can't be read: {shown(reason)}", "check the path") from None
-    if len(data) > limit:
-        raise InputError(source, "", f"is over {limit} bytes", "a spec is a few kB: check that this is the file")
+    if len(data) > most:
+        raise InputError(source, "", f"is over {most} bytes", "check that this is the file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -45,7 +45,6 @@ _DEGREE = click.IntRange(1, 10_000_000)
 @click.option(
     "--kernel-tables", is_flag=True, help="Use measured times of expert kernels where there are any ([kernels] extra)."
 )
-@click.option("--second-opinion", "second", is_flag=True, help="Solve with CP-SAT, too, and compare.")
 @click.option("--time-limit", type=positive, metavar="SECONDS", help="Stop the master problem after this.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, show_default=True)
 @click.option("--out", metavar="FILE", help="Write the deployment as JSON to this file.")

@@ -23,7 +23,6 @@ def layer_problems(
     phase: PlannedPhase,
     statistics: Sequence[LayerData],
     objective: Objective = "time",
-    max_load: float | None = None,
     tail: float = 1.0,
     failed_gpus: Sequence[int] = (),
 ) -> tuple[LayerProblem, ...]:
@@ -32,7 +31,7 @@ def layer_problems(
     Args:
         phase: what the prices are of; tokens per GPU are the split's own in that phase.
         statistics: routing of each MoE layer.
-        max_load: see LayerProblem.max_load; the planner sets its own where it is None. tail: see LayerProblem.tail.
+        tail: see LayerObjective.
         failed_gpus: expert-parallel ranks that are lost: without capacity, and no token's home.
 
     Raises:
@@ -60,7 +59,7 @@ def layer_problems(
         capacity = np.full(topology.gpus, split.slots_per_gpu)
         capacity[list(failed_gpus)] = 0
     hardware = LayerHardware(topology, split.slots_per_gpu, rates, capacity, rank_speeds(scenario, split, rates))
-    rules = LayerRules(scenario.dispatch, scenario.message_rule, group, max_load)
+    rules = LayerRules(scenario.dispatch, scenario.message_rule, group)
     return tuple(LayerProblem(layer, hardware, rules, LayerObjective(objective, tail)) for layer in statistics)
 
 
