@@ -1,70 +1,45 @@
-"""A mixture-of-experts transformer by its dimensions: attention, experts, data types, published parameter counts."""
+"""A mixture-of-experts transformer by its dimensions: a list of blocks, data types, published parameter counts."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from specs.blocks.attention import GqaAttention
+from specs.blocks.ffn import DenseFfn, Moe
+from specs.blocks.latent import CompressedAttention, MlaAttention
+from specs.blocks.recurrent import GatedDelta, KimiDelta, Lightning, Mamba, Mamba2, ShortConv
 from specs.fields import (
     MAX_LAYERS,
     MAX_PARAMETERS,
     Count,
     DataType,
-    Experts,
     Flag,
-    Heads,
     LayerIndex,
     Layers,
     Name,
     Positive,
     Spec,
     Text,
-    TopK,
     Width,
 )
 
-
-class GqaAttention(Spec):
-    """Grouped-query attention; multi-head attention is the case kv_heads == query_heads."""
-
-    kind: Literal["gqa"]
-    query_heads: Heads
-    kv_heads: Heads
-    head_dim: Width
-    #: Bias of the query, key and value projections, and of the output projection.
-    bias: Flag = False
-    output_bias: Flag = False
-    #: Query and key norms; their weights span one head (shared by all heads) or all heads.
-    qk_norm: Flag = False
-    qk_norm_span: Literal["head", "all_heads"] = "head"
-    #: One learned sink logit per query head.
-    sinks: Flag = False
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> GqaAttention:
-        if self.query_heads % self.kv_heads:
-            raise ValueError(
-                f"query_heads {self.query_heads} is not a multiple of kv_heads {self.kv_heads}; change one of them"
-            )
-        return self
-
-
-class MlaAttention(Spec):
-    """Multi-head latent attention (DeepSeek-V2, section 2.1): a compressed KV vector and one shared rotary key."""
-
-    kind: Literal["mla"]
-    heads: Heads
-    q_rank: Width | None = None
-    kv_rank: Width
-    rope_dim: Width
-    nope_dim: Width
-    value_dim: Width
-    #: Bias of the down-projections and of the output projection.
-    bias: Flag = False
-
-
-Attention = Annotated[GqaAttention | MlaAttention, Field(discriminator="kind")]
+AnyMixer = Annotated[
+    GqaAttention
+    | MlaAttention
+    | CompressedAttention
+    | GatedDelta
+    | KimiDelta
+    | Lightning
+    | Mamba2
+    | Mamba
+    | ShortConv,
+    Field(discriminator="kind"),
+]
+Ffn = Annotated[DenseFfn | Moe, Field(discriminator="kind")]
 
 
 class SlidingWindow(Spec):
@@ -83,54 +58,24 @@ class SlidingWindow(Spec):
         return self
 
 
-class Moe(Spec):
-    """The mixture-of-experts feed-forward block."""
-
-    experts: Experts
-    top_k: TopK
-    expert_width: Width
-    shared_experts: Annotated[int, Field(ge=0, le=1_024, strict=True)] = 0
-    #: Width of one shared expert; expert_width where it is not given.
-    shared_width: Width | None = None
-    groups: Experts = 1
-    top_groups: Experts = 1
-    #: Three matrices (gate, up, down), as in SwiGLU, or two; dense layers alike.
-    gated: Flag = True
-    #: Bias of the experts' projections, and of the router (or its load-balancing correction).
-    bias: Flag = False
-    router_bias: Flag = False
-    #: A learned scalar gate on the shared expert's output.
-    shared_gate: Flag = False
-
-    @model_validator(mode="after")
-    def _choice_is_possible(self) -> Moe:
-        if self.top_k > self.experts:
-            raise ValueError(f"top_k {self.top_k} is more than experts {self.experts}; lower top_k or raise experts")
-        if self.experts % self.groups:
-            raise ValueError(f"experts {self.experts} is not a multiple of groups {self.groups}; change one of them")
-        if self.top_groups > self.groups:
-            raise ValueError(f"top_groups {self.top_groups} is more than groups {self.groups}; lower top_groups")
-        reachable = self.experts // self.groups * self.top_groups
-        if self.top_k > reachable:
-            raise ValueError(
-                f"top_k {self.top_k} is more than the {reachable} experts of top_groups {self.top_groups}; "
-                "lower top_k or raise top_groups"
-            )
-        return self
-
-
 class DataTypes(Spec):
-    """What each part is stored, computed and sent in."""
+    """What each part is stored, computed and sent in; a block's own `types` differ from them by projection."""
 
     attention: DataType = "bf16"
     dense: DataType = "bf16"
+    #: Shared experts; as `dense` where it is not given.
+    shared: DataType | None = None
     experts: DataType = "bf16"
     embedding: DataType = "bf16"
     kv_cache: DataType = "bf16"
+    #: States of linear attention and state-space layers.
+    state: DataType = "fp32"
     #: What the matrix units multiply expert activations in.
     compute: DataType = "bf16"
     dispatch: DataType = "bf16"
     combine: DataType = "bf16"
+    #: Weights come in blocks of this many, with one scale each: a GPU's share of a width is a multiple of it.
+    block: Annotated[int, Field(ge=1, le=65_536, strict=True)] = 1
 
 
 class Published(Spec):
@@ -147,29 +92,39 @@ class Published(Spec):
     source: Text
 
 
-class Model(Spec):
-    """A transformer with mixture-of-experts layers, by its true dimensions."""
+class Block(Spec):
+    """One block: a mixer, then a feed-forward block, by their names in the model; either may be absent."""
 
-    name: Name
-    summary: Text = ""
+    mixer: Name | None = None
+    ffn: Name | None = None
+
+    @model_validator(mode="after")
+    def _is_something(self) -> Block:
+        if self.mixer is None and self.ffn is None:
+            raise ValueError("a block has neither mixer nor ffn; name one")
+        return self
+
+
+class BlockRun(Spec):
+    """Blocks that follow each other, `repeat` times."""
+
+    repeat: Layers = 1
+    blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=MAX_LAYERS)]
+
+
+class Uniform(Spec):
+    """The short form of a model whose layers have one attention: what most models need."""
+
     layers: Layers
-    hidden: Width
-    vocabulary: Count
-    attention: Attention
+    attention: Annotated[GqaAttention | MlaAttention, Field(discriminator="kind")]
     moe: Moe
     #: Indices of the layers whose feed-forward block is dense.
     dense_layers: Annotated[tuple[LayerIndex, ...], Field(max_length=MAX_LAYERS)] = ()
     dense_width: Width | None = None
-    #: The output head is the input embedding's matrix.
-    tied_embedding: Flag = False
     sliding: SlidingWindow | None = None
-    types: DataTypes = DataTypes()
-    published: Published | None = None
-    #: Longest sequence in tokens.
-    context: Count | None = None
 
     @model_validator(mode="after")
-    def _layers_fit(self) -> Model:
+    def _layers_fit(self) -> Uniform:
         if len(set(self.dense_layers)) != len(self.dense_layers):
             raise ValueError("dense_layers names a layer twice; name each once")
         if self.dense_layers and max(self.dense_layers) >= self.layers:
@@ -180,15 +135,167 @@ class Model(Spec):
             raise ValueError("every layer is dense: this is no mixture-of-experts model; leave MoE layers")
         if self.dense_layers and self.dense_width is None:
             raise ValueError("dense_layers needs dense_width; add it")
-        widest = max(self.moe.experts * self.moe.expert_width, self.dense_width or 0)
+        if self.sliding is not None and not isinstance(self.attention, GqaAttention):
+            raise ValueError("sliding is for gqa attention; describe the layers as blocks")
+        return self
+
+    def blocks(self) -> dict[str, Any]:
+        """The same as fields of Model."""
+        mixers: dict[str, Any] = {"full": self.attention}
+        if self.sliding is not None:
+            mixers["sliding"] = self.attention.model_copy(update={"window": self.sliding.window})
+        ffns: dict[str, Any] = {"moe": self.moe}
+        if self.dense_layers and self.dense_width is not None:
+            ffns["dense"] = DenseFfn(kind="dense", width=self.dense_width, gated=self.moe.gated)
+        dense, sliding = set(self.dense_layers), self.sliding
+        blocks = []
+        for i in range(self.layers):
+            slides = sliding is not None and i % sliding.period in sliding.layers
+            blocks.append(Block(mixer="sliding" if slides else "full", ffn="dense" if i in dense else "moe"))
+        used = {block.mixer for block in blocks}
+        return {"mixers": {k: v for k, v in mixers.items() if k in used}, "ffns": ffns, "blocks": runs_of(blocks)}
+
+
+_SHORT = frozenset(Uniform.model_fields)
+
+
+class Model(Spec):
+    """A transformer with mixture-of-experts layers, by its true dimensions: named mixers and feed-forward blocks, and
+    the list of blocks that is made of them. A model of one attention may be written in the short form (`Uniform`)."""
+
+    name: Name
+    summary: Text = ""
+    hidden: Width
+    vocabulary: Count
+    mixers: Annotated[dict[Name, AnyMixer], Field(min_length=1, max_length=MAX_LAYERS)]
+    ffns: Annotated[dict[Name, Ffn], Field(min_length=1, max_length=MAX_LAYERS)]
+    blocks: Annotated[tuple[BlockRun, ...], Field(min_length=1, max_length=MAX_LAYERS)]
+    #: Blocks that the model's own numbering counts as one layer (LongCat: two).
+    blocks_per_layer: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
+    #: Residual streams between blocks (hyper-connections); 1: the usual residual.
+    streams: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    #: The output head is the input embedding's matrix.
+    tied_embedding: Flag = False
+    types: DataTypes = DataTypes()
+    published: Published | None = None
+    #: Longest sequence in tokens.
+    context: Count | None = None
+    #: Parts of the checkpoint that are not planned (vision tower, next-token-prediction modules).
+    left_out: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_the_short_form(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or not _SHORT & set(data):
+            return data
+        if "mixers" in data or "ffns" in data or "blocks" in data:
+            field = min(_SHORT & set(data))
+            raise ValueError(f"{field} is of the short form, mixers, ffns and blocks of the long; use one form")
+        rest = {name: value for name, value in data.items() if name not in _SHORT}
+        short = Uniform.model_validate({name: value for name, value in data.items() if name in _SHORT})
+        return rest | short.blocks()
+
+    @model_validator(mode="after")
+    def _blocks_fit(self) -> Model:
+        for word, known in (("mixer", self.mixers), ("ffn", self.ffns)):
+            for block in self.kinds:
+                name = getattr(block, word)
+                if name is not None and name not in known:
+                    raise ValueError(f"blocks name {word} {name!r}; {word}s has {', '.join(known)}")
+            unused = set(known) - {getattr(block, word) for block in self.kinds}
+            if unused:
+                raise ValueError(f"{word}s {', '.join(sorted(unused))} are in no block; remove them or add blocks")
+        if self.layers > MAX_LAYERS:
+            raise ValueError(f"blocks are {self.layers} layers; at most {MAX_LAYERS} are planned")
+        if not self.moe_blocks:
+            raise ValueError("every layer is dense: this is no mixture-of-experts model; leave MoE layers")
+        widest = max(
+            max(ffn.experts * ffn.expert_width if isinstance(ffn, Moe) else 0, ffn.inner_width)
+            for ffn in self.ffns.values()
+        )
         if self.layers * self.hidden * widest > MAX_PARAMETERS:
             raise ValueError(
                 f"layers x hidden x experts x expert_width is over {MAX_PARAMETERS:.0e} parameters; check the sizes"
             )
         return self
 
+    @cached_property
+    def layout(self) -> tuple[Block, ...]:
+        """[layers] every block."""
+        return tuple(block for run in self.blocks for _ in range(run.repeat) for block in run.blocks)
+
     @property
+    def layers(self) -> int:
+        """Number of blocks: what stages are cut from."""
+        return len(self.layout)
+
+    @cached_property
+    def kinds(self) -> tuple[Block, ...]:
+        """The distinct blocks, in the order of their first layer."""
+        return tuple(dict.fromkeys(self.layout))
+
+    @cached_property
+    def kind_of_layer(self) -> tuple[int, ...]:
+        """[layers] index of each block's kind."""
+        place = {block: index for index, block in enumerate(self.kinds)}
+        return tuple(place[block] for block in self.layout)
+
+    def mixer_of(self, block: Block) -> AnyMixer | None:
+        """The mixer of a block."""
+        return None if block.mixer is None else self.mixers[block.mixer]
+
+    def ffn_of(self, block: Block) -> Ffn | None:
+        """The feed-forward block of a block."""
+        return None if block.ffn is None else self.ffns[block.ffn]
+
+    def moe_of(self, block: Block) -> Moe | None:
+        """The experts of a block, or None where it has none."""
+        ffn = self.ffn_of(block)
+        return ffn if isinstance(ffn, Moe) else None
+
+    @cached_property
+    def moe_blocks(self) -> tuple[int, ...]:
+        """Blocks that have experts, ascending."""
+        return tuple(i for i, block in enumerate(self.layout) if self.moe_of(block) is not None)
+
+    @cached_property
     def moe_layers(self) -> tuple[int, ...]:
         """The model's own indices of its MoE layers, ascending."""
-        dense = set(self.dense_layers)
-        return tuple(i for i in range(self.layers) if i not in dense)
+        return tuple(i // self.blocks_per_layer for i in self.moe_blocks)
+
+    @cached_property
+    def moes(self) -> tuple[Moe, ...]:
+        """[moe_layers] the experts of each MoE layer."""
+        return tuple(moe for block in self.layout if (moe := self.moe_of(block)) is not None)
+
+    @cached_property
+    def moe(self) -> Moe:
+        """The experts of the MoE layer with the most of them (of all, where they are alike)."""
+        return max(self.moes, key=lambda moe: (moe.experts, moe.top_k, not moe.hash_routed))
+
+    @cached_property
+    def attention_kind(self) -> str:
+        """The kind of attention by which measurements calibrate the model: of most layers that keep a KV cache."""
+        kinds = [
+            mixer.measured_as
+            for block in self.layout
+            if (mixer := self.mixer_of(block)) is not None and mixer.stored(1.0, 1).elements
+        ]
+        return max(kinds, key=kinds.count, default="none")
+
+
+def runs_of(blocks: list[Block]) -> tuple[BlockRun, ...]:
+    """Blocks as runs: the shortest repeating pattern of each stretch, longest stretches first."""
+    runs, start = [], 0
+    while start < len(blocks):
+        best = (1, 1)
+        for period in range(1, min(16, len(blocks) - start) + 1):
+            pattern, repeat = blocks[start : start + period], 1
+            while blocks[start + repeat * period : start + (repeat + 1) * period] == pattern:
+                repeat += 1
+            if repeat * period > best[0] * best[1] and (repeat > 1 or period == 1):
+                best = (repeat, period)
+        repeat, period = best
+        runs.append(BlockRun(repeat=repeat, blocks=tuple(blocks[start : start + period])))
+        start += repeat * period
+    return tuple(runs)

@@ -1,0 +1,107 @@
+"""Softmax attention with grouped queries: of the whole context, of a sliding window, or of chunks."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import model_validator
+
+from specs.blocks.base import Mixer, Stored, Weight, causal_pairs, does_not_divide
+from specs.fields import Count, Flag, Heads, Width
+
+
+class GqaAttention(Mixer):
+    """Grouped-query attention; multi-head attention is the case kv_heads == query_heads."""
+
+    kind: Literal["gqa"]
+    query_heads: Heads
+    kv_heads: Heads
+    head_dim: Width
+    #: Width of a value head; head_dim where it is not given.
+    value_dim: Width | None = None
+    #: Bias of the query, key and value projections, and of the output projection.
+    bias: Flag = False
+    output_bias: Flag = False
+    #: Query and key norms; their weights span one head (shared by all heads) or all heads.
+    qk_norm: Flag = False
+    qk_norm_span: Literal["head", "all_heads"] = "head"
+    #: One learned sink logit per query head.
+    sinks: Flag = False
+    #: A learned gate on the output: one for each element, one for each head, or none.
+    gate: Literal["none", "element", "head"] = "none"
+    #: Values are the keys: there is no value projection.
+    key_is_value: Flag = False
+    #: Tokens that a query sees at most, itself included; all where it is not given.
+    window: Count | None = None
+    #: Windows lie side by side (Llama 4's chunks) instead of sliding.
+    chunked: Flag = False
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> GqaAttention:
+        if self.query_heads % self.kv_heads:
+            raise ValueError(
+                f"query_heads {self.query_heads} is not a multiple of kv_heads {self.kv_heads}; change one of them"
+            )
+        return self
+
+    @property
+    def _value_dim(self) -> int:
+        return self.value_dim or self.head_dim
+
+    def weights(self, hidden: int) -> tuple[Weight, ...]:
+        queries, outputs = self.query_heads * self.head_dim, self.query_heads * self._value_dim
+        keys = self.kv_heads * self.head_dim
+        values = 0 if self.key_is_value else self.kv_heads * self._value_dim
+        norm = 0
+        if self.qk_norm:
+            norm = queries + keys if self.qk_norm_span == "all_heads" else 2 * self.head_dim
+        gate = {"none": 0, "element": outputs, "head": self.query_heads}[self.gate]
+        return (
+            Weight("q_proj", hidden * queries),
+            Weight("k_proj", hidden * keys, self.kv_heads),
+            Weight("v_proj", hidden * values, self.kv_heads),
+            Weight("gate_proj", hidden * gate),
+            Weight("o_proj", outputs * hidden),
+            Weight("bias", (queries + keys + values) * self.bias + hidden * self.output_bias, plain=True),
+            Weight("qk_norm", norm, plain=True),
+            Weight("sinks", self.query_heads * self.sinks, plain=True),
+        )
+
+    def tp_problem(self, tp: int) -> str:
+        if self.query_heads % tp:
+            return does_not_divide(tp, self.query_heads, "query heads")
+        if self.kv_heads % tp and tp % self.kv_heads:
+            return f"tp {tp} neither divides nor is a multiple of the {self.kv_heads} KV heads"
+        return ""
+
+    def _kept(self, context: float) -> float:
+        return context if self.window is None else min(context, self.window)
+
+    def stored(self, context: float, tp: int) -> Stored:
+        """Keys and values of the GPU's heads; heads are repeated where tp exceeds their number."""
+        return Stored(math.ceil(self.kv_heads / tp) * (self.head_dim + self._value_dim) * self._kept(context))
+
+    def _seen(self, context: float) -> float:
+        if self.chunked and self.window is not None and context > self.window:
+            return self.window / 2
+        return self._kept(context)
+
+    def read(self, context: float, tp: int) -> Stored:
+        return self.stored(self._seen(context), tp)
+
+    def _pair_flops(self, tp: int) -> float:
+        """Products of a query with a key and with a value, 2 FLOPs an element."""
+        return 2 * self.query_heads / tp * (self.head_dim + self._value_dim)
+
+    def prefill_flops(self, length: float, tp: int) -> float:
+        return self._pair_flops(tp) * causal_pairs(length, self.window, self.chunked)
+
+    def decode_flops(self, context: float, tp: int) -> float:
+        return self._pair_flops(tp) * self._seen(context)
+
+    def width(self, tp: int) -> float:
+        return (self.head_dim + self._value_dim) * (self.query_heads / tp + max(1.0, self.kv_heads / tp))
+
+    def operand_elements(self) -> float:
+        return float((self.head_dim + self._value_dim) * (self.query_heads + self.kv_heads))
