@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -162,6 +162,8 @@ _SHORT = frozenset(Uniform.model_fields)
 class Model(Spec):
     """A transformer with mixture-of-experts layers, by its true dimensions: named mixers and feed-forward blocks, and
     the list of blocks that is made of them. A model of one attention may be written in the short form (`Uniform`)."""
+
+    forms: ClassVar[tuple[type[Spec], ...]] = (Uniform,)
 
     name: Name
     summary: Text = ""

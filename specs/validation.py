@@ -53,6 +53,8 @@ def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
     """Every spec class in a type annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
+        # Other forms in which the record may be written.
+        yield from getattr(annotation, "forms", ())
     for inner in get_args(annotation):
         yield from _classes(inner)
 
