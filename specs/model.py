@@ -28,15 +28,7 @@ from specs.fields import (
 )
 
 AnyMixer = Annotated[
-    GqaAttention
-    | MlaAttention
-    | CompressedAttention
-    | GatedDelta
-    | KimiDelta
-    | Lightning
-    | Mamba2
-    | Mamba
-    | ShortConv,
+    GqaAttention | MlaAttention | CompressedAttention | GatedDelta | KimiDelta | Lightning | Mamba2 | Mamba | ShortConv,
     Field(discriminator="kind"),
 ]
 Ffn = Annotated[DenseFfn | Moe, Field(discriminator="kind")]
@@ -271,9 +263,23 @@ class Model(Spec):
         return tuple(moe for block in self.layout if (moe := self.moe_of(block)) is not None)
 
     @cached_property
+    def moe_block(self) -> Block:
+        """The kind of MoE layer with the most experts; of equal ones the most frequent."""
+        found = [self.layout[i] for i in self.moe_blocks]
+        return max(dict.fromkeys(found), key=lambda block: (self.experts_of(block), found.count(block)))
+
+    @property
     def moe(self) -> Moe:
-        """The experts of the MoE layer with the most of them (of all, where they are alike)."""
-        return max(self.moes, key=lambda moe: (moe.experts, moe.top_k, not moe.hash_routed))
+        """The experts of `moe_block` (of all MoE layers, where they are alike)."""
+        moe = self.moe_of(self.moe_block)
+        if moe is None:
+            raise ValueError(f"{self.name} has no experts")
+        return moe
+
+    def experts_of(self, block: Block) -> int:
+        """Routed experts of a block; 0 where it has none."""
+        moe = self.moe_of(block)
+        return 0 if moe is None else moe.experts
 
     @cached_property
     def attention_kind(self) -> str:
