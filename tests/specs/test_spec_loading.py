@@ -223,7 +223,7 @@ def test_further_problems_are_counted(tmp_path: Path) -> None:
     data = yaml.safe_load(_with("model.layers", 0))
     data["model"]["hidden"] = 0
     data["model"]["moe"]["top_k"] = "x"
-    assert _refusal(yaml.safe_dump(data), tmp_path) == "s.yaml: model.layers: is 0; write at least 1 (and 2 more)"
+    assert _refusal(yaml.safe_dump(data), tmp_path) == "s.yaml: model.hidden: is 0; write at least 1 (and 2 more)"
 
 
 def test_absurd_sizes_together_are_refused(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from specs.scenario import Scenario
 from specs.workload import Phase
 
 WIDE_BYTES = 2.0
+_FFN_PARTS: tuple[Part, ...] = ("router", "shared", "dense")
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ class PassModel:
     def _ffn(self, split: Split, block: Block, kernels: KernelTables | None) -> _Ffn:
         moe = self.scenario.model.moe_of(block)
         experts = None if moe is None else self._balanced(split, block, moe, kernels)
-        return _Ffn(*(self._product(block, part) for part in ("router", "shared", "dense")), experts)
+        router, shared, dense = (self._product(block, part) for part in _FFN_PARTS)
+        return _Ffn(router, shared, dense, experts)
 
     def balanced(self, block: Block) -> BalancedLayer:
         """The balanced MoE layer of a kind."""
