@@ -148,8 +148,6 @@ class Uniform(_Common):
             raise ValueError("every layer is dense: this is no mixture-of-experts model; leave MoE layers")
         if self.dense_layers and self.dense_width is None:
             raise ValueError("dense_layers needs dense_width; add it")
-        if self.sliding is not None and not isinstance(self.attention, GqaAttention):
-            raise ValueError("sliding is for gqa attention; describe the layers as blocks")
         return self
 
     def blocks(self) -> dict[str, Any]:
