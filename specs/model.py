@@ -28,15 +28,7 @@ from specs.fields import (
 )
 
 AnyMixer = Annotated[
-    GqaAttention
-    | MlaAttention
-    | CompressedAttention
-    | GatedDelta
-    | KimiDelta
-    | Lightning
-    | Mamba2
-    | Mamba
-    | ShortConv,
+    GqaAttention | MlaAttention | CompressedAttention | GatedDelta | KimiDelta | Lightning | Mamba2 | Mamba | ShortConv,
     Field(discriminator="kind"),
 ]
 Ffn = Annotated[DenseFfn | Moe, Field(discriminator="kind")]

@@ -133,4 +133,3 @@ class Moe(Spec):
         """Why the shared experts can't be shared by `tp` GPUs; "" where they can."""
         width = self.all_shared_width
         return f"tp {tp} does not divide the shared experts' width {width}" if width % tp else ""
-

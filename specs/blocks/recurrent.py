@@ -37,9 +37,7 @@ class Recurrent(Mixer):
     def stored(self, context: float, tp: int) -> Stored:
         """The state, and the convolution's last inputs, however long the sequence is."""
         heads, rows, columns = self.state_shape
-        return Stored(
-            states=heads * rows * columns / tp, bytes=PLAIN_BYTES * self.channels * (self.kernel - 1) / tp
-        )
+        return Stored(states=heads * rows * columns / tp, bytes=PLAIN_BYTES * self.channels * (self.kernel - 1) / tp)
 
     def read(self, context: float, tp: int) -> Stored:
         """The state is read and written."""
