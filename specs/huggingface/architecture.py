@@ -46,6 +46,7 @@ class Architecture:
         next_token: next-token-prediction modules of one layer each, like the model's last layer.
         left_out: other parts of the checkpoint that are not planned.
         expert_dtype: of the experts in a quantized checkpoint, where the config does not say: fp4, or "" as the rest.
+        unquantized: weights (`Weight.name`) that engines keep as they are, whatever the checkpoint's statement covers.
     """
 
     layers: tuple[Layer, ...]
@@ -55,6 +56,7 @@ class Architecture:
     next_token: int = 0
     left_out: tuple[str, ...] = ()
     expert_dtype: str = ""
+    unquantized: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def model_from_config(config: dict[str, Any], source: str, name: str, beside: Co
     scheme = read_scheme(language, quantization, beside, architecture.expert_dtype)
     hidden = language.integer(*HIDDEN)
     wide = wide_type(*reversed(configs))
-    layers, types = assign(language, architecture.layers, scheme, wide, hidden)
+    layers, types = assign(language, architecture, scheme, wide, hidden)
     tied = [c.flag("tie_word_embeddings") for c in reversed(configs) if c.has("tie_word_embeddings")]
     summary = f"imported from a {shown(word)} config" + (f"; {UNKNOWN}" if family is None else "")
     data: dict[str, Any] = {

@@ -33,7 +33,12 @@ def _latent(config: Config, correction: str = "noaux_tc", dense: int = 0) -> Arc
     layers = config.layers()
     experts = moe(config, router_bias=corrected(config, correction))
     ffns = mixed(config, experts, first_dense(config, layers, dense), layers)
-    return Architecture(stack([mla(config)] * layers, ffns), next_token=next_token_modules(config))
+    layout = stack([mla(config)] * layers, ffns)
+    return Architecture(layout, next_token=next_token_modules(config), unquantized=UNQUANTIZED)
+
+
+#: Two small projections of the indexer, which engines load as one and never quantize.
+UNQUANTIZED = ("indexer.k_proj", "indexer.weights_proj")
 
 
 FAMILIES = (

@@ -26,6 +26,7 @@ def _v4(config: Config) -> Architecture:
         streams=config.integer("hc_mult", default=4),
         next_token=next_token_modules(config),
         expert_dtype="fp4",
+        unquantized=("indexer.weights_proj",),
     )
 
 

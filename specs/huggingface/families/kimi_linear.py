@@ -35,6 +35,7 @@ def _kimi_linear(config: Config) -> Architecture:
     return Architecture(
         stack(mixers, ffns, ffn_path="block_sparse_moe|mlp"),
         next_token=next_token_modules(config),
+        unquantized=("latent",),
     )
 
 

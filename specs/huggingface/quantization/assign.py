@@ -9,7 +9,7 @@ from typing import Any
 from specs.blocks.base import Weight
 from specs.blocks.ffn import Moe
 from specs.fields import DataType
-from specs.huggingface.architecture import Layer
+from specs.huggingface.architecture import Architecture, Layer
 from specs.huggingface.fields import Config
 from specs.huggingface.quantization.modules import ffn_paths, mixer_paths
 from specs.huggingface.quantization.scheme import WIDE, Format, Scheme
@@ -66,28 +66,30 @@ def wide_type(*configs: Config) -> DataType:
 
 
 def assign(
-    config: Config, layers: tuple[Layer, ...], scheme: Scheme, wide: DataType, hidden: int
+    config: Config, architecture: Architecture, scheme: Scheme, wide: DataType, hidden: int
 ) -> tuple[tuple[Layer, ...], DataTypes]:
     """The layers with the types that differ from the model's, and the model's types.
 
     Args:
         config: the language model's config.
-        layers: every block.
+        architecture: every block, and what is never quantized.
         scheme: what is quantized.
         wide: type of what is not.
         hidden: width of the model.
     """
     found, totals = [], {part: Counter[DataType]() for part in ("attention", "dense", "shared", "latent", "experts")}
     formats: Counter[Format] = Counter()
-    for layer in layers:
+    kept = architecture.unquantized
+    for layer in architecture.layers:
         each = _Found()
         for weight in layer.mixer.weights(hidden) if layer.mixer else ():
             if _quantizable(weight):
-                kind = scheme.format_of(mixer_paths(layer, weight.name)).weights or wide
+                stored = WIDE if weight.name in kept else scheme.format_of(mixer_paths(layer, weight.name))
+                kind = stored.weights or wide
                 each.mixer[weight.name] = kind
                 totals["attention"][kind] += weight.count
         for name, count in _ffn_weights(layer, hidden):
-            stored = scheme.format_of(ffn_paths(layer, name), experts=name == "experts")
+            stored = WIDE if name in kept else scheme.format_of(ffn_paths(layer, name), experts=name == "experts")
             formats[stored] += name == "experts"
             kind = stored.weights or wide
             each.ffn[name] = kind
@@ -96,7 +98,7 @@ def assign(
     usual = {part: counter.most_common(1)[0][0] for part, counter in totals.items() if counter}
     experts = formats.most_common(1)[0][0] if formats else WIDE
     types = _model_types(config, usual, experts, scheme, wide)
-    return tuple(_typed(layer, each, types) for layer, each in zip(layers, found, strict=True)), types
+    return tuple(_typed(layer, each, types) for layer, each in zip(architecture.layers, found, strict=True)), types
 
 
 def _quantizable(weight: Weight) -> bool:
