@@ -13,7 +13,7 @@ from typing import Any
 from specs.blocks.ffn import Moe
 from specs.documents import parse_json, read_text, shown
 from specs.errors import InputError
-from specs.huggingface.architecture import CONTEXT, HIDDEN, VOCABULARY, Family, Layer, modules_left_out
+from specs.huggingface.architecture import CONTEXT, HIDDEN, VOCABULARY, Architecture, Family, Layer, modules_left_out
 from specs.huggingface.families import ALL
 from specs.huggingface.families.unknown import read_unknown
 from specs.huggingface.fields import Config
@@ -67,7 +67,7 @@ def model_from_config(config: dict[str, Any], source: str, name: str, beside: Co
     configs = language_model(Config(config, source))
     language = configs[-1]
     family, word = _family(configs)
-    architecture = read_unknown(language) if family is None else family.read(language)
+    architecture = _unknown(language, word) if family is None else family.read(language)
     if not any(isinstance(layer.ffn, Moe) for layer in architecture.layers):
         raise InputError(source, "", "every layer is dense: this is no mixture-of-experts model", "give one")
     quantization = next((c.section(field) for c in reversed(configs) for field in _QUANTIZATION if c.has(field)), None)
@@ -92,6 +92,15 @@ def model_from_config(config: dict[str, Any], source: str, name: str, beside: Co
     model: Model = validate(Model, data, source)
     left_out = (*_next_token(model, architecture.next_token), *architecture.left_out, *towers(configs))
     return model.model_copy(update={"left_out": left_out})
+
+
+def _unknown(language: Config, word: str) -> Architecture:
+    """The architecture of a model type that no family knows; errors say that, too."""
+    try:
+        return read_unknown(language)
+    except InputError as error:
+        problem = f"{error.problem} ({shown(word)} is no known model type)"
+        raise InputError(error.source, error.field, problem, error.mend) from None
 
 
 _QUANTIZATION = ("quantization_config", "compression_config")

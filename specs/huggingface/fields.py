@@ -42,43 +42,41 @@ class Config:
         """Whether one of the fields is there."""
         return self.raw(*names)[1] is not None
 
-    def optional(self, *names: str, least: int = 1) -> int | None:
+    def optional(self, *names: str, least: int = 1, most: int = MAX_COUNT) -> int | None:
         """A whole number; absent or null is None. A list of equal numbers is that number.
 
         Args:
             names: the field's names, the usual one first.
             least: the smallest value that it may have.
+            most: the largest.
 
         Raises:
-            InputError: it is no whole number, or out of any real model's range.
+            InputError: it is no whole number, or out of its range.
         """
         name, value = self.raw(*names)
         if isinstance(value, list) and value and all(type(item) is int and item == value[0] for item in value):
             value = value[0]
-        return None if value is None else self._whole(name, value, least)
+        return None if value is None else self._whole(name, value, least, most)
 
-    def _whole(self, name: str, value: Any, least: int) -> int:
+    def _whole(self, name: str, value: Any, least: int, most: int = MAX_COUNT) -> int:
         if type(value) is not int:
             raise self.error(name, f"is {told(value)}", "write a whole number")
         if value < least:
             raise self.error(name, f"is {value}", f"write at least {least}")
-        if value > MAX_COUNT:
-            raise self.error(name, f"is {shown(value)}", f"write a real model's size, at most {MAX_COUNT}")
+        if value > most:
+            raise self.error(name, f"is {shown(value)}", f"write a real model's size, at most {most}")
         return value
 
-    def integer(self, *names: str, default: int | None = None, least: int = 1) -> int:
+    def integer(self, *names: str, default: int | None = None, least: int = 1, most: int = MAX_COUNT) -> int:
         """As `optional`, for a field that must be there unless its family has a default."""
-        value = self.optional(*names, least=least)
+        value = self.optional(*names, least=least, most=most)
         if value is None and default is None:
             raise self.error(names[0], "is missing", "name the complete config.json of the model")
         return value if value is not None else default or 0
 
     def layers(self) -> int:
         """The number of layers."""
-        count = self.integer(*LAYERS)
-        if count > MAX_LAYERS:
-            raise self.error(self.raw(*LAYERS)[0], f"is {count}", f"write 1 to {MAX_LAYERS}")
-        return count
+        return self.integer(*LAYERS, most=MAX_LAYERS)
 
     def by_layer(self, *names: str, layers: int, default: int | None = None, least: int = 0) -> list[int]:
         """[layers] a whole number of each layer; one number stands for all layers.

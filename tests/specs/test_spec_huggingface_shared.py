@@ -1,4 +1,4 @@
-"""Real configs of served models: every one reads, to the published counts, with the types that their checkpoints have."""
+"""Real configs of served models: each reads, to the published counts, with the types of its checkpoint."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def test_actives_are_the_published_ones_by_some_custom(models: Path) -> None:
         if row.active_b is None:
             continue
         counts = count_parameters(_model(models / row.directory))
-        customs = [counts.active_counting(embedding, head) / 1e9 for embedding in (False, True) for head in (True, False)]
+        customs = [
+            counts.active_counting(embedding, head) / 1e9 for embedding in (False, True) for head in (True, False)
+        ]
         whole = row.active_b == int(row.active_b)
         near = [abs(each - row.active_b) <= max(0.02 * row.active_b, 0.5 * whole) for each in customs]
         assert any(near) or math.floor(min(customs)) == row.active_b, (row, customs)
