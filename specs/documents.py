@@ -43,12 +43,13 @@ def told(value: object) -> str:
     return f"the text '{shown(value)}'" if isinstance(value, str) else shown(value)
 
 
-def read_text(path: Path, source: str) -> str:
+def read_text(path: Path, source: str, most: int = MAX_BYTES) -> str:
     """The text of a UTF-8 file.
 
     Args:
         path: the file.
         source: its name in messages.
+        most: bytes that it may have.
 
     Raises:
         InputError: it can't be read, is no regular file, is too large, or is not UTF-8.
@@ -60,7 +61,7 @@ def read_text(path: Path, source: str) -> str:
         if not stat.S_ISREG(mode):
             raise InputError(source, "", "is not a regular file", "name a file on disk")
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(most + 1)
     except FileNotFoundError:
         raise InputError(source, "", "no such file", "check the path") from None
     except PermissionError:
@@ -68,8 +69,8 @@ def read_text(path: Path, source: str) -> str:
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a valid path"
         raise InputError(source, "", f"can't be read: {shown(reason)}", "check the path") from None
-    if len(data) > MAX_BYTES:
-        raise InputError(source, "", f"is over {MAX_BYTES} bytes", "a spec is a few kB: check that this is the file")
+    if len(data) > most:
+        raise InputError(source, "", f"is over {most} bytes", "a spec is a few kB: check that this is the file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -162,8 +163,13 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     return _mapping(data, source)
 
 
-def parse_json(text: str, source: str) -> dict[str, Any]:
+def parse_json(text: str, source: str, finite: bool = True) -> dict[str, Any]:
     """The object that `text` holds.
+
+    Args:
+        text: the JSON.
+        source: where it comes from, for messages.
+        finite: refuse NaN and infinity wherever they stand; otherwise they are values, as Python's json writes them.
 
     Raises:
         InputError: malformed JSON, a key twice, NaN or infinity, or nested too deep.
@@ -177,11 +183,13 @@ def parse_json(text: str, source: str) -> dict[str, Any]:
             raise InputError(source, "", f"key {shown(twice)} is given twice", "keep one")
         return result
 
-    def no_constant(name: str) -> Any:
+    def constant(name: str) -> Any:
+        if not finite:
+            return float(name)
         raise InputError(source, "", f"holds {name}", "write a finite number")
 
     try:
-        data = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+        data = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise InputError(source, "", f"line {error.lineno}: not valid JSON: {error.msg}", "mend the line") from None
     except RecursionError:

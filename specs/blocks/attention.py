@@ -1,4 +1,4 @@
-"""Softmax attention with grouped queries: of the whole context, of a sliding window, or of chunks."""
+"""Softmax attention with grouped queries: of the whole context, of a sliding window, of chunks, or of picked blocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,23 @@ from typing import Literal
 from pydantic import model_validator
 
 from specs.blocks.base import Mixer, Stored, Weight, causal_pairs, does_not_divide
-from specs.fields import Count, Flag, Heads, Width
+from specs.fields import Count, Flag, Heads, Spec, Width
+
+
+class BlockIndexer(Spec):
+    """Picks the blocks of keys that a query attends to (MiniMax-M3): a score of every stored key by a few heads, which
+    lie with the KV heads, on one key of their own."""
+
+    heads: Heads
+    head_dim: Width
+    #: Tokens of a block, and blocks that a query attends to at most.
+    block: Count
+    top_blocks: Count
+
+    @property
+    def top_k(self) -> int:
+        """Tokens that a query attends to at most."""
+        return self.block * self.top_blocks
 
 
 class GqaAttention(Mixer):
@@ -36,6 +52,9 @@ class GqaAttention(Mixer):
     window: Count | None = None
     #: Windows lie side by side (Llama 4's chunks) instead of sliding.
     chunked: Flag = False
+    #: Queries come from a vector of this width, with a norm (Step-3).
+    q_rank: Width | None = None
+    indexer: BlockIndexer | None = None
 
     @model_validator(mode="after")
     def _heads_divide(self) -> GqaAttention:
@@ -56,9 +75,13 @@ class GqaAttention(Mixer):
         norm = 0
         if self.qk_norm:
             norm = queries + keys if self.qk_norm_span == "all_heads" else 2 * self.head_dim
+        rank, index, scores = self.q_rank or 0, 0, 0
+        if self.indexer is not None:
+            index, scores = self.indexer.head_dim, self.indexer.heads * self.indexer.head_dim
         gate = {"none": 0, "element": outputs, "head": self.query_heads}[self.gate]
         return (
-            Weight("q_proj", hidden * queries),
+            Weight("q_a_proj", hidden * rank, 1),
+            Weight("q_proj", (rank or hidden) * queries),
             Weight("k_proj", hidden * keys, self.kv_heads),
             Weight("v_proj", hidden * values, self.kv_heads),
             Weight("gate_proj", hidden * gate),
@@ -66,6 +89,10 @@ class GqaAttention(Mixer):
             Weight("bias", (queries + keys + values) * self.bias + hidden * self.output_bias, plain=True),
             Weight("qk_norm", norm, plain=True),
             Weight("sinks", self.query_heads * self.sinks, plain=True),
+            Weight("q_a_norm", rank, 1, plain=True),
+            Weight("indexer.q_proj", hidden * scores, self.kv_heads),
+            Weight("indexer.k_proj", hidden * index, 1),
+            Weight("indexer.norms", 2 * index, 1, plain=True),
         )
 
     def tp_problem(self, tp: int) -> str:
@@ -79,26 +106,40 @@ class GqaAttention(Mixer):
         return context if self.window is None else min(context, self.window)
 
     def stored(self, context: float, tp: int) -> Stored:
-        """Keys and values of the GPU's heads; heads are repeated where tp exceeds their number."""
-        return Stored(math.ceil(self.kv_heads / tp) * (self.head_dim + self._value_dim) * self._kept(context))
+        """Keys and values of the GPU's heads; heads are repeated where tp exceeds their number. The indexer's key is
+        whole on each GPU."""
+        keys = self.indexer.head_dim if self.indexer else 0
+        return Stored((self._entry(tp) + keys) * self._kept(context))
+
+    def _entry(self, tp: int) -> int:
+        """Elements of one token's keys and values."""
+        return math.ceil(self.kv_heads / tp) * (self.head_dim + self._value_dim)
 
     def _seen(self, context: float) -> float:
         if self.chunked and self.window is not None and context > self.window:
             return self.window / 2
-        return self._kept(context)
+        return min(self._kept(context), self.indexer.top_k) if self.indexer else self._kept(context)
 
     def read(self, context: float, tp: int) -> Stored:
-        return self.stored(self._seen(context), tp)
+        keys = self.indexer.head_dim * self._kept(context) if self.indexer else 0.0
+        return Stored(self._entry(tp) * self._seen(context) + keys)
+
+    def _score_flops(self, tp: int) -> float:
+        """FLOPs of the indexer's score of one key."""
+        return 2 * max(1.0, self.indexer.heads / tp) * self.indexer.head_dim if self.indexer else 0.0
 
     def _pair_flops(self, tp: int) -> float:
         """Products of a query with a key and with a value, 2 FLOPs an element."""
         return 2 * self.query_heads / tp * (self.head_dim + self._value_dim)
 
     def prefill_flops(self, length: float, tp: int) -> float:
+        if self.indexer:
+            scored = self._score_flops(tp) * causal_pairs(length)
+            return self._pair_flops(tp) * causal_pairs(length, self.indexer.top_k) + scored
         return self._pair_flops(tp) * causal_pairs(length, self.window, self.chunked)
 
     def decode_flops(self, context: float, tp: int) -> float:
-        return self._pair_flops(tp) * self._seen(context)
+        return self._pair_flops(tp) * self._seen(context) + self._score_flops(tp) * self._kept(context)
 
     def width(self, tp: int) -> float:
         return (self.head_dim + self._value_dim) * (self.query_heads / tp + max(1.0, self.kv_heads / tp))
