@@ -200,8 +200,13 @@ def yaml_text(data: dict[str, Any]) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=66)
 
 
-def parse_json(text: str, source: str) -> dict[str, Any]:
+def parse_json(text: str, source: str, finite: bool = True) -> dict[str, Any]:
     """The object that `text` holds.
+
+    Args:
+        text: the JSON.
+        source: where it comes from, for messages.
+        finite: refuse NaN and infinity wherever they stand; otherwise they are values, as Python's json writes them.
 
     Raises:
         InputError: malformed JSON, a key twice, NaN or infinity, or nested too deep.
@@ -215,11 +220,13 @@ def parse_json(text: str, source: str) -> dict[str, Any]:
             raise InputError(source, "", f"key {shown(twice)} is given twice", "keep one")
         return result
 
-    def no_constant(name: str) -> Any:
+    def constant(name: str) -> Any:
+        if not finite:
+            return float(name)
         raise InputError(source, "", f"holds {name}", "write a finite number")
 
     try:
-        data = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+        data = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise InputError(source, "", f"line {error.lineno}: not valid JSON: {error.msg}", "mend the line") from None
     except RecursionError:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-DataType = Literal["fp32", "bf16", "fp16", "fp8", "int8", "mxfp4", "nvfp4", "int4"]
+DataType = Literal["fp32", "bf16", "fp16", "fp8", "int8", "mxfp8", "mxfp4", "nvfp4", "int4", "int4_g32", "int4_g128"]
 
 #: Upper limits: beyond them a typing error is likelier than a real system, and they keep every array that is sized by
 #: a spec small enough to allocate. All numbers are strict: neither text nor true/false passes for a number.
@@ -44,10 +44,14 @@ BITS: dict[DataType, float] = {
     "fp16": 16,
     "fp8": 8,
     "int8": 8,
-    # 4-bit elements and one 8-bit scale for each block of 32 (mxfp4) or 16 (nvfp4).
+    # One 8-bit scale for each block of 32 (mxfp8, mxfp4) or 16 (nvfp4).
+    "mxfp8": 8.25,
     "mxfp4": 4.25,
     "nvfp4": 4.5,
+    # One 16-bit scale for each group of 64, 32 or 128.
     "int4": 4.25,
+    "int4_g32": 4.5,
+    "int4_g128": 4.125,
 }
 
 

@@ -8,73 +8,150 @@ looks up a row. Publishers differ on that last point; `ParameterCounts.active_co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from specs.model import GqaAttention, MlaAttention, Model
+from specs.blocks.base import Weight
+from specs.blocks.ffn import DenseFfn
+from specs.fields import DataType
+from specs.model import Block, Model
 
-
-def attention_parameters(model: Model) -> int:
-    """Parameters of one layer's attention block, with its biases, sinks and inner norms (not the layer norm)."""
-    if isinstance(model.attention, GqaAttention):
-        return _gqa_parameters(model.attention, model.hidden)
-    return _mla_parameters(model.attention, model.hidden)
-
-
-def _gqa_parameters(attention: GqaAttention, hidden: int) -> int:
-    queries = attention.query_heads * attention.head_dim
-    keys = attention.kv_heads * attention.head_dim
-    count = hidden * (queries + 2 * keys) + queries * hidden
-    if attention.bias:
-        count += queries + 2 * keys
-    if attention.output_bias:
-        count += hidden
-    if attention.qk_norm:
-        count += queries + keys if attention.qk_norm_span == "all_heads" else 2 * attention.head_dim
-    if attention.sinks:
-        count += attention.query_heads
-    return count
+#: What the weights of a block are counted as.
+Part = Literal["attention", "norms", "dense", "router", "shared"]
+PARTS: tuple[Part, ...] = ("attention", "norms", "dense", "router", "shared")
 
 
-def _mla_parameters(attention: MlaAttention, hidden: int) -> int:
-    query_dim = attention.heads * (attention.nope_dim + attention.rope_dim)
-    if attention.q_rank is None:
-        queries = hidden * query_dim
-    else:  # down-projection, its norm, up-projection
-        queries = hidden * attention.q_rank + attention.q_rank + attention.q_rank * query_dim
-    down = hidden * (attention.kv_rank + attention.rope_dim) + attention.kv_rank  # the norm spans kv_rank alone
-    up = attention.kv_rank * attention.heads * (attention.nope_dim + attention.value_dim)
-    output = attention.heads * attention.value_dim * hidden
-    bias = (attention.q_rank or 0) + attention.kv_rank + attention.rope_dim + hidden if attention.bias else 0
-    return queries + down + up + output + bias
+@dataclass(frozen=True)
+class TypedWeight:
+    """A weight of a block: what it is counted as, and the data type that it is stored in."""
+
+    part: Part
+    weight: Weight
+    data_type: DataType
 
 
-def _ffn_parameters(model: Model, width: int, bias: bool) -> int:
-    """Up- and down-projection, and the gate where there is one; biases count with their output's width."""
-    inward = 2 if model.moe.gated else 1
-    return (inward + 1) * model.hidden * width + (inward * width + model.hidden if bias else 0)
+def block_weights(model: Model, block: Block) -> tuple[TypedWeight, ...]:
+    """Every tensor of one block but its routed experts, with the type that it is stored in.
+
+    Norms, biases, convolutions and routers stay in a 16-bit type whatever products are quantized to.
+    """
+    found: list[TypedWeight] = []
+    types = model.types
+
+    def add(part: Part, weights: tuple[Weight, ...], default: DataType, own: dict[str, DataType]) -> None:
+        for weight in weights:
+            if weight.count:
+                kind: DataType = "bf16" if weight.plain else own.get(weight.name, default)
+                found.append(TypedWeight(part, weight, kind))
+
+    mixer, ffn, moe = model.mixer_of(block), model.ffn_of(block), model.moe_of(block)
+    if mixer is not None:
+        add("attention", mixer.weights(model.hidden), types.attention, mixer.types)
+    parts = (mixer is not None) + (ffn is not None)
+    add("norms", (Weight("norms", parts * (model.hidden + _stream_parameters(model)), 1, plain=True),), "bf16", {})
+    if moe is not None:
+        add("router", moe.router_weights(model.hidden), "bf16", {})
+        shared = types.dense if types.shared is None else types.shared
+        own = {"latent": types.dense, **moe.types}
+        add("shared", moe.shared_weights(model.hidden), shared, own)
+    elif isinstance(ffn, DenseFfn):
+        add("dense", ffn.weights(model.hidden), types.dense, ffn.types)
+    return tuple(found)
 
 
-def dense_ffn_parameters(model: Model) -> int:
-    """Parameters of one dense layer's feed-forward block; 0 where the model has no dense layer."""
-    return 0 if model.dense_width is None else _ffn_parameters(model, model.dense_width, bias=False)
+def _stream_parameters(model: Model) -> int:
+    """Of one hyper-connection (arXiv 2409.19606): what mixes the residual streams before and after a part."""
+    n = model.streams
+    return 0 if n == 1 else (2 + n) * n * (n * model.hidden + 1) + 3
 
 
-def expert_parameters(model: Model) -> int:
-    """Parameters of one routed expert."""
-    return _ffn_parameters(model, model.moe.expert_width, model.moe.bias)
+def expert_type(model: Model, block: Block) -> DataType:
+    """The data type of the routed experts of a block."""
+    moe = model.moe_of(block)
+    return model.types.experts if moe is None else moe.types.get("experts", model.types.experts)
 
 
-def shared_parameters(model: Model) -> int:
-    """Parameters of all shared experts of one MoE layer, with their gate."""
-    moe = model.moe
-    width = moe.shared_experts * (moe.shared_width or moe.expert_width)
-    if width == 0:
-        return 0
-    return _ffn_parameters(model, width, bias=False) + (model.hidden if moe.shared_gate else 0)
+@dataclass(frozen=True)
+class BlockCounts:
+    """Parameters of one block by part; 0 where it has no such part.
+
+    Attributes:
+        expert: one routed expert; experts, top_k: how many there are, and how many of them compute for a token.
+        layers: blocks of the model that are of this kind.
+    """
+
+    attention: int
+    norms: int
+    dense: int
+    router: int
+    shared: int
+    expert: int
+    experts: int
+    top_k: int
+    layers: int
+
+    @property
+    def without_experts(self) -> int:
+        """All but the routed experts."""
+        return self.attention + self.norms + self.dense + self.router + self.shared
+
+    @property
+    def total(self) -> int:
+        """With all experts."""
+        return self.without_experts + self.experts * self.expert
+
+    @property
+    def active(self) -> int:
+        """As one token uses it."""
+        return self.without_experts + self.top_k * self.expert
 
 
-def router_parameters(model: Model) -> int:
-    """Parameters of one MoE layer's router."""
-    return model.moe.experts * (model.hidden + (1 if model.moe.router_bias else 0))
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters of a model.
+
+    Attributes:
+        blocks: of one block of each kind, in the order of Model.kinds.
+        embedding, final_norm: of the ends.
+        head: stored parameters of the output head; 0 where it is tied to the embedding.
+        head_product: parameters that the head multiplies with, tied or not.
+    """
+
+    blocks: tuple[BlockCounts, ...]
+    embedding: int
+    head: int
+    head_product: int
+    final_norm: int
+
+    @property
+    def total(self) -> int:
+        """Every stored parameter."""
+        layers = sum(block.layers * block.total for block in self.blocks)
+        return layers + self.final_norm + self.embedding + self.head
+
+    @property
+    def active(self) -> int:
+        """Parameters that one token multiplies with: the output head counts, the input embedding does not."""
+        return self.active_counting(embedding=False, head=True)
+
+    def active_counting(self, embedding: bool, head: bool) -> int:
+        """Active parameters by another custom: with the input embedding, or without the output head."""
+        layers = sum(block.layers * block.active for block in self.blocks)
+        return layers + self.final_norm + self.embedding * embedding + self.head_product * head
+
+
+def count_block(model: Model, block: Block) -> BlockCounts:
+    """The counts of one kind of block."""
+    counts = dict.fromkeys(PARTS, 0)
+    for each in block_weights(model, block):
+        counts[each.part] += each.weight.count
+    moe = model.moe_of(block)
+    return BlockCounts(
+        **counts,
+        expert=0 if moe is None else moe.expert_elements(model.hidden),
+        experts=0 if moe is None else moe.experts,
+        top_k=0 if moe is None else moe.computed_top_k,
+        layers=model.layout.count(block),
+    )
 
 
 def embedding_parameters(model: Model) -> int:
@@ -87,92 +164,12 @@ def head_parameters(model: Model) -> int:
     return 0 if model.tied_embedding else model.vocabulary * model.hidden
 
 
-def norm_parameters(model: Model) -> int:
-    """Weights of one layer's two norms (before attention, before the feed-forward block)."""
-    return 2 * model.hidden
-
-
-@dataclass(frozen=True)
-class ParameterCounts:
-    """Parameters of a model by component: of ONE layer, or of the whole for embedding, head and final_norm.
-
-    Attributes:
-        attention, norm: in every layer.
-        dense_ffn: in a dense layer.
-        router, shared: in an MoE layer; `expert` is one routed expert of it.
-        head: stored parameters; 0 where tied to the embedding.
-        head_product: parameters that the head multiplies with, tied or not.
-        dense_layers, moe_layers: numbers of layers.
-        experts, top_k: routed experts of an MoE layer, and those of one token.
-    """
-
-    attention: int
-    norm: int
-    dense_ffn: int
-    router: int
-    shared: int
-    expert: int
-    embedding: int
-    head: int
-    head_product: int
-    final_norm: int
-    dense_layers: int
-    moe_layers: int
-    experts: int
-    top_k: int
-
-    @property
-    def dense_layer(self) -> int:
-        """One dense layer."""
-        return self.attention + self.norm + self.dense_ffn
-
-    @property
-    def moe_layer(self) -> int:
-        """One MoE layer, all experts."""
-        return self.moe_layer_without_experts + self.experts * self.expert
-
-    @property
-    def moe_layer_active(self) -> int:
-        """One MoE layer, as one token uses it."""
-        return self.moe_layer_without_experts + self.top_k * self.expert
-
-    @property
-    def moe_layer_without_experts(self) -> int:
-        """One MoE layer without its routed experts."""
-        return self.attention + self.norm + self.router + self.shared
-
-    @property
-    def total(self) -> int:
-        """Every stored parameter."""
-        layers = self.dense_layers * self.dense_layer + self.moe_layers * self.moe_layer
-        return layers + self.final_norm + self.embedding + self.head
-
-    @property
-    def active(self) -> int:
-        """Parameters that one token multiplies with: the output head counts, the input embedding does not."""
-        return self.active_counting(embedding=False, head=True)
-
-    def active_counting(self, embedding: bool, head: bool) -> int:
-        """Active parameters by another custom: with the input embedding, or without the output head."""
-        layers = self.dense_layers * self.dense_layer + self.moe_layers * self.moe_layer_active
-        return layers + self.final_norm + self.embedding * embedding + self.head_product * head
-
-
 def count_parameters(model: Model) -> ParameterCounts:
     """The parameter counts of `model`, computed from its dimensions."""
     return ParameterCounts(
-        attention=attention_parameters(model),
-        norm=norm_parameters(model),
-        dense_ffn=dense_ffn_parameters(model),
-        router=router_parameters(model),
-        shared=shared_parameters(model),
-        expert=expert_parameters(model),
+        blocks=tuple(count_block(model, block) for block in model.kinds),
         embedding=embedding_parameters(model),
         head=head_parameters(model),
         head_product=model.vocabulary * model.hidden,
         final_norm=model.hidden,
-        dense_layers=len(model.dense_layers),
-        moe_layers=len(model.moe_layers),
-        experts=model.moe.experts,
-        top_k=model.moe.top_k,
     )

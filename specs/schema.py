@@ -42,9 +42,11 @@ def json_schema(kind: Kind) -> dict[str, Any]:
     partial = {f"{name}.variant": _variant(definition) for name, definition in definitions.items()}
     variant = _variant(schema)
     names = {f"{record.__name__}.variant" for part in (kind, *PARTS) for record in record_classes(RECORDS[part])}
-    for record in (variant, *(partial[name] for name in names & partial.keys())):
-        if "properties" in record:
-            record["properties"]["like"] = _LIKE
+    for record in (variant, *(partial[name] for name in sorted(names & partial.keys()))):
+        # A record may have several forms.
+        for form in (record, *record.get("anyOf", ())):
+            if "properties" in form:
+                form["properties"]["like"] = _LIKE
     if kind == "scenario":
         for part in PARTS:
             full, changed = schema["properties"][part], variant["properties"][part]

@@ -54,6 +54,8 @@ def record_classes(annotation: Any) -> Iterator[type[BaseModel]]:
     """Every spec class in a type annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
+        # Other forms in which the record may be written.
+        yield from getattr(annotation, "forms", ())
     for inner in get_args(annotation):
         yield from record_classes(inner)
 
@@ -120,7 +122,7 @@ def _problem_and_mend(kind: Any, details: list[ErrorDetails]) -> tuple[str, str]
         return "is missing", "add it"
     if error_type == "extra_forbidden":
         holders = _walk(kind, first["loc"])[1]
-        known = [name for holder in holders for name in holder.model_fields]
+        known = list(dict.fromkeys(name for holder in holders for name in holder.model_fields))
         name = str(first["loc"][-1])
         deeper = [path for holder in holders for path in _paths_to(name, holder)]
         return "is not a known field", suggestion(name, known, deeper)
@@ -200,7 +202,9 @@ def _paths_to(name: str, record: type[BaseModel]) -> Iterator[str]:
 
 def suggestion(name: str, known: list[str], deeper: Sequence[str] = ()) -> str:
     """How to mend an unknown `name`: the paths of that name `deeper` inside, else the nearest known ones, else all."""
-    near = list(dict.fromkeys(deeper))[:3] or difflib.get_close_matches(name[:100], known, n=3)
+    depth = min((path.count(".") for path in deeper), default=0)
+    near = [path for path in dict.fromkeys(deeper) if path.count(".") == depth][:3]
+    near = near or difflib.get_close_matches(name[:100], sorted(set(known)), n=3)
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"choose one of {', '.join(known)}" if known else "remove it"

@@ -9,6 +9,7 @@ with Gumbel noise, part of which is fixed for the word; biases are found so that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ class _Text:
 
 def synthesize(
     layers: int,
-    experts: int,
+    experts: int | Sequence[int],
     top_k: int,
     tokens: int,
     sequences: int,
@@ -56,7 +57,8 @@ def synthesize(
     """A synthetic trace; the same arguments give the same trace.
 
     Args:
-        layers, experts, top_k: the model's MoE layers, logical experts per layer, experts per token.
+        layers, top_k: the model's MoE layers, experts per token.
+        experts: logical experts of a layer; a list where layers differ.
         tokens, sequences: size of the trace.
         skew: largest over mean expert load of a layer, averaged over layers. Where that would give one expert more
             than 75% of the tokens (few experts), the highest skew below that is used and `source` says so.
@@ -70,7 +72,9 @@ def synthesize(
     Raises:
         InputError: a size or knob that is impossible.
     """
-    _check(layers, experts, top_k, tokens, sequences, skew, coactivation, groups, top_groups)
+    by_layer = [experts] * layers if isinstance(experts, int) else list(experts)
+    experts = max(by_layer)
+    _check(layers, min(by_layer), top_k, tokens, sequences, skew, coactivation, groups, top_groups)
     calibration = CALIBRATION
     reached_skew = max(1.0, min(skew, calibration.largest_share * experts / top_k))
     rng = np.random.default_rng(seed)
@@ -80,10 +84,11 @@ def synthesize(
     # A root below 1 makes the knob's effect about even: nodes per token fall slowly while topics are faint.
     pull = float(np.sqrt(coactivation)) if coactivation < 1 else coactivation
     ids = np.empty((layers, tokens, top_k), dtype=np.min_scalar_type(experts - 1))
-    router = _Router(experts, top_k, groups, top_groups)
     for layer, layer_rng in enumerate(rng.spawn(layers)):
         strength = calibration.strength * pull * max(0.0, float(spread[layer]))
-        target = load_profile(layer_rng, experts, top_k, float(layer_skew[layer]))
+        router = _Router(by_layer[layer], top_k, groups, top_groups)
+        skewed = max(1.0, min(float(layer_skew[layer]), calibration.largest_share * router.experts / top_k))
+        target = load_profile(layer_rng, router.experts, top_k, skewed)
         ids[layer] = _layer(layer_rng, text, router, target, strength, pull, calibration)
     knobs = {"skew": skew, "coactivation": coactivation, "seed": seed}
     said = f"{skew:g}" if reached_skew == skew else f"{reached_skew:g}, the most that {experts} experts allow"

@@ -1,258 +1,193 @@
 """A Hugging Face `config.json` of a mixture-of-experts model as a Model.
 
-What the dimensions mean differs by family (which layers are dense, which projections have a bias, whose field names);
-`FAMILIES` holds those facts, taken from the families' modeling code in transformers. Other model types are refused by
-name: a model read by guesswork would be planned wrong without a word.
+What the fields mean differs by family: `families/` says it, a small file each. A model type that no family knows is
+read only where nothing in its config is unknown, and marked; what can't be represented is refused by its name.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from specs.blocks.ffn import Moe
 from specs.documents import parse_json, read_text, shown
 from specs.errors import InputError
-from specs.fields import MAX_LAYERS
+from specs.huggingface.architecture import CONTEXT, HIDDEN, VOCABULARY, Architecture, Family, Layer, modules_left_out
+from specs.huggingface.families import ALL
+from specs.huggingface.families.unknown import read_unknown
 from specs.huggingface.fields import Config
-from specs.huggingface.types import data_types
-from specs.model import Model
+from specs.huggingface.nesting import language_model, model_type, towers
+from specs.huggingface.parts.experts import EXPERTS
+from specs.huggingface.quantization.assign import assign, read_scheme, wide_type
+from specs.model import Block, Model, runs_of
+from specs.parameters import count_block
 from specs.validation import validate
 
+#: Checkpoints list the modules that they leave unquantized, by the hundred thousand.
+MAX_CONFIG_BYTES = 64_000_000
+BESIDE = "hf_quant_config.json"
+UNKNOWN = "unknown family: check the count"
 
-@dataclass(frozen=True)
-class Family:
-    """What a model type's configs leave unsaid.
-
-    Attributes:
-        attention: gqa, or mla (DeepSeek's latent attention).
-        dense_rule: which layers are dense: none; deepseek (first_k_dense_replace, moe_layer_freq); qwen
-            (decoder_sparse_step, mlp_only_layers).
-        qkv_bias: default of the bias of query, key and value projections; output_bias_follows: whether the output
-            projection has it too.
-        qk_norm: norms of queries and keys, by the span of their weights.
-        sinks, expert_bias, router_bias, shared_gate: as in the schema.
-        correction_bias: the router has DeepSeek-V3's load-balancing correction, unless topk_method says otherwise.
-        alternating_window: without layer_types, even layers slide.
-    """
-
-    attention: Literal["gqa", "mla"] = "gqa"
-    dense_rule: Literal["none", "deepseek", "qwen"] = "none"
-    qkv_bias: bool = False
-    output_bias_follows: bool = True
-    qk_norm: Literal["none", "head", "all_heads"] = "none"
-    sinks: bool = False
-    expert_bias: bool = False
-    router_bias: bool = False
-    shared_gate: bool = False
-    correction_bias: bool = False
-    alternating_window: bool = False
-
-
-_DEEPSEEK_V3 = Family(attention="mla", dense_rule="deepseek", correction_bias=True)
-_QWEN3 = Family(dense_rule="qwen", qk_norm="head")
-
-FAMILIES: dict[str, Family] = {
-    "gpt_oss": Family(qkv_bias=True, sinks=True, expert_bias=True, router_bias=True, alternating_window=True),
-    "deepseek_v2": Family(attention="mla", dense_rule="deepseek"),
-    "deepseek_v3": _DEEPSEEK_V3,
-    "kimi_k2": _DEEPSEEK_V3,
-    "qwen2_moe": Family(dense_rule="qwen", qkv_bias=True, output_bias_follows=False, shared_gate=True),
-    "qwen3_moe": _QWEN3,
-    "qwen3_vl_moe_text": _QWEN3,
-    "mixtral": Family(),
-    "olmoe": Family(qk_norm="all_heads"),
-}
-
-#: Class names in `architectures`, for configs without model_type.
-_ARCHITECTURES: dict[str, str] = {
-    "GptOssForCausalLM": "gpt_oss",
-    "DeepseekV2ForCausalLM": "deepseek_v2",
-    "DeepseekV3ForCausalLM": "deepseek_v3",
-    "KimiK2ForCausalLM": "kimi_k2",
-    "Qwen2MoeForCausalLM": "qwen2_moe",
-    "Qwen3MoeForCausalLM": "qwen3_moe",
-    "MixtralForCausalLM": "mixtral",
-    "OlmoeForCausalLM": "olmoe",
-}
-
-EXPERTS = ("n_routed_experts", "num_local_experts", "num_experts", "num_routed_experts")
-TOP_K = ("num_experts_per_tok", "experts_per_token", "num_experts_per_token", "moe_topk", "moe_top_k")
+#: Fields that only a model with experts has.
+_SMELL = re.compile(r"(^|_)(moe|expert)(s?_|s?$)|experts", re.IGNORECASE)
 
 
 def read_config(path: Path, source: str) -> Model:
     """The model that a `config.json` file describes, named after its folder.
 
     Args:
-        path: the file.
+        path: the file; `hf_quant_config.json` beside it is read, too.
         source: its name in messages.
 
     Raises:
-        InputError: the file can't be read, or is not of a mixture-of-experts model of a known family.
+        InputError: the file can't be read, or is not of a mixture-of-experts model that can be represented.
     """
-    config = parse_json(read_text(path, source), source)
+    config = parse_json(read_text(path, source, MAX_CONFIG_BYTES), source, finite=False)
     name = path.resolve().parent.name if path.name == "config.json" else path.stem
-    return model_from_config(config, source, name=shown(name, 200) or "model")
+    beside, other = None, path.with_name(BESIDE)
+    if path.name == "config.json" and other.is_file():
+        where = f"{source.removesuffix('/config.json').rstrip('/')}/{BESIDE}"
+        beside = Config(parse_json(read_text(other, where, MAX_CONFIG_BYTES), where, finite=False), where)
+    return model_from_config(config, source, name=shown(name, 200) or "model", beside=beside)
 
 
-def model_from_config(config: dict[str, Any], source: str, name: str) -> Model:
+def model_from_config(config: dict[str, Any], source: str, name: str, beside: Config | None = None) -> Model:
     """The model that a parsed config describes.
 
     Args:
-        config: the config; that of a multimodal model may nest the language model's under `text_config`.
+        config: the config; that of a multimodal model nests the language model's.
         source: where it comes from, for messages.
         name: the model's name.
+        beside: what `hf_quant_config.json` says.
 
     Raises:
         InputError: as in read_config.
     """
-    outer_type = config.get("model_type")
-    text = config.get("text_config")
-    quantization = config.get("quantization_config")
-    if isinstance(text, dict):
-        quantization = text.get("quantization_config", quantization)
-        config = text
-    family = _family(config, outer_type, source)
-    fields = Config(config, source)
-    attention = _mla(fields) if family.attention == "mla" else _gqa(fields, family)
-    layers = fields.integer("num_hidden_layers")
-    if not 1 <= layers <= MAX_LAYERS:
-        raise InputError(source, "num_hidden_layers", f"is {layers}", f"write 1 to {MAX_LAYERS}")
-    dense = _dense_layers(fields, family, layers)
+    configs = language_model(Config(config, source))
+    language = configs[-1]
+    family, word = _family(configs)
+    architecture = _unknown(language, word) if family is None else family.read(language)
+    if not any(isinstance(layer.ffn, Moe) for layer in architecture.layers):
+        raise InputError(source, "", "every layer is dense: this is no mixture-of-experts model", "give one")
+    quantization = next((c.section(field) for c in reversed(configs) for field in _QUANTIZATION if c.has(field)), None)
+    scheme = read_scheme(language, quantization, beside, architecture.expert_dtype)
+    hidden = language.integer(*HIDDEN)
+    wide = wide_type(*reversed(configs))
+    layers, types = assign(language, architecture, scheme, wide, hidden)
+    tied = [c.flag("tie_word_embeddings") for c in reversed(configs) if c.has("tie_word_embeddings")]
+    summary = f"imported from a {shown(word)} config" + (f"; {UNKNOWN}" if family is None else "")
     data: dict[str, Any] = {
         "name": name,
-        "summary": f"imported from a {shown(config.get('model_type') or outer_type or 'Hugging Face')} config",
-        "layers": layers,
-        "hidden": fields.integer("hidden_size"),
-        "vocabulary": fields.integer("vocab_size"),
-        "context": fields.optional("max_position_embeddings"),
-        "attention": attention,
-        "moe": _moe(fields, family),
-        "dense_layers": dense,
-        "dense_width": fields.integer("intermediate_size") if dense else None,
-        "tied_embedding": fields.flag("tie_word_embeddings", False),
-        "sliding": _sliding(fields, family, layers),
-        "types": data_types(config, quantization, source),
+        "summary": summary,
+        "hidden": hidden,
+        "vocabulary": language.integer(*VOCABULARY),
+        "context": language.optional(*CONTEXT),
+        "blocks_per_layer": architecture.blocks_per_layer,
+        "streams": architecture.streams,
+        "tied_embedding": (tied or [architecture.tied])[0],
+        "types": types,
+        **_blocks(layers),
     }
-    return fields.named_after_config(lambda: validate(Model, data, source))
+    model: Model = validate(Model, data, source)
+    left_out = (*_next_token(model, architecture.next_token), *architecture.left_out, *towers(configs))
+    return model.model_copy(update={"left_out": left_out})
 
 
-def _family(config: dict[str, Any], outer_type: object, source: str) -> Family:
-    """The family of a config, or an error that names its model type."""
-    model_type = config.get("model_type")
-    architectures = config.get("architectures")
-    first = architectures[0] if isinstance(architectures, list) and architectures else None
-    if model_type is None and isinstance(first, str):
-        model_type = _ARCHITECTURES.get(first, first)
-    if model_type is None:
-        model_type = outer_type
-    if not isinstance(model_type, str):
-        raise InputError(source, "model_type", "is missing", "name a Hugging Face config.json of a language model")
-    experts = next((config[key] for key in EXPERTS if config.get(key) is not None), None)
-    if experts is None or (type(experts) is int and experts <= 1):
-        known_field = next((key for key in EXPERTS if config.get(key) is not None), "model_type")
+def _unknown(language: Config, word: str) -> Architecture:
+    """The architecture of a model type that no family knows; errors say that, too."""
+    try:
+        return read_unknown(language)
+    except InputError as error:
+        problem = f"{error.problem} ({shown(word)} is no known model type)"
+        raise InputError(error.source, error.field, problem, error.mend) from None
+
+
+_QUANTIZATION = ("quantization_config", "compression_config")
+
+
+def _family(configs: list[Config]) -> tuple[Family | None, str]:
+    """The family of a config, None for an unknown one, and the model type that says so.
+
+    Raises:
+        InputError: the config names no architecture, or a dense one.
+    """
+    outer, language = configs[0], configs[-1]
+    names = model_type(configs)
+    if not names:
         raise InputError(
-            source, known_field, f"{shown(model_type)} is a dense model: its config has no experts", _known_families()
+            outer.source, "model_type", "is missing", "name a Hugging Face config.json of a language model"
         )
-    if model_type not in FAMILIES:
-        raise InputError(source, "model_type", f"{shown(model_type)} is not a known model type", _known_families())
-    return FAMILIES[model_type]
+    word = names[0]
+    known = next(((f, name) for name in names for f in ALL if name in f.model_types or name in f.classes), None)
+    field, count = language.raw(*EXPERTS)
+    if known is not None and (count is None or _several(count)):
+        return known[0], word if word in known[0].model_types else known[1]
+    if _several(count):
+        return None, word
+    smell = next(
+        (key for key in language.data if count is None and _SMELL.search(key) and _some(language.data[key])), ""
+    )
+    if smell:
+        raise InputError(
+            outer.source,
+            smell,
+            f"says that {shown(word)} has experts, in a way that is not known",
+            "describe the model in YAML",
+        )
+    raise InputError(
+        outer.source,
+        "model_type" if count is None else field,
+        f"{shown(word)} is a dense model: its config has no experts",
+        "give a mixture-of-experts model",
+    )
 
 
-def _known_families() -> str:
-    return f"give one of {', '.join(FAMILIES)}, or describe the model in YAML"
+def _several(count: object) -> bool:
+    """Whether a field's value can be a number of experts: not 0 or 1."""
+    return isinstance(count, list) or (type(count) is int and count > 1) or isinstance(count, str | float | dict)
 
 
-def _gqa(fields: Config, family: Family) -> dict[str, Any]:
-    heads = fields.integer("num_attention_heads", to="attention.query_heads")
-    head_dim = fields.optional("head_dim", to="attention.head_dim")
-    if head_dim is None:
-        hidden = fields.integer("hidden_size")
-        if heads < 1 or hidden % heads:
-            raise InputError(
-                fields.source, "num_attention_heads", f"{heads} does not divide hidden_size {hidden}", "add head_dim"
-            )
-        head_dim = hidden // heads
-    bias = fields.flag("attention_bias", fields.flag("qkv_bias", family.qkv_bias))
-    return {
-        "kind": "gqa",
-        "query_heads": heads,
-        "kv_heads": fields.optional("num_key_value_heads", to="attention.kv_heads") or heads,
-        "head_dim": head_dim,
-        "bias": bias,
-        "output_bias": bias and family.output_bias_follows,
-        "qk_norm": family.qk_norm != "none",
-        "qk_norm_span": "all_heads" if family.qk_norm == "all_heads" else "head",
-        "sinks": family.sinks,
-    }
+def _some(value: object) -> bool:
+    """Whether a field's value says that there is something."""
+    return value is not None and value is not False and value not in (0, 1, "", [], {})
 
 
-def _mla(fields: Config) -> dict[str, Any]:
-    return {
-        "kind": "mla",
-        "heads": fields.integer("num_attention_heads", to="attention.heads"),
-        "q_rank": fields.optional("q_lora_rank", to="attention.q_rank"),
-        "kv_rank": fields.integer("kv_lora_rank", to="attention.kv_rank"),
-        "rope_dim": fields.integer("qk_rope_head_dim", to="attention.rope_dim"),
-        "nope_dim": fields.integer("qk_nope_head_dim", to="attention.nope_dim"),
-        "value_dim": fields.integer("v_head_dim", to="attention.value_dim"),
-        "bias": fields.flag("attention_bias", False),
-    }
+def _blocks(layers: tuple[Layer, ...]) -> dict[str, Any]:
+    """Mixers, feed-forward blocks and runs as fields of Model; what is alike has one name."""
+    mixers: dict[str, str] = {}
+    ffns: dict[str, str] = {}
+    parts: dict[str, dict[str, Any]] = {"mixers": {}, "ffns": {}}
+    blocks = []
+    for layer in layers:
+        mixer = _named(layer.mixer, mixers, parts["mixers"])
+        ffn = _named(layer.ffn, ffns, parts["ffns"])
+        blocks.append(Block(mixer=mixer, ffn=ffn))
+    return {**parts, "blocks": runs_of(blocks)}
 
 
-def _moe(fields: Config, family: Family) -> dict[str, Any]:
-    shared_total = fields.optional("shared_expert_intermediate_size", to="moe.shared_width")
-    shared = fields.optional("n_shared_experts", "num_shared_experts", to="moe.shared_experts") or 0
-    correction = family.correction_bias and fields.text("topk_method", "noaux_tc") == "noaux_tc"
-    return {
-        "experts": fields.integer(*EXPERTS, to="moe.experts"),
-        "top_k": fields.integer(*TOP_K, to="moe.top_k"),
-        "expert_width": fields.integer("moe_intermediate_size", "intermediate_size", to="moe.expert_width"),
-        "shared_experts": shared or (1 if shared_total else 0),
-        "shared_width": shared_total or None,
-        "groups": fields.optional("n_group", to="moe.groups") or 1,
-        "top_groups": fields.optional("topk_group", to="moe.top_groups") or 1,
-        "gated": True,
-        "bias": family.expert_bias,
-        "router_bias": family.router_bias or correction,
-        "shared_gate": family.shared_gate and bool(shared or shared_total),
-    }
-
-
-def _dense_layers(fields: Config, family: Family, layers: int) -> list[int]:
-    """Indices of the layers whose feed-forward block is dense."""
-    count = range(layers)
-    if family.dense_rule == "deepseek":
-        first = fields.optional("first_k_dense_replace", to="dense_layers") or 0
-        step = fields.optional("moe_layer_freq", to="dense_layers") or 1
-        fields.at_least(1, step, "moe_layer_freq")
-        return [i for i in count if i < first or i % step]
-    if family.dense_rule == "qwen":
-        only = set(fields.integers("mlp_only_layers"))
-        step = fields.optional("decoder_sparse_step", to="dense_layers") or 1
-        fields.at_least(1, step, "decoder_sparse_step")
-        return [i for i in count if i in only or (i + 1) % step]
-    return []
-
-
-def _sliding(fields: Config, family: Family, layers: int) -> dict[str, Any] | None:
-    """The sliding-window layers as a repeating pattern, or None where every layer sees everything."""
-    window = fields.optional("sliding_window", to="sliding.window")
-    if window is None or not fields.flag("use_sliding_window", True):
+def _named(part: Any, names: dict[str, str], parts: dict[str, Any]) -> str | None:
+    """The name of a part, a new one where it is the first of its kind."""
+    if part is None:
         return None
-    kinds = fields.texts("layer_types")
-    if kinds:
-        if len(kinds) != layers:
-            raise InputError(
-                fields.source, "layer_types", f"names {len(kinds)} layers of {layers}", "name every layer once"
-            )
-        slides = [kind == "sliding_attention" for kind in kinds]
-    elif family.alternating_window:
-        slides = [i % 2 == 0 for i in range(layers)]
-    else:
-        first = fields.optional("max_window_layers", to="sliding.layers") or 0
-        slides = [i >= first for i in range(layers)]
-    if not any(slides):
-        return None
-    period = next(p for p in range(1, layers + 1) if all(slides[i] == slides[i % p] for i in range(layers)))
-    return {"window": window, "period": period, "layers": [i for i in range(period) if slides[i]]}
+    key = part.model_dump_json()
+    if key not in names:
+        stem = _STEMS.get(part.kind, part.kind)
+        if stem == "full" and getattr(part, "window", None) is not None:
+            stem = "chunked" if part.chunked else "sliding"
+        count = 1 + sum(name.rstrip("_0123456789") == stem.rstrip("_0123456789") for name in names.values())
+        names[key] = stem if count == 1 else f"{stem}_{count}"
+        parts[names[key]] = part
+    return names[key]
+
+
+_STEMS = {"gqa": "full", "mla": "full"}
+
+
+def _next_token(model: Model, modules: int) -> tuple[str, ...]:
+    """What is said of next-token-prediction modules: each a layer like the last, and a product of two states."""
+    if not modules:
+        return ()
+    layer = count_block(model, model.layout[-1]).total + (2 * model.hidden + 3) * model.hidden
+    each = f"about {layer / 1e9:.3g}B parameters" + (" each" if modules > 1 else "")
+    return (f"{modules_left_out(modules)[0]} ({each})",)
