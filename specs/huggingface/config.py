@@ -13,6 +13,7 @@ from typing import Any
 from specs.blocks.ffn import Moe
 from specs.documents import parse_json, read_text, shown
 from specs.errors import InputError
+from specs.fields import MAX_LAYERS
 from specs.huggingface.architecture import CONTEXT, HIDDEN, VOCABULARY, Architecture, Family, Layer, modules_left_out
 from specs.huggingface.families import ALL
 from specs.huggingface.families.unknown import read_unknown
@@ -68,6 +69,9 @@ def model_from_config(config: dict[str, Any], source: str, name: str, beside: Co
     language = configs[-1]
     family, word = _family(configs)
     architecture = _unknown(language, word) if family is None else family.read(language)
+    if len(architecture.layers) > MAX_LAYERS:
+        count = len(architecture.layers)
+        raise InputError(source, "", f"has {count} layers; at most {MAX_LAYERS} are planned", "check the layer list")
     if not any(isinstance(layer.ffn, Moe) for layer in architecture.layers):
         raise InputError(source, "", "every layer is dense: this is no mixture-of-experts model", "give one")
     quantization = next((c.section(field) for c in reversed(configs) for field in _QUANTIZATION if c.has(field)), None)
