@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from specs.blocks.attention import GqaAttention
 from specs.blocks.ffn import DenseFfn, Moe
@@ -104,7 +106,26 @@ class BlockRun(Spec):
     blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=MAX_LAYERS)]
 
 
-class Uniform(Spec):
+class _Common(Spec):
+    """What both forms of a model say."""
+
+    name: Name
+    summary: Text = ""
+    hidden: Width
+    vocabulary: Count
+    #: Residual streams between blocks (hyper-connections); 1: the usual residual.
+    streams: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    #: The output head is the input embedding's matrix.
+    tied_embedding: Flag = False
+    types: DataTypes = DataTypes()
+    published: Published | None = None
+    #: Longest sequence in tokens.
+    context: Count | None = None
+    #: Parts of the checkpoint that are not planned (vision tower, next-token-prediction modules).
+    left_out: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+
+
+class Uniform(_Common):
     """The short form of a model whose layers have one attention: what most models need."""
 
     layers: Layers
@@ -127,8 +148,6 @@ class Uniform(Spec):
             raise ValueError("every layer is dense: this is no mixture-of-experts model; leave MoE layers")
         if self.dense_layers and self.dense_width is None:
             raise ValueError("dense_layers needs dense_width; add it")
-        if self.sliding is not None and not isinstance(self.attention, GqaAttention):
-            raise ValueError("sliding is for gqa attention; describe the layers as blocks")
         return self
 
     def blocks(self) -> dict[str, Any]:
@@ -148,46 +167,42 @@ class Uniform(Spec):
         return {"mixers": {k: v for k, v in mixers.items() if k in used}, "ffns": ffns, "blocks": runs_of(blocks)}
 
 
-_SHORT = frozenset(Uniform.model_fields)
+#: Fields of the short form alone, and of the long form alone.
+_SHORT, _LONG = set(Uniform.model_fields) - set(_Common.model_fields), {"mixers", "ffns", "blocks"}
 
 
-class Model(Spec):
+class Model(_Common):
     """A transformer with mixture-of-experts layers, by its true dimensions: named mixers and feed-forward blocks, and
     the list of blocks that is made of them. A model of one attention may be written in the short form (`Uniform`)."""
 
     forms: ClassVar[tuple[type[Spec], ...]] = (Uniform,)
 
-    name: Name
-    summary: Text = ""
-    hidden: Width
-    vocabulary: Count
     mixers: Annotated[dict[Name, AnyMixer], Field(min_length=1, max_length=MAX_LAYERS)]
     ffns: Annotated[dict[Name, Ffn], Field(min_length=1, max_length=MAX_LAYERS)]
     blocks: Annotated[tuple[BlockRun, ...], Field(min_length=1, max_length=MAX_LAYERS)]
     #: Blocks that the model's own numbering counts as one layer (LongCat: two).
     blocks_per_layer: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
-    #: Residual streams between blocks (hyper-connections); 1: the usual residual.
-    streams: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
-    #: The output head is the input embedding's matrix.
-    tied_embedding: Flag = False
-    types: DataTypes = DataTypes()
-    published: Published | None = None
-    #: Longest sequence in tokens.
-    context: Count | None = None
-    #: Parts of the checkpoint that are not planned (vision tower, next-token-prediction modules).
-    left_out: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
 
     @model_validator(mode="before")
     @classmethod
     def _from_the_short_form(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or not _SHORT & set(data):
             return data
-        if "mixers" in data or "ffns" in data or "blocks" in data:
+        if _LONG & set(data):
             field = min(_SHORT & set(data))
             raise ValueError(f"{field} is of the short form, mixers, ffns and blocks of the long; use one form")
-        rest = {name: value for name, value in data.items() if name not in _SHORT}
-        short = Uniform.model_validate({name: value for name, value in data.items() if name in _SHORT})
-        return rest | short.blocks()
+        short = Uniform.model_validate(data)
+        return {name: getattr(short, name) for name in _Common.model_fields} | short.blocks()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Either form."""
+        reference = handler(core_schema)
+        own = handler.resolve_ref_schema(reference)
+        long, short = dict(own), handler(Uniform.__pydantic_core_schema__)
+        own.clear()
+        own.update(title="Model", anyOf=[long, short])
+        return reference
 
     @model_validator(mode="after")
     def _blocks_fit(self) -> Model:
@@ -263,9 +278,23 @@ class Model(Spec):
         return tuple(moe for block in self.layout if (moe := self.moe_of(block)) is not None)
 
     @cached_property
+    def moe_block(self) -> Block:
+        """The kind of MoE layer with the most experts; of equal ones the most frequent."""
+        found = [self.layout[i] for i in self.moe_blocks]
+        return max(dict.fromkeys(found), key=lambda block: (self.experts_of(block), found.count(block)))
+
+    @property
     def moe(self) -> Moe:
-        """The experts of the MoE layer with the most of them (of all, where they are alike)."""
-        return max(self.moes, key=lambda moe: (moe.experts, moe.top_k, not moe.hash_routed))
+        """The experts of `moe_block` (of all MoE layers, where they are alike)."""
+        moe = self.moe_of(self.moe_block)
+        if moe is None:
+            raise ValueError(f"{self.name} has no experts")
+        return moe
+
+    def experts_of(self, block: Block) -> int:
+        """Routed experts of a block; 0 where it has none."""
+        moe = self.moe_of(block)
+        return 0 if moe is None else moe.experts
 
     @cached_property
     def attention_kind(self) -> str:

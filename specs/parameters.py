@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from specs.blocks.base import Weight
+from specs.blocks.ffn import DenseFfn
 from specs.fields import DataType
 from specs.model import Block, Model
 
@@ -52,7 +53,7 @@ def block_weights(model: Model, block: Block) -> tuple[TypedWeight, ...]:
         shared = types.dense if types.shared is None else types.shared
         own = {"latent": types.dense, **moe.types}
         add("shared", moe.shared_weights(model.hidden), shared, own)
-    elif ffn is not None:
+    elif isinstance(ffn, DenseFfn):
         add("dense", ffn.weights(model.hidden), types.dense, ffn.types)
     return tuple(found)
 

@@ -102,7 +102,7 @@ class Scenario(Spec):
             raise ValueError(
                 f"GPUs x experts is {gpus * moe.experts}; at most {MAX_GPU_EXPERT_PAIRS} are planned; lower one of them"
             )
-        choices = len(self.model.moe_layers) * self.routing.tokens * moe.top_k
+        choices = len(self.model.moe_layers) * self.routing.tokens * moe.computed_top_k
         if choices > MAX_ROUTER_CHOICES:
             raise ValueError(
                 f"routing.tokens x MoE layers x top_k is {choices}, at most {MAX_ROUTER_CHOICES} are synthesized; "

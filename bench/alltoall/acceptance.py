@@ -152,7 +152,7 @@ def _halves(folder: str, name: str, scenario: Scenario) -> tuple[Trace, Trace]:
     if not path.is_file():
         raise InputError("--traces", str(path), "is not there", "name the folder of dsv2lite_*.npz")
     model = scenario.model
-    found = read_trace(path, model.moe.experts, len(model.moe_layers), model.moe.top_k, model.name)
+    found = read_trace(path, model.moe.experts, len(model.moe_layers), model.moe.computed_top_k, model.name)
     if not isinstance(found, Trace):
         raise InputError("--traces", str(path), "holds load counts", "name traces")
     return split_by_sequence(found)

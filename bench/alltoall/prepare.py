@@ -140,8 +140,8 @@ def message_rates(rates: LayerRates, model: Model, settings: Settings, fabric: F
         rates,
         tokens_per_gpu=float(settings.tokens_per_rank),
         kinds=ALIKE,
-        dispatch_bytes=message_bytes(model, settings.wire, constants),
-        combine_bytes=message_bytes(model, COMBINE[settings.wire], constants),
+        dispatch_bytes=message_bytes(model.moe.sent_width(model.hidden), settings.wire, constants),
+        combine_bytes=message_bytes(model.moe.sent_width(model.hidden), COMBINE[settings.wire], constants),
     )
     return sized if fabric is None else fabric.rates(sized, m)
 

@@ -113,7 +113,7 @@ class _Case:
             raise _MissingError(self.why_not)
         record = self.plan.provenance.routing
         return routing_of(
-            self.sources, self.scenario.model.moe.top_k, record.solved_on != "all",
+            self.sources, self.scenario.model.moe.computed_top_k, record.solved_on != "all",
             record.windows_per_trace, record.judged_windows_per_trace, self.plan.tail >= 1.0,
         )  # fmt: skip
 

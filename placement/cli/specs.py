@@ -127,7 +127,12 @@ def _kind_of(name: str) -> Kind:
     if path.suffix == ".json" or path.is_dir():
         return "model"
     fields = parse_yaml(read_text(path, source), source)
-    marks: tuple[tuple[str, Kind], ...] = (("moe", "model"), ("gpu", "cluster"), ("kind", "workload"))
+    marks: tuple[tuple[str, Kind], ...] = (
+        ("moe", "model"),
+        ("mixers", "model"),
+        ("gpu", "cluster"),
+        ("kind", "workload"),
+    )
     return next((kind for field, kind in marks if field in fields), "scenario")
 
 

@@ -12,7 +12,9 @@ from placement.errors import InputError
 from placement.problem.data import LayerData
 from placement.problem.hardware import LayerHardware
 from placement.problem.layer import LayerObjective, LayerProblem, LayerRules, Objective
-from placement.problem.split import Split
+from placement.problem.split import Split, slots_of
+from specs.blocks.ffn import Moe
+from specs.model import Block
 from specs.scenario import Scenario
 from specs.workload import Phase, PlannedPhase
 
@@ -39,29 +41,35 @@ def layer_problems(
         InputError: the split's ranks do not fill nodes, or fill one where traffic between nodes is the objective; the
             GPU states no rate for a data type; or groups that have to be kept do not divide over the nodes.
     """
-    rates = planned_rates(scenario, split, phase)
+    model = scenario.model
+    blocks = [model.layout[i] for i in model.moe_blocks]
+    rates = {block: planned_rates(scenario, split, phase, block) for block in dict.fromkeys(blocks)}
     topology = topology_of(scenario, split)
     if objective == "traffic" and topology.nodes == 1:
         raise InputError(
             scenario.name, "objective", f"'traffic' counts bytes between nodes, but the {topology.gpus} GPUs of the "
             "plan's expert parallelism are on one node", "use objective 'time', or pin an ep that spans nodes",
         )  # fmt: skip
-    group = None
-    if scenario.keep_groups:
-        moe = scenario.model.moe
-        if moe.groups % topology.nodes:
-            raise InputError(
-                scenario.name, "keep_groups", f"{moe.groups} expert groups do not divide over {topology.nodes} nodes",
-                "pin an ep that spans fewer nodes, or unset keep_groups",
-            )  # fmt: skip
-        group = np.arange(moe.experts) * moe.groups // moe.experts
-    capacity = None
-    if failed_gpus:
-        capacity = np.full(topology.gpus, split.slots_per_gpu)
-        capacity[list(failed_gpus)] = 0
-    hardware = LayerHardware(topology, split.slots_per_gpu, rates, capacity)
-    rules = LayerRules(scenario.dispatch, scenario.message_rule, group, max_load)
-    return tuple(LayerProblem(layer, hardware, rules, LayerObjective(objective, tail)) for layer in statistics)
+
+    def problem(layer: LayerData, block: Block, moe: Moe) -> LayerProblem:
+        group = None
+        if scenario.keep_groups:
+            if moe.groups % topology.nodes:
+                raise InputError(
+                    scenario.name, "keep_groups",
+                    f"{moe.groups} expert groups do not divide over {topology.nodes} nodes",
+                    "pin an ep that spans fewer nodes, or unset keep_groups",
+                )  # fmt: skip
+            group = np.arange(moe.experts) * moe.groups // moe.experts
+        slots, capacity = slots_of(moe, split), None
+        if failed_gpus:
+            capacity = np.full(topology.gpus, slots)
+            capacity[list(failed_gpus)] = 0
+        hardware = LayerHardware(topology, slots, rates[block], capacity)
+        rules = LayerRules(scenario.dispatch, scenario.message_rule, group, max_load)
+        return LayerProblem(layer.of_experts(moe.experts), hardware, rules, LayerObjective(objective, tail))
+
+    return tuple(map(problem, statistics, blocks, model.moes))
 
 
 def phases_of(scenario: Scenario) -> tuple[Phase, ...]:

@@ -6,12 +6,12 @@ from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.memory.activations import KeptElements
 from placement.cost.memory.hbm import MemoryModel
-from placement.cost.memory.recompute import MODES, LayerCounts, ModeCounts, mode_of_workload
+from placement.cost.memory.recompute import MODES, ModeCounts, mode_of_workload
 from placement.cost.step.pass_times import LayerTimes
 from placement.cost.step.throughput import ServingModel
 from placement.cost.training.passes import LayerPasses, PassSeconds
 from placement.cost.training.step import TrainingModel
-from placement.problem.pieces import StageShape, is_sliding
+from placement.problem.pieces import StageShape
 from placement.problem.schedule import in_flight, is_bidirectional, piece_count, pieces_of_rank
 from placement.problem.split import Split
 from placement.problem.stages import (
@@ -21,11 +21,9 @@ from placement.problem.stages import (
     StageProblem,
     side_by_side,
 )
-from specs.model import Model
+from specs.model import Block, Model
 from specs.scenario import Scenario
 from specs.workload import Recompute, ServingWorkload, TrainingWorkload
-
-_NONE = LayerCounts(0, 0, 0, 0)
 
 
 def stage_problem(scenario: Scenario, split: Split, efficiency: Efficiency | None = None) -> StageProblem:
@@ -46,30 +44,25 @@ def stage_problem(scenario: Scenario, split: Split, efficiency: Efficiency | Non
 
 def layer_kinds(model: Model) -> tuple[tuple[StageShape, ...], tuple[int, ...]]:
     """(Shapes of one layer of each kind, [layers] index of each layer's kind)."""
-    dense, shapes, layers = set(model.dense_layers), [], []
-    for layer in range(model.layers):
-        sliding, flat = is_sliding(model, layer), layer in dense
-        shape = StageShape(int(not sliding), int(sliding), int(flat), int(not flat), False, False)
-        if shape not in shapes:
-            shapes.append(shape)
-        layers.append(shapes.index(shape))
-    return tuple(shapes), tuple(layers)
+    count = len(model.kinds)
+    shapes = (StageShape(tuple(int(i == kind) for i in range(count)), False, False) for kind in range(count))
+    return tuple(shapes), model.kind_of_layer
 
 
-def _name(shape: StageShape) -> str:
-    return ("MoE" if shape.moe else "dense") + (", sliding window" if shape.sliding else "")
+def _name(block: Block) -> str:
+    return " + ".join(name for name in (block.mixer, block.ffn) if name is not None)
 
 
 def _modes(shape: StageShape, mode: Recompute) -> ModeCounts:
-    counts = LayerCounts(shape.full, shape.sliding, shape.dense, shape.moe)
-    none, selective, full = (counts if mode == each else _NONE for each in MODES)
+    none, selective, full = (shape.counts if mode == each else (0,) * len(shape.counts) for each in MODES)
     return none, selective, full
 
 
 def _ends(memory: MemoryModel, pieces: int) -> tuple[float, ...]:
     """[pieces] bytes of embedding and head."""
+    nothing = (0,) * len(memory.scenario.model.kinds)
     return tuple(
-        memory.part_bytes(StageShape(0, 0, 0, 0, piece == 0, piece == pieces - 1)) if piece in (0, pieces - 1) else 0.0
+        memory.part_bytes(StageShape(nothing, piece == 0, piece == pieces - 1)) if piece in (0, pieces - 1) else 0.0
         for piece in range(pieces)
     )
 
@@ -93,8 +86,8 @@ def _training(scenario: Scenario, workload: TrainingWorkload, split: Split, cons
     def relief(part: PassSeconds) -> float:
         return 2 * part.weight_s if workload.schedule == "zb_h1" else 0.0
 
-    def kind(shape: StageShape) -> LayerKind:
-        once = passes.layers(shape)
+    def kind(shape: StageShape, block: Block) -> LayerKind:
+        once = passes.layers(shape.counts)
         options = tuple(
             LayerOption(
                 mode,
@@ -104,14 +97,14 @@ def _training(scenario: Scenario, workload: TrainingWorkload, split: Split, cons
             )
             for mode in modes
         )
-        return LayerKind(_name(shape), memory.part_bytes(shape), relief(once), options)
+        return LayerKind(_name(block), memory.part_bytes(shape), relief(once), options)
 
     pieces = piece_count(workload, pp)
     ends = [passes.head if piece == pieces - 1 else passes.transfer for piece in range(pieces)]
     ranks = tuple(pieces_of_rank(workload, pp, rank) for rank in range(pp))
     slowest_weight, total_weight = _weights(workload, pp, m)
     return StageProblem(
-        kinds=tuple(kind(shape) for shape in shapes),
+        kinds=tuple(map(kind, shapes, model.kinds)),
         layers=layers,
         ranks=ranks,
         turns=_turns(workload, pp, ranks),
@@ -163,15 +156,15 @@ def _serving(scenario: Scenario, workload: ServingWorkload, split: Split, consta
     )
     shapes, layers = layer_kinds(model)
 
-    def kind(shape: StageShape) -> LayerKind:
+    def kind(shape: StageShape, block: Block) -> LayerKind:
         # A layer by itself is no last stage: its transfer belongs to the stage.
         time = sum(weight * (times.stage_s(shape) - times.transfer) for weight, times in parts)
-        return LayerKind(_name(shape), memory.part_bytes(shape), 0.0, (LayerOption(None, time, time, 0.0),))
+        return LayerKind(_name(block), memory.part_bytes(shape), 0.0, (LayerOption(None, time, time, 0.0),))
 
     last, inner = (sum(weight * getattr(times, name) for weight, times in parts) for name in ("head", "transfer"))
     shared = memory.capacity_bytes - memory.shared_bytes(False)
     return StageProblem(
-        kinds=tuple(kind(shape) for shape in shapes),
+        kinds=tuple(map(kind, shapes, model.kinds)),
         layers=layers,
         ranks=tuple((stage,) for stage in range(pp)),
         turns=side_by_side(pp),

@@ -99,7 +99,9 @@ def plan_deployment(
     if placed:
         report.stage("reading the routing" if traces else "making synthetic routing")
         sources = read_sources(scenario.model, traces) or (synthetic_source(scenario, seed),)
-        layers = PlacedLayers(routing_of(sources, scenario.model.moe.top_k, windows=1, mixture=False).solved_on)
+        layers = PlacedLayers(
+            routing_of(sources, scenario.model.moe.computed_top_k, windows=1, mixture=False).solved_on
+        )
     kernels = KernelTables.installed() if kernel_tables else None
     answers: list[AnswerRecord] = []
     found: tuple[ColumnSet, MasterProblem, Chosen] | None = None

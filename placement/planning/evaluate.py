@@ -47,8 +47,8 @@ def evaluate_plan(
     if isinstance(routing, LoadCounts):
         if part != "all":
             raise ParameterError("part", "load counts have no sequences to part", "leave `part` out")
-        statistics = counts_statistics(routing, scenario.model.moe.top_k)
-        tokens = round(float(routing.counts[:, 0].sum()) / scenario.model.moe.top_k)
+        statistics = counts_statistics(routing, scenario.model.moe.computed_top_k)
+        tokens = round(float(routing.counts[:, 0].sum()) / scenario.model.moe.computed_top_k)
     else:
         chosen = select_part(routing, part)
         statistics, tokens = layer_statistics([chosen], windows), chosen.tokens

@@ -206,7 +206,7 @@ def _case(
         raise ParameterError("fixed_gpus", "a failed GPU can't keep its experts", "name it once")
     report.stage("reading the routing")
     moe = scenario.model.moe
-    routing = routing_of(read_sources(scenario.model, traces), moe.top_k, mixture=plan.tail >= 1.0)
+    routing = routing_of(read_sources(scenario.model, traces), moe.computed_top_k, mixture=plan.tail >= 1.0)
     objective: Objective = "load" if routing.counts_only else plan.objective
     running = own_placement(plan)
     alive = np.ones(gpus, dtype=bool)
@@ -234,11 +234,13 @@ def _case(
         )
         for layer in plan.layers
     )
-    size, senders = expert_bytes(scenario.model), alive if failed else None
+    senders = alive if failed else None
+    sizes = [expert_bytes(scenario.model, scenario.model.layout[i]) for i in scenario.model.moe_blocks]
 
     def moved(i: int, slots: IntArray) -> Transfer:
         one = problems[i]
-        return transfer(one.topology, running.slots[i], slots, plan.slots_per_gpu, size, one.hardware.rates, senders)
+        width, rates = one.hardware.slots_per_gpu, one.hardware.rates
+        return transfer(one.topology, running.slots[i], slots, width, sizes[i], rates, senders)
 
     # Told before anything is solved.
     forced = [(moved(i, standing(problem)),) for i, problem in enumerate(problems)]

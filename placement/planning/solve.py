@@ -194,7 +194,7 @@ def read_routing(case: Case) -> Routing:
     # A tail is one of the windows themselves: their mixture would stand for most of the weight.
     mixture = case.tail >= 1.0
     return routing_of(
-        case.routing_sources(), case.scenario.model.moe.top_k, case.holdout, case.windows, mixture=mixture
+        case.routing_sources(), case.scenario.model.moe.computed_top_k, case.holdout, case.windows, mixture=mixture
     )
 
 

@@ -96,6 +96,20 @@ class LayerData(FrozenArrays):
             told = f"hold expert {self.sets.ids.max()} of {self.experts}"
             raise InputError("layer", "sets", told, f"use experts from 0 to {self.experts - 1}")
 
+    def of_experts(self, experts: int) -> LayerData:
+        """The routing of a layer that has only the first `experts` of them.
+
+        Raises:
+            InputError: tokens go to one that the layer has not.
+        """
+        if experts == self.experts:
+            return self
+        if experts > self.experts or self.load[:, experts:].any():
+            told = f"tokens go to experts beyond the layer's {experts}"
+            raise InputError("layer", "load", told, "use a recording of this model")
+        drift = None if self.drift is None else self.drift[:experts, :experts]
+        return LayerData(self.load[:, :experts], self.window_weight, self.sets, drift, self.tokens)
+
     @property
     def experts(self) -> int:
         return int(self.load.shape[1])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from placement.problem.schedule import piece_count, rank_of_piece
 from placement.problem.split import Split
 from specs.model import Model
 from specs.scenario import Scenario
+
+#: [kinds] layers of each of Model.kinds.
+Counts = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -15,21 +20,17 @@ class StageShape:
     """Layers of one stage by kind.
 
     Attributes:
-        full, sliding: layers whose attention sees the whole context, or only a window.
-        dense, moe: layers by their feed-forward block (dense + moe == full + sliding).
+        counts: layers of each of Model.kinds.
         first, last: holds the embedding, or the output head.
     """
 
-    full: int
-    sliding: int
-    dense: int
-    moe: int
+    counts: Counts
     first: bool
     last: bool
 
     @property
     def layers(self) -> int:
-        return self.full + self.sliding
+        return sum(self.counts)
 
 
 def stage_start(layers: int, pp: int, stage: int, cut: tuple[int, ...] | None = None) -> int:
@@ -37,30 +38,21 @@ def stage_start(layers: int, pp: int, stage: int, cut: tuple[int, ...] | None = 
     return -(-stage * layers // pp) if cut is None else sum(cut[:stage])
 
 
-def is_sliding(model: Model, layer: int) -> bool:
-    """Whether a layer's attention sees only a window."""
-    return model.sliding is not None and layer % model.sliding.period in model.sliding.layers
+def count_kinds(model: Model, layers: Iterable[int]) -> Counts:
+    """How many of these layers are of each of Model.kinds."""
+    counts = [0] * len(model.kinds)
+    for layer in layers:
+        counts[model.kind_of_layer[layer]] += 1
+    return tuple(counts)
 
 
 def stage_shapes(model: Model, pp: int, cut: tuple[int, ...] | None = None) -> tuple[StageShape, ...]:
     """[pp] shape of each of `pp` contiguous stages, under `cut` (layers of each) or cut evenly."""
-    dense = set(model.dense_layers)
-    shapes = []
-    for stage in range(pp):
-        layers = range(stage_start(model.layers, pp, stage, cut), stage_start(model.layers, pp, stage + 1, cut))
-        n_dense = sum(layer in dense for layer in layers)
-        n_sliding = sum(is_sliding(model, layer) for layer in layers)
-        shapes.append(
-            StageShape(
-                full=len(layers) - n_sliding,
-                sliding=n_sliding,
-                dense=n_dense,
-                moe=len(layers) - n_dense,
-                first=stage == 0,
-                last=stage == pp - 1,
-            )
-        )
-    return tuple(shapes)
+    starts = [stage_start(model.layers, pp, stage, cut) for stage in range(pp + 1)]
+    return tuple(
+        StageShape(count_kinds(model, range(first, end)), stage == 0, stage == pp - 1)
+        for stage, (first, end) in enumerate(pairwise(starts))
+    )
 
 
 def piece_rows(scenario: Scenario, split: Split) -> tuple[tuple[int, int, int], ...]:

@@ -11,10 +11,16 @@ from dataclasses import dataclass
 
 from placement.errors import InputError
 from placement.problem.schedule import piece_count, schedule_problem
+from specs.blocks.ffn import Moe
 from specs.cluster import Cluster
-from specs.model import GqaAttention, Model
+from specs.fields import DataType, bytes_of
+from specs.model import Model
+from specs.parameters import expert_type
 from specs.scenario import Scenario
 from specs.workload import Recompute
+
+#: Bytes of an element that is not quantized.
+WIDE_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -80,18 +86,30 @@ class Split:
 
 def tp_problem(model: Model, tp: int) -> str:
     """Why attention or feed-forward blocks can't be split over `tp` GPUs; "" where they can."""
-    attention = model.attention
-    if isinstance(attention, GqaAttention):
-        if attention.query_heads % tp:
-            return f"tp {tp} does not divide the {attention.query_heads} query heads"
-        if attention.kv_heads % tp and tp % attention.kv_heads:
-            return f"tp {tp} neither divides nor is a multiple of the {attention.kv_heads} KV heads"
-    elif attention.heads % tp:
-        return f"tp {tp} does not divide the {attention.heads} heads"
-    if model.dense_layers and model.dense_width is not None and model.dense_width % tp:
-        return f"tp {tp} does not divide dense_width {model.dense_width}"
-    shared = model.moe.shared_experts * (model.moe.shared_width or model.moe.expert_width)
-    return f"tp {tp} does not divide the shared experts' width {shared}" if shared % tp else ""
+    for mixer in model.mixers.values():
+        if problem := mixer.tp_problem(tp):
+            return problem
+    types = model.types
+    for ffn in model.ffns.values():
+        stored = types.dense if ffn.kind == "dense" or types.shared is None else types.shared
+        stored = ffn.types.get("ffn" if ffn.kind == "dense" else "shared", stored)
+        what = "a dense block" if ffn.kind == "dense" else "the shared experts"
+        problem = ffn.tp_problem(tp) or block_problem(model, stored, f"tp {tp}", ffn.inner_width // tp, what)
+        if problem:
+            return problem
+    return ""
+
+
+def block_problem(model: Model, stored: DataType, degree: str, width: int, what: str) -> str:
+    """Why no engine loads a GPU's share of a quantized width; "" where it does.
+
+    Weights that are quantized in blocks have one scale a block, so that a share is whole blocks (vLLM 0.33,
+    `validate_fp8_block_shape`; SGLang 0.5.23, `Fp8LinearMethod.create_weights`).
+    """
+    block = model.types.block
+    if bytes_of(stored) >= WIDE_BYTES or width % block == 0:
+        return ""
+    return f"{degree} gives a GPU {width} columns of {what}, which no engine loads: scales are of {block}-wide blocks"
 
 
 def tp_layout_problem(cluster: Cluster, tp: int) -> str:
@@ -113,8 +131,15 @@ def ep_problem(model: Model, cluster: Cluster, gpus_per_stage: int, ep: int) -> 
     if gpus_per_stage % ep:
         return f"ep {ep} does not divide tp x dp = {gpus_per_stage}"
     etp = gpus_per_stage // ep
-    if model.moe.expert_width % etp:
-        return f"etp = tp x dp / ep = {etp} does not divide expert_width {model.moe.expert_width}"
+    for block in model.kinds:
+        moe = model.moe_of(block)
+        if moe is None:
+            continue
+        if moe.expert_width % etp:
+            return f"etp = tp x dp / ep = {etp} does not divide expert_width {moe.expert_width}"
+        degree, stored = f"etp = tp x dp / ep = {etp}", expert_type(model, block)
+        if problem := block_problem(model, stored, degree, moe.expert_width // etp, "an expert"):
+            return problem
     if gpus_per_stage > cluster.gpus_per_node:
         m, tray = cluster.gpus_per_node, cluster.gpus_per_tray
         if m % etp:
@@ -122,6 +147,11 @@ def ep_problem(model: Model, cluster: Cluster, gpus_per_stage: int, ep: int) -> 
         if tray % etp and etp % tray:
             return f"etp = tp x dp / ep = {etp} does not fit trays of {tray} GPUs"
     return ""
+
+
+def slots_of(moe: Moe, split: Split) -> int:
+    """Slots of an expert-parallel rank in a layer of these experts: its own, and its share of the redundant ones."""
+    return -(-(moe.experts + split.redundant) // split.ep)
 
 
 def least_redundant(experts: int, ep: int) -> int:

@@ -72,10 +72,10 @@ def read_sources(model: Model, traces: Sequence[Trace | LoadCounts | str | Path]
     moe = model.moe
     for trace in traces:
         if isinstance(trace, Trace | LoadCounts):
-            check_fits(trace, moe.experts, len(model.moe_layers), moe.top_k, model.name)
+            check_fits(trace, moe.experts, len(model.moe_layers), moe.computed_top_k, model.name)
             found.append((trace.name, trace.sha256 or _digest_of(trace), trace))
         else:
-            routing = read_trace(trace, moe.experts, len(model.moe_layers), moe.top_k, model.name)
+            routing = read_trace(trace, moe.experts, len(model.moe_layers), moe.computed_top_k, model.name)
             found.append((routing.name, _digest(str(trace)), routing))
     if len({type(routing) for _, _, routing in found}) > 1:
         raise ParameterError("traces", "traces with token choices are mixed with load counts", "give files of one kind")
@@ -91,8 +91,8 @@ def synthetic_source(scenario: Scenario, seed: int) -> Source:
     model, knobs = scenario.model, scenario.routing
     trace = synthesize(
         layers=len(model.moe_layers),
-        experts=model.moe.experts,
-        top_k=model.moe.top_k,
+        experts=[moe.experts for moe in model.moes],
+        top_k=model.moe.computed_top_k,
         tokens=knobs.tokens,
         sequences=knobs.sequences,
         skew=knobs.skew,

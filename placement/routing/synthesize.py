@@ -13,6 +13,7 @@ the fit against recorded routing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ class _Text:
 
 def synthesize(
     layers: int,
-    experts: int,
+    experts: int | Sequence[int],
     top_k: int,
     tokens: int,
     sequences: int,
@@ -61,7 +62,8 @@ def synthesize(
     """A synthetic trace; the same arguments give the same trace.
 
     Args:
-        layers, experts, top_k: the model's MoE layers, logical experts per layer, experts per token.
+        layers, top_k: the model's MoE layers, experts per token.
+        experts: logical experts of a layer; a list where layers differ.
         tokens, sequences: size of the trace.
         skew: largest over mean expert load of a layer, averaged over layers. Where that would give one expert more
             than 75% of the tokens (few experts), the highest skew below that is used and `source` says so.
@@ -75,7 +77,9 @@ def synthesize(
     Raises:
         InputError: a size or knob that is impossible.
     """
-    _check(layers, experts, top_k, tokens, sequences, skew, coactivation, groups, top_groups)
+    by_layer = [experts] * layers if isinstance(experts, int) else list(experts)
+    experts = max(by_layer)
+    _check(layers, min(by_layer), top_k, tokens, sequences, skew, coactivation, groups, top_groups)
     reached_skew = max(1.0, min(skew, calibration.largest_share * experts / top_k))
     rng = np.random.default_rng(seed)
     text = _text(rng, experts, top_k, tokens, sequences, calibration)
@@ -84,10 +88,11 @@ def synthesize(
     # A root below 1 makes the knob's effect about even: nodes per token fall slowly while topics are faint.
     pull = float(np.sqrt(coactivation)) if coactivation < 1 else coactivation
     ids = np.empty((layers, tokens, top_k), dtype=np.min_scalar_type(experts - 1))
-    router = _Router(experts, top_k, groups, top_groups)
     for layer, layer_rng in enumerate(rng.spawn(layers)):
         strength = calibration.strength * pull * max(0.0, float(spread[layer]))
-        target = load_profile(layer_rng, experts, top_k, float(layer_skew[layer]))
+        router = _Router(by_layer[layer], top_k, groups, top_groups)
+        skewed = max(1.0, min(float(layer_skew[layer]), calibration.largest_share * router.experts / top_k))
+        target = load_profile(layer_rng, router.experts, top_k, skewed)
         ids[layer] = _layer(layer_rng, text, router, target, strength, pull, calibration)
     knobs = {"skew": skew, "coactivation": coactivation, "seed": seed}
     said = f"{skew:g}" if reached_skew == skew else f"{reached_skew:g}, the most that {experts} experts allow"

@@ -68,6 +68,6 @@ class PlacedLayers:
         model = scenario.model.moe
         balanced = BalancedLayer.of(
             layer_rates(scenario, flat, phase), topology_of(scenario, flat), flat.slots_per_gpu, model.experts,
-            model.top_k, scenario.message_rule, efficiency_of(scenario).routing_shape.value,
+            model.computed_top_k, scenario.message_rule, efficiency_of(scenario).routing_shape.value,
         )  # fmt: skip
         return sum(times) / len(times) / balanced.seconds(problems[0].hardware.rates.tokens_per_gpu)

@@ -1,1 +1,1 @@
-"""What layers are made of: token mixers (attention, linear attention, state space), feed-forward blocks."""
+"""What layers are made of: token mixers (attention, linear attention, state space) and feed-forward blocks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from specs.blocks.base import Mixer, Stored, Weight, causal_pairs, does_not_divide, sparse_pairs
 from specs.fields import Count, Flag, Heads, Spec, Width
@@ -57,6 +57,14 @@ class MlaAttention(Mixer):
     gate: Flag = False
     #: Sparse attention (DSA): a query attends to the entries that the indexer picks.
     indexer: Indexer | None = None
+    #: Tokens that a query sees at most, itself included; all where it is not given.
+    window: Count | None = None
+
+    @model_validator(mode="after")
+    def _window_or_indexer(self) -> MlaAttention:
+        if self.window is not None and self.indexer is not None:
+            raise ValueError("window and indexer both say what a query sees; leave one out")
+        return self
 
     def weights(self, hidden: int) -> tuple[Weight, ...]:
         query_dim, outputs = self.heads * (self.nope_dim + self.rope_dim), self.heads * self.value_dim
@@ -83,7 +91,8 @@ class MlaAttention(Mixer):
 
     def stored(self, context: float, tp: int) -> Stored:
         """One compressed vector and the rotary key, and the indexer's key, whole on each GPU."""
-        return Stored(self._entry * context, bytes=self.indexer.entry_bytes * context if self.indexer else 0.0)
+        kept = context if self.window is None else min(context, self.window)
+        return Stored(self._entry * kept, bytes=self.indexer.entry_bytes * context if self.indexer else 0.0)
 
     def read(self, context: float, tp: int) -> Stored:
         if self.indexer is None:
@@ -97,14 +106,15 @@ class MlaAttention(Mixer):
     def prefill_flops(self, length: float, tp: int) -> float:
         """On expanded heads; with an indexer absorbed, over the picked pairs, and its score of every pair."""
         if self.indexer is None or length <= self.indexer.top_k:
-            flops = 2 * self.heads / tp * (self.nope_dim + self.rope_dim + self.value_dim) * causal_pairs(length)
+            flops = 2 * self.heads / tp * (self.nope_dim + self.rope_dim + self.value_dim)
+            flops *= causal_pairs(length, self.window)
         else:
             flops = self._absorbed_flops(tp) * causal_pairs(length, self.indexer.top_k)
         return flops + (self.indexer.pair_flops * causal_pairs(length) if self.indexer else 0.0)
 
     def decode_flops(self, context: float, tp: int) -> float:
         if self.indexer is None:
-            return self._absorbed_flops(tp) * context
+            return self._absorbed_flops(tp) * (context if self.window is None else min(context, self.window))
         picked = self._absorbed_flops(tp) * min(context, self.indexer.top_k)
         return picked + self.indexer.pair_flops * context
 

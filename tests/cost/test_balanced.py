@@ -74,7 +74,7 @@ def test_group_limited_routing(rule: MessageRule, shape: tuple[int, int, int], l
     sets = TokenSets(np.array(list(weight)), np.array([list(weight.values())]))
     model = s.small_model(moe=Moe(experts=EXPERTS, top_k=K, expert_width=512, groups=4, top_groups=2))
     plain = BalancedLayer.of(rates, topology, EXPERTS // topology.gpus, EXPERTS, K, rule, shape=1e15)
-    layer = group_limited(plain, topology, model, rule)
+    layer = group_limited(plain, topology, model.moe, rule)
     compare(rule, topology, rates, sets, layer, np.full(EXPERTS, K / EXPERTS))
 
 

@@ -54,9 +54,9 @@ def test_types_have_the_tables_names() -> None:
 
 def test_what_no_table_covers_is_none(tmp_path: Path) -> None:
     case = load_scenario("deepseek_r1_h200_ib")
-    assert KernelTables(tmp_path).curve(case, make_split(case, 1, 8, 1, 8, 1)) is None
+    assert KernelTables(tmp_path).curve(case, make_split(case, 1, 8, 1, 8, 1), case.model.moe) is None
     small = s.scenario()
-    assert KernelTables(tmp_path).curve(small, make_split(small, 1, 4, 1, 4, 1)) is None
+    assert KernelTables(tmp_path).curve(small, make_split(small, 1, 4, 1, 4, 1), small.model.moe) is None
 
 
 def test_without_the_package_the_command_says_what_to_install() -> None:
@@ -74,7 +74,7 @@ def test_tables_of_the_package() -> None:
     pytest.importorskip("aiconfigurator_core")
     pytest.importorskip("pyarrow")
     case = load_scenario("deepseek_r1_h200_ib")
-    curve = KernelTables.installed().curve(case, make_split(case, 1, 8, 1, 8, 1))
+    curve = KernelTables.installed().curve(case, make_split(case, 1, 8, 1, 8, 1), case.model.moe)
     assert curve is not None
     assert curve.at(64) < curve.at(4096)
     assert "trtllm" in curve.source

@@ -9,26 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.cost.memory.hbm import MemoryModel, memory_of
-from placement.cost.memory.local import kv_bytes_per_token, local_attention_parameters
+from placement.cost.memory.local import LocalParameters, stored_bytes
 from placement.problem.pieces import stage_shapes
 from placement.problem.schedule import in_flight
 from placement.problem.split import make_split
-from specs.parameters import attention_parameters, count_parameters
+from specs.parameters import count_parameters
 from tests.cost import scenarios as s
 
 
 def test_kv_of_gpt_oss_is_2048_bytes_a_layer_and_token() -> None:
     # 2 (key and value) x 8 heads x 64 x 2 bytes.
-    assert kv_bytes_per_token(s.gpt_oss()) == 2048
-    assert kv_bytes_per_token(s.gpt_oss(), tp=8) == 256
-    assert kv_bytes_per_token(s.gpt_oss(), tp=64) == 256  # a head is repeated, not cut
+    # One token is inside every window.
+    assert stored_bytes(s.gpt_oss(), 1) == (2048, 2048)
+    assert stored_bytes(s.gpt_oss(), 1, tp=8) == (256, 256)
+    assert stored_bytes(s.gpt_oss(), 1, tp=64) == (256, 256)  # a head is repeated, not cut
 
 
 def test_mla_stores_70272_bytes_a_token_over_61_layers_whatever_tp() -> None:
     model = s.deepseek_v3()
-    assert 61 * kv_bytes_per_token(model) == 70_272
-    assert kv_bytes_per_token(model, tp=8) == kv_bytes_per_token(model)
-    assert 27 * kv_bytes_per_token(s.deepseek_v2_lite()) == 27 * 576 * 2
+    assert [61 * each for each in stored_bytes(model, 1)] == [70_272, 70_272]
+    assert stored_bytes(model, 1, tp=8) == stored_bytes(model, 1)
+    assert stored_bytes(s.deepseek_v2_lite(), 1) == (576 * 2, 576 * 2)
 
 
 def test_kv_line_counts_sliding_layers_by_their_window() -> None:
@@ -76,16 +77,19 @@ def test_tied_head_is_stored_once_on_one_stage_and_twice_on_two() -> None:
 
 def test_mla_down_projections_are_not_split() -> None:
     model = s.deepseek_v3()
-    down = 7168 * (1536 + 512 + 64)
-    total = attention_parameters(model)
-    assert local_attention_parameters(model, 8) == pytest.approx((total - down) / 8 + down)
+    case = s.scenario(model, cluster=s.cluster(nodes=1, per_node=8))
+    whole = 7168 * (1536 + 512 + 64) + 1536 + 512
+    total = count_parameters(model).blocks[0].attention
+    local = LocalParameters.of(model, make_split(case, tp=8, ep=8, pp=1, dp=1, batch=1))
+    assert local.blocks[0].attention.count == pytest.approx((total - whole) / 8 + whole)
 
 
 def test_stages_cover_all_layers_and_leave_the_last_the_fewest() -> None:
     shapes = stage_shapes(s.deepseek_v3(), 8)
     assert [shape.layers for shape in shapes] == [8, 8, 7, 8, 8, 7, 8, 7]
-    assert sum(shape.moe for shape in shapes) == 58
-    assert shapes[0].dense == 3
+    # Of three dense layers and 58 with experts.
+    assert [sum(shape.counts[kind] for shape in shapes) for kind in (0, 1)] == [3, 58]
+    assert shapes[0].counts == (3, 5)
     assert shapes[0].first
     assert shapes[-1].last
 

@@ -13,13 +13,13 @@ from placement.cost.step.collectives import all_gather_s, replica_all_reduce_s, 
 from placement.cost.step.compute import (
     Product,
     Roofline,
-    causal_pairs,
-    decode_attention_s,
-    prefill_attention_s,
+    decode_core_s,
+    prefill_core_s,
 )
 from placement.errors import InputError
 from placement.problem.split import make_split
 from placement.problem.topology import Topology
+from specs.blocks.base import causal_pairs
 from specs.cluster import Gpu
 from tests.cost import scenarios as s
 from tests.layers import layer_problem
@@ -65,14 +65,15 @@ def test_attention_cores() -> None:
     roofline = Roofline.of(s.cluster().gpu, CONSTANTS)
     model = s.deepseek_v3()
     flops = 2 * 128 * (192 + 128) * causal_pairs(4096)
-    assert prefill_attention_s(roofline, model, 1, 4096) == pytest.approx(flops / roofline.attention_flops)
+    mixer, types = model.mixers["full"], model.types
+    assert prefill_core_s(roofline, mixer, 1, 4096) == pytest.approx(flops / roofline.attention_flops)
     read = 1152 * 5000 / roofline.kv_bytes_per_s
     multiply = 2 * 128 * (2 * 512 + 64) * 5000 / roofline.attention_decode_flops
-    assert decode_attention_s(roofline, model, 1, 5000) == pytest.approx(max(read, multiply))
+    assert decode_core_s(roofline, mixer, types, 1, 5000) == pytest.approx(max(read, multiply))
     # The compressed cache is read whole by each tensor-parallel GPU, its products are shared.
-    assert decode_attention_s(roofline, model, 128, 5000) == pytest.approx(read)
+    assert decode_core_s(roofline, mixer, types, 128, 5000) == pytest.approx(read)
     gqa = s.gpt_oss()
-    assert decode_attention_s(roofline, gqa, 2, 5000) == pytest.approx(
+    assert decode_core_s(roofline, gqa.mixers["full"], gqa.types, 2, 5000) == pytest.approx(
         max(1024 * 5000 / roofline.kv_bytes_per_s, 4 * 32 * 64 * 5000 / roofline.attention_decode_flops)
     )
 

@@ -107,7 +107,7 @@ def test_group_limited_messages_match_draws(rule: MessageRule) -> None:
     split = make_split(case, tp=1, ep=16, pp=1, dp=16, batch=1, redundant=0)
     topology = topology_of(case, split)
     plain = BalancedLayer.of(layer_rates(case, split, "prefill", 1.0), topology, 2, 32, 4, rule, 2.0)
-    layer = group_limited(plain, topology, model, rule)
+    layer = group_limited(plain, topology, model.moe, rule)
     draw, nodes, ranks, count = random.Random(1), 0, 0, 20_000
     for _ in range(count):
         groups = draw.sample(range(8), 3)
@@ -126,9 +126,9 @@ def test_ungrouped_or_straddling_groups_are_left_alone() -> None:
     case = s.scenario(model)
     split = make_split(case, tp=1, ep=8, pp=1, dp=8, batch=1)
     layer = BalancedLayer.of(layer_rates(case, split, "prefill", 1.0), Topology(8, 4), 1, 8, 2, "per_node", 2.0)
-    assert group_limited(layer, Topology(8, 1), model, "per_node") == layer
-    assert group_limited(layer, Topology(8, 4), s.small_model(), "per_node") == layer
-    assert group_limited(layer, Topology(8, 4), model, "per_expert") == layer
+    assert group_limited(layer, Topology(8, 1), model.moe, "per_node") == layer
+    assert group_limited(layer, Topology(8, 4), s.small_model().moe, "per_node") == layer
+    assert group_limited(layer, Topology(8, 4), model.moe, "per_expert") == layer
 
 
 def test_flops_are_those_that_the_published_mfu_counts() -> None:
@@ -138,7 +138,8 @@ def test_flops_are_those_that_the_published_mfu_counts() -> None:
     assert training_flops_per_token(model, 4096) * rate == pytest.approx(385e12, rel=0.01)
     assert training_flops_per_token(model, 4096, causal=False) * rate == pytest.approx(432e12, rel=0.01)
     sliding = training_flops_per_token(s.gpt_oss(), 4096)
-    assert sliding < training_flops_per_token(s.gpt_oss().model_copy(update={"sliding": None}), 4096)
+    wide = {"mixers": {**s.gpt_oss().mixers, "sliding": s.gpt_oss().mixers["full"]}}
+    assert sliding < training_flops_per_token(s.gpt_oss().model_copy(update=wide), 4096)
 
 
 def test_a_cut_moves_time_between_stages() -> None:

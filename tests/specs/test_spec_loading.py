@@ -11,11 +11,22 @@ import yaml
 
 from specs.documents import MAX_BYTES
 from specs.errors import InputError
-from specs.loading import KINDS, catalog_names, list_catalog, load_cluster, load_model, load_scenario, load_workload
+from specs.loading import (
+    CATALOG,
+    KINDS,
+    catalog_names,
+    list_catalog,
+    load_cluster,
+    load_model,
+    load_scenario,
+    load_workload,
+)
 from specs.scenario import Pins
 from specs.workload import TrainingWorkload
 
 INLINE: dict[str, Any] = load_scenario("deepseek_v2_lite_h100_ib").model_dump(mode="json")
+# In the short form, as people write it.
+INLINE["model"] = yaml.safe_load((CATALOG / "models" / "deepseek_v2_lite.yaml").read_text())
 REQUIRED = (
     "gpt_oss_120b_gb200_ib",
     "gpt_oss_120b_gb200_ethernet",
@@ -212,7 +223,7 @@ def test_further_problems_are_counted(tmp_path: Path) -> None:
     data = yaml.safe_load(_with("model.layers", 0))
     data["model"]["hidden"] = 0
     data["model"]["moe"]["top_k"] = "x"
-    assert _refusal(yaml.safe_dump(data), tmp_path) == "s.yaml: model.layers: is 0; write at least 1 (and 2 more)"
+    assert _refusal(yaml.safe_dump(data), tmp_path) == "s.yaml: model.hidden: is 0; write at least 1 (and 2 more)"
 
 
 def test_absurd_sizes_together_are_refused(tmp_path: Path) -> None:

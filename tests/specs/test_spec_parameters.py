@@ -6,7 +6,7 @@ import pytest
 
 from specs.loading import list_catalog, load_model
 from specs.model import Model
-from specs.parameters import count_parameters, expert_parameters, router_parameters, shared_parameters
+from specs.parameters import count_parameters
 
 MODELS = [entry.name for entry in list_catalog("model")]
 #: Whose published active count has too few digits to be held to 1%; it must round to the published one.
@@ -65,9 +65,9 @@ def test_some_custom_of_counting_gives_the_card_within_a_unit_of_its_last_digit(
 def test_gpt_oss_agrees_with_the_parts_of_its_model_card() -> None:
     """Model card, table of parameter counts: MLP 114.71B, attention 0.96B, embedding and unembedding 1.16B."""
     counts = count_parameters(load_model("gpt_oss_120b"))
-    mlp = counts.moe_layers * (counts.router + counts.experts * counts.expert)
+    mlp = sum(block.layers * (block.router + block.experts * block.expert) for block in counts.blocks)
     assert mlp / 1e9 == pytest.approx(114.71, abs=0.01)
-    assert counts.moe_layers * counts.attention / 1e9 == pytest.approx(0.96, abs=0.005)
+    assert sum(block.layers * block.attention for block in counts.blocks) / 1e9 == pytest.approx(0.96, abs=0.005)
     assert (counts.embedding + counts.head) / 1e9 == pytest.approx(1.16, abs=0.005)
 
 
@@ -83,18 +83,19 @@ def test_deepseek_layer_is_the_sum_of_its_tensors() -> None:
         (128 * 256, 512),  # kv_b_proj
         (7168, 128 * 128),  # o_proj
     ]
-    assert counts.attention == sum(rows * columns for rows, columns in attention)
-    assert counts.expert == 3 * 7168 * 2048
-    assert counts.shared == 3 * 7168 * 2048
-    assert counts.router == 256 * 7168 + 256  # weight and e_score_correction_bias
-    assert counts.dense_ffn == 3 * 7168 * 18432
-    assert (counts.dense_layers, counts.moe_layers) == (3, 58)
+    dense, moe = counts.blocks
+    assert dense.attention == moe.attention == sum(rows * columns for rows, columns in attention)
+    assert moe.expert == 3 * 7168 * 2048
+    assert moe.shared == 3 * 7168 * 2048
+    assert moe.router == 256 * 7168 + 256  # weight and e_score_correction_bias
+    assert dense.dense == 3 * 7168 * 18432
+    assert (dense.layers, moe.layers) == (3, 58)
 
 
 def test_gpt_oss_expert_and_router_count_their_biases() -> None:
-    model = load_model("gpt_oss_120b")
-    assert expert_parameters(model) == 2880 * 5760 + 5760 + 2880 * 2880 + 2880
-    assert router_parameters(model) == 128 * 2880 + 128
+    block = count_parameters(load_model("gpt_oss_120b")).blocks[0]
+    assert block.expert == 2880 * 5760 + 5760 + 2880 * 2880 + 2880
+    assert block.router == 128 * 2880 + 128
 
 
 def _small(**changes: object) -> Model:
@@ -127,6 +128,10 @@ def test_totals_add_up_layer_by_layer() -> None:
 
 def test_shared_width_and_gate_count() -> None:
     moe = {"experts": 4, "top_k": 2, "expert_width": 16, "shared_experts": 2, "shared_width": 5, "shared_gate": True}
-    assert shared_parameters(_small(moe=moe)) == 3 * 8 * 10 + 8
-    assert shared_parameters(_small(moe=moe | {"gated": False})) == 2 * 8 * 10 + 8
-    assert shared_parameters(_small()) == 0
+
+    def shared(**changes: object) -> int:
+        return count_parameters(_small(**changes)).blocks[0].shared
+
+    assert shared(moe=moe) == 3 * 8 * 10 + 8
+    assert shared(moe=moe | {"gated": False}) == 2 * 8 * 10 + 8
+    assert shared() == 0

@@ -69,7 +69,7 @@ def test_show_finds_every_kind_by_name_and_by_file(name: str, kind: str, tmp_pat
 def test_show_takes_a_hugging_face_folder() -> None:
     folder = Path(__file__).resolve().parent / "configs" / "qwen1_5_moe_a2_7b"
     shown = _json("show", str(folder) + "/", "--json")
-    assert (shown["kind"], shown["spec"]["moe"]["experts"]) == ("model", 60)
+    assert (shown["kind"], shown["spec"]["ffns"]["moe"]["experts"]) == ("model", 60)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Case:
         """The case of a scenario."""
         gpu, model = scenario.cluster.gpu, scenario.model
         return cls(
-            gpu.generation, gpu.name, model.name, model.attention.kind, model.types.experts, model.types.compute,
+            gpu.generation, gpu.name, model.name, model.attention_kind, model.types.experts, model.types.compute,
             scenario.engine, release,
         )  # fmt: skip
 

@@ -13,24 +13,30 @@ from placement.problem.rates import LayerRates
 from placement.problem.split import Split
 from placement.problem.topology import Topology
 from specs.fields import DataType, bytes_of
-from specs.model import Model
-from specs.parameters import expert_parameters
+from specs.model import Block, Model
+from specs.parameters import expert_type
 from specs.scenario import Scenario
 from specs.workload import Phase
 
 
-def message_bytes(model: Model, data_type: DataType, efficiency: Efficiency) -> float:
-    """Bytes of one token's hidden state as sent: its elements, and a scale per block for fp8 and int8."""
-    size = model.hidden * bytes_of(data_type)
+def message_bytes(width: int, data_type: DataType, efficiency: Efficiency) -> float:
+    """Bytes of one token's state of `width` elements as sent: with a scale per block for fp8 and int8."""
+    size = width * bytes_of(data_type)
     if data_type in ("fp8", "int8"):
-        blocks = -(-model.hidden // int(efficiency.scale_block.value))
+        blocks = -(-width // int(efficiency.scale_block.value))
         size += blocks * efficiency.scale_bytes_per_block.value
     return size
 
 
-def expert_bytes(model: Model) -> float:
-    """Bytes of one expert's weights in one layer, over all GPUs that share it."""
-    return expert_parameters(model) * bytes_of(model.types.experts)
+def expert_bytes(model: Model, block: Block) -> float:
+    """Bytes of one expert's weights in one layer of that kind, over all GPUs that share it."""
+    moe = model.moe_of(block)
+    return 0.0 if moe is None else moe.expert_elements(model.hidden) * bytes_of(expert_type(model, block))
+
+
+def compute_type(model: Model, stored: DataType) -> DataType:
+    """What experts stored in that type are multiplied in: those left unquantized in their own."""
+    return model.types.compute if stored == model.types.experts or bytes_of(stored) < 2 else stored
 
 
 def default_tokens_per_rank(scenario: Scenario, split: Split, phase: Phase) -> float:
@@ -54,10 +60,12 @@ def layer_rates(
     phase: Phase,
     tokens_per_gpu: float | None = None,
     efficiency: Efficiency | None = None,
+    block: Block | None = None,
 ) -> LayerRates:
     """The prices of one MoE layer.
 
     Args:
+        block: the kind of layer; None takes Model.moe_block.
         phase: "prefill", "decode", or "train" (the forward pass of a microbatch).
         tokens_per_gpu: tokens of an expert-parallel rank; None takes default_tokens_per_rank.
 
@@ -67,14 +75,17 @@ def layer_rates(
     constants = efficiency or efficiency_of(scenario)
     model, cluster = scenario.model, scenario.cluster
     roofline = Roofline.of(cluster.gpu, constants)
-    parameters = expert_parameters(model) / split.etp
+    block = block or model.moe_block
+    moe, stored = model.moe_of(block) or model.moe, expert_type(model, block)
+    parameters = moe.expert_elements(model.hidden) / split.etp
+    sent = moe.sent_width(model.hidden)
     tokens = default_tokens_per_rank(scenario, split, phase) if tokens_per_gpu is None else tokens_per_gpu
     return LayerRates(
         tokens_per_gpu=tokens,
-        weight_s=parameters * bytes_of(model.types.experts) / roofline.expert_bytes_per_s,
-        token_s=2.0 * parameters / roofline.expert_flops(model.types.compute),
-        dispatch_bytes=message_bytes(model, model.types.dispatch, constants),
-        combine_bytes=message_bytes(model, model.types.combine, constants),
+        weight_s=parameters * bytes_of(stored) / roofline.expert_bytes_per_s,
+        token_s=2.0 * parameters / roofline.expert_flops(compute_type(model, stored)),
+        dispatch_bytes=message_bytes(sent, model.types.dispatch, constants),
+        combine_bytes=message_bytes(sent, model.types.combine, constants),
         fast_bytes_per_s=cluster.fast.bytes_per_s * split.etp,
         slow_bytes_per_s=cluster.slow.bytes_per_s * split.etp,
         fast_latency_s=cluster.fast.latency_s,

@@ -9,36 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from placement.cost.calibration.efficiency import Efficiency
+from placement.cost.memory.local import total_of
 from placement.cost.memory.recompute import ModeCounts, mode_counts
 from placement.cost.step.passes import decode_microbatches, prefill_budget
 from placement.problem.pieces import StageShape
 from placement.problem.schedule import in_flight
 from placement.problem.split import Split
 from specs.fields import bytes_of
-from specs.model import GqaAttention, MlaAttention, Model
+from specs.model import Block, Model
 from specs.workload import ServingWorkload, TrainingWorkload
 
 WIDE_BYTES = 2.0
 LOGIT_BYTES = 4.0
 
 
-def attention_width(model: Model, tp: int) -> float:
-    """Elements per token of the queries, keys, values and attention output on one GPU."""
-    attention = model.attention
-    if isinstance(attention, GqaAttention):
-        kv = max(1.0, attention.kv_heads / tp)
-        return attention.head_dim * (2 * attention.query_heads / tp + 2 * kv)
-    heads = attention.heads / tp
-    latent = (attention.q_rank or 0) + attention.kv_rank + attention.rope_dim
-    return latent + 2 * heads * (attention.nope_dim + attention.rope_dim + attention.value_dim)
+def mixer_width(model: Model, tp: int) -> float:
+    """Elements per token inside the widest mixer on one GPU, such as queries, keys, values and attention output."""
+    return max(mixer.width(tp) for mixer in model.mixers.values())
 
 
 def dense_width(model: Model, tp: int) -> float:
     """Elements per token inside the widest dense or shared block on one GPU: gate, up and product."""
-    moe = model.moe
-    shared = moe.shared_experts * (moe.shared_width or moe.expert_width)
-    dense = (model.dense_width or 0) if model.dense_layers else 0
-    return 3 * max(shared, dense) / tp
+    return 3 * max(ffn.inner_width for ffn in model.ffns.values()) / tp
 
 
 def routed_width(model: Model, split: Split) -> float:
@@ -48,12 +40,12 @@ def routed_width(model: Model, split: Split) -> float:
     split the experts' width.
     """
     moe = model.moe
-    return moe.top_k * split.etp * (2 * model.hidden + 3 * moe.expert_width / split.etp)
+    return moe.computed_top_k * split.etp * (2 * moe.sent_width(model.hidden) + 3 * moe.expert_width / split.etp)
 
 
 def layer_working_bytes(model: Model, split: Split, tokens: float, margin: float) -> float:
     """Working set of one layer for `tokens` of an attention rank; `margin` over the balanced count of routed copies."""
-    whole = 3 * model.hidden + attention_width(model, split.tp) + dense_width(model, split.tp)
+    whole = (2 + model.streams) * model.hidden + mixer_width(model, split.tp) + dense_width(model, split.tp)
     return WIDE_BYTES * tokens * (whole + margin * routed_width(model, split) / split.tp)
 
 
@@ -72,58 +64,56 @@ def serving_logit_bytes(model: Model, split: Split, batch: int) -> float:
 
 @dataclass(frozen=True)
 class KeptElements:
-    """What training keeps of a token for the backward pass, on one GPU, by part of a layer.
+    """What training keeps of a token for the backward pass, on one GPU, by kind of layer.
 
     Attributes:
-        input_bytes: the layer's input, kept under every recompute mode.
-        attention, dense, moe: bytes of the operands of its products that recompute "none" keeps beside.
-        attention_selective, dense_selective, moe_selective: the same under "selective", which computes norms, the
-            activation's product and MLA's up-projections again.
+        input_bytes: a layer's input, kept under every recompute mode.
+        none: [kinds] bytes of the operands of its products that recompute "none" keeps beside.
+        selective: [kinds] the same under "selective", which computes norms, the activation's product and MLA's
+            up-projections again.
     """
 
     input_bytes: float
-    attention: float
-    dense: float
-    moe: float
-    attention_selective: float
-    dense_selective: float
-    moe_selective: float
+    none: tuple[float, ...]
+    selective: tuple[float, ...]
 
     @classmethod
     def of(cls, model: Model, split: Split) -> KeptElements:
         """Operands are kept in the type that they are multiplied in, at most 16 bits (arXiv 2412.19437, 3.3.3)."""
-        moe, tp, types = model.moe, split.tp, model.types
-        hidden = model.hidden / tp
-        attention = min(WIDE_BYTES, bytes_of(types.attention))
-        dense, routed = (min(WIDE_BYTES, bytes_of(kind)) for kind in (types.dense, types.compute))
-        inner = attention_width(model, tp)
-        less = inner
-        if isinstance(model.attention, MlaAttention):
-            mla = model.attention
-            less = (mla.q_rank or 0) + mla.kv_rank + mla.rope_dim + mla.heads * mla.value_dim / tp
-        shared = 3 * moe.shared_experts * (moe.shared_width or moe.expert_width) / tp
-        flat = 3 * (model.dense_width or 0) / tp if model.dense_layers else 0.0
-        # Received inputs and outputs, and gate, up and product inside; selective keeps inputs, gate and up.
-        copies = moe.top_k * split.etp / tp
-        whole = copies * (2 * model.hidden + 3 * moe.expert_width / split.etp)
-        part = copies * (model.hidden + 2 * moe.expert_width / split.etp)
+        kinds = [_kept_of(model, block, split) for block in model.kinds]
         return cls(
-            input_bytes=WIDE_BYTES * hidden,
-            attention=attention * (hidden + inner),
-            dense=dense * (hidden + flat),
-            moe=dense * (hidden + shared) + routed * whole,
-            attention_selective=attention * less,
-            dense_selective=dense * (hidden + 2 / 3 * flat),
-            moe_selective=dense * (hidden + 2 / 3 * shared) + routed * part,
+            input_bytes=WIDE_BYTES * model.streams * model.hidden / split.tp,
+            none=tuple(none for none, _ in kinds),
+            selective=tuple(selective for _, selective in kinds),
         )
 
     def bytes(self, modes: ModeCounts) -> float:
         """Bytes of a token in layers of each mode."""
-        none, selective, full = modes
-        total = self.input_bytes * (none.layers + selective.layers + full.layers)
-        total += none.layers * self.attention + none.dense * self.dense + none.moe * self.moe
-        total += selective.layers * self.attention_selective
-        return total + selective.dense * self.dense_selective + selective.moe * self.moe_selective
+        none, selective, _ = modes
+        total = self.input_bytes * sum(sum(counts) for counts in modes)
+        return total + total_of(self.none, none) + total_of(self.selective, selective)
+
+
+def _kept_of(model: Model, block: Block, split: Split) -> tuple[float, float]:
+    """Bytes of a token that recompute "none" and "selective" keep of one layer beside its input."""
+    tp, types, hidden = split.tp, model.types, model.hidden / split.tp
+    mixer, ffn, moe = model.mixer_of(block), model.ffn_of(block), model.moe_of(block)
+    attention = min(WIDE_BYTES, bytes_of(types.attention))
+    dense, routed = (min(WIDE_BYTES, bytes_of(kind)) for kind in (types.dense, types.compute))
+    none = selective = 0.0
+    if mixer is not None:
+        none += attention * (hidden + mixer.width(tp))
+        selective += attention * mixer.selective_width(tp)
+    if ffn is not None:
+        flat = 3 * ffn.inner_width / tp
+        none += dense * (hidden + flat)
+        selective += dense * (hidden + 2 / 3 * flat)
+    if moe is not None:
+        # Received inputs and outputs, and gate, up and product inside; selective keeps inputs, gate and up.
+        copies, sent = moe.computed_top_k * split.etp / tp, moe.sent_width(model.hidden)
+        none += routed * copies * (2 * sent + 3 * moe.expert_width / split.etp)
+        selective += routed * copies * (sent + 2 * moe.expert_width / split.etp)
+    return none, selective
 
 
 def kept_bytes(

@@ -12,18 +12,15 @@ from placement.cost.memory.activations import (
     serving_logit_bytes,
     training_working_bytes,
 )
-from placement.cost.memory.local import LocalParameters, kv_bytes_per_token, stored_tokens
+from placement.cost.memory.local import LocalParameters, Share, stored_bytes, total_of
 from placement.cost.step.passes import decode_microbatches, prefill_budget
 from placement.problem.pieces import StageShape, StageTable, stage_table
 from placement.problem.schedule import copies, piece_count, pieces_of_rank
 from placement.problem.split import Split
+from specs.blocks.base import PLAIN_BYTES
 from specs.fields import bytes_of
-from specs.model import Model
 from specs.scenario import Scenario
 from specs.workload import ServingWorkload, TrainingWorkload
-
-#: Norms and routers stay in a 16-bit type whatever the products are quantized to.
-PLAIN_BYTES = 2.0
 
 
 @dataclass(frozen=True)
@@ -71,21 +68,6 @@ class MemoryReport:
         return max(self.lines, key=lambda line: line.bytes)
 
 
-@dataclass(frozen=True)
-class _ElementBytes:
-    """Bytes of one stored weight."""
-
-    attention: float
-    dense: float
-    experts: float
-    embedding: float
-
-    @classmethod
-    def of(cls, model: Model) -> _ElementBytes:
-        types = model.types
-        return cls(bytes_of(types.attention), bytes_of(types.dense), bytes_of(types.experts), bytes_of(types.embedding))
-
-
 class MemoryModel:
     """Memory of one split's degrees for any batch; immutable after construction."""
 
@@ -102,7 +84,6 @@ class MemoryModel:
         self.efficiency = efficiency or load_efficiency()
         self.capacity_bytes = scenario.cluster.gpu.hbm_bytes
         self._local = local or LocalParameters.of(scenario.model, split)
-        self._sizes = _ElementBytes.of(scenario.model)
         workload = scenario.workload
         table = stages or stage_table(scenario.model, piece_count(workload, split.pp), split.cut)
         self.shapes = table.shapes
@@ -124,7 +105,7 @@ class MemoryModel:
             # Stages alike in layers and ends store the same.
             for stage in table.distinct:
                 shape = self.shapes[stage]
-                self._fixed[stage] = tuple(MemoryLine(name, count * size) for name, count, size in self._weights(shape))
+                self._fixed[stage] = tuple(MemoryLine(name, share.bytes) for name, share in self._weights(shape))
                 self._kv_per_sequence[stage] = self._kv_bytes(workload, shape)
         reserve = scenario.reserve_gib * 2**30
         self._reserve = MemoryLine("framework reserve", reserve)
@@ -176,22 +157,20 @@ class MemoryModel:
 
     def _kv_bytes(self, workload: ServingWorkload, shape: StageShape) -> float:
         """KV bytes of a sequence at its full length, on one GPU of a stage."""
-        model, context = self.scenario.model, workload.isl + workload.osl
-        tokens = shape.full * context + shape.sliding * stored_tokens(model, context)
-        return tokens * kv_bytes_per_token(model, self.split.tp)
+        return total_of(stored_bytes(self.scenario.model, workload.isl + workload.osl, self.split.tp), shape.counts)
 
-    def _weights(self, shape: StageShape) -> list[tuple[str, float, float]]:
-        """(line, parameters on one GPU, bytes of one)."""
-        local, size = self._local, self._sizes
-        norms = shape.layers * local.norms + (local.final_norm if shape.last else 0.0)
+    def _weights(self, shape: StageShape) -> list[tuple[str, Share]]:
+        """(line, weights on one GPU)."""
+        local, last, ends = self._local, shape.last, self._local.ends(shape)
+        final = Share(local.final_norm, local.final_norm * PLAIN_BYTES) if last else Share()
         return [
-            ("attention weights", shape.layers * local.attention, size.attention),
-            ("norms", norms, PLAIN_BYTES),
-            ("dense FFN weights", shape.dense * local.dense_ffn, size.dense),
-            ("router", shape.moe * local.router, PLAIN_BYTES),
-            ("expert weights", shape.moe * local.experts, size.experts),
-            ("shared experts", shape.moe * local.shared, size.dense),
-            ("embedding and head", local.ends(shape), size.embedding),
+            ("attention weights", local.part("attention", shape.counts)),
+            ("norms", local.part("norms", shape.counts) + final),
+            ("dense FFN weights", local.part("dense", shape.counts)),
+            ("router", local.part("router", shape.counts)),
+            ("expert weights", local.part("experts", shape.counts)),
+            ("shared experts", local.part("shared", shape.counts)),
+            ("embedding and head", Share(ends, ends * bytes_of(self.scenario.model.types.embedding))),
         ]
 
     def part_bytes(self, shape: StageShape) -> float:
@@ -199,7 +178,7 @@ class MemoryModel:
         workload = self.scenario.workload
         if workload.kind == "training":
             return sum(line.bytes for line in self._training_lines(workload, (shape,)))
-        weights = sum(count * size for _, count, size in self._weights(shape))
+        weights = sum(share.bytes for _, share in self._weights(shape))
         return weights + self.split.batch * self._kv_bytes(workload, shape)
 
     def shared_bytes(self, last: bool) -> float:
@@ -216,11 +195,11 @@ class MemoryModel:
         zero, split = workload.zero_stage, self.split
         lines, gradients, optimizer = [], 0.0, 0.0
         for parts in zip(*(self._weights(shape) for shape in shapes), strict=True):
-            name, size = parts[0][0], parts[0][2]
-            count = sum(part[1] for part in parts)
+            name, count = parts[0][0], sum(share.count for _, share in parts)
             # An expert's replicas are one per instance; everything else is replicated over attention ranks too.
             sharers = split.instances * copies(workload) * (1 if name == "expert weights" else split.dp)
-            lines.append(MemoryLine(name, count * size / (sharers if zero >= 3 else 1)))
+            size = sum(share.bytes for _, share in parts)
+            lines.append(MemoryLine(name, size / (sharers if zero >= 3 else 1)))
             gradients += count * workload.gradient_bytes_per_parameter / (sharers if zero >= 2 else 1)
             optimizer += count * workload.optimizer_bytes_per_parameter / (sharers if zero >= 1 else 1)
         return (
@@ -242,11 +221,12 @@ class MemoryModel:
         copies = constants.buffer_copies.value
         total = 0.0
         if split.ep > 1:
-            pair = message_bytes(model, model.types.dispatch, constants)
-            pair += message_bytes(model, model.types.combine, constants)
+            sent = model.moe.sent_width(model.hidden)
+            pair = message_bytes(sent, model.types.dispatch, constants)
+            pair += message_bytes(sent, model.types.combine, constants)
             # Low-latency kernels keep room for every token at every physical expert; bulk ones for a token's copies.
             total += copies * pair * split.slots * min(step, constants.low_latency_tokens.value)
-            total += copies * pair * bulk * min(model.moe.top_k, split.ep)
+            total += copies * pair * bulk * min(model.moe.computed_top_k, split.ep)
         if split.tp > 1 or split.etp > 1:
             total += copies * bulk * max(split.tp, split.etp) * model.hidden * PLAIN_BYTES
         return total

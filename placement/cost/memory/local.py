@@ -1,37 +1,70 @@
-"""Parameters that one GPU of a split stores: of one layer by component, of the ends, and of a whole stage."""
+"""What one GPU of a split stores: weights of one layer of each kind and of the ends, and caches of sequences."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from placement.problem.pieces import StageShape
-from placement.problem.split import Split
+from placement.problem.split import Split, slots_of
+from specs.blocks.base import Stored
 from specs.fields import bytes_of
-from specs.model import GqaAttention, Model
-from specs.parameters import (
-    attention_parameters,
-    dense_ffn_parameters,
-    embedding_parameters,
-    expert_parameters,
-    head_parameters,
-    norm_parameters,
-    router_parameters,
-    shared_parameters,
-)
+from specs.model import Block, Model
+from specs.parameters import Part, block_weights, embedding_parameters, expert_type, head_parameters
+
+
+@dataclass(frozen=True)
+class Share:
+    """Weights on one GPU: how many, and their bytes."""
+
+    count: float = 0.0
+    bytes: float = 0.0
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.count + other.count, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class LocalBlock:
+    """One layer of a kind on one GPU, by part; experts are those of the GPU's slots."""
+
+    attention: Share
+    norms: Share
+    dense: Share
+    router: Share
+    shared: Share
+    experts: Share
+
+    @classmethod
+    def of(cls, model: Model, block: Block, split: Split) -> LocalBlock:
+        """The shares of `split`."""
+        moe, experts = model.moe_of(block), Share()
+        if moe is not None:
+            count = slots_of(moe, split) * moe.expert_elements(model.hidden) / split.etp
+            experts = Share(count, count * bytes_of(expert_type(model, block)))
+
+        def part(name: Part) -> Share:
+            local = [
+                (each.weight.local(split.tp), each.data_type)
+                for each in block_weights(model, block)
+                if each.part == name
+            ]
+            return Share(sum(count for count, _ in local), sum(count * bytes_of(kind) for count, kind in local))
+
+        return cls(part("attention"), part("norms"), part("dense"), part("router"), part("shared"), experts)
+
+    @property
+    def without_experts(self) -> float:
+        """Parameters of all parts but the routed experts."""
+        return self.attention.count + self.norms.count + self.dense.count + self.router.count + self.shared.count
 
 
 @dataclass(frozen=True)
 class LocalParameters:
-    """Parameters on one GPU: of one layer, or of a whole matrix for embedding, own_head (a stage's without embedding)
-    and head (the stage's that has the embedding too); final_norm is the last stage's."""
+    """Weights on one GPU: [kinds] of one layer, and of a whole matrix for embedding, own_head (a stage's without
+    embedding) and head (the stage's that has the embedding too); final_norm is the last stage's."""
 
-    attention: float
-    norms: float
-    dense_ffn: float
-    router: float
-    experts: float
-    shared: float
+    blocks: tuple[LocalBlock, ...]
     embedding: float
     head: float
     own_head: float
@@ -40,21 +73,20 @@ class LocalParameters:
     @classmethod
     def of(cls, model: Model, split: Split) -> LocalParameters:
         """The shares of `split`; its depth and batch don't matter."""
-        tp = split.tp
-        embedding, head = embedding_parameters(model) / tp, head_parameters(model) / tp
+        embedding, head = embedding_parameters(model) / split.tp, head_parameters(model) / split.tp
         return cls(
-            attention=local_attention_parameters(model, tp),
-            norms=norm_parameters(model),
-            dense_ffn=dense_ffn_parameters(model) / tp,
-            router=router_parameters(model),
-            experts=split.slots_per_gpu * expert_parameters(model) / split.etp,
-            shared=shared_parameters(model) / tp,
+            blocks=tuple(LocalBlock.of(model, block, split) for block in model.kinds),
             embedding=embedding,
             head=head,
             # A tied head on another stage than the embedding needs its own copy of the matrix.
             own_head=head or embedding,
             final_norm=model.hidden,
         )
+
+    def part(self, name: str, counts: Sequence[int]) -> Share:
+        """One part of so many layers of each kind."""
+        shares = [(getattr(block, name), count) for block, count in zip(self.blocks, counts, strict=True) if count]
+        return Share(sum(each.count * count for each, count in shares), sum(each.bytes * n for each, n in shares))
 
     def ends(self, shape: StageShape) -> float:
         """Embedding and head of a stage."""
@@ -63,36 +95,22 @@ class LocalParameters:
 
     def dense(self, shape: StageShape) -> float:
         """All parameters of a stage but its routed experts'."""
-        total = shape.layers * (self.attention + self.norms) + shape.dense * self.dense_ffn
-        total += shape.moe * (self.router + self.shared) + self.ends(shape)
-        return total + (self.final_norm if shape.last else 0.0)
+        total = sum(count * block.without_experts for block, count in zip(self.blocks, shape.counts, strict=True))
+        return total + self.ends(shape) + (self.final_norm if shape.last else 0.0)
 
 
-def local_attention_parameters(model: Model, tp: int) -> float:
-    """Parameters of one layer's attention on one of `tp` GPUs.
-
-    Heads are split; key and value heads are repeated where tp exceeds their number; MLA's down-projections are whole on
-    every GPU.
-    """
-    attention, total = model.attention, attention_parameters(model)
-    if isinstance(attention, GqaAttention):
-        kv = 2 * model.hidden * attention.kv_heads * attention.head_dim
-        return (total - kv) / tp + kv / min(tp, attention.kv_heads)
-    whole = model.hidden * ((attention.q_rank or 0) + attention.kv_rank + attention.rope_dim)
-    return (total - whole) / tp + whole
+def stored_by_kind(model: Model, context: float, tp: int = 1) -> tuple[Stored, ...]:
+    """[kinds] what one layer keeps of a sequence of `context` tokens on one of `tp` GPUs."""
+    mixers = (model.mixer_of(block) for block in model.kinds)
+    return tuple(Stored() if mixer is None else mixer.stored(context, tp) for mixer in mixers)
 
 
-def kv_bytes_per_token(model: Model, tp: int = 1) -> float:
-    """Bytes that one layer's KV cache stores for a token on one of `tp` GPUs.
-
-    GQA stores the keys and values of the GPU's heads; MLA one compressed vector and the rotary key, whole on each GPU.
-    """
-    attention, size = model.attention, bytes_of(model.types.kv_cache)
-    if isinstance(attention, GqaAttention):
-        return 2 * math.ceil(attention.kv_heads / tp) * attention.head_dim * size
-    return (attention.kv_rank + attention.rope_dim) * size
+def stored_bytes(model: Model, context: float, tp: int = 1) -> tuple[float, ...]:
+    """[kinds] bytes of `stored_by_kind`."""
+    types = model.types
+    return tuple(kept.size(types.kv_cache, types.state) for kept in stored_by_kind(model, context, tp))
 
 
-def stored_tokens(model: Model, context: float) -> float:
-    """Tokens of a sequence that a sliding-window layer keeps."""
-    return context if model.sliding is None else min(context, model.sliding.window)
+def total_of(by_kind: Sequence[float], counts: Sequence[int]) -> float:
+    """The sum over so many layers of each kind."""
+    return sum(each * count for each, count in zip(by_kind, counts, strict=True))

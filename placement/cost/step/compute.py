@@ -5,14 +5,16 @@ All functions give seconds on one GPU. `tokens` are those of an attention rank u
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from placement.cost.calibration.efficiency import Efficiency
-from placement.cost.memory.local import kv_bytes_per_token
 from placement.errors import InputError
+from specs.blocks.base import Mixer
 from specs.cluster import Gpu
 from specs.fields import DataType, bytes_of
-from specs.model import GqaAttention, MlaAttention, Model
+from specs.model import DataTypes
+from specs.parameters import TypedWeight
 
 
 def peak_flops(gpu: Gpu, data_type: DataType) -> float:
@@ -27,6 +29,10 @@ def peak_flops(gpu: Gpu, data_type: DataType) -> float:
         raise InputError(
             gpu.name, "gpu.peak_tflops", f"no peak rate for {data_type} or a wider type", f"add {data_type} or bf16"
         ) from error
+
+
+def _wide(gpu: Gpu) -> DataType:
+    return "bf16" if "bf16" in gpu.peak_tflops else "fp16"
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,7 @@ class Roofline:
     @classmethod
     def of(cls, gpu: Gpu, efficiency: Efficiency) -> Roofline:
         """The roofline of `gpu`; attention runs in a 16-bit type."""
-        wide: DataType = "bf16" if "bf16" in gpu.peak_tflops else "fp16"
-        peak = peak_flops(gpu, wide)
+        peak = peak_flops(gpu, _wide(gpu))
         return cls(
             hbm_bytes_per_s=gpu.hbm_bytes_per_s * efficiency.hbm.value,
             expert_bytes_per_s=gpu.hbm_bytes_per_s * efficiency.hbm_experts.value,
@@ -55,6 +60,11 @@ class Roofline:
             gpu=gpu,
             efficiency=efficiency,
         )
+
+    @property
+    def wide(self) -> DataType:
+        """The 16-bit type that the GPU multiplies in."""
+        return _wide(self.gpu)
 
     def matmul_flops(self, data_type: DataType) -> float:
         """Achieved FLOP/s of a large product computed in `data_type`."""
@@ -85,41 +95,30 @@ class Product:
             2.0 * parameters / roofline.matmul_flops(data_type),
         )
 
+    @classmethod
+    def of_weights(cls, roofline: Roofline, weights: Iterable[TypedWeight], tp: int) -> Product:
+        """The shares of one of `tp` GPUs, each stored and multiplied in its own type."""
+        by_type: dict[DataType, float] = {}
+        for each in weights:
+            kind: DataType = roofline.wide if each.weight.plain else each.data_type
+            by_type[kind] = by_type.get(kind, 0.0) + each.weight.local(tp)
+        products = [cls.of(roofline, count, kind) for kind, count in by_type.items()]
+        return cls(sum(one.weight_s for one in products), sum(one.token_s for one in products))
+
     def seconds(self, tokens: float) -> float:
         """max(reading the weights, multiplying `tokens`)."""
         return max(self.weight_s, tokens * self.token_s)
 
 
-def causal_pairs(length: float, window: float | None = None) -> float:
-    """Query-key pairs of a sequence under a causal mask: sum over positions of min(position, window)."""
-    if window is None or window >= length:
-        return length * (length + 1) / 2
-    return window * length - window * (window - 1) / 2
+def prefill_core_s(roofline: Roofline, mixer: Mixer, tp: int, length: float) -> float:
+    """Seconds of one layer's mixer, its projections apart, over a whole prompt of `length` tokens."""
+    return mixer.prefill_flops(length, tp) / roofline.attention_flops
 
 
-def prefill_attention_s(roofline: Roofline, model: Model, tp: int, length: float, window: float | None = None) -> float:
-    """Seconds of one layer's attention core over a whole prompt of `length` tokens, heads split over tp.
+def decode_core_s(roofline: Roofline, mixer: Mixer, types: DataTypes, tp: int, context: float) -> float:
+    """Seconds of one layer's mixer, its projections apart, for one token of one sequence with `context` stored tokens.
 
-    Each pair costs a product with the key and one with the value, 2 FLOPs an element; MLA works on expanded heads.
+    The larger of reading what is stored of the sequence on the GPU and of multiplying with it.
     """
-    attention = model.attention
-    if isinstance(attention, GqaAttention):
-        per_pair = 4 * attention.query_heads * attention.head_dim
-    else:
-        per_pair = 2 * attention.heads * (attention.nope_dim + attention.rope_dim + attention.value_dim)
-    return per_pair / tp * causal_pairs(length, window) / roofline.attention_flops
-
-
-def decode_attention_s(roofline: Roofline, model: Model, tp: int, context: float) -> float:
-    """Seconds of one layer's attention core for one token of one sequence with `context` stored tokens.
-
-    The larger of reading the GPU's KV cache and of multiplying with it; MLA is absorbed: every head works on the one
-    compressed vector.
-    """
-    attention = model.attention
-    if isinstance(attention, MlaAttention):
-        flops = 2 * attention.heads / tp * (2 * attention.kv_rank + attention.rope_dim) * context
-    else:
-        flops = 4 * attention.query_heads / tp * attention.head_dim * context
-    read = kv_bytes_per_token(model, tp) * context / roofline.kv_bytes_per_s
-    return max(read, flops / roofline.attention_decode_flops)
+    read = mixer.read(context, tp).size(types.kv_cache, types.state) / roofline.kv_bytes_per_s
+    return max(read, mixer.decode_flops(context, tp) / roofline.attention_decode_flops)

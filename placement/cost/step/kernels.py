@@ -17,6 +17,7 @@ from pathlib import Path
 from placement.arithmetic import exp, log
 from placement.errors import MissingExtraError
 from placement.problem.split import Split
+from specs.blocks.ffn import Moe
 from specs.model import DataTypes
 from specs.scenario import Scenario
 
@@ -74,15 +75,15 @@ class KernelTables:
             raise MissingExtraError(f"measured kernel tables are not installed; {INSTALL}")
         return cls(Path(found.origin).parent / "systems" / "data")
 
-    def curve(self, scenario: Scenario, split: Split) -> KernelCurve | None:
-        """The measured curve of a split's expert layer, or None where no table covers it."""
+    def curve(self, scenario: Scenario, split: Split, moe: Moe) -> KernelCurve | None:
+        """The measured curve of a layer of these experts under a split, or None where no table covers it."""
         folder, kind = FOLDERS.get(scenario.cluster.gpu.name), kernel_type(scenario.model.types)
         if folder is None or kind is None:
             return None
-        moe, model = scenario.model.moe, scenario.model
         engine = scenario.engine or DEFAULT_ENGINE
         wanted = (
-            ("moe_dtype", kind), ("hidden_size", model.hidden), ("inter_size", moe.expert_width), ("topk", moe.top_k),
+            ("moe_dtype", kind), ("hidden_size", moe.sent_width(scenario.model.hidden)),
+            ("inter_size", moe.expert_width), ("topk", moe.top_k),
             ("num_experts", moe.experts), ("moe_tp_size", split.etp), ("moe_ep_size", split.ep),
             ("distribution", DISTRIBUTION),
         )  # fmt: skip

@@ -2,62 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.layer.balanced import BalancedLayer
 from placement.cost.layer.scenario_rates import layer_rates, topology_of
-from placement.cost.memory.local import local_attention_parameters, stored_tokens
 from placement.cost.step.collectives import all_gather_s, stage_transfer_s
-from placement.cost.step.compute import Product, Roofline, decode_attention_s, prefill_attention_s
+from placement.cost.step.compute import Product, Roofline, decode_core_s, prefill_core_s
 from placement.cost.step.kernels import KernelTables
 from placement.problem.pieces import StageShape, StageTable, stage_table
 from placement.problem.schedule import piece_count
-from placement.problem.split import Split
-from specs.fields import DataType
-from specs.parameters import dense_ffn_parameters, router_parameters, shared_parameters
+from placement.problem.split import Split, slots_of
+from specs.blocks.ffn import Moe
+from specs.model import Block
+from specs.parameters import Part, block_weights
 from specs.scenario import Scenario
 from specs.workload import Phase
 
 WIDE_BYTES = 2.0
+_FFN_PARTS: tuple[Part, ...] = ("router", "shared", "dense")
+
+
+@dataclass(frozen=True)
+class BlockTimes:
+    """Seconds of one layer's parts for one pass.
+
+    Attributes:
+        projections: the mixer's products; router, shared, dense: the other dense products.
+        core: the mixer beside its products.
+        moe: dispatch, experts and combine.
+        collectives: tensor-parallel gathers and scatters.
+        overhead: launches and element-wise work.
+    """
+
+    projections: float = 0.0
+    core: float = 0.0
+    router: float = 0.0
+    shared: float = 0.0
+    dense: float = 0.0
+    moe: float = 0.0
+    collectives: float = 0.0
+    overhead: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All parts."""
+        products = self.projections + self.router + self.shared + self.dense
+        return products + self.core + self.moe + self.collectives + self.overhead
+
+    def and_ffn(self, ffn: BlockTimes) -> BlockTimes:
+        """A mixer's times with those of the feed-forward block after it."""
+        return BlockTimes(
+            self.projections, self.core, ffn.router, ffn.shared, ffn.dense, ffn.moe,
+            self.collectives + ffn.collectives, self.overhead + ffn.overhead,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Ffn:
+    """A feed-forward block under one split: its products and experts."""
+
+    router: Product
+    shared: Product
+    dense: Product
+    experts: BalancedLayer | None
 
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """Seconds of one layer's parts for one pass.
+    """Seconds of one pass.
 
     Attributes:
-        projections: attention's products; router, shared, dense_ffn: the other dense products.
-        core_full, core_sliding: attention cores.
-        moe: dispatch, experts and combine.
-        moe_collectives, dense_collectives: tensor-parallel gathers and scatters of a layer of either kind.
-        overhead: launches and element-wise work, of every layer.
+        blocks: [kinds] of one layer of each of Model.kinds.
         head: the output head of the last stage.
         transfer: hidden states to the next stage.
     """
 
-    projections: float
-    core_full: float
-    core_sliding: float
-    router: float
-    shared: float
-    dense_ffn: float
-    moe: float
-    moe_collectives: float
-    dense_collectives: float
-    overhead: float
+    blocks: tuple[BlockTimes, ...]
     head: float
     transfer: float
 
     def stage_s(self, shape: StageShape) -> float:
         """Seconds of a stage."""
-        time = shape.layers * (self.projections + self.overhead)
-        time += shape.full * self.core_full + shape.sliding * self.core_sliding
-        time += shape.moe * (self.router + self.shared + self.moe + self.moe_collectives)
-        time += shape.dense * (self.dense_ffn + self.dense_collectives)
-        return time + (self.head if shape.last else self.transfer)
+        time = self.head if shape.last else self.transfer
+        for count, seconds in zip(shape.counts, self._seconds, strict=True):
+            time += count * seconds
+        return time
+
+    @cached_property
+    def _seconds(self) -> tuple[float, ...]:
+        return tuple(block.seconds for block in self.blocks)
+
+    def part(self, name: str, counts: Sequence[float]) -> float:
+        """Seconds of one part of so many layers of each kind."""
+        return float(sum(count * getattr(block, name) for count, block in zip(counts, self.blocks, strict=True)))
 
 
 class PassModel:
@@ -77,26 +119,17 @@ class PassModel:
         self.scenario = scenario
         self.efficiency = efficiency or efficiency_of(scenario)
         model, cluster, tp = scenario.model, scenario.cluster, split.tp
-        self.roofline = Roofline.of(cluster.gpu, self.efficiency)
-        types = model.types
-        self._projections = self._product(local_attention_parameters(model, tp), types.attention)
-        self._dense = self._product(dense_ffn_parameters(model) / tp, types.dense)
-        self._shared = self._product(shared_parameters(model) / tp, types.dense)
-        self._router = self._product(router_parameters(model), "bf16" if "bf16" in cluster.gpu.peak_tflops else "fp16")
-        self._head = self._product(model.vocabulary * model.hidden / tp, types.embedding)
-        phase: Phase = "train" if scenario.workload.kind == "training" else "prefill"
-        self.layer = BalancedLayer.of(
-            layer_rates(scenario, split, phase, 1.0, self.efficiency),
-            topology_of(scenario, split),
-            split.slots_per_gpu,
-            model.moe.experts,
-            model.moe.top_k,
-            scenario.message_rule,
-            self.efficiency.routing_shape.value,
-        )
-        if kernels is not None and split.redundant == 0:
-            # The tables know one copy of each expert.
-            self.layer = replace(self.layer, curve=kernels.curve(scenario, split))
+        self.roofline, self._tp = Roofline.of(cluster.gpu, self.efficiency), tp
+        self._head = Product.of(self.roofline, model.vocabulary * model.hidden / tp, model.types.embedding)
+        kinds = dict.fromkeys(model.kinds)
+        self._mixers = {
+            block.mixer: (model.mixers[block.mixer], self._product(block, "attention"))
+            for block in kinds
+            if block.mixer is not None
+        }
+        self._ffns = {block.ffn: self._ffn(split, block, kernels) for block in kinds if block.ffn is not None}
+        #: The balanced layer of Model.moe_block.
+        self.layer = self._balanced(split, model.moe_block, model.moe, kernels)
         training = scenario.workload.kind == "training"
         #: Times that a GPU reads or writes each token's hidden state in a layer; training shares tokens over tp.
         self._moves = (
@@ -105,6 +138,37 @@ class PassModel:
         self._hidden_bytes = model.hidden * WIDE_BYTES
         pieces = piece_count(scenario.workload, split.pp)
         self._lay(split, stage_table(model, pieces, split.cut))
+
+    def _product(self, block: Block, part: Part) -> Product:
+        weights = (each for each in block_weights(self.scenario.model, block) if each.part == part)
+        return Product.of_weights(self.roofline, weights, self._tp)
+
+    def _ffn(self, split: Split, block: Block, kernels: KernelTables | None) -> _Ffn:
+        moe = self.scenario.model.moe_of(block)
+        experts = None if moe is None else self._balanced(split, block, moe, kernels)
+        router, shared, dense = (self._product(block, part) for part in _FFN_PARTS)
+        return _Ffn(router, shared, dense, experts)
+
+    def balanced(self, block: Block) -> BalancedLayer:
+        """The balanced MoE layer of a kind."""
+        known = self._ffns[block.ffn].experts if block.ffn is not None else None
+        return self.layer if known is None else known
+
+    def _balanced(self, split: Split, block: Block, moe: Moe, kernels: KernelTables | None) -> BalancedLayer:
+        scenario = self.scenario
+        phase: Phase = "train" if scenario.workload.kind == "training" else "prefill"
+        layer = BalancedLayer.of(
+            layer_rates(scenario, split, phase, 1.0, self.efficiency, block),
+            topology_of(scenario, split),
+            slots_of(moe, split),
+            moe.experts,
+            moe.computed_top_k,
+            scenario.message_rule,
+            self.efficiency.routing_shape.value,
+        )
+        # The tables know one copy of each expert.
+        known = kernels is not None and split.redundant == 0
+        return replace(layer, curve=kernels.curve(scenario, split, moe)) if known and kernels is not None else layer
 
     def at_depth(self, split: Split, stages: StageTable) -> PassModel:
         """The model of a split that differs in pp, batch and instances alone; all else is shared."""
@@ -127,22 +191,23 @@ class PassModel:
             context: stored tokens of a sequence.
             moe_s: seconds of an MoE layer; None takes the balanced estimate.
         """
-        model, tp = self.scenario.model, self.split.tp
-        full = sequences * decode_attention_s(self.roofline, model, tp, context)
-        sliding = sequences * decode_attention_s(self.roofline, model, tp, stored_tokens(model, context))
-        return self._times(sequences, full, sliding, sequences, moe_s)
+        types, tp = self.scenario.model.types, self.split.tp
+        cores = {
+            name: sequences * decode_core_s(self.roofline, mixer, types, tp, context)
+            for name, (mixer, _) in self._mixers.items()
+        }
+        return self._times(sequences, cores, sequences, moe_s)
 
     def prompt(self, tokens: float, length: float, head_tokens: float, moe_s: float | None = None) -> LayerTimes:
         """A pass of `tokens` per attention rank that belong to sequences of `length` tokens.
 
         The attention core costs a pass its share of the sequence; `head_tokens` reach the output head.
         """
-        model, tp = self.scenario.model, self.split.tp
-        share = tokens / length
-        full = share * prefill_attention_s(self.roofline, model, tp, length)
-        window = float(model.sliding.window) if model.sliding is not None else None
-        sliding = share * prefill_attention_s(self.roofline, model, tp, length, window)
-        return self._times(tokens, full, sliding, head_tokens, moe_s)
+        share, tp = tokens / length, self.split.tp
+        cores = {
+            name: share * prefill_core_s(self.roofline, mixer, tp, length) for name, (mixer, _) in self._mixers.items()
+        }
+        return self._times(tokens, cores, head_tokens, moe_s)
 
     @property
     def moe_source(self) -> str:
@@ -150,8 +215,12 @@ class PassModel:
         return self.layer.curve.source if self.layer.curve is not None else "balanced estimate"
 
     def moe_s(self, tokens: float) -> float:
-        """Balanced estimate of an MoE layer when an attention rank holds `tokens`."""
-        return self.layer.seconds(tokens / self.split.tp * self.split.etp)
+        """Balanced estimate of a layer of Model.moe_block when an attention rank holds `tokens`."""
+        return self.layer.seconds(self._ranked(tokens))
+
+    def _ranked(self, tokens: float) -> float:
+        """Tokens of an expert-parallel rank where an attention rank holds `tokens`."""
+        return tokens / self.split.tp * self.split.etp
 
     def stage_seconds(self, times: LayerTimes) -> tuple[float, float]:
         """(sum over stages, slowest stage)."""
@@ -162,39 +231,47 @@ class PassModel:
             slowest = max(slowest, seconds)
         return total, slowest
 
-    def _product(self, parameters: float, data_type: DataType) -> Product:
-        return Product.of(self.roofline, parameters, data_type)
-
-    def _times(
-        self, tokens: float, core_full: float, core_sliding: float, head_tokens: float, moe_s: float | None
-    ) -> LayerTimes:
-        tp = self.split.tp
+    def _times(self, tokens: float, cores: Mapping[str, float], head_tokens: float, moe_s: float | None) -> LayerTimes:
+        tp, streams, model = self.split.tp, self.scenario.model.streams, self.scenario.model
         state = tokens * self._hidden_bytes
-        moves = self._moves * state / self.roofline.hbm_bytes_per_s
-        gather = all_gather_s(self.scenario.cluster, self.efficiency, tp, state)
+        moves = self._moves * streams * state / self.roofline.hbm_bytes_per_s
+        # A gather before a mixer or a dense block, a scatter after it; experts work on scattered tokens.
+        gather = 2 * all_gather_s(self.scenario.cluster, self.efficiency, tp, state)
+        # Of a layer of both parts.
+        overhead = (self.efficiency.layer_overhead_s.value + moves) / 2
+
+        def ffn(part: _Ffn) -> BlockTimes:
+            if part.experts is None:
+                return BlockTimes(dense=part.dense.seconds(tokens), collectives=gather, overhead=overhead)
+            return BlockTimes(
+                router=part.router.seconds(tokens / tp),
+                shared=part.shared.seconds(tokens),
+                moe=part.experts.seconds(self._ranked(tokens)) if moe_s is None else moe_s,
+                collectives=self._expert_collectives_s(part.experts, tokens),
+                overhead=overhead,
+            )
+
+        nothing = BlockTimes()
+        mixers = {
+            name: BlockTimes(product.seconds(tokens), cores[name], collectives=gather, overhead=overhead)
+            for name, (_, product) in self._mixers.items()
+        }
+        ffns = {name: ffn(part) for name, part in self._ffns.items()}
         return LayerTimes(
-            projections=self._projections.seconds(tokens),
-            core_full=core_full,
-            core_sliding=core_sliding,
-            router=self._router.seconds(tokens / tp),
-            shared=self._shared.seconds(tokens),
-            dense_ffn=self._dense.seconds(tokens),
-            moe=self.moe_s(tokens) if moe_s is None else moe_s,
-            # Scatter after attention and gather before the next, with experts on scattered tokens in between.
-            moe_collectives=2 * gather + self._expert_collectives_s(tokens),
-            dense_collectives=4 * gather,
-            overhead=self.efficiency.layer_overhead_s.value + moves,
+            blocks=tuple(
+                mixers.get(block.mixer or "", nothing).and_ffn(ffns.get(block.ffn or "", nothing))
+                for block in model.kinds
+            ),
             head=self._head.seconds(head_tokens),
-            transfer=self._transfer_s(state / tp),
+            transfer=self._transfer_s(streams * state / tp),
         )
 
-    def _expert_collectives_s(self, tokens: float) -> float:
+    def _expert_collectives_s(self, layer: BalancedLayer, tokens: float) -> float:
         """Gather of received tokens over the GPUs of an expert-parallel rank, and scatter of their outputs."""
-        etp = self.split.etp
-        if etp == 1:
+        if self.split.etp == 1:
             return 0.0
-        received = self.layer.received(tokens / self.split.tp * etp) * self._hidden_bytes
-        return 2 * all_gather_s(self.scenario.cluster, self.efficiency, etp, received)
+        received = layer.received(self._ranked(tokens)) * self._hidden_bytes
+        return 2 * all_gather_s(self.scenario.cluster, self.efficiency, self.split.etp, received)
 
     def _transfer_s(self, size_bytes: float) -> float:
         """Hidden states to the next stage; over the slow link where an instance is larger than a node."""

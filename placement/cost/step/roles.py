@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from placement.cost.memory.local import kv_bytes_per_token, stored_tokens
+from placement.cost.memory.local import stored_bytes, total_of
 from placement.cost.step.collectives import all_gather_s
 from placement.cost.step.throughput import PrefillPass, ServingModel
 from placement.problem.pieces import stage_shapes
@@ -54,8 +54,7 @@ def kv_bytes_per_request(scenario: Scenario) -> float:
     if workload.kind != "serving":
         return 0.0
     (shape,) = stage_shapes(model, 1)
-    tokens = shape.full * workload.isl + shape.sliding * stored_tokens(model, workload.isl)
-    return float(tokens * kv_bytes_per_token(model))
+    return total_of(stored_bytes(model, workload.isl), shape.counts)
 
 
 def transfer_bytes_per_s(cluster: Cluster) -> float:
@@ -92,10 +91,13 @@ def _passes(model: ServingModel, tokens: float, cp: int) -> PrefillPass:
     if cp == 1:
         return one
     scenario = model.passes.scenario
-    size = tokens * cp * kv_bytes_per_token(scenario.model, model.split.tp)
-    gather = all_gather_s(scenario.cluster, model.efficiency, cp, size)
-    deepest = max(shape.layers for shape, _ in model.passes.stages)
-    return PrefillPass(one.stages_s + scenario.model.layers * gather, one.slowest_s + deepest * gather)
+    gathers = [
+        all_gather_s(scenario.cluster, model.efficiency, cp, size) if size else 0.0
+        for size in stored_bytes(scenario.model, tokens * cp, model.split.tp)
+    ]
+    stages = [(total_of(gathers, shape.counts), count) for shape, count in model.passes.stages]
+    total, deepest = sum(seconds * count for seconds, count in stages), max(seconds for seconds, _ in stages)
+    return PrefillPass(one.stages_s + total, one.slowest_s + deepest)
 
 
 def prompt_alone_s(model: ServingModel, cp: int = 1) -> float:

@@ -8,6 +8,7 @@ from placement.cost.layer.scenario_rates import layer_rates
 from placement.cost.step.throughput import MoeTimes, ServingModel
 from placement.problem.rates import LayerRates, PassKind
 from placement.problem.split import Split
+from specs.model import Block
 from specs.scenario import Scenario
 from specs.workload import PlannedPhase
 
@@ -15,8 +16,10 @@ from specs.workload import PlannedPhase
 STEP = 1e-3
 
 
-def planned_rates(scenario: Scenario, split: Split, phase: PlannedPhase) -> LayerRates:
-    """The prices of one MoE layer in the phase that is planned for; "serving" stands for prefill and decode together.
+def planned_rates(scenario: Scenario, split: Split, phase: PlannedPhase, block: Block | None = None) -> LayerRates:
+    """The prices of one MoE layer of a kind (None: Model.moe_block) in the phase that is planned for.
+
+    "serving" stands for prefill and decode together.
 
     Passes of "serving" are as frequent as they hold up an output token: a phase's share is the derivative of TPOT by
     its MoE layer's seconds, at balanced routing, over the sum of both. So a layer's mean pass times that sum is what
@@ -26,11 +29,11 @@ def planned_rates(scenario: Scenario, split: Split, phase: PlannedPhase) -> Laye
         InputError: see layer_rates.
     """
     if phase != "serving":
-        return layer_rates(scenario, split, phase)
+        return layer_rates(scenario, split, phase, block=block)
     workload = scenario.workload
     if workload.kind != "serving":
         raise ValueError(f"phase {phase} of a {workload.kind} workload")
-    decode, prefill = (layer_rates(scenario, split, each) for each in ("decode", "prefill"))
+    decode, prefill = (layer_rates(scenario, split, each, block=block) for each in ("decode", "prefill"))
     model = ServingModel(scenario, workload, split)
     passes = model.passes
     decode_s, prefill_s = passes.moe_s(split.batch / split.microbatches), passes.moe_s(model.budget)

@@ -16,6 +16,7 @@ from placement.cost.step.passes import decode_context, decode_microbatches, pref
 from placement.cost.training.constants import load_training
 from placement.cost.training.step import TrainingStep, training_step
 from placement.errors import InputError
+from placement.problem.pieces import count_kinds
 from placement.problem.split import Split
 from specs.scenario import Scenario
 from specs.workload import ServingWorkload
@@ -210,26 +211,18 @@ class ServingModel:
 
 def breakdown_of(times: LayerTimes, passes: PassModel, repeats: float) -> tuple[StepPart, ...]:
     """Parts of `repeats` passes over all stages, largest uses apart; they sum to repeats x the sum over stages."""
-    model = passes.scenario.model
-    count = {
-        name: sum(number * getattr(shape, name) for shape, number in passes.stages)
-        for name in ("full", "sliding", "dense", "moe")
-    }
-    layers = model.layers
+    counts = count_kinds(passes.scenario.model, range(passes.scenario.model.layers))
     parts = (
-        ("attention projections", layers * times.projections),
-        ("attention core", count["full"] * times.core_full + count["sliding"] * times.core_sliding),
-        ("router", count["moe"] * times.router),
-        ("shared experts", count["moe"] * times.shared),
-        ("dense FFN", count["dense"] * times.dense_ffn),
-        ("MoE layers", count["moe"] * times.moe),
-        (
-            "tensor-parallel collectives",
-            count["moe"] * times.moe_collectives + count["dense"] * times.dense_collectives,
-        ),
+        ("attention projections", times.part("projections", counts)),
+        ("attention core", times.part("core", counts)),
+        ("router", times.part("router", counts)),
+        ("shared experts", times.part("shared", counts)),
+        ("dense FFN", times.part("dense", counts)),
+        ("MoE layers", times.part("moe", counts)),
+        ("tensor-parallel collectives", times.part("collectives", counts)),
         ("stage transfers", (passes.split.pp - 1) * times.transfer),
         ("output head", times.head),
-        ("launches and element-wise", layers * times.overhead),
+        ("launches and element-wise", times.part("overhead", counts)),
     )
     return tuple(StepPart(name, repeats * seconds) for name, seconds in parts)
 

@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 
 from placement.cost.layer.balanced import BalancedLayer, balanced_messages
 from placement.cost.layer.messages import MESSAGE_RULES
-from placement.cost.memory.recompute import LayerCounts, ModeCounts
-from placement.cost.step.pass_times import WIDE_BYTES, LayerTimes, PassModel
+from placement.cost.memory.local import total_of
+from placement.cost.memory.recompute import ModeCounts
+from placement.cost.step.pass_times import WIDE_BYTES, BlockTimes, LayerTimes, PassModel
 from placement.cost.training.constants import TrainingConstants
-from placement.problem.pieces import StageShape
+from placement.problem.pieces import Counts, StageShape
 from placement.problem.topology import Topology
+from specs.blocks.ffn import Moe
 from specs.engine import MessageRule
 from specs.fields import DataType, bytes_of
-from specs.model import MlaAttention, Model
-from specs.parameters import attention_parameters
+from specs.model import Block
+from specs.parameters import count_block
 from specs.workload import TrainingWorkload
 
 
@@ -74,32 +76,23 @@ class PassSeconds:
 
 @dataclass(frozen=True)
 class LayerPasses:
-    """Passes by part of a layer; a layer is base + one core + one feed-forward block.
+    """Passes of a microbatch.
 
     Attributes:
-        base: projections, norms and launches of every layer; full, sliding: attention cores; dense, moe: feed-forward
-            blocks with their collectives; head: the output head; transfer: hidden states to the next stage and back.
-        selective_s: what a layer computes again under recompute "selective".
+        blocks: [kinds] through one layer of each of Model.kinds; head: the output head; transfer: hidden states to the
+            next stage and back.
+        selective_s: [kinds] what a layer computes again under recompute "selective".
     """
 
-    base: PassSeconds
-    full: PassSeconds
-    sliding: PassSeconds
-    dense: PassSeconds
-    moe: PassSeconds
+    blocks: tuple[PassSeconds, ...]
     head: PassSeconds
     transfer: PassSeconds
-    selective_s: float
+    selective_s: tuple[float, ...]
 
-    def layers(self, counts: LayerCounts | StageShape) -> PassSeconds:
-        """Passes through layers, none of which computes anything again."""
-        total = self.base.times(counts.full + counts.sliding)
-        for each, count in (
-            (self.full, counts.full),
-            (self.sliding, counts.sliding),
-            (self.dense, counts.dense),
-            (self.moe, counts.moe),
-        ):
+    def layers(self, counts: Counts) -> PassSeconds:
+        """Passes through so many layers of each kind, none of which computes anything again."""
+        total = PassSeconds()
+        for each, count in zip(self.blocks, counts, strict=True):
             if count:
                 total += each.times(count)
         return total
@@ -109,22 +102,22 @@ class LayerPasses:
         _, selective, full = modes
         whole = self.layers(full)
         return PassSeconds(
-            input_s=whole.forward_s + selective.layers * self.selective_s,
+            input_s=whole.forward_s + total_of(self.selective_s, selective),
             backward_messages_s=whole.forward_messages_s,
         )
 
     def piece(self, shape: StageShape, modes: ModeCounts) -> PassSeconds:
         """Passes through a piece of the model, with the head or the transfer at its end."""
-        return self.layers(shape) + self.again(modes) + (self.head if shape.last else self.transfer)
+        return self.layers(shape.counts) + self.again(modes) + (self.head if shape.last else self.transfer)
 
 
-def group_limited(layer: BalancedLayer, topology: Topology, model: Model, rule: MessageRule) -> BalancedLayer:
+def group_limited(layer: BalancedLayer, topology: Topology, moe: Moe, rule: MessageRule) -> BalancedLayer:
     """The balanced layer with messages of group-limited routing (arXiv 2412.19437, section 2.1.2).
 
     A token draws `top_groups` of the groups, then its experts from those. Left alone where groups lie across the edges
     of nodes, or copies are counted.
     """
-    moe, nodes = model.moe, topology.nodes
+    nodes = topology.nodes
     if moe.top_groups >= moe.groups or moe.groups % nodes or MESSAGE_RULES[rule].counts != "touches":
         return layer
 
@@ -155,68 +148,135 @@ def _within(held: float, drawn: float, top_k: int) -> float:
 
 def layer_passes(
     passes: PassModel,
-    layer: BalancedLayer,
+    topology: Topology,
     workload: TrainingWorkload,
     training: TrainingConstants,
     moe_s: float | None = None,
 ) -> tuple[LayerPasses, LayerTimes]:
-    """Passes of a microbatch by part of a layer, and the parts of its forward pass as a step breakdown takes them.
+    """Passes of a microbatch by kind of layer, and the parts of its forward pass as a step breakdown takes them.
 
     Args:
         passes: timing of forward passes, under `pass_constants`.
-        layer: the balanced MoE layer that messages and experts are timed by.
+        topology: the expert-parallel ranks.
         moe_s: seconds of a scored MoE layer's forward pass; None takes the balanced estimate with `routing_imbalance`.
 
     Input gradients cost the forward products, weight gradients the same work at `weight_matmul`; an attention core
     costs `attention_backward_flops` and has no weights; element-wise work doubles. Messages go back as they came. A
     scored time is divided into messages and experts as the estimate divides it.
     """
-    model, split, scenario = passes.scenario.model, passes.split, passes.scenario
+    model, types = passes.scenario.model, passes.scenario.model.types
     tokens = float(workload.microbatch * workload.sequence)
     times = passes.prompt(tokens, workload.sequence, tokens, 0.0)
-    ranked = tokens / split.tp * split.etp
-    experts, messages = layer.experts_s(ranked), layer.messages_s(ranked)
-    factor = training.routing_imbalance.value
-    if moe_s is not None:
-        together = max(experts, messages) if scenario.overlap == "two_batch" else experts + messages
-        factor = moe_s / together if together > 0 else 0.0
-    elif layer.ranks == 1:
-        factor = 1.0
-    experts, messages = experts * factor, messages * factor
-    hbm = passes.roofline.hbm_bytes_per_s
-    routed = WIDE_BYTES * ranked * model.moe.top_k * model.hidden * training.routed_passes.value / hbm * factor
-    hidden = experts if scenario.overlap == "two_batch" else 0.0
-    core = training.attention_backward_flops.value
-    core *= training.attention_matmul.value / training.attention_backward_matmul.value
-    types = model.types
-    moe = _product(times.shared, types.dense, training) + _product(times.router, "bf16", training)
-    moe += PassSeconds(
-        experts + routed, experts + 2 * routed, experts * _weight_ratio(types.compute, training, grouped=True)
-    )
-    moe += PassSeconds(
-        forward_messages_s=max(0.0, messages - hidden) + times.moe_collectives,
-        backward_messages_s=max(0.0, messages - hidden) + times.moe_collectives,
-    )
-    operands = _operand_seconds(passes, tokens, training)
+    one = _OnePass(passes, topology, tokens, training, moe_s)
+    parts = [one.block(block, part) for block, part in zip(model.kinds, times.blocks, strict=True)]
     return (
         LayerPasses(
-            base=_product(times.projections, types.attention, training)
-            + PassSeconds(times.overhead, 2 * times.overhead, operands[0]),
-            full=PassSeconds(times.core_full, times.core_full * core),
-            sliding=PassSeconds(times.core_sliding, times.core_sliding * core),
-            dense=_product(times.dense_ffn, types.dense, training)
-            + PassSeconds(
-                weight_s=operands[1],
-                forward_messages_s=times.dense_collectives,
-                backward_messages_s=times.dense_collectives,
-            ),
-            moe=moe + PassSeconds(weight_s=operands[2] + operands[3] * factor),
+            blocks=tuple(seconds for seconds, _ in parts),
             head=_product(times.head, types.embedding, training),
             transfer=PassSeconds(forward_messages_s=times.transfer, backward_messages_s=times.transfer),
-            selective_s=_selective_s(model, times),
+            selective_s=tuple(
+                one.selective_s(block, part) for block, part in zip(model.kinds, times.blocks, strict=True)
+            ),
         ),
-        replace(times, moe=experts + routed + max(0.0, messages - hidden)),
+        replace(
+            times,
+            blocks=tuple(replace(part, moe=moe) for part, (_, moe) in zip(times.blocks, parts, strict=True)),
+        ),
     )
+
+
+@dataclass(frozen=True)
+class _OnePass:
+    """A microbatch of `tokens` under one split and its constants."""
+
+    passes: PassModel
+    topology: Topology
+    tokens: float
+    training: TrainingConstants
+    moe_s: float | None
+
+    def block(self, block: Block, times: BlockTimes) -> tuple[PassSeconds, float]:
+        """(passes through one layer of a kind, seconds of its MoE layer's forward pass)."""
+        training, model = self.training, self.passes.scenario.model
+        types, moe = model.types, model.moe_of(block)
+        core = training.attention_backward_flops.value
+        core *= training.attention_matmul.value / training.attention_backward_matmul.value
+        operands = self._operands(block)
+        total = _product(times.projections, types.attention, training)
+        total += PassSeconds(times.overhead, 2 * times.overhead, operands.attention)
+        total += PassSeconds(times.core, times.core * core)
+        total += PassSeconds(forward_messages_s=times.collectives, backward_messages_s=times.collectives)
+        if moe is None:
+            return total + _product(times.dense, types.dense, training) + PassSeconds(weight_s=operands.dense), 0.0
+        total += _product(times.shared, types.dense, training) + _product(times.router, "bf16", training)
+        split, scenario = self.passes.split, self.passes.scenario
+        ranked = self.tokens / split.tp * split.etp
+        layer = self._layer(block, moe)
+        experts, messages = layer.experts_s(ranked), layer.messages_s(ranked)
+        factor = training.routing_imbalance.value
+        if self.moe_s is not None:
+            together = max(experts, messages) if scenario.overlap == "two_batch" else experts + messages
+            factor = self.moe_s / together if together > 0 else 0.0
+        elif layer.ranks == 1:
+            factor = 1.0
+        experts, messages = experts * factor, messages * factor
+        routed = WIDE_BYTES * ranked * moe.computed_top_k * moe.sent_width(model.hidden)
+        routed *= training.routed_passes.value / self.passes.roofline.hbm_bytes_per_s * factor
+        shown = max(0.0, messages - (experts if scenario.overlap == "two_batch" else 0.0))
+        total += PassSeconds(
+            experts + routed,
+            experts + 2 * routed,
+            experts * _weight_ratio(types.compute, training, grouped=True) + operands.dense + operands.routed * factor,
+            shown,
+            shown,
+        )
+        return total, experts + routed + shown
+
+    def _layer(self, block: Block, moe: Moe) -> BalancedLayer:
+        """The balanced layer of a kind, group-limited where the model is."""
+        return group_limited(self.passes.balanced(block), self.topology, moe, self.passes.scenario.message_rule)
+
+    def _operands(self, block: Block) -> _Operands:
+        """Seconds to lay out the operands of 8-bit weight gradients along tokens. Wider types are multiplied as they
+        lie."""
+        model, split = self.passes.scenario.model, self.passes.split
+        mixer, ffn, moe, types = model.mixer_of(block), model.ffn_of(block), model.moe_of(block), model.types
+        each = self.training.operand_bytes.value * self.tokens / split.tp / self.passes.roofline.hbm_bytes_per_s
+
+        def narrow(data_type: DataType) -> float:
+            return each if bytes_of(data_type) <= 1 else 0.0
+
+        def flat(hidden: int, width: float, gated: bool) -> float:
+            return 2 * hidden + (3 if gated else 2) * width
+
+        attention = dense = routed = 0.0
+        if mixer is not None:
+            # Elements per token of the inputs and outputs of all projections, beside the hidden states.
+            attention = narrow(types.attention) * (2 * model.hidden + mixer.operand_elements())
+        if ffn is not None and ffn.inner_width:
+            dense = narrow(types.dense) * flat(model.hidden, ffn.inner_width, ffn.gated)
+        if moe is not None:
+            copies = moe.computed_top_k * split.etp
+            sent = moe.sent_width(model.hidden)
+            routed = narrow(types.compute) * copies * flat(sent, moe.expert_width / split.etp, moe.gated)
+        return _Operands(attention, dense, routed)
+
+    def selective_s(self, block: Block, times: BlockTimes) -> float:
+        """Norms, the activation's product and, in MLA, the up-projections (arXiv 2412.19437, section 3.2.3)."""
+        model = self.passes.scenario.model
+        mixer, again = model.mixer_of(block), times.overhead / 2
+        if mixer is not None and mixer.again():
+            again += times.projections * mixer.again() / count_block(model, block).attention
+        return again
+
+
+@dataclass(frozen=True)
+class _Operands:
+    """Seconds to lay out operands: of attention, of the dense or shared block, of the routed experts."""
+
+    attention: float
+    dense: float
+    routed: float
 
 
 def _weight_ratio(data_type: DataType, training: TrainingConstants, grouped: bool = False) -> float:
@@ -227,51 +287,3 @@ def _weight_ratio(data_type: DataType, training: TrainingConstants, grouped: boo
 
 def _product(forward_s: float, data_type: DataType, training: TrainingConstants) -> PassSeconds:
     return PassSeconds(forward_s, forward_s, forward_s * _weight_ratio(data_type, training))
-
-
-def _operand_seconds(
-    passes: PassModel, tokens: float, training: TrainingConstants
-) -> tuple[float, float, float, float]:
-    """Seconds to lay out the operands of 8-bit weight gradients along tokens: of attention, of a dense block, of the
-    shared and of the routed experts of an MoE layer. Wider types are multiplied as they lie."""
-    model, split = passes.scenario.model, passes.split
-    moe, types, attention = model.moe, model.types, model.attention
-    each = training.operand_bytes.value * tokens / split.tp / passes.roofline.hbm_bytes_per_s
-    # Elements per token of the inputs and outputs of all projections, beside the hidden states.
-    if isinstance(attention, MlaAttention):
-        inner = 2 * ((attention.q_rank or 0) + attention.kv_rank) + attention.rope_dim
-        inner += attention.heads * (2 * attention.nope_dim + attention.rope_dim + 2 * attention.value_dim)
-    else:
-        inner = attention.head_dim * (2 * attention.query_heads + 2 * attention.kv_heads)
-    gates = 2 if moe.gated else 1
-
-    def block(width: float) -> float:
-        return 2 * model.hidden + (gates + 1) * width
-
-    def narrow(data_type: DataType) -> float:
-        return each if bytes_of(data_type) <= 1 else 0.0
-
-    shared = moe.shared_experts * (moe.shared_width or moe.expert_width)
-    return (
-        narrow(types.attention) * (2 * model.hidden + inner),
-        narrow(types.dense) * block(model.dense_width or 0),
-        narrow(types.dense) * (block(shared) if shared else 0.0),
-        narrow(types.compute) * moe.top_k * split.etp * block(moe.expert_width / split.etp),
-    )
-
-
-def _selective_s(model: Model, times: LayerTimes) -> float:
-    """Norms, the activation's product and, in MLA, the up-projections (arXiv 2412.19437, section 3.2.3)."""
-    attention = model.attention
-    again = times.overhead / 2
-    if isinstance(attention, MlaAttention):
-        up = attention.heads * attention.kv_rank * (attention.nope_dim + attention.value_dim)
-        up += attention.heads * (attention.q_rank or 0) * (attention.nope_dim + attention.rope_dim)
-        again += times.projections * up / attention_parameters(model)
-    return again
-
-
-def training_layer(passes: PassModel, topology: Topology) -> BalancedLayer:
-    """The balanced MoE layer of a training pass, group-limited where the model is."""
-    scenario = passes.scenario
-    return group_limited(passes.layer, topology, scenario.model, scenario.message_rule)

@@ -11,7 +11,7 @@ from placement.cost.memory.recompute import mode_counts
 from placement.cost.step.collectives import replica_all_reduce_s
 from placement.cost.step.pass_times import LayerTimes, PassModel
 from placement.cost.training.constants import TrainingConstants, load_training, pass_constants
-from placement.cost.training.passes import LayerPasses, PassSeconds, layer_passes, training_layer
+from placement.cost.training.passes import LayerPasses, PassSeconds, layer_passes
 from placement.cost.training.pipeline import PipelineTime, pipeline_time, sum_passes
 from placement.problem.pieces import StageShape, stage_shapes
 from placement.problem.schedule import copies, piece_count, pieces_of_rank
@@ -63,8 +63,8 @@ class TrainingModel:
         self.passes = passes or PassModel(scenario, split, pass_constants(efficiency, self.training))
         self.layer: LayerPasses
         self.forward: LayerTimes
-        layer = training_layer(self.passes, topology_of(scenario, split))
-        self.layer, self.forward = layer_passes(self.passes, layer, workload, self.training, moe_s)
+        topology = topology_of(scenario, split)
+        self.layer, self.forward = layer_passes(self.passes, topology, workload, self.training, moe_s)
         self.shapes = shapes or stage_shapes(scenario.model, piece_count(workload, split.pp), split.cut)
 
     def pieces(self) -> tuple[PassSeconds, ...]:
@@ -100,7 +100,7 @@ class TrainingModel:
         local, workload, pp = LocalParameters.of(self.scenario.model, self.split), self.workload, self.split.pp
         ranks = {tuple(self.shapes[i] for i in pieces_of_rank(workload, pp, rank)) for rank in range(pp)}
         return [
-            (sum(local.dense(shape) for shape in shapes), sum(shape.moe for shape in shapes) * local.experts)
+            (sum(local.dense(shape) for shape in shapes), sum(local.part("experts", s.counts).count for s in shapes))
             for shapes in ranks
         ]
 
