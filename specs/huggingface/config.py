@@ -176,16 +176,24 @@ def _named(part: Any, names: dict[str, str], parts: dict[str, Any]) -> str | Non
         return None
     key = part.model_dump_json()
     if key not in names:
-        stem = _STEMS.get(part.kind, part.kind)
-        if stem == "full" and getattr(part, "window", None) is not None:
-            stem = "chunked" if part.chunked else "sliding"
+        stem = _stem(part)
         count = 1 + sum(name.rstrip("_0123456789") == stem.rstrip("_0123456789") for name in names.values())
         names[key] = stem if count == 1 else f"{stem}_{count}"
         parts[names[key]] = part
     return names[key]
 
 
-_STEMS = {"gqa": "full", "mla": "full"}
+def _stem(part: Any) -> str:
+    """What a part is called: by what it sees, or by its kind."""
+    if getattr(part, "indexer", None) is not None:
+        return "sparse"
+    if getattr(part, "hash_routed", False):
+        return "hash"
+    if part.kind == "gqa" and part.window is not None:
+        return "chunked" if part.chunked else "sliding"
+    if part.kind == "compressed" and not part.ratio:
+        return "sliding"
+    return "full" if part.kind in ("gqa", "mla") else str(part.kind)
 
 
 def _next_token(model: Model, modules: int) -> tuple[str, ...]:

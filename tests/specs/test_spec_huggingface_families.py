@@ -64,7 +64,7 @@ def test_minimax_m3_picks_blocks_of_keys() -> None:
                  dense_intermediate_size=12288, shared_intermediate_size=3072, moe_layer_freq=[0, 1, 1],
                  sparse_attention_config=sparse)  # fmt: skip
     model = read("minimax_m3_text", config)
-    plain, picking = model.mixers["full"], model.mixers["full_2"]
+    plain, picking = model.mixers["full"], model.mixers["sparse"]
     assert isinstance(picking, GqaAttention)
     index = 6144 * 4 * 128 + 6144 * 128 + 2 * 128
     assert _count(picking, 6144) - _count(plain, 6144) == index
