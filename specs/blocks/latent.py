@@ -20,9 +20,13 @@ class Indexer(Spec):
     head_dim: Width
     #: Stored entries that a query attends to at most.
     top_k: Count
+    #: Attends to what an earlier layer picked: no projections, keys or scores of its own (GLM-5's later releases).
+    shared: Flag = False
 
     def weights(self, hidden: int, rank: int) -> tuple[Weight, ...]:
         """Its projections, whole on every GPU; queries come from the attention's query rank."""
+        if self.shared:
+            return ()
         return (
             Weight("indexer.q_proj", rank * self.heads * self.head_dim, 1),
             Weight("indexer.k_proj", hidden * self.head_dim, 1),
@@ -33,12 +37,12 @@ class Indexer(Spec):
     @property
     def entry_bytes(self) -> int:
         """Bytes of one stored key."""
-        return self.head_dim + INDEX_SCALE_BYTES
+        return 0 if self.shared else self.head_dim + INDEX_SCALE_BYTES
 
     @property
     def pair_flops(self) -> float:
         """FLOPs of one query's score of one key."""
-        return 2.0 * self.heads * self.head_dim
+        return 0.0 if self.shared else 2.0 * self.heads * self.head_dim
 
 
 class MlaAttention(Mixer):
