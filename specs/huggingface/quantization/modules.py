@@ -34,7 +34,7 @@ _MIXER: dict[str, tuple[str, ...]] = {
     "in_proj": ("in_proj", "in_proj_qkvz", "in_proj_qkv", "in_proj_z"),
     "decay_proj": ("in_proj_ba", "in_proj_a", "in_proj_b"),
     "forget_a_proj": ("f_a_proj",),
-    "forget_b_proj": ("f_b_proj",),
+    "forget_b_proj": ("f_b_proj", "f_proj"),
     "beta_proj": ("b_proj",),
     "gate_a_proj": ("g_a_proj",),
 }
