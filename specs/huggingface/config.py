@@ -107,7 +107,8 @@ def _unknown(language: Config, word: str) -> Architecture:
         raise InputError(error.source, error.field, problem, error.mend) from None
 
 
-_QUANTIZATION = ("quantization_config", "compression_config")
+#: The last is written by MLX, whose formats no engine here loads: its method is refused by name.
+_QUANTIZATION = ("quantization_config", "compression_config", "quantization")
 
 
 def _family(configs: list[Config]) -> tuple[Family | None, str]:

@@ -143,6 +143,18 @@ def test_a_directory_is_a_model(tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
+def test_experts_may_have_an_algorithm_of_their_own() -> None:
+    statement = {"quant_method": "mxfp8", "moe_quant_algo": "NVFP4"}
+    types = _types(statement).types
+    assert (types.attention, types.experts, types.compute, types.block) == ("mxfp8", "nvfp4", "nvfp4", 16)
+    base = {**_DEEPSEEK, "expert_dtype": "fp4"}
+    fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    assert _types(fp8, base).types.experts == "mxfp4"
+    assert _types(fp8 | {"moe_quant_algo": "NVFP4"}, base).types.experts == "nvfp4"
+    # What stands beside wins over both.
+    assert _types(fp8, base, beside={"quantization": {"quant_algo": "NVFP4"}}).types.experts == "nvfp4"
+
+
 def test_the_state_has_its_own_type() -> None:
     linear = {
         "linear_num_key_heads": 2,

@@ -38,7 +38,7 @@ def _param2(config: Config) -> Architecture:
 
 
 def _linear(config: Config) -> Architecture:
-    """Lightning attention; the last layer of each group is full."""
+    """Lightning attention; the last layer of each group is full, and all of an unfinished last group."""
     heads = config.integer(*HEADS)
     linear = config.build(
         Lightning,
@@ -78,6 +78,8 @@ def _grouped(config: Config, linear: Mixer) -> Architecture:
     if kinds is None:
         size = config.integer("layer_group_size", default=1)
         kinds = every(size, layers, other="linear")
+        whole = layers // size * size
+        kinds[whole:] = ["full"] * (layers - whole)
     full = _full(config)
     return _layout(config, [linear if kind == "linear" else full for kind in kinds])
 
