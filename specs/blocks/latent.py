@@ -22,9 +22,13 @@ class Indexer(Spec):
     """Width of a head."""
     top_k: Count
     """Stored entries that a query attends to at most."""
+    shared: Flag = False
+    """Attends to what an earlier layer picked: no projections, keys or scores of its own (GLM-5's later releases)."""
 
     def weights(self, hidden: int, rank: int) -> tuple[Weight, ...]:
         """Its projections, whole on every GPU; queries come from the attention's query rank."""
+        if self.shared:
+            return ()
         return (
             Weight("indexer.q_proj", rank * self.heads * self.head_dim, 1),
             Weight("indexer.k_proj", hidden * self.head_dim, 1),
@@ -35,12 +39,12 @@ class Indexer(Spec):
     @property
     def entry_bytes(self) -> int:
         """Bytes of one stored key."""
-        return self.head_dim + INDEX_SCALE_BYTES
+        return 0 if self.shared else self.head_dim + INDEX_SCALE_BYTES
 
     @property
     def pair_flops(self) -> float:
         """FLOPs of one query's score of one key."""
-        return 2.0 * self.heads * self.head_dim
+        return 0.0 if self.shared else 2.0 * self.heads * self.head_dim
 
 
 class MlaAttention(Mixer):

@@ -115,6 +115,8 @@ class KimiDelta(Recurrent):
     """Taps of the short convolution."""
     full_rank_gate: Flag = False
     """The output gate is one matrix instead of two of rank head_dim."""
+    full_rank_forget: Flag = False
+    """So is the forget gate (Ling 3)."""
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
@@ -129,8 +131,8 @@ class KimiDelta(Recurrent):
         gate = hidden * inner if self.full_rank_gate else low * inner
         return (
             Weight("qkv_proj", hidden * 3 * inner),
-            Weight("forget_a_proj", hidden * low, 1),
-            Weight("forget_b_proj", low * inner),
+            Weight("forget_a_proj", 0 if self.full_rank_forget else hidden * low, 1),
+            Weight("forget_b_proj", (hidden if self.full_rank_forget else low) * inner),
             Weight("beta_proj", hidden * self.heads),
             Weight("gate_a_proj", 0 if self.full_rank_gate else hidden * low, 1),
             Weight("gate_proj", gate),

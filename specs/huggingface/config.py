@@ -13,6 +13,7 @@ from typing import Any
 from specs.blocks.ffn import Moe
 from specs.documents import parse_json, read_text, shown
 from specs.errors import InputError
+from specs.fields import MAX_LAYERS
 from specs.huggingface.architecture import CONTEXT, HIDDEN, VOCABULARY, Architecture, Family, Layer, modules_left_out
 from specs.huggingface.families import ALL
 from specs.huggingface.families.unknown import read_unknown
@@ -68,6 +69,9 @@ def model_from_config(config: dict[str, Any], source: str, name: str, beside: Co
     language = configs[-1]
     family, word = _family(configs)
     architecture = _unknown(language, word) if family is None else family.read(language)
+    if len(architecture.layers) > MAX_LAYERS:
+        count = len(architecture.layers)
+        raise InputError(source, "", f"has {count} layers; at most {MAX_LAYERS} are planned", "check the layer list")
     if not any(isinstance(layer.ffn, Moe) for layer in architecture.layers):
         raise InputError(source, "", "every layer is dense: this is no mixture-of-experts model", "give one")
     quantization = next((c.section(field) for c in reversed(configs) for field in _QUANTIZATION if c.has(field)), None)
@@ -103,7 +107,8 @@ def _unknown(language: Config, word: str) -> Architecture:
         raise InputError(error.source, error.field, problem, error.mend) from None
 
 
-_QUANTIZATION = ("quantization_config", "compression_config")
+#: The last is written by MLX, whose formats no engine here loads: its method is refused by name.
+_QUANTIZATION = ("quantization_config", "compression_config", "quantization")
 
 
 def _family(configs: list[Config]) -> tuple[Family | None, str]:
@@ -172,16 +177,24 @@ def _named(part: Any, names: dict[str, str], parts: dict[str, Any]) -> str | Non
         return None
     key = part.model_dump_json()
     if key not in names:
-        stem = _STEMS.get(part.kind, part.kind)
-        if stem == "full" and getattr(part, "window", None) is not None:
-            stem = "chunked" if part.chunked else "sliding"
+        stem = _stem(part)
         count = 1 + sum(name.rstrip("_0123456789") == stem.rstrip("_0123456789") for name in names.values())
         names[key] = stem if count == 1 else f"{stem}_{count}"
         parts[names[key]] = part
     return names[key]
 
 
-_STEMS = {"gqa": "full", "mla": "full"}
+def _stem(part: Any) -> str:
+    """What a part is called: by what it sees, or by its kind."""
+    if getattr(part, "indexer", None) is not None:
+        return "sparse"
+    if getattr(part, "hash_routed", False):
+        return "hash"
+    if part.kind == "gqa" and part.window is not None:
+        return "chunked" if part.chunked else "sliding"
+    if part.kind == "compressed" and not part.ratio:
+        return "sliding"
+    return "full" if part.kind in ("gqa", "mla") else str(part.kind)
 
 
 def _next_token(model: Model, modules: int) -> tuple[str, ...]:

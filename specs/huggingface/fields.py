@@ -36,7 +36,7 @@ class Config:
 
     def error(self, name: str, problem: str, mend: str) -> InputError:
         """The error about one field."""
-        return InputError(self.source, shown(self.prefix + name, 120), problem, mend)
+        return InputError(self.source, shown(f"{self.prefix}{name}", 120), problem, mend)
 
     def has(self, *names: str) -> bool:
         """Whether one of the fields is there."""

@@ -31,7 +31,8 @@ def test_published_sizes(model_type: str, config: dict[str, Any], total: float, 
 
 def test_gemma4_full_layers_have_own_heads_and_no_values() -> None:
     config = gqa(2816, 6, 16, 8, 256, 1000, num_experts=8, top_k_experts=2, moe_intermediate_size=64,
-                 sliding_window=64, intermediate_size=96, attention_k_eq_v=True, num_global_key_value_heads=2,
+                 sliding_window=64,
+                 intermediate_size=96, attention_k_eq_v=True, num_global_key_value_heads=2,
                  global_head_dim=512)  # fmt: skip
     model = read("gemma4_text", config)
     assert [block.mixer for block in model.layout] == ["sliding"] * 5 + ["full"]
@@ -63,7 +64,7 @@ def test_minimax_m3_picks_blocks_of_keys() -> None:
                  dense_intermediate_size=12288, shared_intermediate_size=3072, moe_layer_freq=[0, 1, 1],
                  sparse_attention_config=sparse)  # fmt: skip
     model = read("minimax_m3_text", config)
-    plain, picking = model.mixers["full"], model.mixers["full_2"]
+    plain, picking = model.mixers["full"], model.mixers["sparse"]
     assert isinstance(picking, GqaAttention)
     index = 6144 * 4 * 128 + 6144 * 128 + 2 * 128
     assert _count(picking, 6144) - _count(plain, 6144) == index
@@ -168,3 +169,39 @@ def test_an_unknown_way_to_write_experts_is_not_called_dense(field: str) -> None
         read("brand_new", gqa(64, 2, 4, 2, 16, 100, **{field: {"n": 8} if field == "moe_config" else 8}))
     assert field in str(caught.value)
     assert "dense" not in str(caught.value)
+
+
+def test_layers_may_attend_to_what_an_earlier_one_picked() -> None:
+    sparse = {"index_topk": 2048, "index_n_heads": 32, "index_head_dim": 128}
+    config = mla(6144, 8, 64, 2048, 1000, first_k_dense_replace=1, **sparse, **experts(8, 2, 64, 96))
+    every = read("glm_moe_dsa", config)
+    assert set(every.mixers) == {"sparse"}
+    model = read("glm_moe_dsa", config, index_topk_freq=4)
+    assert [block.mixer for block in model.layout] == [*["sparse"] * 2, *["sparse_2"] * 3, "sparse", *["sparse_2"] * 2]
+    assert read("glm_moe_dsa", config, index_topk_pattern="FFSSSFSS").layout == model.layout
+    picks, shares = model.mixers["sparse"], model.mixers["sparse_2"]
+    projections = 2048 * 32 * 128 + 6144 * 128 + 6144 * 32 + 2 * 128
+    assert _count(picks, 6144) - _count(shares, 6144) == projections
+    assert picks.stored(4096, 1).bytes - shares.stored(4096, 1).bytes == 4096 * (128 + 4)
+    assert shares.read(4096, 1).elements == 2048 * 576
+    assert picks.decode_flops(4096, 1) - shares.decode_flops(4096, 1) == 2 * 32 * 128 * 4096
+
+
+def test_ling_3_forgets_and_gates_at_full_rank() -> None:
+    config = mla(64, 4, 4, 32, 100, head_dim=16, layer_group_size=4, first_k_dense_replace=1, **experts(8, 2, 64, 96))
+    model = read("bailing_hybrid", config, short_conv_kernel_size=4, no_kda_lora=True)
+    assert [block.mixer for block in model.layout] == ["kda"] * 3 + ["full"]
+    inner = 4 * 16
+    hand = 64 * 3 * inner + 2 * 64 * inner + 64 * 4 + inner * 64  # q, k, v; forget and gate; beta; output
+    assert _count(model.mixers["kda"], 64) == hand + 3 * inner * 4 + inner + 4 + 16
+    # Without a convolution it is generation 2.5: lightning attention.
+    assert read("bailing_hybrid", config).layout[0].mixer == "lightning"
+
+
+def test_laguna_heads_differ_by_layer() -> None:
+    config = gqa(64, 3, 4, 2, 16, 100, num_attention_heads_per_layer=[4, 8, 8], sliding_window=32,
+                 layer_types=["full_attention", "sliding_attention", "sliding_attention"],
+                 **experts(8, 2, 32, 96, 1))  # fmt: skip
+    model = read("laguna", config)
+    assert [model.mixers[block.mixer].query_heads for block in model.layout if block.mixer] == [4, 8, 8]  # type: ignore[union-attr]
+    assert model.moe_layers == (1, 2)

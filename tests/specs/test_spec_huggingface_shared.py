@@ -52,6 +52,37 @@ def models(shared_dir: Path) -> Path:
     return folder
 
 
+#: Catalog models by the directory that they were written from.
+CATALOG = {
+    "deepseek_v3_2": "deepseek-ai__DeepSeek-V3.2",
+    "deepseek_v4_flash": "deepseek-ai__DeepSeek-V4-Flash",
+    "dots_llm1": "rednote-hilab__dots.llm1.inst",
+    "gemma_4_26b_a4b": "google__gemma-4-26B-A4B",
+    "glm_4_5_air": "zai-org__GLM-4.5-Air",
+    "glm_5": "zai-org__GLM-5",
+    "granite_4_0_h_small": "ibm-granite__granite-4.0-h-small",
+    "hunyuan_a13b": "tencent__Hunyuan-A13B",
+    "kimi_k2_5": "moonshotai__Kimi-K2.5",
+    "kimi_k3": "moonshotai__Kimi-K3",
+    "llama4_maverick": "meta-llama__Llama-4-Maverick-17B-128E-Instruct",
+    "longcat_flash": "meituan-longcat__LongCat-Flash-Chat",
+    "mimo_v2_flash": "XiaomiMiMo__MiMo-V2-Flash",
+    "minimax_m2_5": "MiniMaxAI__MiniMax-M2.5",
+    "nemotron_3_nano": "nvidia__NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
+    "nemotron_3_super": "nvidia__NVIDIA-Nemotron-3-Super-120B-A12B-FP8",
+    "phi_3_5_moe": "microsoft__Phi-3.5-MoE",
+    "qwen3_5_122b_a10b": "Qwen__Qwen3.5-122B-A10B",
+    "qwen3_5_397b_a17b": "Qwen__Qwen3.5-397B-A17B",
+    "qwen3_next_80b_a3b": "Qwen__Qwen3-Next-80B-A3B",
+}
+
+
+@pytest.mark.parametrize("name", sorted(CATALOG))
+def test_the_catalogs_models_are_those_of_the_configs(name: str, models: Path) -> None:
+    other = {"name", "summary", "published"}
+    assert load_model(name).model_dump(exclude=other) == _model(models / CATALOG[name]).model_dump(exclude=other)
+
+
 def test_every_config_reads_as_a_known_family(models: Path) -> None:
     read = []
     for path in sorted(each for each in models.iterdir() if each.is_dir()):

@@ -29,8 +29,16 @@ def _moe(config: Config) -> Architecture:
     return _layout(config, [_full(config)] * config.layers())
 
 
+def _param2(config: Config) -> Architecture:
+    """Param-2 (BharatGen): as Ling, with a correction in the router and one dense layer unless said otherwise."""
+    layers = config.layers()
+    experts = moe(config, router_bias=config.flag("moe_router_enable_expert_bias", default=True))
+    ffns = mixed(config, experts, first_dense(config, layers, 1), layers)
+    return Architecture(stack([_full(config)] * layers, ffns, mixer_path="attention|self_attn"))
+
+
 def _linear(config: Config) -> Architecture:
-    """Lightning attention; the last layer of each group is full."""
+    """Lightning attention; the last layer of each group is full, and all of an unfinished last group."""
     heads = config.integer(*HEADS)
     linear = config.build(
         Lightning,
@@ -43,8 +51,13 @@ def _linear(config: Config) -> Architecture:
     return _grouped(config, linear)
 
 
+def _hybrid(config: Config) -> Architecture:
+    """Both generations have this type: Ling 3 has Kimi Delta Attention, with a short convolution, 2.5 lightning."""
+    return _delta(config) if config.has("short_conv_kernel_size") else _linear(config)
+
+
 def _delta(config: Config) -> Architecture:
-    """Kimi Delta Attention instead (`bailing_hybrid`, Ling 3)."""
+    """Kimi Delta Attention instead."""
     heads = config.integer(*HEADS)
     linear = config.build(
         KimiDelta,
@@ -53,6 +66,8 @@ def _delta(config: Config) -> Architecture:
         heads=heads,
         head_dim=config.integer("head_dim", default=128),
         conv=config.integer("short_conv_kernel_size", default=4),
+        full_rank_gate=config.flag("no_kda_lora", default=True),
+        full_rank_forget=config.flag("no_kda_lora", default=True),
     )
     return _grouped(config, linear)
 
@@ -63,6 +78,8 @@ def _grouped(config: Config, linear: Mixer) -> Architecture:
     if kinds is None:
         size = config.integer("layer_group_size", default=1)
         kinds = every(size, layers, other="linear")
+        whole = layers // size * size
+        kinds[whole:] = ["full"] * (layers - whole)
     full = _full(config)
     return _layout(config, [linear if kind == "linear" else full for kind in kinds])
 
@@ -74,5 +91,7 @@ FAMILIES = (
         _linear,
         ("BailingMoeLinearForCausalLM", "BailingMoeLinearV2ForCausalLM", "BailingMoeV2_5ForCausalLM"),
     ),
-    Family(("bailing_hybrid", "bailing_moe_v3"), _delta, ("BailingMoeV3ForCausalLM",)),
+    Family(("bailing_hybrid",), _hybrid),
+    Family(("bailing_moe_v3",), _delta, ("BailingMoeV3ForCausalLM",)),
+    Family(("param2moe",), _param2, ("Param2MoEForCausalLM",)),
 )

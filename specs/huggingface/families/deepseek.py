@@ -6,7 +6,7 @@ from functools import partial
 
 from specs.huggingface.architecture import Architecture, Family, next_token_modules, stack
 from specs.huggingface.fields import Config
-from specs.huggingface.parts.attention import gqa, mla
+from specs.huggingface.parts.attention import gqa, sparse_mla
 from specs.huggingface.parts.experts import corrected, first_dense, mixed, moe
 
 
@@ -33,8 +33,21 @@ def _latent(config: Config, correction: str = "noaux_tc", dense: int = 0) -> Arc
     layers = config.layers()
     experts = moe(config, router_bias=corrected(config, correction))
     ffns = mixed(config, experts, first_dense(config, layers, dense), layers)
-    layout = stack([mla(config)] * layers, ffns)
+    layout = stack(sparse_mla(config, layers), ffns)
     return Architecture(layout, next_token=next_token_modules(config), unquantized=UNQUANTIZED)
+
+
+def _hunyuan4(config: Config) -> Architecture:
+    """Hunyuan 4: a gate on the output, several residual streams, an indexer in every fourth layer."""
+    layers = config.layers()
+    shared = [i > 0 and (i - 1) % 4 != 0 for i in range(layers)]
+    ffns = mixed(config, moe(config, router_bias=True), first_dense(config, layers, 1), layers)
+    return Architecture(
+        stack(sparse_mla(config, layers, shared, gate=True), ffns),
+        streams=config.integer("hc_mult", default=4),
+        next_token=next_token_modules(config),
+        unquantized=UNQUANTIZED,
+    )
 
 
 #: Two small projections of the indexer, which engines load as one and never quantize.
@@ -57,6 +70,7 @@ FAMILIES = (
         ),
     ),
     Family(("AXK1", "axk1", "glm4_moe_lite"), partial(_latent, dense=1), ("AXK1ForCausalLM", "Glm4MoeLiteForCausalLM")),
+    Family(("hy_v4",), _hunyuan4, ("HYV4ForCausalLM",)),
     # Mistral Small 4: the router has no correction (mistral4 in transformers).
     Family(("mistral4",), partial(_latent, correction="greedy"), ("Mistral4ForCausalLM",)),
 )

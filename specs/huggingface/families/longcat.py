@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from specs.fields import MAX_LAYERS
 from specs.huggingface.architecture import Architecture, Family, Layer, modules_left_out, next_token_modules
 from specs.huggingface.fields import Config
 from specs.huggingface.parts.attention import mla
@@ -9,7 +10,7 @@ from specs.huggingface.parts.experts import dense, moe
 
 
 def _longcat(config: Config) -> Architecture:
-    layers = config.optional("num_layers") or config.layers() // 2
+    layers = config.optional("num_layers", most=MAX_LAYERS // 2) or config.layers() // 2
     plain = dense(config, "ffn_hidden_size", "intermediate_size")
     experts = moe(
         config,

@@ -68,9 +68,26 @@ def _afmoe(config: Config) -> Architecture:
     return Architecture(stack(mixers, ffns))
 
 
+def _laguna(config: Config) -> Architecture:
+    """Query heads may differ by layer, and each has a gate."""
+    layers = config.layers()
+    default = config.integer("num_attention_heads")
+    heads = config.by_layer("num_attention_heads_per_layer", layers=layers, default=default, least=1)
+    gating = config.raw("gating")[1]
+    gate = "none" if gating is False else "head" if gating in (None, True, "per-head") else "element"
+    seen = windows(config, layers, ["full"] * layers)
+    mixers = [
+        gqa(config, qk_norm="head", gate=gate, query_heads=count, window=each)
+        for count, each in zip(heads, seen, strict=True)
+    ]
+    ffns = mixed(config, moe(config, router_bias=True), first_dense(config, layers, 1), layers)
+    return Architecture(stack(mixers, ffns))
+
+
 FAMILIES = (
     Family(("mimo_v2_flash", "mimo_v2"), _mimo, ("MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM")),
     Family(("cohere2_moe",), _cohere, ("Cohere2MoeForCausalLM",)),
     Family(("exaone_moe",), _exaone, ("ExaoneMoeForCausalLM", "ExaoneMoEForCausalLM")),
+    Family(("laguna",), _laguna, ("LagunaForCausalLM",)),
     Family(("afmoe",), _afmoe, ("AfmoeForCausalLM",)),
 )

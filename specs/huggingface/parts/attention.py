@@ -97,6 +97,33 @@ def indexer(config: Config) -> Indexer | None:
     )
 
 
+def sparse_mla(config: Config, layers: int, usual: list[bool] | None = None, **changes: Any) -> list[MlaAttention]:
+    """[layers] latent attention; where it is sparse, some layers may attend to what an earlier one picked.
+
+    Args:
+        config: the config.
+        layers: how many.
+        usual: [layers] which those are where the config does not say.
+        **changes: as in `mla`.
+    """
+    picking = mla(config, **changes)
+    if picking.indexer is None:
+        return [picking] * layers
+    sharing = picking.model_copy(update={"indexer": picking.indexer.model_copy(update={"shared": True})})
+    words, pattern = config.kinds("indexer_types", layers=layers), config.text("index_topk_pattern")
+    if words is not None:
+        shared = [config.chosen("indexer_types", word, ("full", "shared")) == "shared" for word in words]
+    elif pattern:
+        shared = [letter == "S" for letter in pattern.ljust(layers, "F")[:layers]]
+    elif usual is not None:
+        shared = usual
+    else:
+        step = config.integer("index_topk_freq", default=1)
+        offset = config.integer("index_skip_topk_offset", default=2, least=0)
+        shared = [max(i - offset + 1, 0) % step != 0 for i in range(layers)]
+    return [sharing if each else picking for each in shared]
+
+
 def layer_kinds(config: Config, layers: int) -> list[str] | None:
     """[layers] full, sliding, chunked or linear, from `layer_types`; None where the config has none."""
     words = config.kinds("layer_types", "layers_block_type", "attn_layer_types", layers=layers)

@@ -44,17 +44,17 @@ def moe(config: Config, **changes: Any) -> Moe:
         config: the config.
         **changes: fields of Moe, which win over the config.
     """
-    shared = config.optional(*SHARED, least=0) or 0
-    shared_width = config.optional(*SHARED_WIDTH, least=0) or None
     values: dict[str, Any] = {
-        "shared_experts": shared or (1 if shared_width else 0),
-        "shared_width": shared_width,
         "groups": config.optional(*GROUPS, least=0) or 1,
         "top_groups": config.optional(*TOP_GROUPS, least=0) or 1,
     }
     for field, names in (("experts", EXPERTS), ("top_k", TOP_K), ("expert_width", WIDTH)):
         if field not in changes:
             values[field] = config.integer(*names)
+    if "shared_width" not in changes:
+        values["shared_width"] = config.optional(*SHARED_WIDTH, least=0) or None
+    if "shared_experts" not in changes:
+        values["shared_experts"] = config.optional(*SHARED, least=0) or int(bool(values.get("shared_width")))
     values |= changes
     if not values["shared_experts"]:
         values["shared_width"], values["shared_gate"] = None, False

@@ -13,7 +13,7 @@ from specs.huggingface.architecture import Architecture, Layer
 from specs.huggingface.fields import Config
 from specs.huggingface.quantization.modules import ffn_paths, mixer_paths
 from specs.huggingface.quantization.scheme import WIDE, Format, Scheme
-from specs.huggingface.quantization.statements import modelopt, scheme_of
+from specs.huggingface.quantization.statements import OF_EXPERTS, modelopt, scheme_of
 from specs.model import DataTypes
 
 _DTYPES: dict[str, DataType] = {
@@ -44,14 +44,14 @@ def read_scheme(config: Config, quantization: Config | None, beside: Config | No
         expert_dtype: of the family, where the config does not say.
     """
     scheme = Scheme() if quantization is None else scheme_of(quantization)
-    if beside is not None:
-        own = modelopt(beside)
-        scheme = Scheme(own.groups or scheme.groups, own.kv_cache or scheme.kv_cache)
     stated = config.text("expert_dtype", default=expert_dtype)
-    if scheme.groups and stated == "fp4":
+    if quantization is not None and stated == "fp4" and scheme.is_float8 and not quantization.has(*OF_EXPERTS):
         # 4-bit elements in blocks of 32 with one exponent; multiplied with 8-bit activations.
         scheme = scheme.with_experts(Format("mxfp4", "fp8"))
-    return scheme
+    if beside is None:
+        return scheme
+    own = modelopt(beside)
+    return Scheme(own.groups or scheme.groups, own.kv_cache or scheme.kv_cache)
 
 
 def wide_type(*configs: Config) -> DataType:

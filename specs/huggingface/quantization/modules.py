@@ -9,19 +9,20 @@ from __future__ import annotations
 from specs.blocks.ffn import Moe
 from specs.huggingface.architecture import Layer
 
-#: Module names of each weight (`Weight.name`) of a mixer; others are their own name.
+#: Module names of each weight (`Weight.name`) of a mixer; others are their own name. A fused name that contains another
+#: (qkv_proj: v_proj) is left out: it would match expressions that mean the other.
 _MIXER: dict[str, tuple[str, ...]] = {
-    "q_proj": ("q_proj", "qkv_proj", "query_key_value", "wq", "Wqkv"),
-    "k_proj": ("k_proj", "qkv_proj", "query_key_value", "wk", "Wqkv"),
-    "v_proj": ("v_proj", "qkv_proj", "query_key_value", "wv", "Wqkv"),
+    "q_proj": ("q_proj", "query_key_value", "wq", "Wqkv"),
+    "k_proj": ("k_proj", "query_key_value", "wk", "Wqkv"),
+    "v_proj": ("v_proj", "query_key_value", "wv", "Wqkv"),
     "qkv_proj": ("qkv_proj", "query_key_value", "q_proj", "k_proj", "v_proj"),
     "o_proj": ("o_proj", "out_proj", "dense", "wo"),
     "out_proj": ("out_proj", "o_proj"),
     # Qwen3-Next keeps the gate in the query projection.
     "gate_proj": ("gate_proj", "g_proj", "g_b_proj", "output_gate", "q_proj"),
-    "q_a_proj": ("q_a_proj", "wq_a", "fused_qkv_a_proj_with_mqa"),
+    "q_a_proj": ("q_a_proj", "wq_a"),
     "q_b_proj": ("q_b_proj", "wq_b", "q_proj"),
-    "kv_a_proj": ("kv_a_proj_with_mqa", "kv_a_proj", "wkv_a", "fused_qkv_a_proj_with_mqa"),
+    "kv_a_proj": ("kv_a_proj_with_mqa", "kv_a_proj", "wkv_a"),
     "kv_b_proj": ("kv_b_proj", "wkv_b"),
     "kv_proj": ("kv_proj", "wkv"),
     "o_a_proj": ("o_a_proj", "wo_a"),
@@ -33,7 +34,7 @@ _MIXER: dict[str, tuple[str, ...]] = {
     "in_proj": ("in_proj", "in_proj_qkvz", "in_proj_qkv", "in_proj_z"),
     "decay_proj": ("in_proj_ba", "in_proj_a", "in_proj_b"),
     "forget_a_proj": ("f_a_proj",),
-    "forget_b_proj": ("f_b_proj",),
+    "forget_b_proj": ("f_b_proj", "f_proj"),
     "beta_proj": ("b_proj",),
     "gate_a_proj": ("g_a_proj",),
 }

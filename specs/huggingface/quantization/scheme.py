@@ -68,6 +68,12 @@ class Scheme:
                 return group.format
         return WIDE
 
+    @property
+    def is_float8(self) -> bool:
+        """Whether everything that is quantized is 8-bit floating point."""
+        formats = {group.format.weights for group in self.groups if group.format.weights is not None}
+        return formats == {"fp8"}
+
     def with_experts(self, stored: Format) -> Scheme:
         """The same with another format of the experts."""
         return replace(self, groups=(Group(stored, experts_only=True), *self.groups))

@@ -14,6 +14,9 @@ from specs.huggingface.quantization.scheme import WIDE, Format, Group, Scheme
 #: Lists of modules that stay as they are.
 LEFT = ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules", "exclude", "llm_int8_skip_modules")
 
+#: Where a statement gives experts an algorithm of their own (DeepSeek-V4, MiniMax-M3, Ling 3).
+OF_EXPERTS = ("moe_quant_algo", "routed_experts_quant_method")
+
 #: ModelOpt's algorithms.
 _ALGORITHMS: dict[str, Format] = {
     "FP8": Format("fp8", "fp8"),
@@ -315,4 +318,6 @@ def scheme_of(config: Config) -> Scheme:
     method = METHODS.get(value.lower())
     if method is None:
         raise config.error("quant_method", f"{shown(value)} is not known", known)
-    return method(config)
+    scheme = method(config)
+    apart = config.text(*OF_EXPERTS).upper()
+    return scheme.with_experts(_algorithm(config, apart)) if apart else scheme
