@@ -116,6 +116,8 @@ class _Table:
                 yield from self._wrapped(field.get("description", ""), "    ")
                 if before or name not in self.parts:
                     yield from self.rows(field, f"{before}{name}.")
+                    # Records by a name that the user chooses.
+                    yield from self.rows(_by_name(field), f"{before}{name}.NAME.")
 
     def _wrapped(self, text: str, indent: str) -> list[str]:
         return textwrap.wrap(
@@ -142,11 +144,17 @@ class _Table:
             return " | ".join(map(str, field.get("enum", [field.get("const")])))
         if field.get("type") == "array":
             return f"list of {self._values(name, field.get('items', {}), '.')}"
-        if field.get("additionalProperties"):
-            keys = self._values(name, field.get("propertyNames", {"type": "string"}), ".")
-            return f"mapping of {keys} to {self._values(name, field['additionalProperties'], '.')}"
+        if _by_name(field):
+            keys = self._values(name, {"type": "string", **field.get("propertyNames", {})}, ".")
+            return f"mapping of {keys} to {self._values(name, _by_name(field), '.')}"
         words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true | false"}
         return words.get(field.get("type", ""), "mapping") + _limits(field)
+
+
+def _by_name(field: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a mapping's values; empty where the field is no mapping of names that the user chooses."""
+    values = next(iter(field.get("patternProperties", {}).values()), field.get("additionalProperties"))
+    return values if isinstance(values, dict) else {}
 
 
 def _members(schema: dict[str, Any]) -> list[dict[str, Any]]:

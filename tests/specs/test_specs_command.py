@@ -77,7 +77,7 @@ def test_show_takes_a_hugging_face_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("kimi_k3", "kimi_k2"), ("", "choose one of"), ("no/such.yaml", "no such file")]
+    ("name", "hint"), [("kimi_k9", "kimi_k2"), ("", "choose one of"), ("no/such.yaml", "no such file")]
 )
 def test_show_of_nothing_is_an_input_error(name: str, hint: str) -> None:
     with pytest.raises(InputError, match=hint):
@@ -157,8 +157,12 @@ def _paths(data: dict[str, Any], kind: str, before: str = "") -> Iterator[str]:
     for name, value in data.items():
         if name != "kind":
             yield before + name
-        # A scenario's parts have a text of their own, and a GPU's rates are no fields.
-        if isinstance(value, dict) and name != "peak_tflops" and not (kind == "scenario" and name in KINDS):
+        # A scenario's parts have a text of their own, and rates and types by name are no fields.
+        plain = name == "peak_tflops" or (name == "types" and before)
+        if name in ("mixers", "ffns"):
+            for each in value.values():
+                yield from _paths(each, kind, f"{before}{name}.NAME.")
+        elif isinstance(value, dict) and not plain and not (kind == "scenario" and name in KINDS):
             yield from _paths(value, kind, f"{before}{name}.")
 
 
