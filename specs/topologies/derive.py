@@ -13,8 +13,8 @@ from specs.topologies.machine import Machine, PathKind
 from specs.topologies.nics import nic_use
 from specs.validation import validate
 
-SWITCH = ("NVL", "PIX", "PXB")
-SOCKET = (*SWITCH, "PHB", "NODE")
+SWITCH: tuple[PathKind, ...] = ("NVL", "PIX", "PXB")
+SOCKET: tuple[PathKind, ...] = (*SWITCH, "PHB", "NODE")
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,6 @@ def derive_cluster(machine: Machine, given: Given) -> Derived:
     Raises:
         InputError: the GPU is not known, or what is given does not fit the file.
     """
-    builder = _Builder(machine, given, reference_cluster(machine, given.gpu))
-    cluster = builder.cluster()
-    return Derived(cluster, tuple(builder.assumed))
+    reference, assumed = reference_cluster(machine, given.gpu)
+    builder = _Builder(machine, given, reference, [assumed] if assumed else [])
+    return Derived(builder.cluster(), tuple(builder.assumed))

@@ -157,6 +157,31 @@ def test_two_trays_in_one_xml_are_one_node_of_two_os_nodes(read: Callable[..., R
 
 
 @pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (rails(8, "NV18"), "H100 SXM 80GB"),
+        (rails(8, "NV12"), "A100 SXM 80GB"),
+        (hgx(known=False, device="none"), "H100 SXM 80GB"),
+    ],
+)
+def test_a_gpu_that_is_not_named_is_assumed_by_its_links_and_said(
+    read: Callable[..., Reading], text: str, name: str
+) -> None:
+    found = read(text, None)
+    assert found.cluster.gpu.name == name
+    assert found.assumed[0].startswith(f"the GPU is {name}, by its ")
+
+
+def test_a_files_name_tells_the_gpu(tmp_path: Path) -> None:
+    for stem, name in (("node_b200_7", "B200 SXM 180GB"), ("dgx-h100", "H100 SXM 80GB"), ("p5.h200", "H200 SXM 141GB")):
+        path = tmp_path / f"{stem}.txt"
+        path.write_text(rails())
+        found = read_topology(path)
+        assert found.cluster.gpu.name == name
+        assert found.assumed[0] == f"the GPU is {name}, by the file's name (give `gpu`)"
+
+
+@pytest.mark.parametrize(
     ("gpu", "told"),
     [
         (None, "does not say which GPU it has; give `gpu`: one of"),
@@ -166,7 +191,7 @@ def test_two_trays_in_one_xml_are_one_node_of_two_os_nodes(read: Callable[..., R
 )
 def test_a_gpu_that_is_not_known_is_asked_for(read: Callable[..., Reading], gpu: str | None, told: str) -> None:
     with pytest.raises(InputError) as refused:
-        read(rails(), gpu)
+        read(matrix(4, 0, lambda i, j: "SYS", lambda i, j: ""), gpu)
     assert told in str(refused.value)
 
 
