@@ -35,7 +35,7 @@ def read_command(file: str, out: str | None, **given: float | str | None) -> Non
     """Turn FILE into a cluster, and warn of what it shows.
 
     FILE is the text of 'nvidia-smi topo -m', or an NCCL topology XML (NCCL_TOPO_DUMP_FILE). What it does not say is
-    taken from the catalog's cluster with the same GPU, and named in the result's comments.
+    taken from the catalog's cluster with the same GPU, and named in the result's comments, as is a GPU that is assumed.
     """
     from placement.records.files import write_text
     from specs.topologies.derive import Given

@@ -41,6 +41,16 @@ def _nvlink(machine: Machine) -> Iterator[str]:
             f"{_listed(off)} {_is(off)} off NVLink, while the others are on it: see 'nvidia-smi nvlink -s', and the "
             "fabric manager's log"
         )
+    islands = machine.groups(lambda path: path.kind == "NVL")
+    island = {i: number for number, group in enumerate(islands) for i in group}
+    routed = [
+        f"{names[i]} and {names[j]}"
+        for i, j, path in machine.pairs()
+        if i < j and path is not None and path.kind != "NVL" and island[i] == island[j]
+    ]
+    if routed:
+        more = f" and {len(routed) - 4} pairs more" if len(routed) > 4 else ""
+        yield f"no NVLink joins {'; '.join(routed[:4])}{more} directly: their traffic goes over other GPUs, or PCIe"
     uneven = [
         f"{names[i]} {path}, {names[j]} {machine.between[j][i]}"
         for i, j, path in machine.pairs()

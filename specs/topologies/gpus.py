@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import PurePath
 
 from specs.cluster import Cluster
 from specs.errors import InputError
@@ -35,19 +37,32 @@ PCIE_GB_PER_S: Mapping[str, float] = {"volta": 15.8, "ampere": 31.5, "ada": 31.5
 PCIE_GEN5_GB_PER_S = 63.0
 
 
-def reference_cluster(machine: Machine, name: str | None) -> Cluster:
-    """The catalog's cluster with a machine's GPUs: what the file does not say is taken from it.
+#: What a GPU with that many NVLinks, or that PCIe rate (GB/s), most often is.
+USUAL_BY_LINKS: Mapping[int, str] = {12: "A100 SXM 80GB", 18: "H100 SXM 80GB"}
+USUAL_BY_PCIE: Mapping[float, str] = {31.5: "A100 SXM 80GB", 63.0: "H100 SXM 80GB"}
+
+
+def reference_cluster(machine: Machine, name: str | None) -> tuple[Cluster, str]:
+    """The catalog's cluster with a machine's GPUs, from which comes what the file does not say.
 
     Args:
         machine: What the file tells.
-        name: A GPU's name or words of it, or a cluster's name; None takes what the file's device ids say.
+        name: A GPU's name or words of it, or a cluster's name; None takes what the file's device ids say, or what the
+            GPU most likely is.
+
+    Returns:
+        The cluster, and what was assumed to find it, or "".
 
     Raises:
-        InputError: The catalog has no such GPU, several, or the file names none.
+        InputError: The catalog has no such GPU or several, or nothing in the file tells what it is.
     """
-    clusters = _catalog()
+    clusters, assumed = _catalog(), ""
+    if name is None:
+        name = _named(machine, clusters)
+    if name is None:
+        name, why = _likely(machine, clusters)
+        assumed = f"the GPU is {name}, by {why} (give `gpu`)"
     gpus = sorted({cluster.gpu.name for cluster in clusters})
-    name = _named(machine, clusters) if name is None else name
     found = [cluster for cluster in clusters if cluster.name == name]
     if not found:
         words = name.lower().split()
@@ -57,7 +72,7 @@ def reference_cluster(machine: Machine, name: str | None) -> Cluster:
             told = f"{name[:60]!r} is {' or '.join(fits)}" if fits else f"the catalog has no GPU {name[:60]!r}"
             raise InputError("`gpu`", "", told, "name one in full" if fits else suggestion(name, gpus))
         found = [cluster for cluster in clusters if cluster.gpu.name == fits[0]]
-    return max(found, key=lambda cluster: cluster.gpus_per_node == len(machine.gpus))
+    return max(found, key=lambda cluster: cluster.gpus_per_node == len(machine.gpus)), assumed
 
 
 @cache
@@ -66,15 +81,34 @@ def _catalog() -> tuple[Cluster, ...]:
     return tuple(load_cluster(entry.name) for entry in list_catalog("cluster"))
 
 
-def _named(machine: Machine, clusters: Sequence[Cluster]) -> str:
+def _named(machine: Machine, clusters: Sequence[Cluster]) -> str | None:
     """The GPU that the file's device ids name, or that is the catalog's only one of their compute capability."""
-    devices = sorted({gpu.device for gpu in machine.gpus if gpu.device is not None})
-    known = [DEVICES[device] for device in devices if device in DEVICES]
-    if known:
-        return known[0]
+    known = [DEVICES[gpu.device] for gpu in machine.gpus if gpu.device is not None and gpu.device in DEVICES]
     generation = next((found for gpu in machine.gpus if (found := GENERATIONS.get(gpu.sm or 0))), None)
-    fits = sorted({each.gpu.name for each in clusters if generation in (None, each.gpu.generation)})
+    fits = sorted({each.gpu.name for each in clusters if each.gpu.generation == generation})
+    if known or len(fits) == 1:
+        return [*known, *fits][0]
+    device = next((gpu.device for gpu in machine.gpus if gpu.device is not None), None)
+    if device is not None:
+        told = f"PCI device {device} is no GPU of the catalog"
+        fits = fits or sorted({each.gpu.name for each in clusters})
+        raise InputError(machine.source, "", told, f"give `gpu`: one of {', '.join(fits)}")
+    return None
+
+
+def _likely(machine: Machine, clusters: Sequence[Cluster]) -> tuple[str, str]:
+    """The GPU by the file's name, its NVLinks or its PCIe link, and which of them."""
+    words = set(re.findall(r"[a-z]+\d+[a-z]*", PurePath(machine.source).stem.lower()))
+    meshed = not machine.tells_nvlink or max(map(len, machine.groups(lambda path: path.kind == "NVL"))) > 2
+    fits = {c.gpu.name for c in clusters if bool(c.inner) != meshed and c.gpu.name.lower().split()[0] in words}
     if len(fits) == 1:
-        return fits[0]
-    told = f"PCI device {devices[0]} is no GPU of the catalog" if devices else "does not say which GPU it has"
-    raise InputError(machine.source, "", told, f"give `gpu`: one of {', '.join(fits)}")
+        return fits.pop(), "the file's name"
+    links = [gpu.links or 0 for gpu in machine.gpus]
+    links += [path.links for _, _, path in machine.pairs() if path is not None]
+    rate = min((gpu.pcie_gb_per_s for gpu in machine.gpus if gpu.pcie_gb_per_s is not None), default=0.0)
+    if max(links) in USUAL_BY_LINKS and meshed:
+        return USUAL_BY_LINKS[max(links)], f"its {max(links)} NVLinks"
+    if round(rate, 1) in USUAL_BY_PCIE and not machine.tells_nvlink:
+        return USUAL_BY_PCIE[round(rate, 1)], f"its PCIe link of {rate:.1f} GB/s"
+    gpus = sorted({cluster.gpu.name for cluster in clusters})
+    raise InputError(machine.source, "", "does not say which GPU it has", f"give `gpu`: one of {', '.join(gpus)}")

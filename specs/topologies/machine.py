@@ -12,7 +12,7 @@ from specs.errors import InputError
 PathKind = Literal["NVL", "PIX", "PXB", "PHB", "NODE", "SYS"]
 KINDS: tuple[PathKind, ...] = ("NVL", "PIX", "PXB", "PHB", "NODE", "SYS")
 #: More devices of a kind are a damaged file, and keep the tables small.
-MAX_DEVICES = 1024
+MAX_DEVICES = 640
 
 
 @dataclass(frozen=True)

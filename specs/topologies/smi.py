@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from specs.documents import shown
 from specs.errors import InputError
@@ -24,6 +25,11 @@ class _Matrix:
     cells: dict[str, list[Path | None]] = field(default_factory=dict)
     behind: dict[str, list[str]] = field(default_factory=dict)
 
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """The column of each device."""
+        return {name: place for place, name in enumerate(self.columns)}
+
     def cut(self, row: str) -> bool:
         """Whether a row, or a cell of it but the diagonal, is not there."""
         cells = self.cells.get(row, [])
@@ -32,7 +38,7 @@ class _Matrix:
     def path(self, row: str, column: str) -> Path | None:
         """The path of a pair, from either one's row."""
         for mine, other in ((row, column), (column, row)):
-            found = self.cells[mine][self.columns.index(other)] if mine in self.cells else None
+            found = self.cells[mine][self.place[other]] if mine in self.cells else None
             if found is not None:
                 return found
         return None

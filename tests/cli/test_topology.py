@@ -31,13 +31,13 @@ def test_the_command_warns_even_where_it_needs_the_gpu_and_names_options(
     tmp_path: Path, call: Callable[..., Done]
 ) -> None:
     path = tmp_path / "node.txt"
-    path.write_text(matrix(4, 2, lambda i, j: "NV6", lambda i, j: "PIX" if i // 2 == j else "SYS"))
+    path.write_text(matrix(4, 2, lambda i, j: "SYS", lambda i, j: "PIX" if i // 2 == j else "SYS"))
     done = call("topology", "read", str(path))
     assert (done.code, done.out) == (2, "")
     warning, error = done.err.splitlines()
     assert warning.startswith("warning: GPUs share NICs")
     assert "give --gpu: one of" in error
-    done = call("topology", "read", str(path), "--gpu", "h100_4x4_ib")
+    done = call("topology", "read", str(path), "--gpu", "l40s")
     assert (done.code, "give --nic-gb-per-s" in done.err) == (0, True)
 
 

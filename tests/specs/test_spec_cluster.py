@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from specs.cluster import Cluster
+from specs.documents import parse_yaml
 from specs.errors import InputError
 from specs.loading import list_catalog, load_cluster
 from specs.validation import validate
@@ -70,6 +72,14 @@ def test_the_last_nodes_may_have_other_gpus() -> None:
     assert {kind: least.peak_flops(kind) for kind in ("bf16", "fp8")} == {"bf16": 312e12, "fp8": 312e12}
     assert cluster().least_gpu == cluster().gpu
     assert cluster(other_nodes=[{"nodes": 1, "gpu": H100}]).least_gpu == cluster().gpu
+
+
+def test_the_example_of_the_documentation_is_a_cluster() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
+    made = validate(Cluster, parse_yaml(text.split("```yaml\n")[1].split("```")[0], "docs"), "docs")
+    assert [made.inside(gpus).gb_per_s * made.inside(gpus).efficiency for gpus in (2, 4, 8)] == pytest.approx(
+        [246, 54.18, 23.625]
+    )
 
 
 def test_what_a_cluster_does_not_have_is_not_written() -> None:

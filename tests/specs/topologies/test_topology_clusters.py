@@ -91,7 +91,7 @@ def test_pcie_switches_are_a_level_and_their_width_a_rate(read: Callable[..., Re
 def test_one_socket_of_alike_gpus_has_no_level(read: Callable[..., Reading], kind: str) -> None:
     found = read(matrix(4, 0, lambda i, j: kind, lambda i, j: ""), "l40s")
     assert (found.cluster.inner, found.cluster.fast.efficiency) == ((), 0.86)
-    assert any("the file has none" in text for text in found.assumed)
+    assert any("the file has no NIC" in text for text in found.assumed)
 
 
 def test_a_gpu_off_nvlink_slows_its_node_and_is_named(read: Callable[..., Reading]) -> None:
@@ -109,6 +109,19 @@ def test_unlike_links_are_named(read: Callable[..., Reading]) -> None:
     assert found.cluster.fast.gb_per_s == 800
     onesided = matrix(4, 4, lambda i, j: "NV9" if (i, j) == (1, 0) else "NV18", lambda i, j: "PIX" if i == j else "SYS")
     assert [text for text in read(onesided).warnings if "asymmetric NVLink" in text and "GPU0 NV18, GPU1 NV9" in text]
+
+
+def test_a_mesh_with_holes_is_named(read: Callable[..., Reading]) -> None:
+    ring = matrix(4, 4, lambda i, j: "PHB" if abs(i - j) == 2 else "NV4", lambda i, j: "PIX" if i == j else "SYS")
+    found = read(ring, "dgx_a100_80gb")
+    (told,) = found.warnings
+    assert told.startswith("no NVLink joins GPU0 and GPU2; GPU1 and GPU3 directly")
+    assert found.cluster.fast.gb_per_s == 200
+
+
+def test_a_nics_rate_that_is_given_holds_where_the_file_has_no_nic(read: Callable[..., Reading]) -> None:
+    found = read(matrix(4, 0, lambda i, j: "NV6", lambda i, j: ""), nic_gb_per_s=12.5)
+    assert (found.cluster.slow.gb_per_s, found.assumed) == (12.5, ("each GPU has a NIC of its own: the file has none",))
 
 
 def test_nics_are_judged_by_what_is_near_them(read: Callable[..., Reading]) -> None:
@@ -144,6 +157,31 @@ def test_two_trays_in_one_xml_are_one_node_of_two_os_nodes(read: Callable[..., R
 
 
 @pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (rails(8, "NV18"), "H100 SXM 80GB"),
+        (rails(8, "NV12"), "A100 SXM 80GB"),
+        (hgx(known=False, device="none"), "H100 SXM 80GB"),
+    ],
+)
+def test_a_gpu_that_is_not_named_is_assumed_by_its_links_and_said(
+    read: Callable[..., Reading], text: str, name: str
+) -> None:
+    found = read(text, None)
+    assert found.cluster.gpu.name == name
+    assert found.assumed[0].startswith(f"the GPU is {name}, by its ")
+
+
+def test_a_files_name_tells_the_gpu(tmp_path: Path) -> None:
+    for stem, name in (("node_b200_7", "B200 SXM 180GB"), ("dgx-h100", "H100 SXM 80GB"), ("p5.h200", "H200 SXM 141GB")):
+        path = tmp_path / f"{stem}.txt"
+        path.write_text(rails())
+        found = read_topology(path)
+        assert found.cluster.gpu.name == name
+        assert found.assumed[0] == f"the GPU is {name}, by the file's name (give `gpu`)"
+
+
+@pytest.mark.parametrize(
     ("gpu", "told"),
     [
         (None, "does not say which GPU it has; give `gpu`: one of"),
@@ -153,7 +191,7 @@ def test_two_trays_in_one_xml_are_one_node_of_two_os_nodes(read: Callable[..., R
 )
 def test_a_gpu_that_is_not_known_is_asked_for(read: Callable[..., Reading], gpu: str | None, told: str) -> None:
     with pytest.raises(InputError) as refused:
-        read(rails(), gpu)
+        read(matrix(4, 0, lambda i, j: "SYS", lambda i, j: ""), gpu)
     assert told in str(refused.value)
 
 
