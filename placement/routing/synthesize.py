@@ -13,6 +13,7 @@ the fit against recorded routing.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ def synthesize(
     top_groups: int = 1,
     model_name: str = "",
     calibration: Calibration = CALIBRATION,
+    workers: int = 1,
 ) -> Trace:
     """A synthetic trace; the same arguments give the same trace.
 
@@ -68,6 +70,7 @@ def synthesize(
         coactivation: 0: experts fire independently of each other; 1: as strongly together as recorded; up to 2.
         seed: of every random choice.
         groups, top_groups: group-limited routing: a token's experts lie in at most `top_groups` of `groups` groups.
+        workers: threads that make layers. No influence on the trace.
 
     Returns:
         Trace whose `source` starts with "synthetic" and names the knobs.
@@ -85,10 +88,16 @@ def synthesize(
     pull = float(np.sqrt(coactivation)) if coactivation < 1 else coactivation
     ids = np.empty((layers, tokens, top_k), dtype=np.min_scalar_type(experts - 1))
     router = _Router(experts, top_k, groups, top_groups)
-    for layer, layer_rng in enumerate(rng.spawn(layers)):
+
+    def fill(layer: int, layer_rng: np.random.Generator) -> None:
         strength = calibration.strength * pull * max(0.0, float(spread[layer]))
         target = load_profile(layer_rng, experts, top_k, float(layer_skew[layer]))
         ids[layer] = _layer(layer_rng, text, router, target, strength, pull, calibration)
+
+    with ThreadPoolExecutor(workers) as pool:
+        # An interrupt cancels the layers that have not begun.
+        for _ in pool.map(fill, range(layers), rng.spawn(layers)):
+            pass
     knobs = {"skew": skew, "coactivation": coactivation, "seed": seed}
     said = f"{skew:g}" if reached_skew == skew else f"{reached_skew:g}, the most that {experts} experts allow"
     name = model_name or f"{experts} experts top-{top_k}"
@@ -147,14 +156,17 @@ def _layer(
     affinity = (strength * owns).astype(np.float32)
     word_part = np.float32(np.sqrt(constants.word_share * min(1.0, pull)))
     token_part = np.float32(np.sqrt(1.0 - word_part * word_part))
-    word_noise = word_part * _gumbel(rng, (text.topics * constants.words_per_topic, experts))
-    by_word = word_noise + np.repeat(affinity, constants.words_per_topic, axis=0)
+    # Short texts use few of the words: the others need no noise.
+    words, word = np.arange(text.topics * constants.words_per_topic), text.word
+    if tokens < len(words):
+        words, word = np.unique(text.word, return_inverse=True)
+    by_word = word_part * _gumbel(rng, (len(words), experts)) + affinity[words // constants.words_per_topic]
     by_passage = np.float32(constants.context_strength) * affinity
 
     def logits(rows: Any) -> Logits:
-        out = _gumbel(rng, (len(text.word[rows]), experts))
+        out = _gumbel(rng, (len(word[rows]), experts))
         out *= token_part
-        out += by_word[text.word[rows]]
+        out += by_word[word[rows]]
         out += by_passage[text.passage[rows]]
         return out
 

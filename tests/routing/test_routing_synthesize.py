@@ -217,3 +217,8 @@ def test_calibration_is_what_is_used() -> None:
 
     weaker = synthesize(1, 64, 6, 500, 4, 3.0, 1.0, 0, calibration=replace(CALIBRATION, strength=0.5))
     assert (weaker.topk_ids != synthesize(1, 64, 6, 500, 4, 3.0, 1.0, 0).topk_ids).any()
+
+
+def test_threads_make_the_same_trace() -> None:
+    alone, together = (synthesize(5, 16, 2, 300, 4, 3.0, 1.0, seed=3, workers=workers) for workers in (1, 3))
+    assert np.array_equal(alone.topk_ids, together.topk_ids)
