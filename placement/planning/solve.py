@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from placement.cost.step.throughput import ServingModel
 from placement.planning.case import AnyTrace, Case, make_case
 from placement.planning.effort import Budget
 from placement.planning.judgement import certificate_of, judge, layer_record, versions
-from placement.planning.progress import OnProgress
+from placement.planning.progress import COMPILING, OnProgress
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
 from placement.planning.tokens import affordable_tokens, with_tokens
 from placement.problem.layer import Objective
@@ -36,6 +36,7 @@ from placement.records.plan import (
     TopologyRecord,
 )
 from placement.routing.holdout import Routing, routing_of
+from solvers.ahead import SEARCH_PARTS, compiling, is_compiled
 from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.replicas import with_replicas
 from solvers.params import SearchParams
@@ -129,6 +130,16 @@ def solve(case: Case, with_timings: bool = False) -> Planned:
     Raises:
         InputError, InfeasibleError, NothingFoundError: see plan_scenario.
     """
+    if is_compiled():
+        return _solve(case, with_timings, lambda _: None)
+    case.report.stage(COMPILING)
+    ahead = case.strategy in ("auto", "search") and case.effort.backend in (None, "processes")
+    with compiling(*(SEARCH_PARTS if ahead and case.effort.threads > 1 else ())) as wait:
+        return _solve(case, with_timings, wait)
+
+
+def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> Planned:
+    """See `solve`; `compiled` waits until kernels are."""
     marks, stop, cut_short = [time.perf_counter()], case.effort.stop(), list[str]()
     case.report.stage("choosing the split")
     choice = enumerate_splits(case.scenario, stop=stop.share_of_time(SPLIT))
@@ -150,7 +161,7 @@ def solve(case: Case, with_timings: bool = False) -> Planned:
     marks.append(time.perf_counter())
 
     split = fitted_batch(case, choice.best, routing, stop)
-    answers = place_experts(case, split, routing, objective, stop)
+    answers = place_experts(case, split, routing, objective, stop, compiled)
     late = sum(answer.termination is Termination.TIME for answer in answers[case.own])
     if late:
         cut_short.append(f"search: ended early in {late} of {len(answers[case.own])} layers")
@@ -225,12 +236,15 @@ def read_routing(case: Case) -> Routing:
     )
 
 
-def place_experts(case: Case, split: Split, routing: Routing, objective: Objective, stop: Stop) -> dict[str, Answers]:
+def place_experts(
+    case: Case, split: Split, routing: Routing, objective: Objective, stop: Stop, compiled: Callable[[Stop], None]
+) -> dict[str, Answers]:
     """Each baseline's answers and the plan's own, by the name of their row. The baselines come first, and are quick."""
     problems = layer_problems(case.scenario, split, case.phase, routing.solved_on, objective, tail=case.tail)
     placing = stop.share_of_time(PLACING)
     answers = place_baselines(problems, placing, case.effort, case.report, case.own)
     if case.own not in answers:
+        compiled(placing)
         answers[case.own] = place(problems, case.strategy, placing, case.effort, case.report, case.balance_floor)
     return answers
 
