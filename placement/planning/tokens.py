@@ -8,7 +8,7 @@ from placement.routing.holdout import synthetic_source
 from specs.scenario import Scenario
 
 #: Fewer tokens say nothing of which experts are used together.
-LEAST_TOKENS = 1024
+LEAST_TOKENS = 512
 
 
 def with_tokens(scenario: Scenario, tokens: int) -> Scenario:
