@@ -14,6 +14,8 @@ import numpy as np
 from numba import njit, vectorize
 from numpy.typing import NDArray
 
+from placement.problem.arrays import plain
+
 FloatArray = NDArray[np.float64]
 
 #: log(2) in two parts, of which the first has so many zeros that its product with an exponent is exact.
@@ -30,7 +32,7 @@ def weighted_sum(weight: FloatArray, values: Any) -> Any:
 
 def matrix_product(left: FloatArray, right: FloatArray) -> FloatArray:
     """`left @ right` of two matrices."""
-    return np.asarray(_product(np.ascontiguousarray(left), np.ascontiguousarray(right)))
+    return np.asarray(_product(plain(left), plain(right)))
 
 
 @njit(cache=True, nogil=True)

@@ -40,6 +40,11 @@ class ProgressBar:
 
     def __call__(self, at: Progress) -> None:
         """Shows where the work is."""
+        from placement.planning.progress import COMPILING
+
+        if at.stage == COMPILING:
+            print(at.stage, file=sys.stderr, flush=True)
+            return
         now = time.monotonic()
         if now - self._started < QUIET_S:
             return

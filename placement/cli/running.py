@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import select
+import signal
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
@@ -25,6 +26,10 @@ class Exit(IntEnum):
     INTERRUPTED = 130
     #: The reader of a pipe has gone (128 + SIGPIPE).
     PIPE_CLOSED = 141
+
+
+#: Seconds after which an interrupt that nobody has heard is raised again: cleaning up takes less.
+INSIST_S = 1.5
 
 
 def emit(text: str) -> None:
@@ -57,6 +62,7 @@ def outcome(command: click.Command, name: str, args: Sequence[str] | None = None
         note(f"error: {_usage_problem(error)}; see '{path} --help'")
         return int(Exit.BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         note("interrupted")
         return int(Exit.INTERRUPTED)
     except MemoryError:
@@ -73,7 +79,16 @@ def outcome(command: click.Command, name: str, args: Sequence[str] | None = None
 def run(command: click.Command, name: str) -> None:
     """Runs `command` as the process: exits with its code."""
     _guard_streams()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGALRM, _interrupt)
     raise SystemExit(outcome(command, name))
+
+
+def _interrupt(*_: Any) -> None:
+    """Raises KeyboardInterrupt, and again until it is heard: callbacks of a compiler may swallow it."""
+    signal.setitimer(signal.ITIMER_REAL, INSIST_S)
+    raise KeyboardInterrupt
 
 
 class _Stderr(io.FileIO):

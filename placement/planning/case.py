@@ -65,7 +65,7 @@ class Case:
 
     def routing_sources(self) -> tuple[Source, ...]:
         """The recorded routing, or synthetic routing of the scenario's knobs."""
-        return self.sources or (synthetic_source(self.scenario, self.effort.seed),)
+        return self.sources or (synthetic_source(self.scenario, self.effort.seed, self.effort.threads),)
 
 
 def load_scenario(spec: str | Path | Scenario, **overrides: Any) -> Scenario:
@@ -106,6 +106,7 @@ def make_case(
     Raises:
         InputError: A scenario or trace that can't be read or does not fit. ParameterError: a value out of range.
     """
+    effort = Effort(budget or Budget(), seed, workers, backend, params or DEFAULTS)
     scenario = load_scenario(scenario)
     phases = planned_phases(scenario)
     if phase is not None and phase not in phases:
@@ -131,6 +132,6 @@ def make_case(
         windows=windows,
         tail=tail,
         balance_floor=balance_floor,
-        effort=Effort(budget or Budget(), seed, workers, backend, params or DEFAULTS),
+        effort=effort,
         report=report,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from dataclasses import dataclass, field
 
 from placement.errors import ParameterError
@@ -18,7 +19,8 @@ class Budget:
 
     Attributes:
         work: Effort of search and bounds over the default. The plan depends on it and the seed, not on the clock.
-        time_limit: Seconds after which the best answer so far is taken, or None. Plans cut by it may differ.
+        time_limit: Seconds after which the best answer so far is taken, or None. They are shared out between all
+            steps and count from when the case was posed. Plans cut by it may differ, and say what was cut.
 
     Raises:
         ParameterError: A value that is not positive and finite.
@@ -41,6 +43,7 @@ class Effort:
     Attributes:
         params: What may be set of the search.
         workers: Processes or threads; 0 takes one per core. backend: None: processes, or threads where little is to do.
+        began: When the clock of the time limit started (time.monotonic).
 
     Raises:
         ParameterError: A seed or number of workers out of range.
@@ -51,6 +54,7 @@ class Effort:
     workers: int = 0
     backend: Backend | None = None
     params: SearchParams = DEFAULTS
+    began: float = field(default_factory=time.monotonic, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
@@ -64,5 +68,6 @@ class Effort:
         return self.workers or len(os.sched_getaffinity(0))
 
     def stop(self) -> Stop:
-        """The budget as a stop criterion that begins now."""
-        return Stop.after(self.budget.time_limit, self.budget.work, self.params)
+        """The budget as a stop criterion, by one clock however often it is asked for."""
+        limit = self.budget.time_limit
+        return Stop(self.budget.work, None if limit is None else self.began + limit, self.params)

@@ -345,7 +345,7 @@ def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Report
             )
         )  # fmt: skip
     free = tuple(problem.with_rules(current=None, fixed=None) for problem in case.problems)
-    baselines = place_baselines(free, effort, report)
+    baselines = place_baselines(free, effort.stop(), effort, report)
     placements = {name: placement_of_answers(layers) for name, layers in baselines.items()}
     # What ran does not run without the GPUs that were lost since.
     if case.failed_gpus == plan.failed_gpus:

@@ -15,6 +15,9 @@ class Progress:
     total: int
 
 
+#: The stage that a first run begins with: it takes longer, and no later one does.
+COMPILING = "compiling, once"
+
 #: Called at the start of every stage and after each of its steps, from the calling thread.
 OnProgress = Callable[[Progress], None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,19 @@ from placement.cost.step.throughput import ServingModel
 from placement.planning.case import AnyTrace, Case, make_case
 from placement.planning.effort import Budget
 from placement.planning.judgement import certificate_of, judge, layer_record, versions
-from placement.planning.progress import OnProgress
+from placement.planning.progress import COMPILING, OnProgress
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
+from placement.planning.tokens import affordable_tokens, with_tokens
 from placement.problem.layer import Objective
 from placement.problem.split import Split
 from placement.records.convert import memory_record, stage_records, topology_record
 from placement.records.plan import SCHEMA, Plan, ProvenanceRecord, ScenarioRecord, SplitRecord, TimingsRecord
 from placement.routing.holdout import Routing, routing_of
+from solvers.ahead import SEARCH_PARTS, compiling, is_compiled
 from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.replicas import with_replicas
 from solvers.params import SearchParams
+from solvers.result import Termination
 from solvers.split.enumerate import SplitChoice, enumerate_splits
 from solvers.stop import Stop
 from specs.scenario import Scenario
@@ -33,6 +36,9 @@ from specs.workload import PlannedPhase
 
 #: Share of TTFT and TPOT that the fitted batch may use up under the load balancer's placement.
 HEADROOM = 0.98
+#: Shares of the time left that the split, synthetic routing, redundant experts and placing have at most, where time is
+#: limited. What one leaves over is the others'; heuristics, their scores and the judgement take what they need.
+SPLIT, ROUTING, REPLICAS, PLACING = 0.25, 0.25, 0.15, 0.9
 
 
 @dataclass(frozen=True)
@@ -112,20 +118,41 @@ def solve(case: Case, with_timings: bool = False) -> Planned:
     Raises:
         InputError, InfeasibleError, NothingFoundError: see plan_scenario.
     """
-    marks, stop = [time.perf_counter()], case.effort.stop()
+    if is_compiled():
+        return _solve(case, with_timings, lambda _: None)
+    case.report.stage(COMPILING)
+    ahead = case.strategy in ("auto", "search") and case.effort.backend in (None, "processes")
+    with compiling(*(SEARCH_PARTS if ahead and case.effort.threads > 1 else ())) as wait:
+        return _solve(case, with_timings, wait)
+
+
+def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> Planned:
+    """See `solve`; `compiled` waits until kernels are."""
+    marks, stop, cut_short = [time.perf_counter()], case.effort.stop(), list[str]()
     case.report.stage("choosing the split")
-    choice = enumerate_splits(case.scenario)
+    choice = enumerate_splits(case.scenario, stop=stop.share_of_time(SPLIT))
+    if choice.considered < choice.listed:
+        cut_short.append(f"split: {choice.considered:,} of {choice.listed:,} tried")
     marks.append(time.perf_counter())
 
+    case, asked = in_time(case, stop.share_of_time(ROUTING)), case.scenario.routing.tokens
+    if case.scenario.routing.tokens < asked:
+        cut_short.append(f"synthetic routing: {case.scenario.routing.tokens:,} of {asked:,} tokens")
     routing = read_routing(case)
     objective: Objective = case.objective or ("load" if routing.counts_only else "time")
     if case.scenario.redundant == "auto" and case.scenario.workload.kind == "serving":
         case.report.stage("weighing redundant experts")
-        choice = with_replicas(case.scenario, choice, PlacedLayers(routing.solved_on))
+        weighing = stop.share_of_time(REPLICAS)
+        choice = with_replicas(case.scenario, choice, PlacedLayers(routing.solved_on), weighing)
+        if weighing.expired:
+            cut_short.append("redundant experts: not all numbers weighed")
     marks.append(time.perf_counter())
 
     split = fitted_batch(case, choice.best, routing, stop)
-    answers = place_experts(case, split, routing, objective, stop)
+    answers = place_experts(case, split, routing, objective, stop, compiled)
+    late = sum(answer.termination is Termination.TIME for answer in answers[case.own])
+    if late:
+        cut_short.append(f"search: ended early in {late} of {len(answers[case.own])} layers")
     marks.append(time.perf_counter())
 
     placements = {name: placement_of_answers(layers) for name, layers in answers.items()}
@@ -165,11 +192,22 @@ def solve(case: Case, with_timings: bool = False) -> Planned:
             inputs=routing.inputs,
             params=case.effort.params.changed,
             versions=versions(),
+            cut_short=tuple(cut_short),
         ),
         timings=timings if with_timings else None,
     )
     lowered = choice.best.batch if split.batch != choice.best.batch else None
     return Planned(plan, choice, lowered, timings)
+
+
+def in_time(case: Case, stop: Stop) -> Case:
+    """The case with as much synthetic routing as there is time for."""
+    left = stop.seconds_left()
+    if left is None or case.sources:
+        return case
+    case.report.stage("making synthetic routing")
+    tokens = affordable_tokens(case.scenario, left, case.effort.threads)
+    return replace(case, scenario=with_tokens(case.scenario, tokens))
 
 
 def read_routing(case: Case) -> Routing:
@@ -183,12 +221,16 @@ def read_routing(case: Case) -> Routing:
     )
 
 
-def place_experts(case: Case, split: Split, routing: Routing, objective: Objective, stop: Stop) -> dict[str, Answers]:
+def place_experts(
+    case: Case, split: Split, routing: Routing, objective: Objective, stop: Stop, compiled: Callable[[Stop], None]
+) -> dict[str, Answers]:
     """Each baseline's answers and the plan's own, by the name of their row. The baselines come first, and are quick."""
     problems = layer_problems(case.scenario, split, case.phase, routing.solved_on, objective, tail=case.tail)
-    answers = place_baselines(problems, case.effort, case.report, case.own)
+    placing = stop.share_of_time(PLACING)
+    answers = place_baselines(problems, placing, case.effort, case.report, case.own)
     if case.own not in answers:
-        answers[case.own] = place(problems, case.strategy, stop, case.effort, case.report, case.balance_floor)
+        compiled(placing)
+        answers[case.own] = place(problems, case.strategy, placing, case.effort, case.report, case.balance_floor)
     return answers
 
 

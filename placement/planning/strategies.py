@@ -18,10 +18,12 @@ Answers = tuple[LayerAnswer, ...]
 
 
 def place_baselines(
-    problems: Sequence[LayerProblem], effort: Effort, report: Reporter, own: str = ""
+    problems: Sequence[LayerProblem], stop: Stop, effort: Effort, report: Reporter, own: str = ""
 ) -> dict[str, Answers]:
-    """Each baseline's answers, by its name; only `own`'s carry the best bound known, since nobody is shown others'."""
-    stop = Stop(effort.budget.work, params=effort.params)
+    """Each baseline's answers, by its name; only `own`'s carry the best bound known, since nobody is shown others'.
+
+    They are placed however little time is left: each plan has them, and they are what is taken where there is none.
+    """
     return {name: place(problems, name, stop, effort, report, certify=name == own) for name in BASELINES}
 
 

@@ -30,6 +30,11 @@ def frozen(array: Any, dtype: Any) -> NDArray[Any]:
     return copy
 
 
+def plain(array: Any, dtype: Any = np.float64) -> NDArray[Any]:
+    """A contiguous copy that can be written to: compiled functions are compiled again for each other kind of array."""
+    return np.array(array, dtype=dtype, order="C")
+
+
 class FrozenArrays:
     """Base of frozen records of arrays: their arrays, cached ones too, can't be written to.
 

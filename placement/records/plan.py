@@ -229,6 +229,8 @@ class ProvenanceRecord(Record):
     versions: dict[str, str]
     #: Parameters of the search that are not the defaults (`SearchParams`), by name.
     params: dict[str, Whole | Amount | tuple[Amount, ...]] = Field(default={}, max_length=100)
+    #: What a time limit cut short, in words.
+    cut_short: tuple[Text, ...] = Field(default=(), max_length=16)
 
 
 class TimingsRecord(Record):
@@ -382,6 +384,8 @@ def plan_json(plan: Plan) -> str:
         del data["failed_gpus"]
     if not plan.provenance.params:
         del data["provenance"]["params"]
+    if not plan.provenance.cut_short:
+        del data["provenance"]["cut_short"]
     return json_text(data)
 
 

@@ -69,7 +69,9 @@ def solve_screen(
         heading("expert placement", f", {plan.phase}, {_judged(plan)}"),
         strategy_table(plan),
         Text(),
-        fields([("certificate", certificate(plan)), ("made in", f"{timings.total_s:.1f} s ({made})")]),
+        fields(
+            [("certificate", certificate(plan)), ("made in", f"{timings.total_s:.1f} s ({made})"), *_cut_short(plan)]
+        ),
     ]
     if out is not None:
         parts.append(fields([("plan", out)]))
@@ -235,3 +237,8 @@ def _judged(plan: Plan) -> str:
         return "judged on the routing it was solved on (nothing held out)"
     kind = "synthetic" if routing.synthetic else "recorded"
     return f"judged on held-out {kind} routing: the second half, {grouped(routing.tokens_judged)} tokens"
+
+
+def _cut_short(plan: Plan) -> list[tuple[str, str]]:
+    """What the time limit left undone, where it did."""
+    return [("cut short", "; ".join(plan.provenance.cut_short))] if plan.provenance.cut_short else []

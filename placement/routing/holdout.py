@@ -86,8 +86,8 @@ def read_sources(model: Model, traces: Sequence[Trace | LoadCounts | str | Path]
     )
 
 
-def synthetic_source(scenario: Scenario, seed: int) -> Source:
-    """Synthetic routing by the scenario's knobs."""
+def synthetic_source(scenario: Scenario, seed: int, workers: int = 1) -> Source:
+    """Synthetic routing by the scenario's knobs, made by so many threads."""
     model, knobs = scenario.model, scenario.routing
     trace = synthesize(
         layers=len(model.moe_layers),
@@ -101,6 +101,7 @@ def synthetic_source(scenario: Scenario, seed: int) -> Source:
         groups=model.moe.groups,
         top_groups=model.moe.top_groups,
         model_name=model.name,
+        workers=workers,
     )
     return Source(trace, None)
 

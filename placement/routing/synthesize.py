@@ -10,6 +10,7 @@ with Gumbel noise, part of which is fixed for the word; biases are found so that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,7 @@ def synthesize(
     groups: int = 1,
     top_groups: int = 1,
     model_name: str = "",
+    workers: int = 1,
 ) -> Trace:
     """A synthetic trace; the same arguments give the same trace.
 
@@ -65,6 +67,7 @@ def synthesize(
         coactivation: 0: experts fire independently of each other; 1: as strongly together as recorded; up to 2.
         seed: of every random choice.
         groups, top_groups: group-limited routing: a token's experts lie in at most `top_groups` of `groups` groups.
+        workers: threads that make layers. No influence on the trace.
 
     Returns:
         Trace whose `source` starts with "synthetic" and names the knobs.
@@ -84,12 +87,18 @@ def synthesize(
     # A root below 1 makes the knob's effect about even: nodes per token fall slowly while topics are faint.
     pull = float(np.sqrt(coactivation)) if coactivation < 1 else coactivation
     ids = np.empty((layers, tokens, top_k), dtype=np.min_scalar_type(experts - 1))
-    for layer, layer_rng in enumerate(rng.spawn(layers)):
+
+    def fill(layer: int, layer_rng: np.random.Generator) -> None:
         strength = calibration.strength * pull * max(0.0, float(spread[layer]))
         router = _Router(by_layer[layer], top_k, groups, top_groups)
         skewed = max(1.0, min(float(layer_skew[layer]), calibration.largest_share * router.experts / top_k))
         target = load_profile(layer_rng, router.experts, top_k, skewed)
         ids[layer] = _layer(layer_rng, text, router, target, strength, pull, calibration)
+
+    with ThreadPoolExecutor(workers) as pool:
+        # An interrupt cancels the layers that have not begun.
+        for _ in pool.map(fill, range(layers), rng.spawn(layers)):
+            pass
     knobs = {"skew": skew, "coactivation": coactivation, "seed": seed}
     said = f"{skew:g}" if reached_skew == skew else f"{reached_skew:g}, the most that {experts} experts allow"
     name = model_name or f"{experts} experts top-{top_k}"
@@ -145,14 +154,17 @@ def _layer(
     affinity = (strength * owns).astype(np.float32)
     word_part = np.float32(np.sqrt(constants.word_share * min(1.0, pull)))
     token_part = np.float32(np.sqrt(1.0 - word_part * word_part))
-    word_noise = word_part * _gumbel(rng, (text.topics * constants.words_per_topic, experts))
-    by_word = word_noise + np.repeat(affinity, constants.words_per_topic, axis=0)
+    # Short texts use few of the words: the others need no noise.
+    words, word = np.arange(text.topics * constants.words_per_topic), text.word
+    if tokens < len(words):
+        words, word = np.unique(text.word, return_inverse=True)
+    by_word = word_part * _gumbel(rng, (len(words), experts)) + affinity[words // constants.words_per_topic]
     by_passage = np.float32(constants.context_strength) * affinity
 
     def logits(rows: Any) -> Logits:
-        out = _gumbel(rng, (len(text.word[rows]), experts))
+        out = _gumbel(rng, (len(word[rows]), experts))
         out *= token_part
-        out += by_word[text.word[rows]]
+        out += by_word[word[rows]]
         out += by_passage[text.passage[rows]]
         return out
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.kernels import inlined, lean, lean_kernel
+from placement.problem.arrays import plain
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -75,7 +76,7 @@ def new_tokens(variable: Ints, weight: Floats, experts: int, home: bool, most: i
     bins, share = np.zeros((len(variable), MIXED)), np.zeros((len(variable), MIXED))
     bins[:, 0], share[:, 0] = experts, 1.0
     return Tokens(
-        variable, weight, experts, home, most, np.zeros(shape), np.zeros(shape),
+        variable, plain(weight), experts, home, most, np.zeros(shape), np.zeros(shape),
         np.zeros((len(variable), MIXED), dtype=np.uint64), bins, share, np.ones(len(variable), dtype=np.int64),
         np.empty((4, subsets)), np.empty(subsets, dtype=np.int64), np.empty(shape[1]), np.empty(MIXED),
     )  # fmt: skip

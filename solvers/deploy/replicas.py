@@ -12,17 +12,18 @@ from solvers.deploy.columns import MORE_SLOTS, Placed, price
 from solvers.deploy.problem import Column
 from solvers.split.degrees import Degrees
 from solvers.split.enumerate import SplitChoice
+from solvers.stop import DEFAULT, Stop
 from specs.scenario import Scenario
 
 #: Replicas have to gain this share of the rate: the quick placement tells balance and traffic no finer.
 LEAST_GAIN = 0.01
 
 
-def with_replicas(scenario: Scenario, choice: SplitChoice, placed: Placed) -> SplitChoice:
+def with_replicas(scenario: Scenario, choice: SplitChoice, placed: Placed, stop: Stop = DEFAULT) -> SplitChoice:
     """The choice among its best split and the runners-up, each with the fewest redundant experts and with more.
 
     Rates are those of quickly placed experts; without a gain of LEAST_GAIN over the best as it came, that stays. A
-    training scenario is returned as it is.
+    training scenario is returned as it is, and so is a choice for which there is no time.
     """
     if scenario.workload.kind != "serving":
         return choice
@@ -37,6 +38,8 @@ def with_replicas(scenario: Scenario, choice: SplitChoice, placed: Placed) -> Sp
     came: float | None = None
     # One by one: a faster split of as many GPUs must not hide what the one that came would yield.
     for each in sorted(degrees, key=lambda d: (d.redundant, d.pp, d.tp, d.ep, d.dp)):
+        if stop.expired:
+            return choice
         for column in price(scenario, (each,), scenario.pins, placed):
             split, rate = _whole(scenario, column)
             rated.append((rate, split))

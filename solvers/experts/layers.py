@@ -16,12 +16,17 @@ from placement.problem.layer import LayerProblem
 from solvers.bounds import layer_bound
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.experts.baselines import baseline_candidates
+from solvers.experts.candidates import Candidate, choose
 from solvers.experts.floor import balance_floor, raised_floor
 from solvers.parallel import Backend, Carried, carry, map_layers
 from solvers.registry import BASELINES, get_solver
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
 
+#: With less time left threads do: processes take seconds to start.
+LEAST_FOR_PROCESSES_S = 10.0
+#: Share of a layer's time that its solver has; its bound has the rest.
+SOLVING = 0.8
 #: An objective within this relative distance of its bound counts as optimal.
 TOLERANCE = 1e-6
 
@@ -86,7 +91,7 @@ def plan_layers(
         problems = [balance_floor(one, stop.params) if one.objective.kind == "traffic" else one for one in problems]
     seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0] >> 1) for i in range(len(problems))]
 
-    workers = max(1, workers)
+    workers, left = max(1, workers), stop.seconds_left()
     floor = floor and strategy not in BASELINES
     tasks = [
         _Task(i, problem, strategy, carry(stop), seeds[i], floor, certify, -(-(len(problems) - i) // workers))
@@ -95,6 +100,7 @@ def plan_layers(
     if backend is None:
         # Starting processes takes longer than heuristics do, or kernels that need no interpreter.
         heavy = strategy not in BASELINES and any(problem.data.sets is not None for problem in problems)
+        heavy = heavy and (left is None or left > LEAST_FOR_PROCESSES_S)
         backend = "processes" if heavy else "threads"
     return map_layers(_plan_layer, tasks, workers, backend, on_layer)
 
@@ -114,17 +120,22 @@ class _Task:
 
 
 def _plan_layer(task: _Task) -> LayerAnswer:
-    stop = task.stop.here().share_of_time(1 / task.rounds)
-    solver = get_solver(task.strategy)
+    whole = task.stop.here().share_of_time(1 / task.rounds)
+    stop, solver = whole.share_of_time(SOLVING), get_solver(task.strategy)
     target = balance_floor(task.problem, stop.params) if task.floor else task.problem
+    late = stop.expired and task.strategy not in BASELINES
     if target is task.problem or target.rules.max_load is None:
-        return _answer(task, solver.solve(target, stop, task.seed), proves=True)
+        baselines = baseline_candidates(target) if late else ()
+        found = _best(target, baselines) if baselines else solver.solve(target, stop, task.seed)
+        return _answer(task, found, whole, proves=True)
     # Scored once: what a solver must be no worse than, and what may raise the floor.
     baselines = baseline_candidates(task.problem)
 
     def within(max_load: float) -> LayerAnswer:
         posed = task.problem.with_rules(max_load=max_load)
-        return _answer(task, solver.solve_against(posed, baselines, stop, task.seed), proves=False)
+        late = stop.expired and len(baselines) > 0
+        found = _best(posed, baselines) if late else solver.solve_against(posed, baselines, stop, task.seed)
+        return _answer(task, found, whole, proves=False)
 
     answer = within(target.rules.max_load)
     # A load balancer's placement over the floor may take less time than anything under it; then that one counts.
@@ -132,7 +143,13 @@ def _plan_layer(task: _Task) -> LayerAnswer:
     return answer if needed is None else within(needed)
 
 
-def _answer(task: _Task, found: Result, proves: bool) -> LayerAnswer:
+def _best(problem: LayerProblem, baselines: Sequence[Candidate]) -> Result:
+    """The best baseline: the answer where a layer's time has gone before its search began."""
+    best = choose(problem, baselines)
+    return Result(best.slots, Status.FEASIBLE, Termination.TIME, fractions=best.fractions)
+
+
+def _answer(task: _Task, found: Result, stop: Stop, proves: bool) -> LayerAnswer:
     index, problem = task.index, task.problem
     if found.status is Status.INFEASIBLE:
         raise InfeasibleError(f"layer {index}: no placement satisfies its constraints ({'; '.join(found.notes)})")
@@ -145,7 +162,7 @@ def _answer(task: _Task, found: Result, proves: bool) -> LayerAnswer:
     if fractions is None:
         fractions = fractions_for(problem, found.slots)
     score = score_layer(problem, found.slots, fractions)
-    bound = layer_bound(problem, score.objective, quick=not task.certify, stop=task.stop.here())
+    bound = layer_bound(problem, score.objective, quick=not task.certify or stop.expired, stop=stop)
     value, source = bound.value, bound.source
     # A solver's bound for the problem with the balance floor, or with another policy, says nothing of this one.
     comparable = proves and alike_homes(problem)

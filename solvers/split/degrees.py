@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -60,6 +60,12 @@ def list_candidates(scenario: Scenario, pins: Pins, redundant: int | None) -> Ca
         if len(found) <= MAX_CANDIDATES:
             return Candidates(found, level > 0 or _sparse(scenario))
     return Candidates(found[:MAX_CANDIDATES], True)
+
+
+def sparse_first(degrees: Sequence[Degrees]) -> tuple[Degrees, ...]:
+    """The same candidates, those whose stages and GPUs of a stage are powers of two in front."""
+    sparse = [d.pp & (d.pp - 1) == 0 and d.tp * d.dp & (d.tp * d.dp - 1) == 0 for d in degrees]
+    return tuple(d for wanted in (True, False) for d, found in zip(degrees, sparse, strict=True) if found is wanted)
 
 
 def _sparse(scenario: Scenario) -> bool:

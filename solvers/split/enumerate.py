@@ -22,12 +22,12 @@ from placement.problem.pieces import StageTable, stage_table
 from placement.problem.schedule import piece_count
 from placement.problem.split import Split
 from solvers.split.build import first_split
-from solvers.split.degrees import Degrees, list_candidates
+from solvers.split.degrees import Degrees, list_candidates, sparse_first
 from solvers.split.infeasible import hbm_error, slo_error
 from solvers.split.pins import check_pins, refuse_empty
 from solvers.split.train import fitting_mode, uniform
 from solvers.stages.choose import best_cut, cut_fits
-from solvers.stop import Stop
+from solvers.stop import DEFAULT, Stop
 from specs.scenario import Pins, Scenario
 from specs.workload import ServingWorkload
 
@@ -61,7 +61,7 @@ class SplitChoice:
 
     Attributes:
         best, prediction, memory: the split with its figures; MoE layers by the balanced estimate.
-        considered: candidate degrees that were priced.
+        considered: candidate degrees that were priced, and listed: how many there are. Some are not where time ends.
         dropped: candidates that fail a constraint, by reason, most first.
         runners_up: the next best, best first.
         idle_gpus: GPUs that the best leaves over.
@@ -74,6 +74,7 @@ class SplitChoice:
     prediction: Prediction
     memory: MemoryReport
     considered: int
+    listed: int
     dropped: tuple[Dropped, ...]
     runners_up: tuple[RunnerUp, ...]
     idle_gpus: int
@@ -85,12 +86,14 @@ def enumerate_splits(
     scenario: Scenario,
     pins: Pins | None = None,
     redundant: int | Literal["auto"] | None = None,
+    stop: Stop = DEFAULT,
 ) -> SplitChoice:
     """The feasible split of the highest predicted tokens/s over the whole cluster, idle GPUs counted.
 
     Args:
         pins: degrees that are fixed; None takes the scenario's.
         redundant: redundant experts; "auto" is the smallest count that divides; None takes the scenario's.
+        stop: its deadline ends the search once a split is found; a sparse grid of candidates then comes first.
 
     Raises:
         InputError: a pin that no split can have.
@@ -100,7 +103,7 @@ def enumerate_splits(
     extra = scenario.redundant if redundant is None else redundant
     count = None if extra == "auto" else int(extra)
     check_pins(scenario, fixed, count)
-    return _Search(scenario, fixed, count).run()
+    return _Search(scenario, fixed, count, stop).run()
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,8 @@ class _Priced:
 class _Search:
     """One enumeration's state: the best candidates so far, and what was dropped."""
 
-    def __init__(self, scenario: Scenario, pins: Pins, redundant: int | None) -> None:
-        self.scenario, self.pins, self.redundant = scenario, pins, redundant
+    def __init__(self, scenario: Scenario, pins: Pins, redundant: int | None, stop: Stop) -> None:
+        self.scenario, self.pins, self.redundant, self.stop = scenario, pins, redundant, stop
         self.efficiency = efficiency = efficiency_of(scenario)
         training = scenario.workload.kind == "training"
         self.pass_efficiency = pass_constants(efficiency, load_training()) if training else efficiency
@@ -138,14 +141,20 @@ class _Search:
 
     def run(self) -> SplitChoice:
         candidates = list_candidates(self.scenario, self.pins, self.redundant)
-        for degrees in candidates.degrees:
+        order, considered = candidates.degrees, 0
+        if self.stop.deadline is not None:
+            order = sparse_first(order)
+        for degrees in order:
+            if self.top and self.stop.expired:
+                break
             self._try(degrees)
+            considered += 1
         if not self.top:
             self._cut_what_is_over()
         if not self.top:
             self._refuse()
         self._cut_the_best()
-        return self._choice(len(candidates.degrees), candidates.thinned)
+        return self._choice(considered, len(order), candidates.thinned)
 
     def _try(self, degrees: Degrees) -> None:
         scenario, workload = self.scenario, self.scenario.workload
@@ -247,14 +256,14 @@ class _Search:
         better."""
         top, self.top = self.top, []
         for priced in top:
-            if priced.split.cut is None:
+            if priced.split.cut is None and not (self.top and self.stop.expired):
                 self._keep_cut(priced.split)
             else:
                 self._keep(priced)
         self.hopeful.sort(key=lambda entry: entry.key)
         done = {priced.split for priced in top}
         for priced in self.hopeful[:CUTS]:
-            if priced.tokens_per_s <= self.top[0].tokens_per_s:
+            if priced.tokens_per_s <= self.top[0].tokens_per_s or self.stop.expired:
                 break
             if priced.split not in done:
                 self._keep_cut(priced.split)
@@ -262,6 +271,8 @@ class _Search:
     def _cut_what_is_over(self) -> None:
         """Looks for a cut where no candidate fits HBM when it is cut evenly."""
         for split in self.uncut:
+            if self.top and self.stop.expired:
+                break
             if split.pp > 1 and cut_fits(self.scenario, split, self.efficiency):
                 self._keep_cut(split)
 
@@ -271,7 +282,7 @@ class _Search:
             self.gains[choice.split] = choice.gain
             self._keep(_Priced(choice.split, choice.tokens_per_s))
 
-    def _choice(self, considered: int, thinned: bool) -> SplitChoice:
+    def _choice(self, considered: int, listed: int, thinned: bool) -> SplitChoice:
         scenario, best = self.scenario, self.top[0].split
         dropped = sorted(self.dropped.items(), key=lambda item: (-item[1], item[0]))
         return SplitChoice(
@@ -279,6 +290,7 @@ class _Search:
             prediction=predict(scenario, best, None, self.efficiency),
             memory=memory_of(scenario, best, self.efficiency),
             considered=considered,
+            listed=listed,
             dropped=tuple(Dropped(reason, count) for reason, count in dropped),
             runners_up=tuple(
                 RunnerUp(entry.split, predict(scenario, entry.split, None, self.efficiency)) for entry in self.top[1:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from placement import (
     plan_scenario,
     verify_plan,
 )
+from placement.planning.case import make_case
+from placement.planning.tokens import LEAST_TOKENS
 from placement.records.plan import plan_json
 from tests.cli.conftest import ROOT
 from tests.cli.conftest import folder as folder
@@ -175,3 +178,33 @@ def test_examples_run(example: str, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "<Plan" in done.stdout
+
+
+def test_a_time_limit_cuts_steps_short_says_so_and_leaves_a_plan_that_verifies(folder: Path) -> None:
+    scenario = load_scenario(folder / "tiny.yaml")
+    scenario = scenario.model_copy(update={"routing": scenario.routing.model_copy(update={"tokens": 4096})})
+    plan = plan_scenario(scenario, budget=Budget(time_limit=1e-9), workers=1)
+    assert [check for check in verify_plan(plan) if check.passed is False] == []
+    assert {layer.termination for layer in plan.layers} == {"time"}
+    assert plan.scenario.spec.routing.tokens == LEAST_TOKENS
+    told = " ".join(plan.provenance.cut_short)
+    assert f"{LEAST_TOKENS} of 4,096 tokens" in told
+    assert "redundant experts" not in told  # their number was asked for
+    assert "ended early in 2 of 2 layers" in told
+    rivals = [row.tokens_per_s for row in plan.strategies if row.placements is not None]
+    assert plan.own is not None
+    assert plan.own.tokens_per_s >= min(rivals)
+
+
+def test_a_time_limit_that_does_not_bind_cuts_nothing(folder: Path) -> None:
+    plan = plan_scenario(folder / "tiny.yaml", budget=Budget(work=0.02, time_limit=3600), workers=1)
+    assert plan.provenance.cut_short == ()
+    assert "cut_short" not in plan_json(plan)
+
+
+def test_reading_the_routing_counts_for_the_time_limit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock starts with the call, not with the first step."""
+    monkeypatch.setattr("placement.planning.case.read_sources", lambda *_: time.sleep(0.2) or ())
+    left = make_case(folder / "tiny.yaml", budget=Budget(time_limit=60.0)).effort.stop().seconds_left()
+    assert left is not None
+    assert left <= 59.8

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from specs.loading import load_cluster, load_model
 from tests.cli.conftest import ROOT
 
 
-def start(args: list[str], cwd: Path) -> subprocess.Popen[bytes]:
+def start(args: list[str], cwd: Path, **environment: str) -> subprocess.Popen[bytes]:
     """Starts `python ARGS...` in a session of its own."""
     return subprocess.Popen(
-        [sys.executable, *args], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, *args], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
 
@@ -96,6 +98,37 @@ def test_a_time_limit_holds_on_load_counts_of_many_windows(folder: Path, tmp_pat
         running.kill()
 
 
+def solved_in(args: list[str], cwd: Path) -> float:
+    """Seconds that `placement.solve ARGS...` takes, beside what it waits for processors that others have."""
+    running = start(["-m", "placement.solve", *args], cwd)
+    try:
+        began, stat = time.monotonic(), os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(stat[1])
+        assert running.returncode == 0
+        return min(time.monotonic() - began, stat[2].ru_utime + stat[2].ru_stime)
+    finally:
+        for pid in alive(running.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_time_limit_holds_for_the_split_routing_and_heuristics(tmp_path: Path) -> None:
+    """A second took 8.8 s: 2.3 for the split, 1.1 for routing, and processes were started to search."""
+    assert solved_in(["--spec", "gpt_oss_120b_gb200_ib", "--time-limit", "1"], tmp_path) < 1.1 + 3.0
+
+
+def test_a_time_limit_holds_for_many_layers_of_many_experts(tmp_path: Path) -> None:
+    """94 layers of 512 experts on 128 GPUs took 60 s: 22 for routing, 30 for the search without any time left."""
+    model, cluster = load_model("qwen3_235b"), load_cluster("h100_hgx_ib")
+    model = model.model_copy(update={"name": "large", "moe": model.moe.model_copy(update={"experts": 512})})
+    large = {
+        "name": "large", "workload": "serving_4k_1k",
+        "model": model.model_dump(mode="json", exclude={"published"}, exclude_none=True),
+        "cluster": cluster.model_copy(update={"nodes": 16}).model_dump(mode="json", exclude_none=True),
+    }  # fmt: skip
+    (tmp_path / "large.yaml").write_text(yaml.safe_dump(large))
+    assert solved_in(["--spec", "large.yaml", "--time-limit", "8"], tmp_path) < 1.1 * 8 + 3.0
+
+
 @pytest.mark.parametrize("seconds", [0.7, 2.0, 5.0])
 def test_an_interrupt_is_heard_at_once(seconds: float, tmp_path: Path) -> None:
     running = start(["-m", "placement.solve"], tmp_path)
@@ -107,3 +140,39 @@ def test_an_interrupt_is_heard_at_once(seconds: float, tmp_path: Path) -> None:
     finally:
         for pid in alive(running.pid):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_an_interrupt_is_heard_while_a_first_run_compiles(tmp_path: Path) -> None:
+    running = start(["-m", "placement.solve"], tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    try:
+        wait_for(running.pid, "ahead", 2)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(5) == 130
+        assert all_gone(running.pid)
+    finally:
+        for pid in alive(running.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_an_interrupt_that_a_callback_swallows_is_raised_again(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(
+        "import click, time\n"
+        "from placement.cli.running import run\n"
+        "@click.command()\n"
+        "def job():\n"
+        "    try:\n"
+        "        open('begun', 'w').close()\n"
+        "        time.sleep(60)\n"
+        "    except KeyboardInterrupt:\n"
+        "        time.sleep(60)\n"
+        "run(job, 'job')\n"
+    )
+    running = start(["job.py"], tmp_path)
+    try:
+        until = time.monotonic() + 30.0
+        while not (tmp_path / "begun").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(5) == 130
+    finally:
+        running.kill()

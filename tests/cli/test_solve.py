@@ -310,3 +310,18 @@ def test_a_cluster_of_levels_and_unequal_nodes_is_planned_and_verified(
         assert done.code == 0, done.err
         assert told in done.out
         assert call("verify", out).code == 0
+
+
+def test_a_first_run_says_that_it_compiles(
+    call: Callable[..., Done], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ("solve", "--spec", str(folder / "tiny.yaml"), "--strategy", "eplb")
+    assert call(*args).err == ""
+    monkeypatch.setattr("placement.planning.solve.is_compiled", lambda: False)
+    assert call(*args).err == "compiling, once\n"
+
+
+def test_the_screen_says_what_a_time_limit_cut_short(call: Callable[..., Done], folder: Path) -> None:
+    done = call("solve", "--spec", str(folder / "tiny.yaml"), "--time-limit", "1e-9", "--workers", "1")
+    assert done.code == 0
+    assert "search: ended early in 2 of 2 layers" in " ".join(done.out.split())

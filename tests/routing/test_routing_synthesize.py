@@ -209,3 +209,8 @@ def test_speed(layers: int, experts: int, top_k: int, groups: int, top_groups: i
     start = time.perf_counter()
     synthesize(layers, experts, top_k, 4096, 64, 4.5, 1.0, 0, groups, top_groups)
     assert time.perf_counter() - start < limit_s
+
+
+def test_threads_make_the_same_trace() -> None:
+    alone, together = (synthesize(5, 16, 2, 300, 4, 3.0, 1.0, seed=3, workers=workers) for workers in (1, 3))
+    assert np.array_equal(alone.topk_ids, together.topk_ids)

@@ -11,7 +11,7 @@ from placement.cost.layer.dispatch import Shares
 from placement.cost.layer.messages import effective_rule
 from placement.cost.layer.touch import Touch
 from placement.kernels import lean_kernel
-from placement.problem.arrays import FloatArray
+from placement.problem.arrays import FloatArray, plain
 from placement.problem.layer import LayerProblem
 
 
@@ -44,6 +44,7 @@ def link_loads(problem: LayerProblem, reach: Touch, shares: Shares) -> LinkLoad:
     if shares.classes == 1:
         return loads_of_one_class(problem, to_gpu[0], to_node[0])
     gpus, m = problem.topology.gpus, problem.topology.gpus_per_node
+    to_gpu, to_node = plain(to_gpu), plain(to_node)
     parts = tuple(np.zeros((problem.windows, gpus)) for _ in range(4))
     each = max(1, PART // (problem.windows * gpus))
     for first in range(0, gpus, each):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from placement.check.layer import check_layer
-from placement.problem.arrays import EMPTY, FloatArray, IntArray
+from placement.problem.arrays import EMPTY, FloatArray, IntArray, plain
 from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
 from solvers.experts.candidates import candidate
@@ -32,7 +32,7 @@ def eplb_layer(load: FloatArray, slots: int, groups: int, nodes: int, gpus: int)
     out = np.empty(slots, dtype=np.int64)
     for node in range(nodes):
         members = by_node[node * per_node : (node + 1) * per_node]
-        physical = physical_experts(np.ascontiguousarray(load[members]), node_slots, node_slots)
+        physical = physical_experts(plain(load[members]), node_slots, node_slots)
         count = np.bincount(physical, minlength=per_node)
         gpu, place = pack((load[members] / count)[physical], node_gpus)
         out[node * node_slots + gpu * (node_slots // node_gpus) + place] = members[physical]
@@ -48,9 +48,9 @@ def uneven_layer(load: FloatArray, capacity: IntArray, speed: FloatArray, slots_
     gpus = len(capacity)
     if not len(load):
         return np.full(gpus * slots_per_gpu, EMPTY, dtype=np.int64)
-    physical = physical_experts(np.ascontiguousarray(load), int(capacity.sum()), int(capacity.sum()))
+    physical = physical_experts(plain(load), int(capacity.sum()), int(capacity.sum()))
     share = load / np.bincount(physical, minlength=len(load))
-    gpu = pack_uneven(share[physical], np.ones(len(physical), dtype=np.int64), capacity, speed)
+    gpu = pack_uneven(share[physical], np.ones(len(physical), dtype=np.int64), plain(capacity, np.int64), plain(speed))
     order = np.argsort(gpu, kind="stable")
     usable = (np.arange(slots_per_gpu)[None, :] < capacity[:, None]).reshape(-1)
     slots = np.full(gpus * slots_per_gpu, EMPTY, dtype=np.int64)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from placement.problem.arrays import EMPTY, IntArray
+from placement.problem.arrays import EMPTY, IntArray, plain
 from placement.problem.layer import LayerProblem
 from solvers.experts.heuristics.base import Heuristic
 from solvers.experts.heuristics.packing import separate, wrapped
@@ -49,6 +49,6 @@ class RoundRobinSolver(Heuristic):
         dealt = dealt[problem.hardware.usable[dealt]]
         slots = np.full(problem.slots, EMPTY, dtype=np.int64)
         slots[dealt] = np.arange(len(dealt)) % problem.experts
-        if not separate(slots, problem.hardware.slots_per_gpu, problem.data.mean_load, problem.slots):
+        if not separate(slots, problem.hardware.slots_per_gpu, plain(problem.data.mean_load), problem.slots):
             return wrapped(np.arange(problem.experts, dtype=np.int64), problem.hardware.usable)
         return slots

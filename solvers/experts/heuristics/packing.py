@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.kernels import descending, kernel, lean
-from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
+from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray, plain
 
 
 def replicate(load: FloatArray, slots: int, most: int) -> IntArray:
@@ -204,8 +204,9 @@ def distinct_packing(
         load: [experts]. capacity, speed: [gpus] usable slots and rates of work, or None where all are alike.
     """
     slots = gpus * slots_per_gpu
-    room = np.full(gpus, slots_per_gpu, dtype=np.int64) if capacity is None else np.asarray(capacity)
-    rate = np.ones(gpus) if speed is None else np.asarray(speed)
+    load = plain(load)
+    room = plain(np.full(gpus, slots_per_gpu) if capacity is None else capacity, np.int64)
+    rate = plain(np.ones(gpus) if speed is None else speed)
     count = replicate(load, int(room.sum()), int((room > 0).sum()))
     packed = longest_first(load, count, room, rate, slots_per_gpu)
     if not separate(packed, slots_per_gpu, load / count, slots):

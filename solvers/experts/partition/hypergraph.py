@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.arithmetic import weighted_sum
-from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray, plain
 from placement.problem.layer import LayerProblem
 from solvers.experts.heuristics.packing import replicate
 
@@ -90,7 +90,7 @@ class Copies:
     def of(cls, problem: LayerProblem) -> Copies:
         """The copies that the heuristics choose: each further slot to the expert with the largest load per copy."""
         count = np.asarray(
-            replicate(problem.data.mean_load, problem.hardware.usable_slots, int(problem.hardware.alive.sum()))
+            replicate(plain(problem.data.mean_load), problem.hardware.usable_slots, int(problem.hardware.alive.sum()))
         )
         return cls(count, np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64))
 

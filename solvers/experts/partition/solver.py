@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement.check.layer import check_layer
-from placement.problem.arrays import EMPTY, FloatArray, IntArray
+from placement.problem.arrays import EMPTY, FloatArray, IntArray, plain
 from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
 from solvers.dispatch import needs_fractions, target_fractions
@@ -149,7 +149,11 @@ def _packed(problem: LayerProblem, nodes: _Nodes, division: _Division) -> list[_
             _, place, count = np.unique(graph.expert[held], return_inverse=True, return_counts=True)
             load = np.bincount(place, graph.load[held])
             slots = longest_first(
-                load, count, problem.hardware.capacities[gpus], problem.hardware.relative_speed[gpus], per_gpu
+                load,
+                count,
+                plain(problem.hardware.capacities[gpus], np.int64),
+                plain(problem.hardware.relative_speed[gpus]),
+                per_gpu,
             )
             separate(slots, per_gpu, load / count, len(slots))
             # An expert's copies, in any order, onto the GPUs that have one.

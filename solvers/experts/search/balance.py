@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.kernels import copy_into, inlined, kernel, largest, lean
+from placement.problem.arrays import plain
 from solvers.experts.loads.layer import PAIR_SHARE
 from solvers.experts.loads.local import improve
 from solvers.experts.loads.pairs import best_copies, paired, single_copies, trials_of_kick
@@ -225,6 +226,7 @@ def balance(
         (best slots, never worse than the start; its window mean of the busiest GPU's cost; kicks used).
     """
     start = np.ascontiguousarray(slots, dtype=np.int64)
+    window_weight = plain(window_weight)
     if len(window_weight) > 1:
         return _balance_windows(start, slots_per_gpu, gpus, cost, window_weight, target, kicks, seed, stop)
     weight = float(window_weight[0])

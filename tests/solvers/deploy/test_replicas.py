@@ -7,6 +7,7 @@ from placement.cost.step.throughput import MoeTimes
 from placement.problem.split import Split
 from solvers.deploy.replicas import with_replicas
 from solvers.split.enumerate import enumerate_splits
+from solvers.stop import Stop
 from specs.model import Moe
 from specs.scenario import Pins, Scenario
 from tests.cost import scenarios as s
@@ -44,3 +45,13 @@ def test_a_split_that_stays_is_returned_as_it_came() -> None:
     training = s.scenario(workload=s.training(), cluster=s.cluster(nodes=1, per_node=4))
     trained = enumerate_splits(training)
     assert with_replicas(training, trained, lambda at, split: MoeTimes()) is trained
+
+
+def test_without_time_none_are_weighed() -> None:
+    scenario = case()
+    choice = enumerate_splits(scenario)
+
+    def placed(at: Scenario, split: Split) -> MoeTimes:
+        raise AssertionError("no time for this")
+
+    assert with_replicas(scenario, choice, placed, Stop.after(0.0)) is choice

@@ -13,6 +13,7 @@ from placement.cost.step.throughput import predict
 from placement.errors import InfeasibleError, InputError
 from placement.problem.split import Split, make_split
 from solvers.split.enumerate import enumerate_splits
+from solvers.stop import Stop
 from specs.loading import list_catalog, load_scenario
 from specs.model import GqaAttention, Moe
 from specs.scenario import Pins, Scenario
@@ -177,3 +178,18 @@ def test_every_catalog_scenario_has_a_split_in_seconds(name: str) -> None:
     if case.workload.kind == "serving":
         assert (choice.prediction.ttft_s or 0) * 1e3 <= case.workload.ttft_ms
         assert (choice.prediction.tpot_s or 0) * 1e3 <= case.workload.tpot_ms
+
+
+def test_a_deadline_ends_the_search_with_the_first_split_that_fits() -> None:
+    case = small_cases()[0]
+    whole, cut = enumerate_splits(case), enumerate_splits(case, stop=Stop.after(0.0))
+    assert cut.considered < cut.listed == whole.listed == whole.considered
+    assert cut.memory.fits
+    assert cut.prediction.tokens_per_s <= whole.prediction.tokens_per_s
+    assert enumerate_splits(case, stop=Stop.after(3600.0)) == whole
+
+
+def test_a_deadline_does_not_hide_that_nothing_fits() -> None:
+    case = s.scenario(workload=s.serving(ttft_ms=0.01))
+    with pytest.raises(InfeasibleError):
+        enumerate_splits(case, stop=Stop.after(0.0))

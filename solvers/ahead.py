@@ -1,0 +1,105 @@
+"""Compiles what the search runs on in processes of its own, while the first steps of planning run.
+
+What is compiled is kept on disk (placement.kernel_cache), so that this happens once. Otherwise each worker would
+compile all of it when the search begins.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from placement.problem.data import LayerData, TokenSets
+from placement.problem.hardware import LayerHardware
+from placement.problem.layer import LayerProblem
+from placement.problem.rates import LayerRates
+from placement.problem.topology import Topology
+from solvers.stop import Stop
+
+#: What there is to compile for the search, for `compiling`.
+SEARCH_PARTS = ("compile_search", "compile_bounds")
+
+
+def is_compiled() -> bool:
+    """Whether there is code on disk for the last of the search's functions, not older than its source."""
+    from solvers.experts.search.anneal import __file__ as source
+    from solvers.experts.search.anneal import _steps
+
+    folder, written = Path(_steps.stats.cache_path), Path(source).stat().st_mtime
+    with suppress(OSError):
+        return any(path.stat().st_mtime >= written for path in folder.glob("anneal._steps-*.nbi"))
+    return False
+
+
+@contextmanager
+def compiling(*parts: str) -> Iterator[Callable[[Stop], None]]:
+    """Runs functions of this module, by their names, each in a process of its own meanwhile.
+
+    Gives a function that waits for their end, or for a deadline. None of them outlives the context.
+    """
+    processes = [_started(part) for part in parts]
+
+    def wait(stop: Stop) -> None:
+        for each in processes:
+            with suppress(subprocess.TimeoutExpired):
+                each.wait(stop.seconds_left())
+
+    try:
+        yield wait
+    finally:
+        for each in processes:
+            each.kill()
+            each.wait()
+
+
+def _started(part: str) -> subprocess.Popen[bytes]:
+    code = f"from solvers import ahead, parallel; parallel.end_with({os.getpid()}); ahead.{part}()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def compile_search() -> None:
+    """The annealing of placements."""
+    from solvers.experts.search.arrays import SetRows
+    from solvers.experts.search.run import Schedule, run_annealing
+
+    problem, sets = _problem(), _sets()
+    rows = SetRows.of(sets, problem.experts, problem.windows)
+    run_annealing(problem, _START, None, Schedule(1, 0.01, 0.001, 1.0, 1.0), Stop(), 0, rows)
+
+
+def compile_bounds() -> None:
+    """The bound of co-located experts, and the search for loads over several windows."""
+    from solvers.bounds import layer_bound
+    from solvers.experts.search.balance import balance
+
+    problem = _problem()
+    layer_bound(problem, stop=Stop(1e-3))
+    cost = np.ones((len(_START), problem.windows, problem.experts))
+    balance(_START, problem.hardware.slots_per_gpu, problem.topology.gpus, cost, problem.data.window_weight, 0.0, 1, 0)
+
+
+#: Two windows of tokens, nodes that hold some of the experts, more slots a GPU than the packing bound is for: what most
+#: layers have, as small as it can be.
+_START = np.arange(20) % 8
+
+
+def _sets() -> TokenSets:
+    return TokenSets(np.array([[0, 1], [2, 3], [4, 5], [6, 7]]), np.full((2, 4), 0.25))
+
+
+def _problem() -> LayerProblem:
+    rates = LayerRates(
+        tokens_per_gpu=1.0, weight_s=1e-6, token_s=1e-8, dispatch_bytes=1.0, combine_bytes=1.0, fast_bytes_per_s=1e9,
+        slow_bytes_per_s=1e8, fast_latency_s=1e-6, slow_latency_s=1e-6,
+    )  # fmt: skip
+    data = LayerData(load=np.full((2, 8), 0.25), sets=_sets())
+    return LayerProblem(data, LayerHardware(Topology(4, 1), 5, rates))
