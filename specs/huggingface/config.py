@@ -74,7 +74,9 @@ def model_from_config(config: dict[str, Any], source: str, name: str, beside: Co
         raise InputError(source, "", f"has {count} layers; at most {MAX_LAYERS} are planned", "check the layer list")
     if not any(isinstance(layer.ffn, Moe) for layer in architecture.layers):
         raise InputError(source, "", "every layer is dense: this is no mixture-of-experts model", "give one")
-    quantization = next((c.section(field) for c in reversed(configs) for field in _QUANTIZATION if c.has(field)), None)
+    quantization = next(
+        (c.section(field) for c in reversed(configs) for field in _QUANTIZATION if c.data.get(field)), None
+    )
     scheme = read_scheme(language, quantization, beside, architecture.expert_dtype)
     hidden = language.integer(*HIDDEN)
     wide = wide_type(*reversed(configs))
