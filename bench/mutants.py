@@ -24,7 +24,7 @@ TARIFF, LAYER, BOUNDS = "placement/cost/layer/tariff.py", "placement/cost/layer"
 #: Quick tests, those first that notice most.
 TESTS = (
     "tests/cost/test_balanced.py", "tests/cost/test_moe_layer.py", "tests/cost/test_running_systems.py",
-    "tests/cost/test_risk.py", "tests/cost/test_concrete.py", "tests/cost/test_links.py",
+    "tests/cost/test_risk.py", "tests/alltoall/test_concrete.py", "tests/cost/test_links.py",
     "tests/solvers/test_tariff.py",
     "tests/solvers/test_groups.py", "tests/solvers/test_dense.py", "tests/solvers/test_kernel.py",
     "tests/solvers/test_dispatch_lp.py", "tests/solvers/test_bounds.py", "tests/solvers/test_exact_running.py",
@@ -88,7 +88,7 @@ MUTATIONS = (
     Mutation(f"{LAYER}/links.py", "slow_in.reshape(trays).mean(axis=2)", "slow_in.reshape(trays).max(axis=2)"),
     Mutation(f"{LAYER}/messages/dense.py", "np.broadcast_to(usable,", "np.broadcast_to(np.ones_like(usable),"),
     Mutation(f"{LAYER}/dispatch/even.py", "np.repeat(1.0 / count, count)", "np.repeat(1.0 / count**2, count)"),
-    Mutation(f"{LAYER}/concrete.py", "passed = enters != to[away]", "passed = enters == to[away]"),
+    Mutation("bench/alltoall/concrete.py", "passed = enters != to[away]", "passed = enters == to[away]"),
     Mutation(f"{LAYER}/risk.py", "left = tail * float", "left = float"),
     Mutation(f"{LAYER}/score.py", "(work / problem.hardware.speeds)", "(work * problem.hardware.speeds)"),
     # The estimate that every split is priced by.

@@ -29,7 +29,6 @@ class CpSatRun:
         termination: Why the run ended.
         bound: The solver's bound on the model's objective; says nothing where the model is infeasible.
         value: The value of a variable or an expression in the answer.
-        work: Deterministic seconds that were spent (OR-Tools' machine-independent measure).
         branches: Branches of the search.
     """
 
@@ -37,7 +36,6 @@ class CpSatRun:
     termination: Termination
     bound: float
     value: Callable[[Any], int]
-    work: float
     branches: int
 
     @property
@@ -46,26 +44,20 @@ class CpSatRun:
         return self.status in (Status.OPTIMAL, Status.FEASIBLE)
 
 
-def run_cpsat(
-    model: cp_model.CpModel, stop: Stop, seed: int, work: float | None = None, workers: int = 1, **parameters: Any
-) -> CpSatRun:
-    """Solve a model.
+def run_cpsat(model: cp_model.CpModel, stop: Stop, seed: int, work: float) -> CpSatRun:
+    """Solve a model on one thread.
 
     Args:
         model: The model.
         stop: Its deadline ends the run.
         seed: Of the solver's random choices.
-        work: Deterministic seconds after which the run ends, or None for no such limit.
-        workers: Threads; with more than one a run that was cut is not repeatable.
-        parameters: Further parameters of the solver, by OR-Tools' names.
+        work: Deterministic seconds after which the run ends (OR-Tools' machine-independent measure).
 
     Raises:
         RuntimeError: The solver calls the model invalid (a bug).
     """
     solver = cp_model.CpSolver()
-    chosen = {"num_workers": workers, "random_seed": seed % 2**31, **parameters}
-    if work is not None:
-        chosen["max_deterministic_time"] = work
+    chosen = {"num_workers": 1, "random_seed": seed % 2**31, "max_deterministic_time": work}
     left = stop.seconds_left()
     if left is not None:
         chosen["max_time_in_seconds"] = max(left, 0.01)
@@ -74,13 +66,11 @@ def run_cpsat(
     code = solver.solve(model)
     if code not in STATUS:
         raise RuntimeError(f"CP-SAT says {solver.status_name(code)}: {model.validate()}")
-    status, spent = STATUS[code], float(solver.response_proto.deterministic_time)
+    status = STATUS[code]
     if status in (Status.OPTIMAL, Status.INFEASIBLE):
         termination = Termination.FINISHED
     else:
         # A run that stopped short of its work was stopped by the clock.
-        by_clock = left is not None and not (work is not None and spent >= 0.99 * work)
+        by_clock = left is not None and solver.response_proto.deterministic_time < 0.99 * work
         termination = Termination.TIME if by_clock else Termination.WORK
-    return CpSatRun(
-        status, termination, float(solver.best_objective_bound), solver.value, spent, int(solver.num_branches)
-    )
+    return CpSatRun(status, termination, float(solver.best_objective_bound), solver.value, int(solver.num_branches))

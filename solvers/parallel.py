@@ -40,9 +40,9 @@ def map_layers(
 ) -> tuple[Answer, ...]:
     """`function` of every item, in the order of the items.
 
-    Processes are kept for the next call (loky's reusable executor), and end with this one, however that ended; in
-    each, BLAS and numba have one thread (on Ray, as many as the task has CPUs). One worker, or one item, runs in the
-    calling thread on every backend but Ray.
+    Processes are kept for the next call, and end with this one, however that ended; in each, BLAS and numba have one
+    thread (on Ray, as many as the task has CPUs). One worker, or one item, runs in the calling thread on every backend
+    but Ray.
 
     Args:
         function: picklable (a module's own function), for `processes` and `ray`. items: picklable likewise.
@@ -52,9 +52,8 @@ def map_layers(
     Raises:
         InputError: no such backend, or no workers.
         MissingExtraError: `ray` is not installed. NothingFoundError: a worker process was killed.
-        Exception: what `function` raised for the first failing item, as it was; from another process with its
-            traceback as a note, and as a RuntimeError if it can't be pickled. What still runs is ended (threads: what
-            has not begun).
+        Exception: what `function` raised for the first failing item; from another process with its traceback as a note,
+            and as a RuntimeError if it can't be pickled. What still runs is ended (threads: what has not begun).
     """
     if backend not in BACKENDS:
         raise ParameterError("backend", f"unknown backend {backend!r}", f"choose one of {', '.join(BACKENDS)}")

@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 
 #: name -> (module, class)
 SOLVERS: dict[str, tuple[str, str]] = {
-    "hash": ("solvers.experts.heuristics.hash", "HashSolver"),
-    "linear": ("solvers.experts.heuristics.linear", "LinearSolver"),
-    "round_robin": ("solvers.experts.heuristics.round_robin", "RoundRobinSolver"),
+    "hash": ("solvers.experts.heuristics.in_order", "HashSolver"),
+    "linear": ("solvers.experts.heuristics.in_order", "LinearSolver"),
+    "round_robin": ("solvers.experts.heuristics.in_order", "RoundRobinSolver"),
     "greedy": ("solvers.experts.heuristics.greedy", "GreedySolver"),
     "eplb": ("solvers.experts.heuristics.eplb", "EplbSolver"),
     "search": ("solvers.experts.search.solver", "SearchSolver"),
     "cpsat": ("solvers.experts.cpsat.solver", "CpSatSolver"),
     "milp": ("solvers.experts.milp.solver", "MilpSolver"),
-    "lns": ("solvers.experts.lns.solver", "LnsSolver"),
     "partition": ("solvers.experts.partition.solver", "PartitionSolver"),
     "auto": ("solvers.experts.auto", "AutoSolver"),
 }

@@ -39,7 +39,6 @@ class Result:
     termination: Termination
     bound: float = 0.0
     bound_source: str = ""
-    seconds: float = 0.0
     iterations: int = 0
     notes: tuple[str, ...] = field(default_factory=tuple)
     fractions: FloatArray | None = None

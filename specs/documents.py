@@ -70,7 +70,7 @@ def read_text(path: Path, source: str, most: int = MAX_BYTES) -> str:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a valid path"
         raise InputError(source, "", f"can't be read: {shown(reason)}", "check the path") from None
     if len(data) > most:
-        raise InputError(source, "", f"is over {most} bytes", "a spec is a few kB: check that this is the file")
+        raise InputError(source, "", f"is over {most} bytes", "check that this is the file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -145,9 +145,24 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     Raises:
         InputError: malformed YAML, or what this module refuses.
     """
+    return _mapping(_yaml(text, source), source)
+
+
+def parse_value(text: str, source: str, field: str) -> Any:
+    """The value of a field that `text` is as YAML: a number, text, a list, a mapping.
+
+    Raises:
+        InputError: as in parse_yaml.
+    """
+    value = _yaml(text, f"{source}: {field}")
+    _check_numbers({field: value}, source, "")
+    return value
+
+
+def _yaml(text: str, source: str) -> Any:
     try:
         _check_events(text, source)
-        data = yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark is not None else ""
@@ -157,10 +172,32 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         problem = shown(error.problem or error.context or "malformed", 120)
         raise InputError(source, "", f"{where}not valid YAML: {problem}", "mend the line") from None
     except yaml.YAMLError as error:  # a reader error: characters that YAML does not allow
-        raise InputError(source, "", f"not valid YAML: {shown(str(error), 120)}", "remove the character") from None
+        raise InputError(
+            source, "", f"not valid YAML: {shown(str(error).partition(chr(10))[0])}", "remove the character"
+        ) from None
     except (ValueError, OverflowError) as error:  # a date or number that looks like one and is none
         raise InputError(source, "", f"a value can't be read: {shown(str(error), 120)}", "put text in quotes") from None
-    return _mapping(data, source)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists of values, and short mappings, on one line; and no aliases, which are not read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Nothing is written as another's alias."""
+        return True
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
+        """On lines of their own are only mappings."""
+        return super().represent_sequence(tag, sequence, not any(isinstance(each, dict) for each in sequence))
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> Any:
+        """On one line where it fits."""
+        return super().represent_mapping(tag, mapping, len(str(mapping)) < 70)
+
+
+def yaml_text(data: dict[str, Any]) -> str:
+    """Plain data as YAML that parse_yaml reads, within 80 columns where words allow."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=66)
 
 
 def parse_json(text: str, source: str, finite: bool = True) -> dict[str, Any]:

@@ -30,6 +30,8 @@ TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K, strict=True)]
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH, strict=True)]
 Heads = Annotated[int, Field(ge=1, le=MAX_HEADS, strict=True)]
 Degree = Annotated[int, Field(ge=1, le=MAX_GPUS, strict=True)]
+#: A number whose unit its field's name does not end with carries it here (see specs.schema).
+Tokens = Annotated[Count, Field(json_schema_extra={"unit": "tokens"})]
 Positive = Annotated[float, Field(ge=1e-6, le=1e9, allow_inf_nan=False, strict=True)]
 Share = Annotated[float, Field(ge=1e-4, le=1, allow_inf_nan=False, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -59,6 +61,9 @@ def bytes_of(data_type: DataType) -> float:
 
 
 class Spec(BaseModel):
-    """Base of every record: immutable, and a field that is not known is an error."""
+    """Base of every record: immutable, and a field that is not known is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The string below a field is its description in the JSON Schema and in `placement specs schema`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -1,28 +1,31 @@
-"""Finds and reads specs: by catalog name or alias, from a YAML file, or (models) from a Hugging Face config.json."""
+"""Finds and reads specs: by catalog name or alias, from a YAML file, or (models) from a Hugging Face config.json.
+
+A spec may be a variant of another: `like: NAME_OR_FILE`, and the fields that differ (see `merged`).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 from specs.cluster import Cluster
-from specs.documents import parse_yaml, read_text, shown, told
+from specs.documents import parse_json, parse_yaml, read_text, shown, told
 from specs.errors import InputError
 from specs.huggingface.config import read_config
+from specs.kinds import KINDS, PARTS, RECORDS, Kind, check_kind, kind_of, with_article, wrong_kind
 from specs.model import Model
 from specs.scenario import Scenario
 from specs.validation import suggestion, validate
 from specs.workload import Workload
 
-Kind = Literal["scenario", "model", "cluster", "workload"]
-KINDS: tuple[Kind, ...] = ("scenario", "model", "cluster", "workload")
 CATALOG = Path(__file__).resolve().parent / "catalog"
-
-T = TypeVar("T")
+#: Most bytes of a JSON file: whoever gives a plan for a spec is to hear that it is a plan.
+MAX_JSON_BYTES = 64_000_000
+#: Most specs that lead from one to another by `like` or by name.
+MAX_CHAIN = 32
 
 
 @dataclass(frozen=True)
@@ -71,28 +74,14 @@ def is_path(name: str) -> bool:
 def load_scenario(name_or_path: str) -> Scenario:
     """The scenario of that catalog name or alias, or in that YAML file.
 
-    Its `model`, `cluster` and `workload` are each a catalog name, a path relative to the scenario's file, or the
-    fields themselves.
+    Its `model`, `cluster` and `workload` are each a catalog name, a path relative to the scenario's file, the fields
+    themselves, or the fields that differ from another's, which `like` names.
 
     Raises:
         InputError: there is no such scenario, or it is not valid.
     """
-    path, source = locate(name_or_path, "scenario")
-    data = dict(parse_yaml(read_text(path, source), source))
-    parts: tuple[tuple[str, Callable[[str, Path], Any], Any], ...] = (
-        ("model", _model, Model),
-        ("cluster", partial(_simple, Cluster, "cluster"), Cluster),
-        ("workload", partial(_simple, Workload, "workload"), Workload),
-    )
-    for field, load, record in parts:
-        value = data.get(field)
-        if isinstance(value, str):
-            data[field] = _referenced(load, value, path.parent, source, field)
-        elif isinstance(value, dict):
-            data[field] = validate(record, value, source, prefix=field)
-        elif field in data:
-            raise InputError(source, field, f"is {told(value)}", f"write the name or file of a {field}, or its fields")
-    return validate(Scenario, data, source)
+    scenario: Scenario = load("scenario", name_or_path)
+    return scenario
 
 
 def load_model(name_or_path: str) -> Model:
@@ -101,7 +90,8 @@ def load_model(name_or_path: str) -> Model:
     Raises:
         InputError: there is no such model, it is not valid, or the config is of a dense or unknown model.
     """
-    return _model(name_or_path, Path())
+    model: Model = load("model", name_or_path)
+    return model
 
 
 def load_cluster(name_or_path: str) -> Cluster:
@@ -110,7 +100,7 @@ def load_cluster(name_or_path: str) -> Cluster:
     Raises:
         InputError: there is no such cluster, or it is not valid.
     """
-    cluster: Cluster = _simple(Cluster, "cluster", name_or_path, Path())
+    cluster: Cluster = load("cluster", name_or_path)
     return cluster
 
 
@@ -120,35 +110,177 @@ def load_workload(name_or_path: str) -> Workload:
     Raises:
         InputError: there is no such workload, or it is not valid.
     """
-    workload: Workload = _simple(Workload, "workload", name_or_path, Path())
+    workload: Workload = load("workload", name_or_path)
     return workload
 
 
-def _referenced(load: Callable[[str, Path], T], value: str, folder: Path, source: str, field: str) -> T:
-    """What a scenario's field names; an error about the name itself says where the name stands."""
+@dataclass(frozen=True)
+class Place:
+    """Where a spec's fields stand.
+
+    Attributes:
+        source: the file or option, for messages.
+        folder: what its paths are relative to.
+        prefix: dotted path of the fields inside the source, or "".
+        name: what a variant is called that does not say so; "": as what it is like.
+        chain: the specs that led here, each a kind and a file.
+    """
+
+    source: str
+    folder: Path = Path()
+    prefix: str = ""
+    name: str = ""
+    chain: tuple[tuple[Kind, Path], ...] = ()
+
+    def field(self, name: str) -> str:
+        """The dotted path of a field."""
+        return f"{self.prefix}.{name}" if self.prefix else name
+
+
+def load(kind: Kind, name_or_path: str, folder: Path = Path(), chain: tuple[tuple[Kind, Path], ...] = ()) -> Any:
+    """The spec of that kind and catalog name, or in that file.
+
+    Args:
+        kind: What is wanted.
+        name_or_path: Its name, alias or file.
+        folder: What a path is relative to.
+        chain: The specs that led here, each a kind and a file.
+
+    Raises:
+        InputError: there is no such spec, it is not valid, is another kind of file, or is like itself.
+    """
+    path, source = locate(name_or_path, kind, folder)
+    if _holds_config(path):
+        if kind != "model":
+            raise wrong_kind(source, "model", kind, "the folder of a Hugging Face model")
+        return read_config(path / "config.json", source)
+    if kind == "model" and path.suffix == ".json":
+        return _read_config(path, source)
+    step = (kind, Path(os.path.abspath(path)))
+    if step in chain:
+        names = " -> ".join(each.name for _, each in (*chain[chain.index(step) :], step))
+        raise InputError(source, "", f"goes round in a circle: {shown(names, 200)}", "leave one 'like' out")
+    if len(chain) == MAX_CHAIN:
+        raise InputError(source, "", f"is more than {MAX_CHAIN} specs away", "write the fields out")
+    data = _document(path, source)
+    if "like" not in data or find_kind(name_or_path, folder) != kind:
+        check_kind(data, kind, source)
+    place = Place(source, path.parent, name=shown(path.stem, 200), chain=(*chain, step))
+    return validate(RECORDS[kind], varied(kind, {}, data, place), source)
+
+
+def varied(kind: Kind, base: dict[str, Any], over: dict[str, Any], place: Place) -> dict[str, Any]:
+    """The fields of a spec that differs from `base` in the fields `over`, with specs in place of their names.
+
+    Args:
+        kind: What it is.
+        base: The fields of a valid spec of that kind, or none.
+        over: Fields as they are written; the spec that `like` names takes the place of `base`.
+        place: Where they are written.
+
+    Raises:
+        InputError: a name of nothing, or a spec that is named and not valid.
+    """
+    over = dict(over)
+    if "like" in over:
+        like = _named(kind, over.pop("like"), place, "like")
+        base = like.model_dump(mode="json", exclude={"name", "summary", "aliases"})
+        told_apart = {"name": place.name or like.name, "summary": f"A variant of {like.name}."}
+        over = {field: text for field, text in told_apart.items() if field in type(like).model_fields} | over
+    for part in PARTS if kind == "scenario" else ():
+        value = over.get(part)
+        if isinstance(value, dict):
+            if "like" in value:
+                inner = replace(place, prefix=part, name="")
+                over[part] = validate(RECORDS[part], varied(part, {}, value, inner), place.source, part)
+            elif _same_kind(base.get(part), value) and "summary" in base[part]:
+                over[part] = {"summary": f"A variant of {base[part]['name']}."} | value
+        elif isinstance(value, str) or (part in over and Scenario.model_fields[part].is_required()):
+            over[part] = _named(part, value, place, part, ", or its fields")
+    result: dict[str, Any] = merged(base, over)
+    return result
+
+
+def merged(base: Any, over: Any) -> Any:
+    """`base` with the values of `over`: mappings are merged by field; lists, scalars, and mappings of another `kind`
+    take the place of what was there.
+    """
+    if not (isinstance(over, dict) and _same_kind(base, over)):
+        return over
+    return base | {field: merged(base.get(field), value) for field, value in over.items()}
+
+
+def _same_kind(base: Any, over: dict[str, Any]) -> bool:
+    return isinstance(base, dict) and over.get("kind", base.get("kind")) == base.get("kind")
+
+
+def find_kind(name_or_path: str, folder: Path = Path(), steps: int = MAX_CHAIN) -> Kind:
+    """The first kind whose catalog has the name; for a file, what its fields look like.
+
+    Args:
+        name_or_path: A name, alias or file.
+        folder: What a path is relative to.
+        steps: How many specs are followed that are like another.
+
+    Raises:
+        InputError: there is no such spec, or the file can't be read.
+    """
+    if not is_path(name_or_path):
+        for kind in KINDS:
+            if _in_catalog(name_or_path, kind) is not None:
+                return kind
+        if not name_or_path.strip() or not os.path.exists(folder / name_or_path):
+            known = [name for kind in KINDS for name in catalog_names(kind)]
+            source = shown(name_or_path, 200) or "NAME"
+            raise InputError(source, "", "no spec of that name", suggestion(name_or_path, known))
+    path, source = locate(name_or_path, "scenario", folder)
+    if _holds_config(path):
+        return "model"
+    data = _document(path, source)
+    if "like" in data and steps:
+        with suppress(InputError):  # loading it will tell where the name stands
+            return find_kind(str(data["like"]), path.parent, steps - 1)
+    return kind_of(data) or ("model" if path.suffix == ".json" and "schema" not in data else "scenario")
+
+
+def _named(kind: Kind, name: object, place: Place, field: str, otherwise: str = "") -> Any:
+    """The spec that a field names; an error about the name itself says where the name stands."""
+    if not isinstance(name, str):
+        mend = f"write the name or file of {with_article(kind)}{otherwise}"
+        raise InputError(place.source, place.field(field), f"is {told(name)}", mend)
     try:
-        return load(value, folder)
+        return load(kind, name, place.folder, place.chain)
     except InputError as error:
-        if error.field == "" and error.source == shown(value, 200):
-            raise InputError(source, field, f"{shown(value)}: {error.problem}", error.mend) from None
+        if error.field == "" and error.source == shown(name, 200):
+            problem = f"{shown(name)}: {error.problem}"
+            raise InputError(place.source, place.field(field), problem, error.mend) from None
         raise
 
 
-def _simple(kind: Any, word: Kind, name_or_path: str, folder: Path) -> Any:
-    path, source = locate(name_or_path, word, folder)
-    return validate(kind, parse_yaml(read_text(path, source), source), source)
+def _document(path: Path, source: str) -> dict[str, Any]:
+    if path.suffix in (".npz", ".npy"):
+        raise InputError(
+            source, "", "is recorded routing, not a spec", "name a YAML file, and give routing as `traces`"
+        )
+    if path.suffix == ".json":
+        return parse_json(read_text(path, source, MAX_JSON_BYTES), source)
+    return parse_yaml(read_text(path, source), source)
 
 
-def _model(name_or_path: str, folder: Path) -> Model:
-    path, source = locate(name_or_path, "model", folder)
+def _read_config(path: Path, source: str) -> Model:
     try:
-        is_folder = path.is_dir()
-    except (OSError, ValueError):
-        is_folder = False
-    if is_folder or path.suffix == ".json":
-        return read_config(path / "config.json" if is_folder else path, source)
-    model: Model = validate(Model, parse_yaml(read_text(path, source), source), source)
-    return model
+        return read_config(path, source)
+    except InputError:
+        check_kind(_document(path, source), "model", source)
+        raise
+
+
+def _holds_config(path: Path) -> bool:
+    """Whether it is the folder of a Hugging Face model."""
+    try:
+        return (path / "config.json").is_file()
+    except (OSError, ValueError):  # a folder that can't be looked into, or a name that no path can have
+        return False
 
 
 def locate(name_or_path: str, kind: Kind, folder: Path | None = None) -> tuple[Path, str]:
@@ -158,7 +290,7 @@ def locate(name_or_path: str, kind: Kind, folder: Path | None = None) -> tuple[P
     """
     source = shown(name_or_path, 200)
     if not name_or_path.strip():
-        raise InputError(f"the {kind}", "", "has an empty name", f"name a {kind} of the catalog, or a file")
+        raise InputError(f"the {kind}", "", "has an empty name", f"name {with_article(kind)} of the catalog, or a file")
     if not is_path(name_or_path):
         found = _in_catalog(name_or_path, kind)
         if found is not None:
@@ -166,6 +298,10 @@ def locate(name_or_path: str, kind: Kind, folder: Path | None = None) -> tuple[P
     path = (folder or Path()) / name_or_path
     if is_path(name_or_path) or os.path.exists(path):
         return path, source
+    for other in KINDS:
+        found = _in_catalog(name_or_path, other)
+        if found is not None:
+            raise wrong_kind(source, other, kind, part=_document(found, other).get(kind))
     raise InputError(source, "", f"no {kind} of that name", suggestion(name_or_path, catalog_names(kind)))
 
 
@@ -174,6 +310,4 @@ def _in_catalog(name: str, kind: Kind) -> Path | None:
     stems = {path.stem: path for path in folder.glob("*.yaml")}
     if name in stems:
         return stems[name]
-    if kind != "scenario":
-        return None
     return next((entry.path for entry in list_catalog(kind) if name in entry.aliases), None)

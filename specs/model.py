@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -40,8 +47,11 @@ class SlidingWindow(Spec):
     """Layers whose index modulo `period` is in `layers` attend only to the last `window` tokens."""
 
     window: Count
+    """Tokens that a query sees."""
     period: Layers = 1
+    """Layers after which the pattern repeats."""
     layers: Annotated[tuple[LayerIndex, ...], Field(min_length=1, max_length=MAX_LAYERS)] = (0,)
+    """Which layers of a period slide."""
 
     @model_validator(mode="after")
     def _layers_are_in_the_period(self) -> SlidingWindow:
@@ -56,41 +66,54 @@ class DataTypes(Spec):
     """What each part is stored, computed and sent in; a block's own `types` differ from them by projection."""
 
     attention: DataType = "bf16"
+    """Weights of attention and other mixers."""
     dense: DataType = "bf16"
-    #: Shared experts; as `dense` where it is not given.
+    """Weights of dense blocks."""
     shared: DataType | None = None
+    """Shared experts; as `dense` where it is not given."""
     experts: DataType = "bf16"
+    """Weights of routed experts."""
     embedding: DataType = "bf16"
+    """Embedding and output head."""
     kv_cache: DataType = "bf16"
-    #: States of linear attention and state-space layers.
+    """The KV cache."""
     state: DataType = "fp32"
-    #: What the matrix units multiply expert activations in.
+    """States of linear attention and state-space layers."""
     compute: DataType = "bf16"
+    """What the matrix units multiply expert activations in."""
     dispatch: DataType = "bf16"
+    """Tokens on their way to experts."""
     combine: DataType = "bf16"
-    #: Weights come in blocks of this many, with one scale each: a GPU's share of a width is a multiple of it.
+    """Experts' outputs on their way back."""
     block: Annotated[int, Field(ge=1, le=65_536, strict=True)] = 1
+    """Weights come in blocks of this many, with one scale each: a GPU's share of a width is a multiple of it."""
 
 
 class Published(Spec):
     """Parameter counts as published, in billions, with their source; tests hold the computed counts against them."""
 
     total_b: Positive
+    """All parameters, in billions."""
     active_b: Positive | None = None
-    #: What active_b counts: some sources leave out the input embedding (looked up, not multiplied), some the output
-    #: head as well.
+    """Parameters active for a token, in billions."""
     active_counts_embedding: Flag = True
+    """What active_b counts: some sources leave out the input embedding (looked up, not multiplied), some the output
+    head as well."""
     active_counts_head: Flag = True
-    #: Half a unit of active_b's last digit; given only where no figure exact to 1% is published.
+    """Whether active_b counts the output head."""
     active_rounding_b: Positive | None = None
+    """Half a unit of active_b's last digit; given only where no figure exact to 1% is published."""
     source: Text
+    """Who published the counts, and where."""
 
 
 class Block(Spec):
     """One block: a mixer, then a feed-forward block, by their names in the model; either may be absent."""
 
     mixer: Name | None = None
+    """Name of its mixer."""
     ffn: Name | None = None
+    """Name of its feed-forward block."""
 
     @model_validator(mode="after")
     def _is_something(self) -> Block:
@@ -103,38 +126,51 @@ class BlockRun(Spec):
     """Blocks that follow each other, `repeat` times."""
 
     repeat: Layers = 1
+    """How often they follow each other."""
     blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=MAX_LAYERS)]
+    """The blocks, in order."""
 
 
 class _Common(Spec):
     """What both forms of a model say."""
 
     name: Name
+    """What it is called on screens and in plans."""
     summary: Text = ""
+    """One line about it."""
     hidden: Width
+    """Width of the hidden state."""
     vocabulary: Count
-    #: Residual streams between blocks (hyper-connections); 1: the usual residual.
+    """Tokens of the vocabulary."""
     streams: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
-    #: The output head is the input embedding's matrix.
+    """Residual streams between blocks (hyper-connections); 1: the usual residual."""
     tied_embedding: Flag = False
+    """The output head is the input embedding's matrix."""
     types: DataTypes = DataTypes()
+    """Data types."""
     published: Published | None = None
-    #: Longest sequence in tokens.
+    """Published counts that the computed ones are held against."""
     context: Count | None = None
-    #: Parts of the checkpoint that are not planned (vision tower, next-token-prediction modules).
+    """Longest sequence in tokens."""
     left_out: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+    """Parts of the checkpoint that are not planned (vision tower, next-token-prediction modules)."""
 
 
 class Uniform(_Common):
     """The short form of a model whose layers have one attention: what most models need."""
 
     layers: Layers
+    """Number of layers."""
     attention: Annotated[GqaAttention | MlaAttention, Field(discriminator="kind")]
+    """Attention of every layer."""
     moe: Moe
-    #: Indices of the layers whose feed-forward block is dense.
+    """Experts of every MoE layer."""
     dense_layers: Annotated[tuple[LayerIndex, ...], Field(max_length=MAX_LAYERS)] = ()
+    """Indices of the layers whose feed-forward block is dense."""
     dense_width: Width | None = None
+    """Width of a dense layer."""
     sliding: SlidingWindow | None = None
+    """Layers that see a window alone."""
 
     @model_validator(mode="after")
     def _layers_fit(self) -> Uniform:
@@ -168,6 +204,23 @@ class Uniform(_Common):
 
 
 #: Fields of the short form alone, and of the long form alone.
+_SHORT_ORDER = tuple(
+    dict.fromkeys(
+        (
+            "name",
+            "summary",
+            "layers",
+            "hidden",
+            "vocabulary",
+            "attention",
+            "moe",
+            "dense_layers",
+            "dense_width",
+            "sliding",
+            *Uniform.model_fields,
+        )
+    )
+)
 _SHORT, _LONG = set(Uniform.model_fields) - set(_Common.model_fields), {"mixers", "ffns", "blocks"}
 
 
@@ -178,10 +231,13 @@ class Model(_Common):
     forms: ClassVar[tuple[type[Spec], ...]] = (Uniform,)
 
     mixers: Annotated[dict[Name, AnyMixer], Field(min_length=1, max_length=MAX_LAYERS)]
+    """Kinds of attention and other mixers, by a name of your choice."""
     ffns: Annotated[dict[Name, Ffn], Field(min_length=1, max_length=MAX_LAYERS)]
+    """Kinds of feed-forward blocks, by a name of your choice."""
     blocks: Annotated[tuple[BlockRun, ...], Field(min_length=1, max_length=MAX_LAYERS)]
-    #: Blocks that the model's own numbering counts as one layer (LongCat: two).
+    """All layers, as runs of blocks that repeat."""
     blocks_per_layer: Annotated[int, Field(ge=1, le=16, strict=True)] = 1
+    """Blocks that the model's own numbering counts as one layer (LongCat: two)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -203,6 +259,47 @@ class Model(_Common):
         own.clear()
         own.update(title="Model", anyOf=[long, short])
         return reference
+
+    @model_serializer(mode="wrap")
+    def _in_the_short_form(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """In the short form where the model has one: what people wrote, and what they change by path."""
+        short = self.short_form()
+        if short is None:
+            long: dict[str, Any] = handler(self)
+            return long
+        written = short.model_dump(
+            mode=info.mode,
+            include=info.include,  # type: ignore[arg-type]
+            exclude=info.exclude,  # type: ignore[arg-type]
+            exclude_defaults=info.exclude_defaults,
+        )
+        return {name: written[name] for name in _SHORT_ORDER if name in written}
+
+    def short_form(self) -> Uniform | None:
+        """The model in the short form, or None where that can't say it."""
+        one = self.mixers.get("full") or self.mixers.get("sliding")
+        moe, dense = self.ffns.get("moe"), self.ffns.get("dense")
+        if not isinstance(one, GqaAttention | MlaAttention) or not isinstance(moe, Moe) or self.blocks_per_layer > 1:
+            return None
+        slides = [i for i, block in enumerate(self.layout) if block.mixer == "sliding"]
+        period = next(p for p in range(1, self.layers + 1) if _repeats(slides, p, self.layers))
+        window = getattr(self.mixers.get("sliding"), "window", None)
+        try:
+            short = Uniform(
+                **{name: getattr(self, name) for name in _Common.model_fields},
+                layers=self.layers,
+                attention=one if "full" in self.mixers else one.model_copy(update={"window": None}),
+                moe=moe,
+                dense_layers=tuple(i for i, block in enumerate(self.layout) if block.ffn == "dense"),
+                dense_width=dense.width if isinstance(dense, DenseFfn) else None,
+                sliding=SlidingWindow(window=window, period=period, layers=tuple(i for i in slides if i < period))
+                if window and slides
+                else None,
+            )
+        except ValueError:
+            return None
+        same = short.blocks()
+        return short if all(getattr(self, name) == same[name] for name in sorted(_LONG)) else None
 
     @model_validator(mode="after")
     def _blocks_fit(self) -> Model:
@@ -305,6 +402,12 @@ class Model(_Common):
             if (mixer := self.mixer_of(block)) is not None and mixer.stored(1.0, 1).elements
         ]
         return max(kinds, key=kinds.count, default="none")
+
+
+def _repeats(places: Sequence[int], period: int, length: int) -> bool:
+    """Whether the places of a row of that length are those of its first `period` again and again."""
+    first = {place for place in places if place < period}
+    return set(places) == {place for place in range(length) if place % period in first}
 
 
 def runs_of(blocks: list[Block]) -> tuple[BlockRun, ...]:

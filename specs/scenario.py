@@ -32,21 +32,28 @@ class Pins(Spec):
     """Degrees that are fixed; what is None is solved."""
 
     tp: Degree | None = None
+    """Tensor-parallel degree of attention."""
     ep: Degree | None = None
+    """Expert-parallel degree."""
     pp: Degree | None = None
+    """Pipeline stages."""
     dp: Degree | None = None
-    batch: Count | None = None
+    """Data-parallel degree of attention in an instance."""
+    batch: Annotated[Count, Field(json_schema_extra={"unit": "sequences"})] | None = None
+    """Sequences per attention rank."""
 
 
 class SyntheticRouting(Spec):
     """Knobs of the seeded routing synthesizer, for a model without a recording (see docs/routing.md)."""
 
-    #: Largest over mean expert load in a layer.
     skew: Annotated[float, Field(ge=1, le=64, allow_inf_nan=False, strict=True)] = 4.5
-    #: 0: experts fire independently of each other; 1: as strongly together as in the recorded traces.
+    """Largest over mean expert load in a layer."""
     coactivation: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] = 1.0
-    tokens: Annotated[int, Field(ge=16, le=1_000_000, strict=True)] = 8192
-    sequences: Annotated[int, Field(ge=2, le=100_000, strict=True)] = 64
+    """How strongly experts fire together: 0 independently, 1 as in recorded traces."""
+    tokens: Annotated[int, Field(ge=16, le=1_000_000, strict=True, json_schema_extra={"unit": "tokens"})] = 8192
+    """Length of the synthesized trace."""
+    sequences: Annotated[int, Field(ge=2, le=100_000, strict=True, json_schema_extra={"unit": "sequences"})] = 64
+    """Sequences that the tokens are of."""
 
     @model_validator(mode="after")
     def _sequences_have_tokens(self) -> SyntheticRouting:
@@ -59,24 +66,35 @@ class Scenario(Spec):
     """One planning question: a model, on a cluster, for a workload."""
 
     name: Name
+    """What it is called on screens and in plans."""
     summary: Text = ""
+    """One line about it."""
     aliases: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
+    """Other names in the catalog."""
     model: Model
+    """What is served or trained."""
     cluster: Cluster
+    """What it runs on."""
     workload: Workload
+    """Requests and their objectives, or a training step."""
     pins: Pins = Pins()
+    """Degrees that are fixed; what is not pinned is solved."""
     redundant: Annotated[int, Field(ge=0, le=MAX_EXPERTS, strict=True)] | Literal["auto"] = "auto"
+    """Redundant experts (slots beyond one copy each) per MoE layer; auto: replicas are weighed against KV cache."""
     dispatch: Dispatch = "even"
+    """Which copy of an expert serves a token: any with equal chance, the nearest, or by planned shares."""
     message_rule: MessageRule = "per_node"
-    #: All copies of a group's experts lie on one node (models with group-limited routing).
+    """What a token is sent once per; dense: every token to every GPU."""
     keep_groups: Annotated[bool, Field(strict=True)] = False
-    #: "none": dispatch, experts and combine one after the other; "two_batch": two half-batches hide each other.
+    """All copies of a group's experts lie on one node (models with group-limited routing)."""
     overlap: Literal["none", "two_batch"] = "none"
-    #: The serving engine, where it is known: calibrates the cost model's fixed costs.
+    """none: dispatch, experts and combine one after the other; two_batch: two half-batches hide each other."""
     engine: Engine | None = None
+    """The serving engine, where it is known: calibrates the cost model's fixed costs."""
     routing: SyntheticRouting = SyntheticRouting()
-    #: HBM kept for the framework, CUDA context and graphs, fragmentation.
+    """Synthetic routing, used without a trace."""
     reserve_gib: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)] = 6.0
+    """HBM of each GPU that is kept for the framework, CUDA context and graphs, and fragmentation."""
 
     @model_validator(mode="after")
     def _fits_the_cluster(self) -> Scenario:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -40,7 +40,8 @@ def validate(kind: type[T] | Any, data: dict[str, Any], source: str, prefix: str
 def explain(error: ValidationError, kind: Any, source: str, prefix: str = "") -> InputError:
     """The InputError for `error`, which came of validating data as `kind`."""
     by_field: dict[str, list[ErrorDetails]] = {}
-    for detail in error.errors(include_url=False):
+    # A field that is not known comes first: it is likely what another one, said to be missing, was meant by.
+    for detail in sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden"):
         by_field.setdefault(_dotted(kind, detail["loc"], prefix), []).append(detail)
     field, details = next(iter(by_field.items()))
     problem, mend = _problem_and_mend(kind, details)
@@ -49,14 +50,29 @@ def explain(error: ValidationError, kind: Any, source: str, prefix: str = "") ->
     return InputError(source, shown(field, 120), problem, mend)
 
 
-def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
+def record_classes(annotation: Any) -> Iterator[type[BaseModel]]:
     """Every spec class in a type annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         # Other forms in which the record may be written.
         yield from getattr(annotation, "forms", ())
     for inner in get_args(annotation):
-        yield from _classes(inner)
+        yield from record_classes(inner)
+
+
+def unknown_step(kind: Any, path: Sequence[str]) -> tuple[int, list[str]] | None:
+    """Where a path of field names leaves what records of `kind` have.
+
+    Returns:
+        The index of the first name that is no field, and the fields there are; None for a path that there may be.
+    """
+    classes = list(record_classes(kind))
+    for index, name in enumerate(path):
+        holders = [each for each in classes if name in each.model_fields]
+        if classes and not holders:
+            return index, list(dict.fromkeys(field for each in classes for field in each.model_fields))
+        classes = [inner for each in holders for inner in record_classes(each.model_fields[name].annotation)]
+    return None
 
 
 def _kinds(record: type[BaseModel]) -> tuple[str, ...]:
@@ -67,14 +83,14 @@ def _kinds(record: type[BaseModel]) -> tuple[str, ...]:
 def _walk(kind: Any, loc: tuple[int | str, ...]) -> tuple[list[int | str], list[type[BaseModel]]]:
     """Path of `loc` without pydantic's own marks for union members, and the classes that hold its last part."""
     path: list[int | str] = []
-    classes = list(_classes(kind))
+    classes = list(record_classes(kind))
     holders = classes
     for part in loc:
         matching = [c for c in classes if part in c.model_fields]
         tagged = [c for c in classes if part in _kinds(c)]
         if matching:
             holders, annotations = matching, [c.model_fields[str(part)].annotation for c in matching]
-            classes = [c for annotation in annotations for c in _classes(annotation)]
+            classes = [c for annotation in annotations for c in record_classes(annotation)]
             path.append(part)
         elif tagged:
             holders = classes = tagged
@@ -106,9 +122,14 @@ def _problem_and_mend(kind: Any, details: list[ErrorDetails]) -> tuple[str, str]
         return "is missing", "add it"
     if error_type == "extra_forbidden":
         holders = _walk(kind, first["loc"])[1]
-        known = [name for holder in holders for name in holder.model_fields]
-        return "is not a known field", suggestion(str(first["loc"][-1]), known)
+        known = list(dict.fromkeys(name for holder in holders for name in holder.model_fields))
+        name = str(first["loc"][-1])
+        deeper = [path for holder in holders for path in _paths_to(name, holder)]
+        return "is not a known field", suggestion(name, known, deeper)
     if error_type == "union_tag_not_found":
+        typo = difflib.get_close_matches("kind", [key for key in first["input"] if isinstance(key, str)], n=1)
+        if typo:
+            return f"has no kind, but {shown(typo[0])}", "did you mean kind?"
         return "has no kind", f"add 'kind:' {' or '.join(_tags(kind, first['loc']))}"
     if error_type == "union_tag_invalid":
         data = first["input"]
@@ -124,10 +145,10 @@ def _problem_and_mend(kind: Any, details: list[ErrorDetails]) -> tuple[str, str]
 
 def _tags(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
     """The kinds that a record at `loc` may have."""
-    classes = list(_classes(kind))
+    classes = list(record_classes(kind))
     for part in loc:
         matching = [c.model_fields[str(part)].annotation for c in classes if part in c.model_fields]
-        classes = [c for annotation in matching for c in _classes(annotation)]
+        classes = [c for annotation in matching for c in record_classes(annotation)]
     return [tag for c in classes for tag in _kinds(c)]
 
 
@@ -170,9 +191,20 @@ def _not_text(wanted: str, value: object) -> str:
     return f"{wanted}, without quotes" if isinstance(value, str) and value[:1].isdigit() else wanted
 
 
-def suggestion(name: str, known: list[str]) -> str:
-    """How to mend an unknown `name`: the nearest known ones, or all of them."""
-    near = difflib.get_close_matches(name[:100], known, n=3)
+def _paths_to(name: str, record: type[BaseModel]) -> Iterator[str]:
+    """The dotted path of every field of that name inside the fields of a record."""
+    for field, info in record.model_fields.items():
+        for inner in record_classes(info.annotation):
+            if name in inner.model_fields:
+                yield f"{field}.{name}"
+            yield from (f"{field}.{path}" for path in _paths_to(name, inner))
+
+
+def suggestion(name: str, known: list[str], deeper: Sequence[str] = ()) -> str:
+    """How to mend an unknown `name`: the paths of that name `deeper` inside, else the nearest known ones, else all."""
+    depth = min((path.count(".") for path in deeper), default=0)
+    near = [path for path in dict.fromkeys(deeper) if path.count(".") == depth][:3]
+    near = near or difflib.get_close_matches(name[:100], sorted(set(known)), n=3)
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"choose one of {', '.join(known)}" if known else "remove it"

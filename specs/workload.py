@@ -12,6 +12,7 @@ from specs.fields import (
     Positive,
     Spec,
     Text,
+    Tokens,
 )
 
 Phase = Literal["prefill", "decode", "train"]
@@ -33,35 +34,53 @@ class ServingWorkload(Spec):
     """Requests of ISL input and OSL output tokens, under service-level objectives."""
 
     kind: Literal["serving"]
+    """Requests are served."""
     name: Name
+    """What it is called on screens and in plans."""
     summary: Text = ""
-    isl: Count
-    osl: Count
+    """One line about it."""
+    isl: Tokens
+    """Input tokens of a request."""
+    osl: Tokens
+    """Output tokens of a request."""
     ttft_ms: Positive
+    """Objective: time to the first token, at most."""
     tpot_ms: Positive
-    #: Tokens in flight per GPU when expert placement is priced: a prefill chunk, and a decode batch.
+    """Objective: time for each further token, at most."""
     prefill_tokens_per_gpu: Count = 4096
+    """Tokens in flight when expert placement is priced in prefill: a chunk."""
     decode_tokens_per_gpu: Count = 128
+    """Tokens in flight when expert placement is priced in decode: a batch."""
 
 
 class TrainingWorkload(Spec):
     """A training step."""
 
     kind: Literal["training"]
+    """A model is trained."""
     name: Name
+    """What it is called on screens and in plans."""
     summary: Text = ""
-    global_batch: Count
-    sequence: Count
-    microbatch: Count = 1
-    #: Bytes per parameter of optimizer state and master weights (Adam with fp32 master: 12).
+    """One line about it."""
+    global_batch: Annotated[Count, Field(json_schema_extra={"unit": "sequences"})]
+    """Batch of an optimizer step, over all GPUs."""
+    sequence: Tokens
+    """Length of a sequence."""
+    microbatch: Annotated[Count, Field(json_schema_extra={"unit": "sequences"})] = 1
+    """Batch of one pass through a stage."""
     optimizer_bytes_per_parameter: Positive = 12.0
+    """Optimizer state and master weights (Adam with an fp32 master: 12)."""
     gradient_bytes_per_parameter: Positive = 4.0
+    """Gradients."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    #: "auto": chosen for each layer under HBM, at the least time.
+    """What data-parallel ranks share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too."""
     recompute: Recompute | Literal["auto"] = "full"
+    """What of a layer's activations is computed again in the backward pass; auto: chosen for each layer under HBM, at
+    the least time."""
     schedule: Schedule = "1f1b"
-    #: Model chunks of a stage under the interleaved schedule.
+    """Order in which a stage runs the passes of its microbatches."""
     chunks: Annotated[int, Field(ge=2, le=64, strict=True)] = 2
+    """Model chunks of a stage under the interleaved schedule."""
 
 
 Workload = Annotated[ServingWorkload | TrainingWorkload, Field(discriminator="kind")]

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.alltoall.fabric import Fabric
-from bench.alltoall.job import Backend, Exchange, ExpertKind, Job, LayerWork, WireType
-from placement.cost.calibration.efficiency import load_efficiency
-from placement.cost.layer.concrete import (
+from bench.alltoall.concrete import (
     concrete_bytes,
     concrete_messages,
     concrete_seconds,
     draw_slots,
     entry_gpus,
 )
+from bench.alltoall.fabric import Fabric
+from bench.alltoall.job import Backend, Exchange, ExpertKind, Job, LayerWork, WireType
+from placement.cost.calibration.efficiency import load_efficiency
 from placement.cost.layer.scenario_rates import message_bytes
 from placement.cost.layer.score import score_layer
 from placement.cost.pose import layer_problems

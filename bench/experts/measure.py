@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from bench.alltoall.concrete import draw_slots
 from bench.alltoall.prepare import Layout, Sample
 from bench.experts.gemm import Products, ProductType, Shape
-from placement.cost.layer.concrete import draw_slots
 from placement.problem.arrays import FloatArray, IntArray
 
 

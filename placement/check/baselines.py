@@ -45,7 +45,8 @@ def round_robin(problem: LayerProblem) -> IntArray:
 
 def greedy(problem: LayerProblem) -> IntArray:
     """[slots] copies for the largest load per copy, then longest processing time (Graham 1969), then swapped apart."""
-    load, room = problem.data.mean_load, problem.hardware.capacities
+    load, room, speed = problem.data.mean_load, problem.hardware.capacities, problem.hardware.relative_speed
+    unlike = float((speed != speed[0]).any())
     count, total = np.ones(problem.experts, dtype=np.int64), np.zeros(len(room))
     for _ in range(problem.hardware.usable_slots - problem.experts):
         count[np.where(count < (room > 0).sum(), load / count, -1.0).argmax()] += 1
@@ -54,7 +55,9 @@ def greedy(problem: LayerProblem) -> IntArray:
         free = used < room
         apart = free & ~(slots == expert).any(axis=1)
         # Where only GPUs that hold it have room, the first of them takes it.
-        gpu = np.where(apart, total, np.inf).argmin() if apart.any() else free.argmax()
+        # Equal GPUs: the least loaded one. Unequal ones: the one that would be done with it first.
+        done = (total + unlike * load[expert] / count[expert]) / speed
+        gpu = np.where(apart, done, np.inf).argmin() if apart.any() else free.argmax()
         slots[gpu, used[gpu]] = expert
         used[gpu] += 1
         total[gpu] += load[expert] / count[expert]

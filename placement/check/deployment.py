@@ -36,10 +36,8 @@ class Kind:
 def deployment_faults(
     scenarios: Sequence[Scenario], kinds: Sequence[Kind], held: Sequence[HeldGpus]
 ) -> tuple[str, ...]:
-    """Every rule that a deployment breaks, one line each; empty if it is valid.
-
-    Nodes hold no more than they have, pools no more nodes, every instance lies somewhere with all its GPUs, fits HBM,
-    and meets TTFT and TPOT.
+    """Every rule that a deployment breaks, one line each: room of nodes and pools, all GPUs of instances placed, HBM,
+    TTFT and TPOT; empty if it is valid.
 
     Args:
         scenarios: the scenario on each pool's cluster. held: what the nodes hold, by index of `kinds`.

@@ -13,10 +13,8 @@ from placement.problem.layer import LayerProblem
 def slot_faults(
     slots: IntArray, experts: int, slots_per_gpu: int, gpus: int, capacity: Sequence[int] | IntArray | None = None
 ) -> tuple[str, ...]:
-    """Broken rules of a placement's shape.
-
-    Its length, ids in range, EMPTY in the slots beyond a GPU's capacity and nowhere else, every expert present, copies
-    on distinct GPUs.
+    """Broken rules of a placement's shape: length, ids in range, EMPTY in the slots beyond a GPU's capacity and nowhere
+    else, every expert present, copies on distinct GPUs.
 
     Args:
         capacity: [gpus] usable slots of each GPU, or None for all of them.

@@ -1,145 +1,48 @@
-"""Checks of a whole plan file: what can be derived again is derived, the rest is called a claim. Shares no code with
-the solvers."""
+"""Checks of a whole plan file: what can be derived again is derived, the rest is called a claim."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel
 
 from placement.check.baselines import greedy, hash_order, in_turn, round_robin
-from placement.check.bounds import least_objective
+from placement.check.case import TOLERANCE, MissingError, PlanCase, sources_of
+from placement.check.findings import RUNNING, SOLVED, claims
+from placement.check.findings import Check as Check
 from placement.check.layer import slot_faults
-from placement.cost.assess import Assessor
 from placement.cost.layer.dispatch import planned_shares
 from placement.cost.layer.scenario_rates import topology_of
 from placement.cost.layer.score import score_layer
 from placement.cost.memory.hbm import memory_of
 from placement.cost.step.serving_mix import planned_rates
 from placement.cost.step.throughput import MoeTimes, predict
-from placement.errors import InputError, ParameterError
+from placement.errors import InputError
 from placement.problem.arrays import EMPTY, FloatArray, IntArray
-from placement.problem.data import LayerData
-from placement.problem.layer import LayerProblem
-from placement.problem.pieces import piece_rows
-from placement.problem.split import Split, cut_problem, make_split
-from placement.records.convert import own_placement, placement_of, predicted_record, strategy_record
-from placement.records.plan import (
-    CERTIFICATE_UNITS,
-    InputRecord,
-    MemoryLineRecord,
-    MemoryRecord,
-    Plan,
-    SplitRecord,
-    StageRecord,
-    TopologyRecord,
+from placement.problem.split import make_split
+from placement.records.convert import (
+    memory_record,
+    own_placement,
+    placement_of,
+    predicted_record,
+    stage_records,
+    strategy_record,
+    topology_record,
 )
-from placement.routing.holdout import (
-    Routing,
-    Source,
-    read_sources,
-    routing_of,
-    synthetic_source,
-)
+from placement.records.plan import CERTIFICATE_UNITS, Plan, SplitRecord
 from placement.routing.trace import LoadCounts, Trace
 from specs.documents import shown
-from specs.scenario import Scenario
 
-#: Relative difference that two computations of one figure may have; an objective this near its bound is optimal.
-TOLERANCE = 1e-6
 #: Strategies that every plan is held against, in the order of their rows.
 BASELINES = ("hash", "linear", "round_robin", "greedy", "eplb")
-#: Rows of a solver's placement, and of the placement that ran before a migration.
-SOLVED, RUNNING = "solved", "running"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding on a plan.
-
-    Attributes:
-        name: what was looked at.
-        kind: "checked": derived again and compared; "claimed": nothing but the plan says so; "missing": not made, as
-            the routing is not at hand or an earlier check failed.
-        passed: whether what was checked holds; None of the other kinds.
-        detail: what was found, or what is open and why.
-        fields: paths of the plan that a finding leaves open, with all that lies under them; [] is any index.
-    """
-
-    name: str
-    kind: Literal["checked", "claimed", "missing"]
-    passed: bool | None
-    detail: str
-    fields: tuple[str, ...] = ()
 
 
 class _FailureError(Exception):
     """A check that fails; the message says how."""
-
-
-class _MissingError(Exception):
-    """A check that can't be made; the message says why."""
-
-
-@dataclass(frozen=True)
-class _Case:
-    """A plan with its routing, and what several checks need of both, made once.
-
-    Attributes:
-        sources: its routing. why_not: why nothing can be derived from it; "" where it can.
-    """
-
-    plan: Plan
-    sources: tuple[Source, ...]
-    why_not: str
-
-    @property
-    def scenario(self) -> Scenario:
-        return self.plan.scenario.spec
-
-    @cached_property
-    def split(self) -> Split:
-        return self.plan.split.split()
-
-    @cached_property
-    def routing(self) -> Routing:
-        if self.why_not:
-            raise _MissingError(self.why_not)
-        record = self.plan.provenance.routing
-        return routing_of(
-            self.sources, self.scenario.model.moe.computed_top_k, record.solved_on != "all",
-            record.windows_per_trace, record.judged_windows_per_trace, self.plan.tail >= 1.0,
-        )  # fmt: skip
-
-    @cached_property
-    def problems(self) -> tuple[LayerProblem, ...]:
-        """Those that were solved, one an MoE layer."""
-        return self._assessor(self.routing.solved_on, self.plan.tail).problems[self.plan.phase]
-
-    @cached_property
-    def least(self) -> list[float]:
-        """What the loads alone prove of each layer's objective."""
-        return [least_objective(problem) for problem in self.problems]
-
-    @property
-    def proven(self) -> list[int]:
-        """Positions of the layers whose bound is no more than that."""
-        pairs = enumerate(zip(self.plan.layers, self.least, strict=True))
-        return [i for i, (layer, least) in pairs if layer.bound <= least * (1 + TOLERANCE)]
-
-    @cached_property
-    def judge(self) -> Assessor:
-        return self._assessor(self.routing.judged_on, 1.0)
-
-    def _assessor(self, statistics: Sequence[LayerData], tail: float) -> Assessor:
-        plan = self.plan
-        return Assessor(self.scenario, self.split, plan.phase, statistics, plan.objective, tail, plan.failed_gpus)
 
 
 def verify_plan(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path] = ()) -> tuple[Check, ...]:
@@ -161,20 +64,20 @@ def verify_plan(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path] = 
 
 def findings(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> Iterator[Check]:
     """Every check of `plan`, made when it is asked for, then every claim in it."""
-    case, failed = _Case(plan, *_sources(plan, traces)), set()
+    case, failed = PlanCase(plan, *sources_of(plan, traces)), set()
     for name, check, fields in _CHECKS:
         try:
             if "split" in failed:
-                raise _MissingError(case.why_not)
+                raise MissingError(case.why_not)
             yield Check(name, "checked", True, check(case))
-        except _MissingError as why:
+        except MissingError as why:
             yield Check(name, "missing", None, str(why), fields)
         except (_FailureError, InputError) as failure:
             yield Check(name, "checked", False, str(failure))
             failed.add(name)
             if name in _BASE:
                 case = replace(case, why_not=f"not made: {name} failed")
-    yield from _claims(case, () if case.why_not or "bounds" in failed else case.proven)
+    yield from claims(case, () if case.why_not or "bounds" in failed else case.proven)
 
 
 def _require(holds: bool, otherwise: str) -> None:
@@ -198,12 +101,10 @@ def _same(path: str, found: object, derived: object) -> None:
         _require(alike, f"{path} is {shown(str(found), 200)}, derived {shown(str(derived), 200)}")
 
 
-def _check_split(case: _Case) -> str:
+def _check_split(case: PlanCase) -> str:
     plan, scenario, split = case.plan, case.scenario, case.split
     _same("scenario.name", plan.scenario.name, scenario.name)
     made = make_split(scenario, split.tp, split.ep, split.pp, split.dp, split.batch, split.redundant, split.instances)
-    problem = cut_problem(scenario, split)
-    _require(not problem, problem)
     _same("split", plan.split, SplitRecord.of(replace(made, cut=split.cut, recompute=split.recompute)))
     for name in ("tp", "ep", "pp", "dp", "batch"):
         pinned = getattr(scenario.pins, name)
@@ -217,20 +118,16 @@ def _check_split(case: _Case) -> str:
     return f"{split.gpus} of {scenario.cluster.gpus} GPUs; every degree divides what it splits"
 
 
-def _check_topology(case: _Case) -> str:
+def _check_topology(case: PlanCase) -> str:
     plan, scenario, split = case.plan, case.scenario, case.split
     made = topology_of(scenario, split)
-    record = TopologyRecord(gpus=made.gpus, gpus_per_node=made.gpus_per_node, gpus_per_tray=made.gpus_per_tray)
-    _same("topology", plan.topology, record)
+    _same("topology", plan.topology, topology_record(scenario, split))
     _same("tokens_per_gpu", plan.tokens_per_gpu, planned_rates(scenario, split, plan.phase).tokens_per_gpu)
     return f"{made.gpus} expert-parallel ranks on {made.nodes} nodes"
 
 
-def _check_stages(case: _Case) -> str:
-    rows = tuple(
-        StageRecord(stage=rank, first_layer=first, layers=layers, gpus=case.split.gpus_per_stage)
-        for rank, first, layers in piece_rows(case.scenario, case.split)
-    )
+def _check_stages(case: PlanCase) -> str:
+    rows = stage_records(case.scenario, case.split)
     _same("stages", case.plan.stages, rows)
     return f"{len(rows)} stages hold all {case.scenario.model.layers} layers"
 
@@ -244,7 +141,7 @@ def _every_placement(plan: Plan) -> Iterator[tuple[str, IntArray, FloatArray | N
             yield f"{name}layer {layer.layer}", slots, fractions
 
 
-def _check_placements(case: _Case) -> str:
+def _check_placements(case: PlanCase) -> str:
     plan, experts, count = case.plan, case.scenario.model.moe.experts, 0
     topology, capacity = topology_of(case.scenario, case.split), _capacity(plan)
     planned = plan.dispatch == "planned" and capacity.sum() > experts
@@ -282,7 +179,7 @@ def _check_groups(plan: Plan) -> None:
             )
 
 
-def _check_baselines(case: _Case) -> str:
+def _check_baselines(case: PlanCase) -> str:
     """The rows and their order; hash and linear hang on nothing but the experts."""
     plan, asked = case.plan, case.plan.provenance.strategy
     names = [row.name for row in plan.strategies]
@@ -305,18 +202,14 @@ def _check_rebuilt(plan: Plan, name: str, built: Sequence[IntArray]) -> None:
         _require(np.array_equal(slots, derived), f"{name}, layer {layer.layer}: is not what {name} places")
 
 
-def _check_memory(case: _Case) -> str:
+def _check_memory(case: PlanCase) -> str:
     made = memory_of(case.scenario, case.split)
-    record = MemoryRecord(
-        stage=made.stage, lines=tuple(MemoryLineRecord(name=line.name, bytes=line.bytes) for line in made.lines),
-        total_bytes=made.total_bytes, capacity_bytes=made.capacity_bytes, headroom_bytes=made.headroom_bytes,
-    )  # fmt: skip
-    _same("memory", case.plan.memory, record)
+    _same("memory", case.plan.memory, memory_record(made))
     _require(made.fits, f"needs {made.total_bytes:.0f} bytes, HBM has {made.capacity_bytes:.0f}")
     return f"{made.total_bytes / 1e9:.1f} of {made.capacity_bytes / 1e9:.1f} GB on the fullest GPU"
 
 
-def _check_limits(case: _Case) -> str:
+def _check_limits(case: PlanCase) -> str:
     """A split meets the objectives with balanced routing, or it is not chosen; routing that judges may miss them."""
     workload, predicted = case.scenario.workload, case.plan.predicted
     if workload.kind != "serving":
@@ -341,7 +234,7 @@ def _gap(objective: float, bound: float) -> float | None:
     return objective / bound - 1.0 if bound > 0 else None
 
 
-def _check_certificate(case: _Case) -> str:
+def _check_certificate(case: PlanCase) -> str:
     """Arithmetic: gaps, statuses and means follow from the layers' objectives and bounds."""
     layers, record = case.plan.layers, case.plan.certificate
     name, unit = CERTIFICATE_UNITS[case.plan.objective]
@@ -369,11 +262,11 @@ def _phases_told(plan: Plan) -> bool:
     return plan.phase == "train" or any((row.decode_us, row.prefill_us) != (None, None) for row in plan.strategies)
 
 
-def _check_prediction(case: _Case) -> str:
+def _check_prediction(case: PlanCase) -> str:
     """What follows from the MoE times that the rows hold, whatever the routing."""
     plan = case.plan
     if not _phases_told(plan):
-        raise _MissingError("the strategies hold no decode_us and prefill_us")
+        raise MissingError("the strategies hold no decode_us and prefill_us")
 
     def seconds(us: float | None) -> float | None:
         return None if us is None else us * 1e-6
@@ -388,45 +281,14 @@ def _check_prediction(case: _Case) -> str:
     return "tokens/s of every strategy and all predicted figures follow from their MoE-layer times"
 
 
-def _sources(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> tuple[tuple[Source, ...], str]:
-    """The routing that the plan was made from, under the names that it has there; if it is not at hand, why not."""
-    scenario, inputs = plan.scenario.spec, plan.provenance.inputs
-    if inputs and not traces:
-        return (), f"needs the recorded routing ({', '.join(i.name for i in inputs)})"
-    if not inputs and not traces:
-        return (synthetic_source(scenario, plan.provenance.seed),), ""
-    if not inputs:
-        raise ParameterError("traces", "the plan was solved on synthetic routing", "leave `traces` out")
-    return _given(inputs, read_sources(scenario.model, traces)), ""
-
-
-def _given(inputs: Sequence[InputRecord], sources: Sequence[Source]) -> tuple[Source, ...]:
-    """The source of each input, by its content and under its name there: files may have been renamed."""
-    mend = f"give what it was solved on: {', '.join(wanted.name for wanted in inputs)}"
-    if len(sources) != len(inputs):
-        problem = f"{len(sources)} files, but the plan was solved on {len(inputs)}"
-        raise ParameterError("traces", problem, mend)
-    left, found = list(sources), []
-    for wanted in inputs:
-        same = [each for each in left if each.record is not None and each.record.sha256 == wanted.sha256]
-        if not same:
-            raise ParameterError("traces", f"{wanted.name} is not among the files (SHA-256 differs)", mend)
-        # Arrays of one file have one digest.
-        one = next((each for each in same if each.routing.name == wanted.name), same[0])
-        left = [each for each in left if each is not one]
-        record = one.record and one.record.model_copy(update={"name": wanted.name})
-        found.append(Source(replace(one.routing, name=wanted.name), record))
-    return tuple(found)
-
-
-def _check_routing(case: _Case) -> str:
+def _check_routing(case: PlanCase) -> str:
     record, routing = case.plan.provenance, case.routing
     _same("provenance.routing", record.routing, routing.record)
     _same("provenance.inputs", record.inputs, routing.inputs)
     return f"{routing.record.source}: parts, windows and tokens as told"
 
 
-def _check_objectives(case: _Case) -> str:
+def _check_objectives(case: PlanCase) -> str:
     """Each layer's objective on the routing it was solved on."""
     plan, placement = case.plan, own_placement(case.plan)
     for i, layer in enumerate(plan.layers):
@@ -435,7 +297,7 @@ def _check_objectives(case: _Case) -> str:
     return f"{len(plan.layers)} layers score as they say on the routing they were solved on"
 
 
-def _check_figures(case: _Case) -> str:
+def _check_figures(case: PlanCase) -> str:
     """Every strategy's figures, and the plan's, on the routing that judges."""
     plan = case.plan
     for i, row in enumerate(plan.strategies):
@@ -450,14 +312,14 @@ def _check_figures(case: _Case) -> str:
     return f"{len(plan.strategies)} strategies and the predicted figures come out the same"
 
 
-def _check_heuristics(case: _Case) -> str:
+def _check_heuristics(case: PlanCase) -> str:
     """The baselines that look at loads."""
     for name, build in (("round_robin", round_robin), ("greedy", greedy)):
         _check_rebuilt(case.plan, name, [build(problem) for problem in case.problems])
     return "round_robin and greedy as built again from the loads"
 
 
-def _check_bounds(case: _Case) -> str:
+def _check_bounds(case: PlanCase) -> str:
     """What the loads alone prove: no objective is below it, and it may be all that a solver proved."""
     layers, proven = case.plan.layers, case.proven
     for layer, least in zip(layers, case.least, strict=True):
@@ -473,7 +335,7 @@ def _check_bounds(case: _Case) -> str:
 
 _PLACED = ("layers[].physical_to_logical", "layers[].dispatch_fractions")
 #: Name, check, and the fields that it leaves open where it can't be made.
-_CHECKS: tuple[tuple[str, Callable[[_Case], str], tuple[str, ...]], ...] = (
+_CHECKS: tuple[tuple[str, Callable[[PlanCase], str], tuple[str, ...]], ...] = (
     ("split", _check_split, ()),
     ("topology", _check_topology, ()),
     ("stages", _check_stages, ()),
@@ -491,44 +353,3 @@ _CHECKS: tuple[tuple[str, Callable[[_Case], str], tuple[str, ...]], ...] = (
 )
 #: Those that others rest on: where one fails, no figure is derived from the routing, and without a split nothing is.
 _BASE = ("split", "topology", "stages", "placements", "baselines", "routing")
-
-
-def _claims(case: _Case, proven: Sequence[int]) -> Iterator[Check]:
-    """What nothing but the plan says; `proven`: layers whose bounds are checked."""
-    layers, rows = case.plan.layers, case.plan.strategies
-
-    def claim(name: str, detail: str, fields: Iterable[str]) -> Check:
-        return Check(name, "claimed", None, detail, tuple(fields))
-
-    yield claim("question", "as it stands; whether another split or batch is better is not tried", ("scenario", "tail"))
-    rest = [i for i in range(len(layers)) if i not in proven]
-    if rest:
-        optimal = sum(layers[i].status == "optimal" for i in rest)
-        told = f"{len(rest)} of {len(layers)} bounds; with them the gap, and {optimal} layers called optimal"
-        yield claim("proofs", told, (f"layers[{i}].bound" for i in rest))
-    rivals = {row.name: i for i, row in enumerate(rows) if row.name in ("eplb", RUNNING)}
-    yield claim(
-        "rivals", f"{', '.join(rivals)}: scored as they stand, not built again",
-        (f"strategies[{i}].placements" for i in rivals.values()),
-    )  # fmt: skip
-    yield claim("run", "strategy, effort, balance floor, versions, terminations and timings", _run_fields(case))
-
-
-def _run_fields(case: _Case) -> Iterator[str]:
-    """What is said of the solver's run and shows in nothing else."""
-    yield from (f"provenance.{name}" for name in ("strategy", "work", "balance_floor", "versions"))
-    if case.plan.provenance.params:
-        yield "provenance.params"
-    yield from ("layers[].bound_source", "layers[].termination", "timings")
-    if case.plan.provenance.inputs:
-        yield "provenance.seed"
-    if not case.why_not and not _as_cut(case.routing, len(case.sources)):
-        yield from ("provenance.routing.windows_per_trace", "provenance.routing.judged_windows_per_trace")
-
-
-def _as_cut(routing: Routing, sources: int) -> bool:
-    """Whether there are as many windows as were asked for; load counts and short traces bring their own."""
-    solved, judged = len(routing.solved_on[0].window_weight), len(routing.judged_on[0].window_weight)
-    solved -= routing.record.mixture and solved > 1
-    asked = (routing.record.windows_per_trace, routing.record.judged_windows_per_trace)
-    return not routing.counts_only and (solved, judged) == (sources * asked[0], sources * asked[1])

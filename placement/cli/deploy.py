@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import positive, redundant_experts, scenario_options, trace_option
+from placement.cli.options import positive, redundant_experts, scenario_options, trace_option, variant_options
 from placement.cli.running import emit, run
 
 _DEGREE = click.IntRange(1, 10_000_000)
@@ -34,8 +34,7 @@ _DEGREE = click.IntRange(1, 10_000_000)
 @click.option("--pp", type=_DEGREE, metavar="N", help="Pin the pipeline stages.")
 @click.option("--dp", type=_DEGREE, metavar="N", help="Pin the attention data-parallel degree of an instance.")
 @click.option("--batch", type=_DEGREE, metavar="N", help="Pin the sequences per attention rank.")
-@click.option("--ttft-ms", type=positive, metavar="MS", help="Override the workload's objective.")
-@click.option("--tpot-ms", type=positive, metavar="MS", help="Override the workload's objective.")
+@variant_options
 @trace_option
 @click.option(
     "--placed/--balanced",
@@ -46,7 +45,6 @@ _DEGREE = click.IntRange(1, 10_000_000)
 @click.option(
     "--kernel-tables", is_flag=True, help="Use measured times of expert kernels where there are any ([kernels] extra)."
 )
-@click.option("--second-opinion", "second", is_flag=True, help="Solve with CP-SAT, too, and compare.")
 @click.option("--time-limit", type=positive, metavar="SECONDS", help="Stop the master problem after this.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, show_default=True)
 @click.option("--out", metavar="FILE", help="Write the deployment as JSON to this file.")

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "specs",
         "The models, clusters, workloads and scenarios that can be planned.",
     ),
+    "topology": ("placement.cli.topology", "topology", "Clusters from what machines tell of themselves."),
     "strategies": ("placement.cli.strategies", "command", "List the solvers that --strategy takes."),
 }
 

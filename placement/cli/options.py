@@ -41,9 +41,10 @@ def positive(value: str) -> float:
 
 def scenario_options(options: dict[str, Any]) -> dict[str, Any]:
     """Takes out of `options` those that override the scenario (specs.overrides)."""
-    from specs.overrides import OVERRIDES
+    from specs.overrides import OVERRIDES, read_settings
 
-    return {name: options.pop(name) for name in OVERRIDES if name in options}
+    overrides = {name: options.pop(name) for name in OVERRIDES if name in options}
+    return {**overrides, "set": read_settings(options.pop("set", ()))}
 
 
 def library_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -57,130 +58,103 @@ def library_options(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "budget": budget}
 
 
-def effort_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that say how long and with what to search; they don't change what is asked."""
-    options = [
-        click.option(
-            "--time-limit", type=positive, metavar="SECONDS", help="Stop solving after this many seconds, too."
-        ),
-        click.option(
-            "--work",
-            type=positive,
-            metavar="NUMBER",
-            default="1",
-            show_default=True,
-            help="Effort of search and bounds over the default; the plan depends on it and the seed, not on the clock.",
-        ),
-        click.option(
-            "--seed",
-            type=click.IntRange(0, 2**63 - 1),
-            metavar="N",
-            default=0,
-            show_default=True,
-            help="Of every random choice.",
-        ),
-        click.option(
-            "--workers",
-            type=click.IntRange(0, 1024),
-            metavar="N",
-            default=0,
-            show_default=True,
-            help="Processes or threads; 0 takes one per core. Does not change the plan.",
-        ),
-        click.option(
-            "--backend",
-            type=click.Choice(["processes", "threads", "sequential", "ray"]),
-            help="What solves layers in parallel. Default: processes, but threads where there is little to do.",
-        ),
-    ]
-    return reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
+def stacked(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """One decorator for several options, listed in this order by --help."""
+    return lambda function: reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
 
 
-def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of a solve, all but --trace."""
-    degree = click.IntRange(1, _MOST)
-    options = [
-        click.option(
-            "--phase",
-            type=click.Choice(["serving", "decode", "prefill", "train"]),
-            help="What expert placement is priced for. Default: serving, which is decode and prefill as they count in "
-            "tokens/s; train for training.",
-        ),
-        click.option(
-            "--objective",
-            type=click.Choice(["time", "load", "traffic"]),
-            help="Least MoE-layer time, least largest GPU load, or least bytes between nodes. Default: time, or load "
-            "where only counts are known.",
-        ),
-        click.option(
-            "--strategy",
-            default="auto",
-            metavar="NAME",
-            show_default=True,
-            help="Solver, as 'placement strategies' lists them.",
-        ),
-        click.option(
-            "--redundant", type=redundant_experts, metavar="N|auto", help="Redundant experts per MoE layer, or auto."
-        ),
-        click.option(
-            "--dispatch",
-            type=click.Choice(get_args(Dispatch)),
-            help="Which copy of an expert serves a token.",
-        ),
-        click.option(
-            "--message-rule",
-            type=click.Choice(get_args(MessageRule)),
-            help="What a token is sent once per.",
-        ),
-        click.option(
-            "--keep-groups/--no-keep-groups",
-            default=None,
-            help="Keep all copies of an expert group on one node (group-limited routing). Default: the scenario's.",
-        ),
-        click.option("--tp", type=degree, metavar="N", help="Pin the tensor-parallel degree."),
-        click.option("--ep", type=degree, metavar="N", help="Pin the expert-parallel degree."),
-        click.option("--pp", type=degree, metavar="N", help="Pin the pipeline stages."),
-        click.option("--dp", type=degree, metavar="N", help="Pin the attention data-parallel degree of an instance."),
-        click.option("--batch", type=degree, metavar="N", help="Pin the sequences per attention rank."),
-        click.option(
-            "--holdout/--no-holdout",
-            default=None,
-            help="Solve on the first half of each trace's sequences and report on the second. Default: where possible.",
-        ),
-        click.option(
-            "--windows",
-            type=click.IntRange(1, 10_000),
-            metavar="N",
-            help="Load windows per trace. Default: three in all to solve on, one per trace to judge on.",
-        ),
-        click.option(
-            "--tail",
-            type=click.FloatRange(0.0, 1.0),
-            metavar="SHARE",
-            default=1.0,
-            show_default=True,
-            help="Look at the worst share of the windows only: 1 their mean, 0 the worst window.",
-        ),
-        click.option(
-            "--balance-floor/--no-balance-floor",
-            default=True,
-            help="Keep the plan at least as balanced as the load balancers' placements. Default: on.",
-        ),
-        click.option("--params", metavar="FILE", help="Parameters of the search: YAML or JSON of SearchParams."),
-    ]
-    return reduce(lambda wrapped, option: option(wrapped), reversed(options), effort_options(function))
+#: How long and with what to search; these don't change what is asked.
+effort_options = stacked(
+    click.option("--time-limit", type=positive, metavar="SECONDS", help="Stop solving after this many seconds, too."),
+    click.option(
+        "--work", type=positive, metavar="NUMBER", default="1", show_default=True,
+        help="Effort of search and bounds over the default; the plan depends on it and the seed, not on the clock.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, show_default=True,
+        help="Of every random choice.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(0, 1024), metavar="N", default=0, show_default=True,
+        help="Processes or threads; 0 takes one per core. Does not change the plan.",
+    ),
+    click.option(
+        "--backend", type=click.Choice(["processes", "threads", "sequential", "ray"]),
+        help="What solves layers in parallel. Default: processes, but threads where there is little to do.",
+    ),
+)  # fmt: skip
 
+_COUNT = click.IntRange(1, _MOST)
 
-def trace_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --trace (also --loads), repeatable."""
-    option = click.option(
-        "--trace",
-        "--loads",
-        "traces",
-        multiple=True,
-        metavar="FILE",
-        help="Recorded routing: a trace (.npz), or load counts (.npz, .npy, FILE::KEY). Repeatable. "
-        "Default: synthetic routing.",
-    )
-    wrapped: Callable[..., Any] = option(function)
-    return wrapped
+#: What changes the scenario's cluster and workload; and --set, which changes any field.
+variant_options = stacked(
+    click.option("--nodes", type=_COUNT, metavar="N", help="Nodes of the cluster."),
+    click.option("--isl", type=_COUNT, metavar="TOKENS", help="Input tokens of a request."),
+    click.option("--osl", type=_COUNT, metavar="TOKENS", help="Output tokens of a request."),
+    click.option("--ttft-ms", type=positive, metavar="MS", help="Objective: time to the first token."),
+    click.option("--tpot-ms", type=positive, metavar="MS", help="Objective: time per further token."),
+    click.option(
+        "--set", multiple=True, metavar="PATH=VALUE",
+        help="Give a field another value, such as model.types.experts=fp8 or cluster=h200_hgx_ib; "
+        "'placement specs schema' lists the fields. Repeatable.",
+    ),
+)  # fmt: skip
+
+#: All of a solve but --trace.
+solve_options = stacked(
+    click.option(
+        "--phase", type=click.Choice(["serving", "decode", "prefill", "train"]),
+        help="What expert placement is priced for. Default: serving, which is decode and prefill as they count in "
+        "tokens/s; train for training.",
+    ),
+    click.option(
+        "--objective", type=click.Choice(["time", "load", "traffic"]),
+        help="Least MoE-layer time, least largest GPU load, or least bytes between nodes. Default: time, or load "
+        "where only counts are known.",
+    ),
+    click.option(
+        "--strategy", default="auto", metavar="NAME", show_default=True,
+        help="Solver, as 'placement strategies' lists them.",
+    ),
+    click.option(
+        "--redundant", type=redundant_experts, metavar="N|auto", help="Redundant experts per MoE layer, or auto."
+    ),
+    click.option("--dispatch", type=click.Choice(get_args(Dispatch)), help="Which copy of an expert serves a token."),
+    click.option(
+        "--message-rule", type=click.Choice(get_args(MessageRule)), help="What a token is sent once per."
+    ),
+    click.option(
+        "--keep-groups/--no-keep-groups", default=None,
+        help="Keep all copies of an expert group on one node (group-limited routing). Default: the scenario's.",
+    ),
+    click.option("--tp", type=_COUNT, metavar="N", help="Pin the tensor-parallel degree."),
+    click.option("--ep", type=_COUNT, metavar="N", help="Pin the expert-parallel degree."),
+    click.option("--pp", type=_COUNT, metavar="N", help="Pin the pipeline stages."),
+    click.option("--dp", type=_COUNT, metavar="N", help="Pin the attention data-parallel degree of an instance."),
+    click.option("--batch", type=_COUNT, metavar="N", help="Pin the sequences per attention rank."),
+    click.option(
+        "--holdout/--no-holdout", default=None,
+        help="Solve on the first half of each trace's sequences and report on the second. Default: where possible.",
+    ),
+    click.option(
+        "--windows", type=click.IntRange(1, 10_000), metavar="N",
+        help="Load windows per trace. Default: three in all to solve on, one per trace to judge on.",
+    ),
+    click.option(
+        "--tail", type=click.FloatRange(0.0, 1.0), metavar="SHARE", default=1.0, show_default=True,
+        help="Look at the worst share of the windows only: 1 their mean, 0 the worst window.",
+    ),
+    click.option(
+        "--balance-floor/--no-balance-floor", default=True,
+        help="Keep the plan at least as balanced as the load balancers' placements. Default: on.",
+    ),
+    click.option("--params", metavar="FILE", help="Parameters of the search: YAML or JSON of SearchParams."),
+    effort_options,
+    variant_options,
+)  # fmt: skip
+
+trace_option = click.option(
+    "--trace", "--loads", "traces", multiple=True, metavar="FILE",
+    help="Recorded routing: a trace (.npz), or load counts (.npz, .npy, FILE::KEY). Repeatable. "
+    "Default: synthetic routing.",
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""`placement specs`: lists the catalog, shows one spec resolved, prints the JSON Schema of a spec file."""
+"""`placement specs`: lists the catalog, shows one spec resolved, describes the fields of a spec file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from placement.cli.command import Command
+from placement.cli.options import scenario_options, variant_options
+
 if TYPE_CHECKING:
-    from specs.loading import Kind
+    from specs.kinds import Kind
     from specs.model import Model
 
-# Kept beside specs.loading.KINDS (a test compares them) so that --help needs no import of the schema.
+# Kept beside specs.kinds.KINDS (a test compares them) so that --help needs no import of the schema.
 KINDS = ("scenario", "model", "cluster", "workload")
 
 
@@ -46,24 +49,24 @@ def list_command(kind: Kind | None, as_json: bool) -> None:
             click.echo(f"  {entry.name:<{width}}  {entry.summary}{alias}")
 
 
-@specs.command("show")
+@specs.command("show", cls=Command)
 @click.argument("name")
 @click.option(
     "--kind", type=click.Choice(KINDS), help="What NAME is; by default a scenario, else the first kind it fits."
 )
+@variant_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show_command(name: str, kind: Kind | None, as_json: bool) -> None:
-    """Show spec NAME (a catalog name or a file), every default filled in, with the model's parameter counts."""
-    from specs import loading
+def show_command(name: str, kind: Kind | None, as_json: bool, **options: Any) -> None:
+    """Show spec NAME (a catalog name or a file), every default filled in, with the model's parameter counts.
 
-    found = kind or _kind_of(name)
-    loaders = {
-        "scenario": loading.load_scenario,
-        "model": loading.load_model,
-        "cluster": loading.load_cluster,
-        "workload": loading.load_workload,
-    }
-    record: Any = loaders[found](name)
+    What is printed is a spec file again. Paths of --set start at what is shown.
+    """
+    from specs.documents import yaml_text
+    from specs.loading import find_kind, load
+    from specs.overrides import overridden_spec
+
+    found = kind or find_kind(name)
+    record: Any = overridden_spec(found, load(found, name), **scenario_options(options))
     model = record.model if found == "scenario" else record if found == "model" else None
     resolved: dict[str, Any] = {"kind": found, "spec": record.model_dump(mode="json")}
     if model is not None:
@@ -71,69 +74,22 @@ def show_command(name: str, kind: Kind | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(resolved, indent=2))
         return
-    import yaml
-
     click.echo(f"# {found} {record.name}")
     if model is not None:
         counts = resolved["parameters"]
         total_b, active_b = counts["total"] / 1e9, counts["active"] / 1e9
         click.echo(f"# parameters: {total_b:.2f}B in total, {active_b:.2f}B active per token")
-    click.echo(yaml.safe_dump(resolved["spec"], sort_keys=False, default_flow_style=None, width=110), nl=False)
+    click.echo(yaml_text(resolved["spec"]), nl=False)
 
 
 @specs.command("schema")
 @click.argument("kind", type=click.Choice(KINDS), default="scenario")
-def schema_command(kind: Kind) -> None:
-    """Print the JSON Schema of a spec file of KIND (by default a scenario)."""
-    click.echo(json.dumps(json_schema(kind), indent=2))
+@click.option("--json", "as_json", is_flag=True, help="Print the JSON Schema.")
+def schema_command(kind: Kind, as_json: bool) -> None:
+    """Describe every field of a spec file of KIND (by default a scenario): values, unit, default, meaning."""
+    from specs.schema import json_schema, schema_text
 
-
-def json_schema(kind: Kind) -> dict[str, Any]:
-    """JSON Schema (2020-12) of a YAML file of `kind`; a scenario's parts may be names or paths instead of fields."""
-    from pydantic import TypeAdapter
-
-    from specs.cluster import Cluster
-    from specs.model import Model
-    from specs.scenario import Scenario
-    from specs.workload import Workload
-
-    types: dict[str, Any] = {"scenario": Scenario, "model": Model, "cluster": Cluster, "workload": Workload}
-    schema: dict[str, Any] = TypeAdapter(types[kind]).json_schema()
-    if kind == "scenario":
-        for part in ("model", "cluster", "workload"):
-            name = {"type": "string", "minLength": 1, "description": f"a catalog name, or the path of a {part} file"}
-            schema["properties"][part] = {"anyOf": [name, schema["properties"][part]]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def _kind_of(name: str) -> Kind:
-    """The first kind whose catalog has `name`; for a file, what its fields look like."""
-    import os
-
-    from specs.documents import parse_yaml, read_text, shown
-    from specs.errors import InputError
-    from specs.loading import KINDS as ALL_KINDS
-    from specs.loading import catalog_names, is_path, locate
-    from specs.validation import suggestion
-
-    names = {kind: catalog_names(kind) for kind in ALL_KINDS}
-    for kind in ALL_KINDS:
-        if name in names[kind]:
-            return kind
-    if not is_path(name) and not os.path.exists(name):
-        known = [known for kind in ALL_KINDS for known in names[kind]]
-        raise InputError(shown(name, 200) or "NAME", "", "no spec of that name", suggestion(name, known))
-    path, source = locate(name, "scenario")
-    if path.suffix == ".json" or path.is_dir():
-        return "model"
-    fields = parse_yaml(read_text(path, source), source)
-    marks: tuple[tuple[str, Kind], ...] = (
-        ("moe", "model"),
-        ("mixers", "model"),
-        ("gpu", "cluster"),
-        ("kind", "workload"),
-    )
-    return next((kind for field, kind in marks if field in fields), "scenario")
+    click.echo(json.dumps(json_schema(kind), indent=2) if as_json else schema_text(kind))
 
 
 def _parameters(model: Model) -> dict[str, int]:

@@ -100,14 +100,6 @@ def rebalance_experts(
     return whole.new_tensor(slots), whole.new_tensor(table), whole.new_tensor(copies)
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    """Groups and nodes that the placement minds: 1 and 1 where it is global."""
-
-    groups: int
-    nodes: int
-
-
 def _is_tensor(value: Any) -> bool:
     """Whether it is a torch tensor; torch itself is never imported here, a tensor brings what is needed."""
     return type(value).__module__.split(".")[0] == "torch"
@@ -145,8 +137,12 @@ def _whole(value: Any, name: str, words: str, least: int | None = None) -> int:
     return number
 
 
-def _checked(loads: FloatArray, replicas: int, groups: int, nodes: int, gpus: int) -> _Sizes:
-    """Raises InputError unless loads and counts are in range and divide as the balancer needs it."""
+def _checked(loads: FloatArray, replicas: int, groups: int, nodes: int, gpus: int) -> tuple[int, int]:
+    """(Groups, nodes) that the placement minds: 1 and 1 where it is global.
+
+    Raises:
+        InputError: Loads or counts are out of range, or do not divide as the balancer needs it.
+    """
     layers, experts = loads.shape
     if layers == 0 or experts == 0:
         raise InputError(SOURCE, "weight", f"has shape {loads.shape}", "give at least one layer and one expert")
@@ -179,12 +175,12 @@ def _checked(loads: FloatArray, replicas: int, groups: int, nodes: int, gpus: in
     if gpus % nodes:
         raise InputError(SOURCE, "num_gpus", f"{gpus} GPUs do not fill {nodes} nodes", "use whole nodes")
     if groups % nodes:
-        return _Sizes(1, 1)
+        return 1, 1
     if experts % groups:
         raise InputError(
             SOURCE, "num_groups", f"{experts} experts are not {groups} groups of one size", "use a divisor, or 1"
         )
-    return _Sizes(groups, nodes)
+    return groups, nodes
 
 
 def _checked_map(old: np.ndarray[Any, Any], loads: FloatArray, replicas: int) -> IntArray:
@@ -197,7 +193,7 @@ def _checked_map(old: np.ndarray[Any, Any], loads: FloatArray, replicas: int) ->
 
 
 def _placed(
-    weight: FloatArray, old: IntArray | None, slots: int, sizes: _Sizes, gpus: int, budget: _Budget,
+    weight: FloatArray, old: IntArray | None, slots: int, sizes: tuple[int, int], gpus: int, budget: _Budget,
     workers: int | None, seed: int,
 ) -> IntArray:  # fmt: skip
     """[layers, slots] placements. Layers go in blocks over threads: the search releases the interpreter lock."""
@@ -221,12 +217,12 @@ def _placed(
 
 
 def _layer(
-    load: FloatArray, old: IntArray | None, slots: int, sizes: _Sizes, gpus: int, budget: _Budget, seed: int
+    load: FloatArray, old: IntArray | None, slots: int, sizes: tuple[int, int], gpus: int, budget: _Budget, seed: int
 ) -> IntArray:
     """[slots] one layer, placed anew or mended, whichever changes fewer slots of `old`."""
     from solvers.experts.loads.layer import mend_layer, place_layer
 
-    groups, nodes = sizes.groups, sizes.nodes
+    groups, nodes = sizes
     placed, busiest = place_layer(load, slots, groups, nodes, gpus, budget.near, budget.kicks, seed)
     if old is None:
         return placed

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from placement.cost.figures import (
-    Figures,
-    Placement,
-    figures_of,
-    moe_times,
-    score_placement,
-)
+from placement.cost.figures import Figures, Placement, figures_of, moe_times, score_placement
 from placement.cost.pose import layer_problems, phases_of
 from placement.cost.step.throughput import MoeTimes, Prediction, predict
 from placement.problem.data import LayerData

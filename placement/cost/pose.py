@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from placement.cost.layer.scenario_rates import topology_of
+from placement.cost.layer.scenario_rates import rank_speeds, topology_of
 from placement.cost.step.serving_mix import planned_rates
 from placement.errors import InputError
 from placement.problem.data import LayerData
@@ -25,7 +25,6 @@ def layer_problems(
     phase: PlannedPhase,
     statistics: Sequence[LayerData],
     objective: Objective = "time",
-    max_load: float | None = None,
     tail: float = 1.0,
     failed_gpus: Sequence[int] = (),
 ) -> tuple[LayerProblem, ...]:
@@ -34,7 +33,7 @@ def layer_problems(
     Args:
         phase: what the prices are of; tokens per GPU are the split's own in that phase.
         statistics: routing of each MoE layer.
-        max_load: see LayerProblem.max_load; the planner sets its own where it is None. tail: see LayerProblem.tail.
+        tail: see LayerObjective.
         failed_gpus: expert-parallel ranks that are lost: without capacity, and no token's home.
 
     Raises:
@@ -65,8 +64,8 @@ def layer_problems(
         if failed_gpus:
             capacity = np.full(topology.gpus, slots)
             capacity[list(failed_gpus)] = 0
-        hardware = LayerHardware(topology, slots, rates[block], capacity)
-        rules = LayerRules(scenario.dispatch, scenario.message_rule, group, max_load)
+        hardware = LayerHardware(topology, slots, rates[block], capacity, rank_speeds(scenario, split, rates[block]))
+        rules = LayerRules(scenario.dispatch, scenario.message_rule, group)
         return LayerProblem(layer.of_experts(moe.experts), hardware, rules, LayerObjective(objective, tail))
 
     return tuple(map(problem, statistics, blocks, model.moes))

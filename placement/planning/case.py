@@ -73,7 +73,8 @@ def load_scenario(spec: str | Path | Scenario, **overrides: Any) -> Scenario:
 
     Args:
         spec: The scenario's name, alias, file, or the scenario itself.
-        overrides: Values by name, such as `engine="sglang"`, `ep=16` or `tpot_ms=30` (see specs.overrides).
+        overrides: Values by name, such as `engine="sglang"`, `ep=16`, `nodes=2` or `tpot_ms=30`, or by path, such as
+            `set={"model.types.experts": "fp8"}` (see specs.overrides).
 
     Raises:
         InputError: There is no such scenario, or a value that it can't have.

@@ -24,7 +24,6 @@ from placement.records.deployment import (
     InstanceRecord,
     NodesRecord,
     PoolRecord,
-    SecondOpinionRecord,
 )
 from placement.routing.holdout import read_sources, routing_of, synthetic_source
 from solvers.deploy.balance import PlacedLayers
@@ -32,7 +31,7 @@ from solvers.deploy.columns import ColumnSet, Placed, list_columns, pool_of
 from solvers.deploy.layout import layout
 from solvers.deploy.problem import Column, MasterProblem
 from solvers.deploy.problem import Deployment as Chosen
-from solvers.deploy.solve import second_opinion, solve_master
+from solvers.deploy.solve import solve_master
 from solvers.split.enumerate import enumerate_splits
 from solvers.split.pins import check_pins
 from specs.cluster import Cluster
@@ -60,7 +59,6 @@ def plan_deployment(
     traces: Sequence[AnyTrace] = (),
     placed: bool = True,
     kernel_tables: bool = False,
-    second: bool = False,
     time_limit: float | None = None,
     seed: int = 0,
     on_progress: OnProgress | None = None,
@@ -76,7 +74,6 @@ def plan_deployment(
         traces: Recorded routing, objects or paths; without any, routing is synthetic.
         placed: Price imbalance and traffic by a quick expert placement; else take experts as balanced.
         kernel_tables: Use measured times of expert kernels where there are any.
-        second: Solve with CP-SAT, too, and compare.
         time_limit: Seconds for each master problem.
         seed: Of every random choice.
         on_progress: Called with a Progress at each step.
@@ -104,7 +101,7 @@ def plan_deployment(
         )
     kernels = KernelTables.installed() if kernel_tables else None
     answers: list[AnswerRecord] = []
-    found: tuple[ColumnSet, MasterProblem, Chosen] | None = None
+    found: tuple[ColumnSet, MasterProblem] | None = None
     limits = [workload.tpot_ms * share for share in FRONT] if front else [workload.tpot_ms]
     for limit in limits:
         report.stage(f"pricing splits at TPOT {limit:.4g} ms")
@@ -121,17 +118,13 @@ def plan_deployment(
             if front:
                 continue
             raise
-        found = (columns, problem, chosen)
+        found = (columns, problem)
         answers.append(_answer(here, problem, chosen, workload, limit))
     if found is None:
         raise InfeasibleError(
             f"{scenario.name}: nothing is feasible at any TPOT from {limits[0]:.4g} to {limits[-1]:.4g} ms"
         )
-    columns, problem, chosen = found
-    opinion = None
-    if second:
-        report.stage("asking CP-SAT")
-        opinion = _second(problem, chosen, time_limit, seed)
+    columns, problem = found
     return Deployment(
         schema_=SCHEMA,
         scenario=scenario.name,
@@ -148,17 +141,7 @@ def plan_deployment(
             thinned=columns.thinned,
             dropped=tuple(DroppedRecord(role=d.role, reason=d.reason, count=d.count) for d in columns.dropped),
         ),
-        second_opinion=opinion,
     )
-
-
-def _second(problem: MasterProblem, chosen: Chosen, time_limit: float | None, seed: int) -> SecondOpinionRecord:
-    other = second_opinion(problem, chosen, time_limit, seed)
-    found = other.deployment
-    return SecondOpinionRecord(
-        solver=found.solver, requests_per_s=found.requests_per_s, gpus=found.gpus, optimal=found.optimal,
-        agrees=other.agrees,
-    )  # fmt: skip
 
 
 def _with_tpot(scenario: Scenario, workload: ServingWorkload, tpot_ms: float) -> Scenario:

@@ -341,7 +341,7 @@ def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Report
         answers.append(
             LayerAnswer(
                 point.slots, point.fractions, point.score, Status.OPTIMAL if optimal else Status.FEASIBLE, ended,
-                full.bound, full.bound_source, 0.0,
+                full.bound, full.bound_source,
             )
         )  # fmt: skip
     free = tuple(problem.with_rules(current=None, fixed=None) for problem in case.problems)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from placement.cost.assess import Assessor
-from placement.cost.layer.scenario_rates import topology_of
-from placement.cost.memory.hbm import MemoryReport, memory_of
+from placement.cost.memory.hbm import memory_of
 from placement.cost.pose import layer_problems
 from placement.cost.step.serving_mix import planned_rates
 from placement.cost.step.throughput import ServingModel
@@ -20,20 +19,9 @@ from placement.planning.judgement import certificate_of, judge, layer_record, ve
 from placement.planning.progress import OnProgress
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
 from placement.problem.layer import Objective
-from placement.problem.pieces import piece_rows
 from placement.problem.split import Split
-from placement.records.plan import (
-    SCHEMA,
-    MemoryLineRecord,
-    MemoryRecord,
-    Plan,
-    ProvenanceRecord,
-    ScenarioRecord,
-    SplitRecord,
-    StageRecord,
-    TimingsRecord,
-    TopologyRecord,
-)
+from placement.records.convert import memory_record, stage_records, topology_record
+from placement.records.plan import SCHEMA, Plan, ProvenanceRecord, ScenarioRecord, SplitRecord, TimingsRecord
 from placement.routing.holdout import Routing, routing_of
 from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.replicas import with_replicas
@@ -150,7 +138,6 @@ def solve(case: Case, with_timings: bool = False) -> Planned:
         solve_s=marks[3] - marks[2],
     )  # fmt: skip
     scenario, own = case.scenario, answers[case.own]
-    topology = topology_of(scenario, split)
     plan = Plan(
         schema_=SCHEMA,
         scenario=ScenarioRecord(name=scenario.name, spec=scenario),
@@ -160,14 +147,12 @@ def solve(case: Case, with_timings: bool = False) -> Planned:
         dispatch=scenario.dispatch,
         message_rule=scenario.message_rule,
         split=SplitRecord.of(split),
-        stages=_stages(scenario, split),
-        topology=TopologyRecord(
-            gpus=topology.gpus, gpus_per_node=topology.gpus_per_node, gpus_per_tray=topology.gpus_per_tray
-        ),
+        stages=stage_records(scenario, split),
+        topology=topology_record(scenario, split),
         slots_per_gpu=split.slots_per_gpu,
         tokens_per_gpu=planned_rates(scenario, split, case.phase).tokens_per_gpu,
         layers=tuple(layer_record(index, one) for index, one in zip(scenario.model.moe_layers, own, strict=True)),
-        memory=_memory_record(memory_of(scenario, split)),
+        memory=memory_record(memory_of(scenario, split)),
         predicted=judgement.predicted,
         strategies=judgement.strategies,
         certificate=certificate_of(own, objective),
@@ -234,20 +219,3 @@ def fitted_batch(case: Case, split: Split, routing: Routing, stop: Stop) -> Spli
         middle = (low + high) // 2
         low, high = (middle, high) if meets(middle) else (low, middle)
     return replace(split, batch=low, microbatches=min(split.pp, low))
-
-
-def _stages(scenario: Scenario, split: Split) -> tuple[StageRecord, ...]:
-    return tuple(
-        StageRecord(stage=rank, first_layer=first, layers=layers, gpus=split.gpus_per_stage)
-        for rank, first, layers in piece_rows(scenario, split)
-    )
-
-
-def _memory_record(report: MemoryReport) -> MemoryRecord:
-    return MemoryRecord(
-        stage=report.stage,
-        lines=tuple(MemoryLineRecord(name=line.name, bytes=line.bytes) for line in report.lines),
-        total_bytes=report.total_bytes,
-        capacity_bytes=report.capacity_bytes,
-        headroom_bytes=report.headroom_bytes,
-    )

@@ -180,6 +180,19 @@ class LayerProblem(FrozenArrays):
         pairs = np.unique(self.hardware.gpu_of_slot[kept] * self.experts + current[kept])
         return pairs // self.experts, pairs % self.experts
 
+    @property
+    def free(self) -> bool:
+        """Whether GPUs are of one capacity and speed, and no group, fixed expert or budget of moves binds a copy."""
+        hardware, rules = self.hardware, self.rules
+        binding = (hardware.capacity, hardware.speed, rules.group, rules.fixed, rules.max_moves)
+        return all(part is None for part in binding)
+
+    def held(self, slots: IntArray) -> BoolArray:
+        """[gpus, experts] what a placement ([slots] experts, or EMPTY) holds."""
+        out, used = np.zeros((self.topology.gpus, self.experts), dtype=bool), slots != EMPTY
+        out[self.hardware.gpu_of_slot[used], slots[used]] = True
+        return out
+
     def with_data(self, **changes: Any) -> Self:
         """The problem with other fields of `data`."""
         return replace(self, data=replace(self.data, **changes))

@@ -181,15 +181,17 @@ def instances_that_fit(cluster: Cluster, gpus_per_stage: int, pp: int) -> int:
     return cluster.gpus // (gpus_per_stage * pp)
 
 
-def cut_problem(scenario: Scenario, split: Split) -> str:
-    """Why the split's cut or recompute choice does not fit the model and the schedule; "" where it does."""
-    layers, pieces = scenario.model.layers, piece_count(scenario.workload, split.pp)
-    if split.cut is not None and len(split.cut) != pieces:
-        return f"cut has {len(split.cut)} pieces, the schedule {pieces}"
-    if split.cut is not None and sum(split.cut) != layers:
-        return f"cut holds {sum(split.cut)} layers, the model has {layers}"
-    if split.recompute is not None and (scenario.workload.kind == "serving" or len(split.recompute) != layers):
-        return f"recompute is given for {len(split.recompute)} layers; training has it for all {layers} or none"
+def cut_problem(
+    scenario: Scenario, pp: int, cut: tuple[int, ...] | None, recompute: tuple[Recompute, ...] | None
+) -> str:
+    """Why a cut or recompute choice of `pp` ranks does not fit the model and the schedule; "" where it does."""
+    layers, pieces = scenario.model.layers, piece_count(scenario.workload, pp)
+    if cut is not None and len(cut) != pieces:
+        return f"cut has {len(cut)} pieces, the schedule {pieces}"
+    if cut is not None and sum(cut) != layers:
+        return f"cut holds {sum(cut)} layers, the model has {layers}"
+    if recompute is not None and (scenario.workload.kind == "serving" or len(recompute) != layers):
+        return f"recompute is given for {len(recompute)} layers; training has it for all {layers} or none"
     return ""
 
 

@@ -8,35 +8,66 @@ import numpy as np
 
 from placement.cost.assess import Assessment
 from placement.cost.figures import Placement
+from placement.cost.layer.scenario_rates import topology_of
+from placement.cost.memory.hbm import MemoryReport
 from placement.cost.step.throughput import Prediction
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
-from placement.records.plan import Figure, Fractions, PartRecord, Plan, PredictedRecord, StrategyRecord
+from placement.problem.pieces import piece_rows
+from placement.problem.split import Split
+from placement.records.plan import (
+    Figure,
+    Fractions,
+    MemoryLineRecord,
+    MemoryRecord,
+    PartRecord,
+    Plan,
+    PredictedRecord,
+    StageRecord,
+    StrategyRecord,
+    TopologyRecord,
+)
+from specs.scenario import Scenario
+
+
+def memory_record(report: MemoryReport) -> MemoryRecord:
+    """HBM by line as the plan file holds it."""
+    lines = tuple(MemoryLineRecord(name=line.name, bytes=line.bytes) for line in report.lines)
+    names = ("stage", "total_bytes", "capacity_bytes", "headroom_bytes")
+    return MemoryRecord(lines=lines, **{name: getattr(report, name) for name in names})
+
+
+def stage_records(scenario: Scenario, split: Split) -> tuple[StageRecord, ...]:
+    """The pieces of the model as the plan file holds them."""
+    return tuple(
+        StageRecord(stage=rank, first_layer=first, layers=layers, gpus=split.gpus_per_stage)
+        for rank, first, layers in piece_rows(scenario, split)
+    )
+
+
+def topology_record(scenario: Scenario, split: Split) -> TopologyRecord:
+    """The expert-parallel ranks as the plan file holds them."""
+    made = topology_of(scenario, split)
+    return TopologyRecord(gpus=made.gpus, gpus_per_node=made.gpus_per_node, gpus_per_tray=made.gpus_per_tray)
 
 
 def predicted_record(prediction: Prediction) -> PredictedRecord:
     """A prediction as the plan file holds it."""
     provenance = {entry.figure: entry for entry in prediction.provenance}
 
-    def figure(name: str, value: float | None) -> Figure | None:
-        if value is None:
-            return None
+    def figure(name: str, value: float) -> Figure:
         entry = provenance[name]
         return Figure(value=value, provenance=entry.provenance, moe_layer=entry.moe_layer)  # type: ignore[arg-type]
 
-    def rate(value: float) -> Figure:
-        entry = provenance["tokens_per_s"]
-        return Figure(value=value, provenance=entry.provenance, moe_layer=entry.moe_layer)  # type: ignore[arg-type]
-
-    def ms(value: float | None) -> float | None:
-        return None if value is None else value * 1e3
+    def ms(name: str, seconds: float | None) -> Figure | None:
+        return None if seconds is None else figure(name, seconds * 1e3)
 
     step = None if prediction.step is None else prediction.step.step_s
     return PredictedRecord(
-        tokens_per_s=rate(prediction.tokens_per_s),
-        tokens_per_s_per_gpu=rate(prediction.tokens_per_s_per_gpu),
-        ttft_ms=figure("ttft_s", ms(prediction.ttft_s)),
-        tpot_ms=figure("tpot_s", ms(prediction.tpot_s)),
-        step_ms=figure("step_s", ms(step)),
+        tokens_per_s=figure("tokens_per_s", prediction.tokens_per_s),
+        tokens_per_s_per_gpu=figure("tokens_per_s", prediction.tokens_per_s_per_gpu),
+        ttft_ms=ms("ttft_s", prediction.ttft_s),
+        tpot_ms=ms("tpot_s", prediction.tpot_s),
+        step_ms=ms("step_s", step),
         breakdown=tuple(PartRecord(name=part.name, ms=part.seconds * 1e3) for part in prediction.breakdown),
     )
 

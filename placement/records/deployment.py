@@ -109,16 +109,6 @@ class ColumnsRecord(Record):
     dropped: tuple[DroppedRecord, ...]
 
 
-class SecondOpinionRecord(Record):
-    """CP-SAT's answer to the same master problem."""
-
-    solver: Text
-    requests_per_s: Amount
-    gpus: Annotated[int, Field(ge=0)]
-    optimal: bool
-    agrees: bool
-
-
 class Deployment(Record):
     """A deployment of a serving scenario: one answer, or the front by TPOT limit."""
 
@@ -132,7 +122,6 @@ class Deployment(Record):
     pools: tuple[PoolRecord, ...]
     answers: Annotated[tuple[AnswerRecord, ...], Field(min_length=1)]
     columns: ColumnsRecord
-    second_opinion: SecondOpinionRecord | None
 
     @property
     def gpus(self) -> int:

@@ -1,14 +1,8 @@
-"""The plan file, `placement.plan/1`: its records, read and written whole or not at all (docs/formats.md).
-
-Times carry their unit in the name; floats are written so that reading gives the same number back. A plan holds no
-wall-clock times unless they are asked for, so that the same inputs and seed give the same bytes.
-"""
+"""The plan file, `placement.plan/1`: its records, read and written whole or not at all (docs/formats.md)."""
 
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,10 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from placement.errors import InputError
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import Objective
-from placement.problem.schedule import piece_count
-from placement.problem.split import Split
+from placement.problem.split import Split, cut_problem
 from placement.records.files import json_text, write_text
-from specs.documents import parse_json, shown
+from specs.documents import parse_json, read_text, shown
 from specs.engine import Dispatch, MessageRule
 from specs.fields import MAX_EXPERTS, MAX_GPUS, MAX_LAYERS, Count, Degree
 from specs.scenario import Scenario
@@ -89,11 +82,7 @@ class SplitRecord(Record):
         return cls(**{name: getattr(split, name) for name in cls.model_fields})
 
     def split(self) -> Split:
-        """The split of the record.
-
-        Raises:
-            InputError: degrees that do not multiply up.
-        """
+        """The split of the record, an InputError where its degrees do not multiply up."""
         return Split(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
@@ -287,13 +276,9 @@ class Plan(Record):
             raise ValueError(f"topology.gpus {self.topology.gpus} is not split.ep {self.split.ep}; plan it anew")
         if self.slots_per_gpu != self.split.slots_per_gpu:
             raise ValueError(f"slots_per_gpu {self.slots_per_gpu} is not split.slots_per_gpu; plan it anew")
-        split, workload = self.split, self.scenario.spec.workload
-        if split.cut is not None and (
-            sum(split.cut) != model.layers or len(split.cut) != piece_count(workload, split.pp)
-        ):
-            raise ValueError(f"split.cut is no cut of {model.layers} layers for its schedule; plan it anew")
-        if split.recompute is not None and (workload.kind == "serving" or len(split.recompute) != model.layers):
-            raise ValueError(f"split.recompute is not for {model.layers} layers in training; plan it anew")
+        problem = cut_problem(self.scenario.spec, self.split.pp, self.split.cut, self.split.recompute)
+        if problem:
+            raise ValueError(f"split.{problem}; plan it anew")
         if list(self.failed_gpus) != sorted({gpu for gpu in self.failed_gpus if gpu < self.topology.gpus}):
             raise ValueError(f"failed_gpus are not GPUs below {self.topology.gpus} in order; plan it anew")
         width = self.slots_per_gpu
@@ -305,9 +290,7 @@ class Plan(Record):
                 if len(row) != slots:
                     raise ValueError(f"{where} has a placement of {len(row)} slots, not {slots}; plan it anew")
                 if max(row) >= model.moe.experts:
-                    raise ValueError(
-                        f"{where} names expert {max(row)}, but there are {model.moe.experts} experts; plan it anew"
-                    )
+                    raise ValueError(f"{where} names expert {max(row)} of {model.moe.experts} experts; plan it anew")
                 empty = sum(row[g * width : (g + 1) * width].count(EMPTY) for g in self.failed_gpus)
                 if not len(self.failed_gpus) * width == empty == row.count(EMPTY):
                     raise ValueError(f"{where}: the slots of failed_gpus, and no others, are {EMPTY}; plan it anew")
@@ -353,7 +336,7 @@ class Plan(Record):
         Raises:
             InputError: The file can't be written.
         """
-        write_plan(self, path)
+        write_text(path, plan_json(self), "`out`")
 
     @property
     def own(self) -> StrategyRecord | None:
@@ -387,21 +370,7 @@ def load_plan(path: str | Path) -> Plan:
         InputError: it can't be read, or is no valid plan.
     """
     source = shown(str(path), 200)
-    mend = "give a plan file, as 'placement solve --out' writes it"
-    try:
-        info = os.stat(path)
-        if not stat.S_ISREG(info.st_mode):
-            raise InputError(source, "", "is not a file", mend)
-        if info.st_size > MAX_BYTES:
-            raise InputError(source, "", f"is over {MAX_BYTES // 2**20} MiB", mend)
-        text = Path(path).read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(source, "", f"is not UTF-8 text (byte {error.start})", mend) from None
-    except OSError as error:
-        raise InputError(source, "", f"can't be read: {shown(error.strerror or 'failed')}", mend) from None
-    except ValueError:  # a path with a null byte
-        raise InputError(source, "", "is not a valid path", mend) from None
-    return plan_from_json(text, source)
+    return plan_from_json(read_text(Path(path), source, MAX_BYTES), source)
 
 
 def plan_json(plan: Plan) -> str:
@@ -414,15 +383,6 @@ def plan_json(plan: Plan) -> str:
     if not plan.provenance.params:
         del data["provenance"]["params"]
     return json_text(data)
-
-
-def write_plan(plan: Plan, path: str | Path) -> None:
-    """Writes a plan file, whole or not at all.
-
-    Raises:
-        InputError: the file can't be written.
-    """
-    write_text(path, plan_json(plan), "`out`")
 
 
 def plan_schema() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from placement.check.plan import Check
+from placement.check.findings import Check
 from placement.report.text import fields, heading, rendered
 
 _WORDS = {True: "ok", False: "FAILED"}

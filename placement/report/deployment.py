@@ -38,7 +38,7 @@ def deployment_text(deployment: Deployment, scenario: Scenario, seconds: float, 
     considered = deployment.columns
     thinned = ", some degrees left out" if considered.thinned else ""
     told = f"  {considered.considered:,} priced, {considered.kept} not dominated{thinned}"
-    parts += [Text(), fields(_figures(deployment, last, scenario, seconds)), Text(), heading("columns", told)]
+    parts += [Text(), fields(_figures(deployment, last, seconds)), Text(), heading("columns", told)]
     parts += [Text(f"  {each.count:6,} {each.role}: {each.reason}") for each in considered.dropped]
     if out is not None:
         parts.append(fields([("deployment", out)]))
@@ -78,20 +78,15 @@ def _front(deployment: Deployment) -> RenderableType:
     return table
 
 
-def _figures(deployment: Deployment, answer: AnswerRecord, scenario: Scenario, seconds: float) -> list[tuple[str, str]]:
+def _figures(deployment: Deployment, answer: AnswerRecord, seconds: float) -> list[tuple[str, str]]:
     certificate = answer.certificate
     proof = "proven optimal" if certificate.status == "optimal" else f"gap {certificate.gap:.2%}"
     bound = f"{grouped(certificate.bound)} {'tokens/s' if certificate.goal == 'rate' else 'GPUs'}"
-    lines = [
+    return [
         ("tokens/s", f"{grouped(answer.tokens_per_s)} ({grouped(answer.tokens_per_s_per_gpu)} per GPU in use)"),
         ("GPUs", f"{answer.gpus} of {deployment.gpus}"),
         ("certificate", f"bound {bound}, {proof} by {certificate.solver} among the columns priced"),
         ("experts", "placed quickly, by split" if deployment.placed else "taken as balanced"),
         ("MoE layers", ", ".join(sorted({each.moe_layer for each in answer.instances}))),
+        ("made in", f"{seconds:.1f} s"),
     ]
-    other = deployment.second_opinion
-    if other is not None:
-        rate = other.requests_per_s * (scenario.workload.osl if scenario.workload.kind == "serving" else 1)
-        word = "agrees" if other.agrees else "DISAGREES"
-        lines.append(("second opinion", f"{other.solver} {word}: {grouped(rate)} tokens/s with {other.gpus} GPUs"))
-    return [*lines, ("made in", f"{seconds:.1f} s")]

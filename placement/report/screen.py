@@ -18,7 +18,6 @@ class Dropped(Protocol):
 
     @property
     def reason(self) -> str: ...
-
     @property
     def count(self) -> int: ...
 
@@ -28,13 +27,10 @@ class SplitSearch(Protocol):
 
     @property
     def considered(self) -> int: ...
-
     @property
     def dropped(self) -> Sequence[Dropped]: ...
-
     @property
     def idle_gpus(self) -> int: ...
-
     @property
     def cut_gain(self) -> float | None: ...
 
@@ -58,6 +54,8 @@ def solve_screen(
         plan: the plan. choice: how its split was chosen. lowered_from: batch before it was lowered for the routing.
         timings: wall-clock seconds. out: the file the plan was written to.
     """
+    figure = plan.predicted.tokens_per_s
+    made = f"split {timings.split_s:.1f}, routing {timings.routing_s:.1f}, solving {timings.solve_s:.1f}"
     parts: list[RenderableType] = [
         heading(plan.scenario.name, f"  {plan.scenario.spec.summary}".rstrip()),
         fields([*_scenario(plan), *_split(plan, choice, lowered_from)]),
@@ -65,13 +63,13 @@ def solve_screen(
         heading("memory", _memory_title(plan)),
         _memory(plan.memory.lines),
         Text(),
-        heading("predicted", f" ({_provenance(plan)})"),
+        heading("predicted", f" ({figure.provenance}; MoE layers: {figure.moe_layer})"),
         fields(_predicted(plan)),
         Text(),
         heading("expert placement", f", {plan.phase}, {_judged(plan)}"),
         strategy_table(plan),
         Text(),
-        fields([("certificate", certificate(plan)), ("made in", _timings(timings))]),
+        fields([("certificate", certificate(plan)), ("made in", f"{timings.total_s:.1f} s ({made})")]),
     ]
     if out is not None:
         parts.append(fields([("plan", out)]))
@@ -128,6 +126,7 @@ def certificate(plan: Plan) -> str:
 def _scenario(plan: Plan) -> list[tuple[str, str]]:
     spec, routing = plan.scenario.spec, plan.provenance.routing
     model, cluster, workload = spec.model, spec.cluster, spec.workload
+    part = "all of it" if routing.solved_on == "all" else "the first half"
     if workload.kind == "serving":
         work = f"serving ISL {grouped(workload.isl)}, OSL {grouped(workload.osl)}"
         work += f", TTFT at most {workload.ttft_ms:g} ms, TPOT at most {workload.tpot_ms:g} ms"
@@ -138,17 +137,10 @@ def _scenario(plan: Plan) -> list[tuple[str, str]]:
             "model",
             f"{model.name}: {len(model.moe_layers)} MoE layers of {model.moe.experts} experts, top-{model.moe.top_k}",
         ),
-        ("cluster", f"{cluster.name}: {cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.gpu.name}"),
+        ("cluster", f"{cluster.name}: {cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.least_gpu.name}"),
         ("workload", work),
-        (
-            "routing",
-            f"{routing.source}; solved on {_part(routing.solved_on)} ({grouped(routing.tokens_solved)} tokens)",
-        ),
+        ("routing", f"{routing.source}; solved on {part} ({grouped(routing.tokens_solved)} tokens)"),
     ]
-
-
-def _part(part: str) -> str:
-    return {"all": "all of it", "first-half": "the first half", "second-half": "the second half"}[part]
 
 
 def _split(plan: Plan, choice: SplitSearch, lowered_from: int | None) -> list[tuple[str, str]]:
@@ -212,11 +204,6 @@ def _memory(lines: Sequence[MemoryLineRecord]) -> RenderableType:
     return table
 
 
-def _provenance(plan: Plan) -> str:
-    figure = plan.predicted.tokens_per_s
-    return f"{figure.provenance}; MoE layers: {figure.moe_layer}"
-
-
 def _predicted(plan: Plan) -> list[tuple[str, str]]:
     predicted, workload = plan.predicted, plan.scenario.spec.workload
     what = "output tokens/s" if workload.kind == "serving" else "trained tokens/s"
@@ -248,10 +235,3 @@ def _judged(plan: Plan) -> str:
         return "judged on the routing it was solved on (nothing held out)"
     kind = "synthetic" if routing.synthetic else "recorded"
     return f"judged on held-out {kind} routing: the second half, {grouped(routing.tokens_judged)} tokens"
-
-
-def _timings(timings: TimingsRecord) -> str:
-    return (
-        f"{timings.total_s:.1f} s (split {timings.split_s:.1f}, routing {timings.routing_s:.1f}, "
-        f"solving {timings.solve_s:.1f})"
-    )

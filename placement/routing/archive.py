@@ -5,18 +5,15 @@ No pickle is ever loaded, and every defect is one InputError. numpy's own loader
 
 from __future__ import annotations
 
-import bz2
 import io
-import lzma
 import math
 import struct
 import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +22,6 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from placement.errors import InputError
-from placement.records.files import replace_file
 
 #: Largest file that is opened, and the most that one array of it may take in memory.
 MAX_BYTES, MAX_ARRAY_BYTES = 4 * 2**30, 2**30
@@ -37,7 +33,7 @@ MAX_EXPANSION = 500
 _HARMLESS_BYTES = 64 * 2**20
 _DEFECTS = (
     zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, SyntaxError,
-    NotImplementedError, RuntimeError, OverflowError, MemoryError, struct.error, tokenize.TokenError, lzma.LZMAError,
+    NotImplementedError, RuntimeError, OverflowError, MemoryError, struct.error, tokenize.TokenError,
 )  # fmt: skip
 _INTACT = "record or copy the file anew"
 
@@ -100,7 +96,10 @@ class Archive:
                 info = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.namelist() else key)
                 if info.file_size > max(_HARMLESS_BYTES, MAX_EXPANSION * info.compress_size):
                     raise self._refuse(key, f"unpacks to {info.file_size} bytes, too many to be routing", _INTACT)
-                with _member(archive, info) as member:
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    # Of these zipfile unpacks all there is, whatever size the member states.
+                    raise self._refuse(key, "is compressed as numpy does not", "write it with numpy.savez_compressed")
+                with archive.open(info) as member:
                     array = self._array(key, member, info.file_size, each, most)
                     member.read(1)  # to the end, where the checksum is compared
                 return array
@@ -146,38 +145,3 @@ class Archive:
         except _DEFECTS as error:
             said = str(error).strip("'\"") or type(error).__name__
             raise InputError(self.source, key, f"cannot be read ({said[:200]})", _INTACT) from error
-
-
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    """A member's unpacked bytes; never many more than it says it has, and than are read of any."""
-    if info.compress_type not in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-        return archive.open(info)
-    # Of these zipfile unpacks all there is, whatever size the member states: its packed bytes are read as if stored.
-    packed = copy(info)
-    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
-    del packed.CRC
-    with archive.open(packed) as file:
-        data = file.read(MAX_ARRAY_BYTES)
-    most = min(info.file_size, MAX_ARRAY_BYTES)
-    if info.compress_type == zipfile.ZIP_BZIP2:
-        data = bz2.BZ2Decompressor().decompress(data, most)
-    else:  # a stream of LZMA's own, but for its header: version and length, properties, no size
-        data = lzma.LZMADecompressor(lzma.FORMAT_ALONE, MAX_ARRAY_BYTES).decompress(
-            data[4:9] + b"\xff" * 8 + data[9:], most
-        )
-    if zlib.crc32(data) != info.CRC:
-        raise zipfile.BadZipFile("Bad CRC-32")
-    return io.BytesIO(data)
-
-
-def write_archive(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Writes a compressed .npz, whole or not at all.
-
-    Raises:
-        InputError: `path` cannot be written.
-    """
-    try:
-        replace_file(path, lambda file: np.savez_compressed(file, allow_pickle=False, **dict(arrays)))
-    except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise InputError(str(path), "", f"cannot be written ({said})", "give a path in a writable folder") from error

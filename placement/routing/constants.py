@@ -1,9 +1,6 @@
-"""Constants of the routing synthesizer, in one place, and how they were fitted.
+"""Constants of the routing synthesizer, and how they were fitted: to three recorded traces (docs/routing.md).
 
-Fitted to the three recorded DeepSeek-V2-Lite traces (26 MoE layers, 64 experts, top-6); `python -m bench.routing_fit`
-measures recorded and synthetic traces side by side, and docs/routing.md keeps its table. `strength` was fitted to the
-co-location end by a scan in steps of 0.05 to 0.2, means over four seeds; the others were set by hand before that, each
-to the recorded figure named beside it.
+`strength` by a scan, means over four seeds; the others by hand before that, each to the figure named beside it.
 """
 
 from __future__ import annotations

@@ -35,11 +35,8 @@ def take_sequences(trace: Trace, chosen: IntArray) -> Trace:
 
 
 def domain_edges(trace: Trace) -> IntArray:
-    """[domains + 1] sequence numbers where domains begin and end: one domain, unless the recording says otherwise.
-
-    A recording of several domains, one after the other, says so in meta: `domains` (their names) and
-    `tokens_per_domain`.
-    """
+    """[domains + 1] sequence numbers where domains begin and end: one domain, unless meta names several, one after the
+    other (`domains`, `tokens_per_domain`)."""
     names, size = trace.meta.get("domains"), trace.meta.get("tokens_per_domain")
     whole = np.array([0, len(trace.seq_lens)], dtype=np.int64)
     if not isinstance(names, list) or not isinstance(size, int) or not names or size * len(names) != trace.tokens:
@@ -49,18 +46,14 @@ def domain_edges(trace: Trace) -> IntArray:
     return np.searchsorted(ends, wanted) if np.isin(wanted, ends).all() else whole
 
 
-def split_by_sequence(trace: Trace, fraction: float = 0.5) -> tuple[Trace, Trace]:
-    """The first `fraction` of a trace's sequences (by count, rounded down, at least one), and the rest.
+def split_by_sequence(trace: Trace) -> tuple[Trace, Trace]:
+    """The first half of a trace's sequences (by count, rounded down), and the rest; of several domains, of each.
 
-    Of a recording of several domains (see `domain_edges`), the first sequences of each domain and the rest of each.
-    What is planned on the first part is judged on the second: tokens of one sequence resemble each other, so a split
-    inside a sequence would let the plan see its test.
+    By sequences, as tokens of one resemble each other: a split inside it would let a plan see its test.
 
     Raises:
-        InputError: the trace (or a domain) has a single sequence, or `fraction` is not between 0 and 1.
+        InputError: the trace (or a domain) has a single sequence.
     """
-    if not 0 < fraction < 1:
-        raise InputError(trace.name, "fraction", f"{fraction} is not between 0 and 1", "give a share such as 0.5")
     edges = domain_edges(trace)
     first, second = [], []
     for start, stop in pairwise(map(int, edges)):
@@ -68,7 +61,7 @@ def split_by_sequence(trace: Trace, fraction: float = 0.5) -> tuple[Trace, Trace
             raise InputError(
                 trace.name, "seq_lens", "a single sequence has no held-out part", "record several sequences, or use all"
             )
-        at = start + min(stop - start - 1, max(1, int(fraction * (stop - start) + 1e-9)))
+        at = (start + stop) // 2
         first.append(np.arange(start, at))
         second.append(np.arange(at, stop))
     return take_sequences(trace, np.concatenate(first)), take_sequences(trace, np.concatenate(second))

@@ -1,4 +1,4 @@
-"""Reads and writes recorded routing (docs/routing.md has the format). Every defect of a file is one InputError."""
+"""Reads recorded routing (docs/routing.md has the format). Every defect of a file is one InputError."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from placement.errors import InputError
 from placement.problem.arrays import FloatArray
-from placement.routing.archive import Archive, write_archive
+from placement.routing.archive import Archive
 from placement.routing.trace import LoadCounts, Trace
 from specs.documents import shown
 from specs.fields import MAX_EXPERTS, MAX_LAYERS
@@ -104,34 +104,6 @@ def check_fits(routing: Trace | LoadCounts, experts: int, layers: int, top_k: in
     _Expected(experts, layers, top_k, model_name).check(routing.name, "routing", found)
     if isinstance(routing, LoadCounts):
         _check_sums(routing.name, "counts", routing.counts)
-
-
-def write_trace(trace: Trace, path: str | Path) -> None:
-    """Writes a trace that read_trace gives back; whole or not at all.
-
-    Raises:
-        InputError: `path` cannot be written.
-    """
-    meta = {**trace.meta, "moe_layers": trace.layers, "experts": trace.experts, "top_k": trace.top_k}
-    meta["source"] = trace.source
-    arrays: dict[str, NDArray[Any]] = {
-        "topk_ids": trace.topk_ids.astype(np.min_scalar_type(max(0, trace.experts - 1))),
-        "seq_lens": trace.seq_lens,
-        "meta": np.array(json.dumps(meta)),
-    }
-    if trace.topk_weights is not None:
-        arrays["topk_weights"] = trace.topk_weights
-    write_archive(Path(path), arrays)
-
-
-def write_counts(counts: LoadCounts, path: str | Path) -> None:
-    """Writes load counts that read_trace gives back; whole or not at all.
-
-    Raises:
-        InputError: `path` cannot be written.
-    """
-    meta = np.array(json.dumps({"source": counts.source}))
-    write_archive(Path(path), {"counts": counts.counts, "meta": meta})
 
 
 def example_trace() -> Path:
@@ -283,11 +255,8 @@ def _check_meta(source: str, meta: dict[str, Any], array: str, found: dict[str, 
 
 
 def _check_domains(source: str, meta: dict[str, Any], tokens: int, seq_lens: NDArray[np.int64] | None) -> None:
-    """Refuses domains (see placement.routing.parts.domain_edges) that are not those of the recording.
-
-    Args:
-        seq_lens: [sequences] as the file has them; None where it does not say.
-    """
+    """Refuses domains (see placement.routing.parts.domain_edges) that are not those of the recording; `seq_lens`: None
+    where the file does not say."""
     names, size = meta.get("domains"), meta.get("tokens_per_domain")
     if names is None or size is None:
         return

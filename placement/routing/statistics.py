@@ -22,11 +22,10 @@ from placement.routing.trace import LoadCounts, Trace
 MIXTURE_SHARE = 0.85
 
 
-def with_mixture(layer: LayerData, share: float = MIXTURE_SHARE) -> LayerData:
-    """The layer with one more window in front, the mean of the others, at `share` of the weight.
+def with_mixture(layer: LayerData) -> LayerData:
+    """The layer with one more window in front, the mean of the others, at MIXTURE_SHARE of the weight.
 
-    What a placement is solved on: mostly the mixture of all traffic, and to a lesser part each window for itself, so
-    that no domain is left with a bad balance. A layer of one window is returned as it is.
+    So that no domain is left with a bad balance. A layer of one window is returned as it is.
     """
     if len(layer.load) == 1:
         return layer
@@ -34,27 +33,25 @@ def with_mixture(layer: LayerData, share: float = MIXTURE_SHARE) -> LayerData:
     if sets is not None:
         sets = TokenSets(sets.ids, np.concatenate([weighted_sum(weight, sets.weight)[None], sets.weight]))
     load = np.concatenate([layer.mean_load[None], layer.load])
-    return LayerData(load, np.concatenate([[share], (1 - share) * weight]), sets, layer.drift, layer.tokens)
+    shares = np.concatenate([[MIXTURE_SHARE], (1 - MIXTURE_SHARE) * weight])
+    return LayerData(load, shares, sets, layer.drift, layer.tokens)
 
 
-def layer_statistics(
-    sources: Sequence[Trace], windows_per_trace: int = 1, trace_weight: Sequence[float] | None = None
-) -> tuple[LayerData, ...]:
+def layer_statistics(sources: Sequence[Trace], windows_per_trace: int = 1) -> tuple[LayerData, ...]:
     """Statistics of every MoE layer over one or more traces of one model.
 
     Args:
         sources: the traces; each is cut into windows of whole sequences. Windows lie in the order of the traces.
         windows_per_trace: windows of each trace; a trace of fewer sequences gets one window a sequence.
-        trace_weight: relative weight of each trace, equal by default, whatever their lengths. Inside a trace a window
-            weighs as many tokens as it has, so that the mean over windows is the trace's own mean.
+
+    Traces weigh alike, whatever their lengths; inside a trace a window weighs as many tokens as it has.
 
     Raises:
-        InputError: no trace, traces of unlike models, or a weight that is not positive.
+        InputError: no trace, or traces of unlike models.
     """
-    _check(sources, windows_per_trace, trace_weight)
-    weights = np.ones(len(sources)) if trace_weight is None else np.asarray(trace_weight, dtype=np.float64)
+    _check(sources, windows_per_trace)
     sizes = [np.diff(window_edges(trace, min(windows_per_trace, len(trace.seq_lens)))) for trace in sources]
-    share = weights / weights.sum()
+    share = np.full(len(sources), 1.0 / len(sources))
     window_weight = np.concatenate([part * size / size.sum() for part, size in zip(share, sizes, strict=True)])
     tokens = np.concatenate(sizes)
     window = np.repeat(np.arange(len(tokens)), tokens)
@@ -112,10 +109,7 @@ def _layer(
 
 
 def _distinct_rows(rows: NDArray[Any], experts: int) -> tuple[IntArray, IntArray, int]:
-    """Of [tokens, k] rows: index of each distinct row's first token, in lexical order; [tokens] its number; how many.
-
-    Rows are packed into as few 64-bit keys as hold them, which sorts ten times faster than rows do.
-    """
+    """Of [tokens, k] rows: first token of each distinct row, in lexical order; [tokens] a row's number; how many."""
     bits = max(1, int(experts - 1).bit_length())
     per_key = 64 // bits
     keys = []
@@ -135,15 +129,11 @@ def _distinct_rows(rows: NDArray[Any], experts: int) -> tuple[IntArray, IntArray
     return order[new], which, int(new.sum())
 
 
-def _check(sources: Sequence[Trace], windows: int, trace_weight: Sequence[float] | None) -> None:
+def _check(sources: Sequence[Trace], windows: int) -> None:
     if not sources:
         raise InputError("routing", "trace", "no trace was given", "give at least one")
     if windows < 1:
         raise InputError("routing", "windows", f"{windows} is not positive", "ask for at least one window")
-    if trace_weight is not None and (
-        len(trace_weight) != len(sources) or not all(np.isfinite(w) and w > 0 for w in trace_weight)
-    ):
-        raise InputError("routing", "trace_weight", "needs a positive weight for each trace", "give one a trace")
     first = sources[0]
     for trace in sources[1:]:
         for name in ("experts", "layers", "top_k"):

@@ -1,14 +1,10 @@
 """Seeded synthetic routing for models without a recording: a latent-topic model, calibrated to recorded traces.
 
-Tokens come in sequences. A sequence mixes topics; a passage of it keeps to one topic; a token is a word, and a word
-belongs to a topic. In every layer each topic has a few experts of its own. An expert's logit for a token is
+docs/routing.md has the model and the fit. An expert's logit for a token is
 
     bias[e] + strength * (owns(topic of the word, e) + context_strength * owns(topic of the passage, e)) + noise,
 
-with Gumbel noise, part of which is fixed for the word; the k experts of largest logit are used (under group-limited
-routing: among the groups whose two best logits sum highest, as in DeepSeek-V3's report, section 2.1.2). The biases are
-found numerically so that each layer's loads follow a lognormal profile with the asked max/mean. docs/routing.md holds
-the fit against recorded routing.
+with Gumbel noise, part of which is fixed for the word; biases are found so that loads follow a lognormal profile.
 """
 
 from __future__ import annotations
@@ -57,7 +53,6 @@ def synthesize(
     groups: int = 1,
     top_groups: int = 1,
     model_name: str = "",
-    calibration: Calibration = CALIBRATION,
 ) -> Trace:
     """A synthetic trace; the same arguments give the same trace.
 
@@ -80,6 +75,7 @@ def synthesize(
     by_layer = [experts] * layers if isinstance(experts, int) else list(experts)
     experts = max(by_layer)
     _check(layers, min(by_layer), top_k, tokens, sequences, skew, coactivation, groups, top_groups)
+    calibration = CALIBRATION
     reached_skew = max(1.0, min(skew, calibration.largest_share * experts / top_k))
     rng = np.random.default_rng(seed)
     text = _text(rng, experts, top_k, tokens, sequences, calibration)
@@ -108,11 +104,8 @@ def synthesize(
 
 
 def load_profile(rng: np.random.Generator, experts: int, top_k: int, skew: float) -> FloatArray:
-    """[experts] target loads (copies per token, sum top_k): lognormal with max/mean == skew, in random order.
-
-    Recorded loads of one layer and domain are close to lognormal: a max/mean of 3.9 goes with a coefficient of
-    variation of 0.71, and the lognormal of 64 quantiles with that maximum has 0.74.
-    """
+    """[experts] target loads (copies per token, sum top_k): lognormal, as recorded loads nearly are, with max/mean ==
+    skew, in random order."""
     normal = rng.permutation(np.sort(rng.standard_normal(experts)))
     low, high = 0.0, 60.0 / max(1e-9, float(np.ptp(normal)))
     for _ in range(60):

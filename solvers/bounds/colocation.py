@@ -1,17 +1,6 @@
-"""A lower bound on how many bins (nodes or GPUs) a token reaches, over all placements, where all homes dispatch alike.
+"""A lower bound on the bins that a token reaches, over all placements, where all homes dispatch alike.
 
-Let X[e, f] be the chance that experts e and f are served in one bin. In every draw it is Z = sum over bins of p p',
-with p the experts of the bin: ones on its diagonal, rows that sum to what the bins hold, and Z - J / bins (J of ones)
-positive semidefinite, of rank bins - 1, with eigenvalues of at most the experts of a bin and a trace of
-experts * (1 - 1 / bins). If all bins are full, it has no part along the ones. This is the semidefinite relaxation of
-graph partitioning (Donath and Hoffman 1973; Povh and Rendl 2007); tokens come in as solvers.bounds.partitions says.
-
-What is returned does not rest on convergence. Any prices of the tokens' features, which give a slope W, and any
-symmetric Y prove
-
-    mean bins >= number + min over the box of <Y - W, X> - max over the spectral set of <Y, Z>,
-
-both extremes in closed form: the smallest entries of each row, and a sum of eigenvalues.
+The argument, and why it does not rest on convergence: docs/formulation.md, "Messages, by co-location".
 """
 
 from __future__ import annotations
@@ -60,11 +49,7 @@ class Colocation:
     """The chances of pairs to share a bin, with the state of the method of multipliers (solvers.bounds.consensus)."""
 
     def __init__(self, experts: int, bins: int, most: int, penalty: float) -> None:
-        """A state without prices.
-
-        Args:
-            penalty: of a squared distance from the spectral set, over that of the tokens.
-        """
+        """Without prices; `penalty`: of a squared distance from the spectral set, over that of the tokens."""
         self.experts, self.bins, self.most, self.penalty = experts, bins, most, penalty
         self.full = bins * most == experts
         self.spectra = (experts,)

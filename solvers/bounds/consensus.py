@@ -1,8 +1,6 @@
 """The alternating direction method of multipliers that bounds what tokens reach, whatever relaxes the placements.
 
-Tokens and a relaxation of the placements have copies of shared variables and pay for the distance (Boyd et al. 2011;
-with tokens as the factors of a decomposition, Martins et al. 2015). The prices that come of it prove a bound, however
-far they are from the best: the tokens' minimum at their prices, and the relaxation's at what is left.
+docs/formulation.md, "Messages, by co-location". Prices prove a bound however far they are from the best.
 """
 
 from __future__ import annotations
@@ -30,28 +28,21 @@ BESIDE, EIGENVALUE = 400, 1
 
 
 class Relaxation(Protocol):
-    """A convex set that holds the shared variables of every placement; keeps the state of the method."""
+    """A convex set that holds the shared variables of every placement; keeps the state of the method.
+
+    Attributes:
+        spectra: sizes of the matrices whose eigenvalues a step takes.
+        start: [variables] a first guess.
+        agree: a step towards the set: [variables] between what the set and the tokens ask for, from `shared` as it is
+            now, `pull` (what tokens ask for times their weight) and that `weight`.
+        least: a proven lower bound on the minimum of <slope, shared> over the set, by the prices times `penalty`.
+    """
 
     @property
-    def spectra(self) -> tuple[int, ...]:
-        """Sizes of the matrices whose eigenvalues a step takes."""
-        ...
-
-    def start(self) -> Floats:
-        """[variables] a first guess."""
-        ...
-
-    def agree(self, shared: Floats, pull: Floats, weight: Floats) -> Floats:
-        """A step towards the set: [variables] between what the tokens ask for and what the set does.
-
-        Args:
-            shared: [variables] now. pull, weight: [variables] what tokens ask for times their weight, and that weight.
-        """
-        ...
-
-    def least(self, slope: Floats, penalty: float) -> float:
-        """A proven lower bound on the minimum of <slope, shared> over the set, by the prices times `penalty`."""
-        ...
+    def spectra(self) -> tuple[int, ...]: ...
+    def start(self) -> Floats: ...
+    def agree(self, shared: Floats, pull: Floats, weight: Floats) -> Floats: ...
+    def least(self, slope: Floats, penalty: float) -> float: ...
 
 
 def least_reached(tokens: Tokens, relaxation: Relaxation, stop: Stop) -> float:

@@ -1,8 +1,6 @@
 """The search for a proof that GPUs of few slots cannot hold all copies within a limit (see solvers.bounds.packing).
 
-phi is a mixture of steps [cost >= t]. Its weights come from a game against the best replication and the best
-configuration, played by regret matching (Hart and Mas-Colell 2000; the + variant of Tammelin 2014). Where mixed
-replications escape every phi, the copies of one expert are split into two ranges, each to be excluded by itself.
+Regret matching after Hart and Mas-Colell 2000, in the + variant of Tammelin 2014; docs/formulation.md, "Work".
 """
 
 from __future__ import annotations
@@ -51,10 +49,8 @@ def _play(
     rounds: int,
     mean_option: Floats,
 ) -> tuple[int, int]:
-    """One game over replications within the given options. Returns the verdict and an expert to split, or -1.
-
-    `steps` holds the first mixture and takes the mean one; `mean_option` takes each expert's mean option.
-    """
+    """One game within the given options: (verdict, an expert to split or -1). `steps` holds the first mixture and takes
+    the mean one; `mean_option` takes each expert's mean option."""
     experts, m = code.shape[0], len(steps)
     high, low, partner, top = fits
     held = np.zeros(width, np.int64)

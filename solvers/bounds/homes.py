@@ -1,20 +1,7 @@
-"""A lower bound on how many bins beside its home a token reaches, where homes dispatch apart to copies of their own.
+"""A lower bound on the bins beside its home that a token reaches, where homes dispatch apart to copies of their own.
 
-Each home's choice of copies is a placement of its own: what its bin holds is served there (it would reach as many
-other bins or more elsewhere), the rest in the bins of others. Over homes and draws let l[e] be the chance that expert
-e is served at home, L[e, f] that e and f both are, and R[e, f] that they are served in one bin that is not the home.
-With C the experts that a bin holds, and every bin filled up, which makes nothing remote:
-
-    (1, l; l, L)  the mean of s s' with s = (1, home's experts): positive semidefinite, and (C, -1, ..., -1) is in its
-                  null space, so that l sums to C and L[e, .] to C l[e];
-    R             the mean of sums of p p' over the other bins: positive semidefinite, rank bins - 1, eigenvalues of at
-                  most C, 1 - l on its diagonal, rows that sum to at most C (1 - l);
-    l[e] >= the least share of a home, since every expert is somewhere;
-    R <= r L      with r the largest (1 - share) / share of a home: experts that share a bin share it for its own home.
-
-It is the relaxation of solvers.bounds.colocation, lifted by the home's bin. Tokens come in by features of both kinds
-(solvers.bounds.partitions). What is returned does not rest on convergence here either: prices of the tokens' features,
-of both spectral sets, of rows and of R <= r L leave minima in closed form.
+The relaxation by l, L and R (chances that experts are served at home, both are, or share another bin; C experts fit a
+bin): docs/formulation.md, "Messages, by co-location".
 """
 
 from __future__ import annotations
@@ -66,12 +53,8 @@ class Homes:
     """The chances R, L and l in one vector, with the state of the method of multipliers (solvers.bounds.consensus)."""
 
     def __init__(self, experts: int, homes: FloatArray, most: int, penalty: float, alone: float) -> None:
-        """A state without prices.
-
-        Args:
-            penalty: of a squared distance from the spectral sets, over that of the tokens. alone: weight of l in that
-                distance, which many more tokens hold on to than to a pair.
-        """
+        """Without prices; `penalty`: of a squared distance from the spectral sets, over that of the tokens; `alone`:
+        weight of l in it, which many more tokens hold on to than to a pair."""
         self.experts, self.bins, self.most, self.penalty, self.alone = experts, len(homes), most, penalty, alone
         self.spectra = (experts + 1, experts)
         self._low = max(0.0, float(homes.min()))

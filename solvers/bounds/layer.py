@@ -25,11 +25,8 @@ class Bound:
 
 
 def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool = False, stop: Stop = DEFAULT) -> Bound:
-    """A lower bound on the objective of every placement and dispatch that the problem allows.
-
-    Work and links are bounded apart (solvers.bounds.work, solvers.bounds.links) in every window, and add up as the
-    parts do; the mean of the worst windows is at least that of their bounds. The co-location bound is of the mean
-    over the windows, which the objective is never below. Groups, moves and caps only shrink the set of placements.
+    """A lower bound on the objective of every placement and dispatch that the problem allows (docs/formulation.md,
+    "Bounds").
 
     Args:
         known: the objective of an answer at hand; work stops once the bound is within CLOSE of it, relatively.
@@ -113,17 +110,3 @@ def _joined_means(problem: LayerProblem, moved: float, work: FloatArray) -> floa
 
 def _source(problem: LayerProblem, work: str, link: str) -> str:
     return f"max({work}, {link})" if problem.hardware.rates.overlap == "two_batch" else f"{work} + {link}"
-
-
-def work_bound(problem: LayerProblem) -> tuple[float, str]:
-    """(least objective value of the busiest GPU's work over the windows, what proves it), by the strongest argument."""
-    work = _work(problem)
-    return tail_mean(work.values.sum(axis=0), problem.data.window_weight, problem.objective.tail), work.source
-
-
-def link_bound(problem: LayerProblem) -> float:
-    """Least window mean of the busiest link's seconds per byte of a message (scorer's link_s)."""
-    reach = counted_reach(problem)
-    counted = float(weighted_sum(problem.data.window_weight, link_seconds(problem, problem.data.load, reach)))
-    together = colocation_reach(problem, reach)
-    return max(counted, float(link_seconds(problem, problem.data.mean_load[None, :], together)[0]))

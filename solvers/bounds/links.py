@@ -41,9 +41,6 @@ def counted_reach(problem: LayerProblem) -> Reach:
 def colocation_reach(problem: LayerProblem, reach: Reach, stop: Stop = DEFAULT) -> Reach:
     """`reach` with the co-location bound of the window mean where messages are counted that way, else as it is.
 
-    Where homes dispatch apart (`nearest`, `planned` with copies), each home's choice of copies is a placement of its
-    own (solvers.bounds.homes).
-
     Args:
         stop: when to return the best bound so far; its work scales the steps.
     """
@@ -78,10 +75,7 @@ def _most_on(problem: LayerProblem, gpus: int) -> int:
 
 
 def crossing(problem: LayerProblem, load: FloatArray, reach: Reach) -> FloatArray:
-    """[windows] least messages that cross nodes in one dispatch.
-
-    With one home class (`even`, or one copy each) a bin's messages come from every home outside it alike; else a home's
-    own copies can serve it, and only what must be remote counts.
+    """[windows] least messages that cross nodes in one dispatch; of homes with copies of their own what must be remote.
 
     Args:
         load: [windows, experts] loads. reach: means per token that hold in each of these windows.
@@ -102,9 +96,7 @@ def crossing(problem: LayerProblem, load: FloatArray, reach: Reach) -> FloatArra
 
 
 def link_seconds(problem: LayerProblem, load: FloatArray, reach: Reach) -> FloatArray:
-    """[windows] least seconds per byte of the busiest link.
-
-    The busiest link of a kind carries at least the mean over those in use; see `crossing` for those between nodes.
+    """[windows] least seconds per byte of the busiest link, which carries at least the mean over those of its kind.
 
     Args:
         load: [windows, experts] loads. reach: means per token that hold in each of these windows.

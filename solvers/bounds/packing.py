@@ -1,18 +1,7 @@
 """Kernels: when GPUs of few slots cannot hold every expert's copies within a limit, by the dual of the packing LP.
 
-The configuration LP of bin packing (Gilmore and Gomory 1961) with the number of copies as a further choice: every
-expert e takes copies r (fractions of choices allowed), a copy then costs c[r, e], a GPU holds a configuration of
-exactly `width` copies that cost at most the limit T together. Its dual is a non-decreasing value phi of a copy's cost
-(a dual feasible function, Fekete and Schepers 2001): if
-
-    min over replications of sum of phi(copies)  >  GPUs * max over configurations of sum of phi,
-
-no placement stays within T. Both sides are computed exactly for a given phi, the left by dynamic programming over
-whole copies, so a claim never rests on an approximately solved LP: a poor phi proves less, not wrongly. phi is a
-mixture of steps [cost >= t]; solvers.bounds.game finds it.
-
-Relaxed are only: two copies of one expert may share a GPU, and an expert with OPTIONS - 1 copies more than it needs,
-or further ones, has copies of the least value that any has.
+docs/formulation.md, "Packing bound", has the argument and what is relaxed. phi, the value of a copy by its cost, is a
+mixture of steps [cost >= t] that solvers.bounds.game finds: a poor one proves less, not wrongly.
 """
 
 from __future__ import annotations
@@ -77,10 +66,8 @@ def _costs(cost: Floats, first: Ints, left: int) -> tuple[Floats, NDArray[np.boo
 
 
 def levels(cost: Floats, first: Ints, left: int, width: int, limit: float, grain: float) -> Floats:
-    """Ascending costs that steps stand at. Two slots: those above half the limit; else all, merged within `grain`.
-
-    Merged costs round down, so that more configurations fit. The cheapest stands for copies beyond the options.
-    """
+    """Ascending costs that steps stand at. Two slots: those above half the limit; else all, merged downwards within
+    `grain`."""
     value, there = _costs(cost, first, left)
     if width == 2:
         return np.unique(value[there & (2 * value > limit)])
@@ -97,9 +84,8 @@ def levels(cost: Floats, first: Ints, left: int, width: int, limit: float, grain
 def codes(cost: Floats, first: Ints, left: int, width: int, limit: float, stands: Floats) -> tuple[Ints, Ints]:
     """([experts, OPTIONS] steps at or below the copy's cost, -1 beyond the options; its sign).
 
-    With two slots phi is odd around half the limit, which makes every pair within it worth at most 0: a small copy of
-    cost c counts -(steps up to limit - c). The last option stands for all that have more copies too: its copies have
-    the least value of all.
+    With two slots phi is odd around half the limit: a small copy of cost c counts -(steps up to limit - c). The last
+    option stands for all that have more copies, at the least value of all.
     """
     value, there = _costs(cost, first, left)
     small = (2 * value <= limit) & (width == 2)
@@ -124,12 +110,11 @@ def best_copies(
     new: Floats,
     choice: NDArray[np.int8],
 ) -> tuple[float, int]:
-    """Least sum of phi over replications that fill all slots, by dynamic programming over the slots left over.
+    """(Least sum of phi over replications that fill all slots, by dynamic programming; the slots left over that it
+    uses).
 
-    Expert e takes option least_option[e] to most_option[e]; the sum is infinite where they cannot fill the slots.
-
-    Returns the sum and the left-over slots that named options take; others are copies worth `lowest` (where the
-    options cover every number of copies there are none).
+    Expert e takes option least_option[e] to most_option[e]; slots that no option takes hold copies worth `lowest`. The
+    sum is infinite where options cannot fill the slots.
     """
     experts, width = code.shape
     left = len(best) - 1
@@ -157,11 +142,9 @@ def best_copies(
 
 
 def configurations(stands: Floats, width: int, limit: float) -> tuple[Ints, Ints, Ints, Ints]:
-    """What a GPU of three or four slots can hold, for `best_gpu`.
-
-    Pairs (a, b) of levels, a >= b, in ascending order of their cost, and for each the largest partner that fits: a
-    level (three slots) or a position in the list of pairs (four); -1 where none does.
-    """
+    """What a GPU of three or four slots can hold, for `best_gpu`: pairs (a, b) of levels, a >= b, by ascending cost,
+    and for each the largest partner that fits, a level (three slots) or a position in the pairs (four); -1 where none
+    does."""
     high, low = np.tril_indices(len(stands) if width > 2 else 0)
     total = stands[high] + stands[low]
     order = np.argsort(total, kind="stable")

@@ -1,17 +1,7 @@
 """Tokens as points of the partition polytope: what a token reaches, as a function of which of its experts share a bin.
 
-In every draw the k experts of a token fall into bins, that is into a partition of them. Its features say which pairs
-share a bin; where homes dispatch apart, which pairs share one away from the home, which share the home's, and which
-experts are at home. The means of the features over all draws lie in the hull of all partitions, and what the token
-reaches, in the mean, is at least the lower hull of (features, bins) there. By duality,
-
-    mean bins >= min over partitions P of (bins of P + <prices, features of P>) - <prices, mean features>
-
-for any prices. The minimum is exact: by dynamic programming over subsets, a bin at a time.
-
-`approach` is the tokens' part of a step of the method of multipliers (solvers.bounds.consensus): towards the point of
-the hull that is nearest to a target, its bins counted, by pairwise steps of the method of Frank and Wolfe
-(Lacoste-Julien and Jaggi 2015). A point is kept as a mixture of partitions.
+docs/formulation.md, "Messages, by co-location". Features of a partition say which pairs share a bin; where homes
+dispatch apart, which pairs share one away from the home, which share the home's, and which experts are at home.
 """
 
 from __future__ import annotations
@@ -66,11 +56,7 @@ class Tokens(NamedTuple):
 
 
 def cut_sets(ids: Ints, weight: Floats, load: Floats) -> tuple[Ints, Floats]:
-    """Sets of at most MOST_IN_SET experts: the most loaded ones of larger sets, which reach no more bins than all.
-
-    Args:
-        ids: [sets, k] experts. weight: [sets]. load: [experts].
-    """
+    """([sets, k], [sets]) sets cut to their MOST_IN_SET most loaded experts, which reach no more bins; their weight."""
     if ids.shape[1] <= MOST_IN_SET:
         return ids, weight
     order = np.argsort(-load[ids], axis=1, kind="stable")[:, :MOST_IN_SET]
@@ -82,7 +68,7 @@ def new_tokens(variable: Ints, weight: Floats, experts: int, home: bool, most: i
     """Tokens at prices of 0, each a single partition: every expert in a bin of its own.
 
     Args:
-        variable: [sets, features]: pairs (i, j) with j < i by i, then j; with a home pairs elsewhere, pairs at home and
+        variable: [sets, features]: pairs (i, j), j < i, by i, then j; with a home pairs elsewhere, pairs at home and
             experts at home.
     """
     shape, subsets = variable.shape, 1 << experts

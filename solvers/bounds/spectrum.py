@@ -1,8 +1,7 @@
 """Eigenvalues and eigenvectors of symmetric matrices, to the same bits on every machine (LAPACK's are the machine's).
 
-Householder's reduction to a tridiagonal matrix, then the implicit QL method (Golub and Van Loan, "Matrix Computations",
-8.3). Inner loops run along rows and sum nothing, so that compilers may turn them into vector code without other
-rounding: at 128 experts it takes LAPACK's time.
+Householder's reduction, then the implicit QL method (Golub and Van Loan, "Matrix Computations", 8.3). Inner loops run
+along rows and sum nothing, so that vector code rounds alike.
 """
 
 from __future__ import annotations
@@ -59,13 +58,8 @@ def _reflect(normal: Floats, scale: float, rows: Floats) -> None:
 
 @njit(cache=True, nogil=True)
 def _to_tridiagonal(rows: Floats, diagonal: Floats, beside: Floats, scale: Floats) -> None:
-    """Mirrors a symmetric matrix until it is tridiagonal.
-
-    Args:
-        rows: [n, n] the matrix; rows[i, :i] becomes the normal of mirror i. diagonal: [n] filled.
-        beside: [n] filled with the entries beside it, the last is 0. scale: [n] filled with half the squared length of
-            each normal, 0 where there is no mirror.
-    """
+    """Mirrors a symmetric matrix [n, n] until it is tridiagonal: fills `diagonal` and the entries `beside` it (the last
+    is 0); rows[i, :i] becomes the normal of mirror i, `scale` half its squared length (0 where there is no mirror)."""
     pull = np.empty(len(rows))
     for i in range(len(rows) - 1, 0, -1):
         normal = rows[i]
@@ -108,12 +102,8 @@ def _joined(d: Floats, e: Floats, i: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def _to_diagonal(d: Floats, e: Floats, rows: Floats) -> None:
-    """Rotates a tridiagonal matrix until it is diagonal.
-
-    Args:
-        d: [n] its diagonal, becomes the eigenvalues. e: [n] entries beside it, the last is 0; lost.
-        rows: [n, n] rotated along, or [0, n].
-    """
+    """Rotates a tridiagonal matrix until its diagonal `d` [n] holds the eigenvalues; `e`: entries beside it, lost.
+    `rows` [n, n], or [0, n], are rotated along."""
     for low in range(len(d)):
         while True:
             high = low

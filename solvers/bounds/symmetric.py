@@ -56,15 +56,11 @@ def without(matrix: Floats, vector: Floats) -> Floats:
 
 
 def row_step(price: Floats, over: Floats, norm: float) -> tuple[Floats, Floats]:
-    """A step of the method of multipliers for half-spaces <normal, row> <= limit, one a row.
-
-    Prices of a row's entries are multiples of its normal, so that one number each is kept.
+    """A step of the method of multipliers for half-spaces <normal, row> <= limit, one a row: the new prices, and what
+    the half-spaces ask for beside what is, both as multiples of the normals.
 
     Args:
         price: [rows] multiples so far. over: [rows] what rows are over the limit. norm: of a normal, squared.
-
-    Returns:
-        The new prices, and what the half-spaces ask for beside what is, as multiples of the normals.
     """
     new = np.maximum(0.0, price + over / norm)
     return new, price - 2 * new

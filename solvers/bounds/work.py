@@ -44,12 +44,7 @@ class WorkBound:
 def work_bounds(
     problem: LayerProblem, known: float | None = None, packing: bool = True, stop: Stop = DEFAULT
 ) -> WorkBound:
-    """Per window the largest of three bounds.
-
-    Mean: all copies' least total work, over all GPUs' speeds. Slot: the smallest T that allows every copy to cost at
-    most T on the fastest GPU with the copies that the slots allow; a copy's share is at least 1 / copies for some copy
-    of an expert, whatever the dispatch. Packing (`even`, or one copy each; equal GPUs of two to four slots): see
-    solvers.bounds.packing.
+    """Per window the largest of the mean, slot and packing bounds (docs/formulation.md, "Work").
 
     Args:
         known: the least value of the busiest GPU's work that is of use, where there is one window: an answer's.

@@ -27,8 +27,7 @@ SAMPLED = 2
 class PlacedLayers:
     """Times of placed MoE layers over the balanced estimate, by split; the load balancer places, in milliseconds.
 
-    The ratio is taken at the workload's tokens in flight and used at any batch: a placement's imbalance and the nodes
-    that its tokens touch don't depend on how many there are.
+    Taken at the workload's tokens in flight, used at any batch: imbalance and nodes touched don't depend on it.
     """
 
     def __init__(self, statistics: tuple[LayerData, ...]) -> None:

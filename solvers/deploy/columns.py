@@ -28,7 +28,6 @@ from solvers.deploy.problem import Column, Pool
 from solvers.split.build import serving_split
 from solvers.split.degrees import Degrees, list_candidates
 from specs.scenario import Pins, Scenario
-from specs.workload import ServingWorkload
 
 #: Columns of each role and size that are tried with more redundant experts, and slots per GPU that are added.
 REPLICATED = 4
@@ -114,9 +113,7 @@ def list_columns(
     dropped: Counter[tuple[Role, str]] = Counter()
     considered, thinned, fits, reach = 0, False, False, Reach()
     for index, scenario in enumerate(pools):
-        if scenario.workload.kind != "serving":
-            raise InputError(scenario.name, "workload", "is training; only serving is deployed", "use solve")
-        search = _PoolSearch(index, scenario, scenario.workload, pins, redundant, placed, kernels)
+        search = _PoolSearch(index, scenario, pins, redundant, placed, kernels)
         mine = search.run(roles)
         if placed is not None and redundant is None:
             mine += search.with_replicas(mine, roles)
@@ -141,10 +138,7 @@ def price(scenario: Scenario, degrees: Sequence[Degrees], pins: Pins, placed: Pl
     Raises:
         InputError: a training scenario.
     """
-    if scenario.workload.kind != "serving":
-        raise InputError(scenario.name, "workload", "is training; only serving is deployed", "use solve")
-    search = _PoolSearch(0, scenario, scenario.workload, pins, None, placed)
-    return search.price(degrees, ("aggregated",))
+    return _PoolSearch(0, scenario, pins, None, placed).price(degrees, ("aggregated",))
 
 
 def undominated(columns: Sequence[Column], room: int, dropped: Counter[tuple[Role, str]]) -> list[Column]:
@@ -194,12 +188,14 @@ class _PoolSearch:
         self,
         pool: int,
         scenario: Scenario,
-        workload: ServingWorkload,
         pins: Pins,
         redundant: int | None,
         placed: Placed | None,
         kernels: KernelTables | None = None,
     ) -> None:
+        workload = scenario.workload
+        if workload.kind != "serving":
+            raise InputError(scenario.name, "workload", "is training; only serving is deployed", "use solve")
         self.pool, self.scenario, self.workload, self.kernels = pool, scenario, workload, kernels
         self.pins, self.redundant, self.placed = pins, redundant, placed
         self.efficiency = efficiency_of(scenario)
@@ -316,10 +312,7 @@ class _PoolSearch:
         model: ServingModel,
         memory: MemoryModel,
     ) -> int | None:
-        """The largest batch within HBM and the objectives, None where a column as large is faster.
-
-        Neither rates nor latencies fall as the batch grows (placement.cost.step.throughput): doubling, then halving.
-        """
+        """The largest batch within HBM and the objectives, None where a column as large is faster."""
         worst = self.best.get(key, 0.0)
         low, high = 1, int(self.efficiency.max_sequences_per_rank.value) + 1
         while high - low > 1:

@@ -23,10 +23,11 @@ class NodeGroup:
     held: tuple[tuple[int, int, int], ...]
 
 
-def layout(problem: MasterProblem, counts: Sequence[int]) -> tuple[NodeGroup, ...] | None:
+def layout(problem: MasterProblem, counts: Sequence[int], exact: bool = True) -> tuple[NodeGroup, ...] | None:
     """A packing of a deployment's instances, nodes that hold the same together; None where there is none.
 
-    An instance of more GPUs than a node fills whole nodes and has its rest, if any, in one more.
+    An instance of more GPUs than a node fills whole nodes and has its rest, if any, in one more. Not `exact`: None also
+    where the largest piece first into the first node with room does not fit.
     """
     groups: list[NodeGroup] = []
     for index, pool in enumerate(problem.pools):
@@ -44,9 +45,8 @@ def layout(problem: MasterProblem, counts: Sequence[int]) -> tuple[NodeGroup, ..
                 waiting.setdefault(problem.piece(column), []).extend([i] * count)
         if left < 0:
             return None
-        filled = _bins(
-            tuple((size, len(waiting[size])) for size in sorted(waiting, reverse=True)), left, pool.gpus_per_node
-        )
+        pieces = tuple((size, len(waiting[size])) for size in sorted(waiting, reverse=True))
+        filled = _bins(pieces, left, pool.gpus_per_node, exact)
         if filled is None:
             return None
         alike: Counter[tuple[tuple[int, int, int], ...]] = Counter()
@@ -60,7 +60,7 @@ def layout(problem: MasterProblem, counts: Sequence[int]) -> tuple[NodeGroup, ..
     return tuple(groups)
 
 
-def _bins(pieces: tuple[tuple[int, int], ...], nodes: int, room: int) -> list[list[int]] | None:
+def _bins(pieces: tuple[tuple[int, int], ...], nodes: int, room: int, exact: bool) -> list[list[int]] | None:
     """Sizes in each used bin, of at most `nodes` bins of `room`; the largest first, else every way."""
     bins: list[list[int]] = []
     for size, count in pieces:
@@ -70,7 +70,7 @@ def _bins(pieces: tuple[tuple[int, int], ...], nodes: int, room: int) -> list[li
                 at = []
                 bins.append(at)
             at.append(size)
-    return bins if len(bins) <= nodes else _every_way(pieces, nodes, room)
+    return bins if len(bins) <= nodes else _every_way(pieces, nodes, room) if exact else None
 
 
 def _every_way(pieces: tuple[tuple[int, int], ...], nodes: int, room: int) -> list[list[int]] | None:

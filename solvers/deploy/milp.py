@@ -1,7 +1,6 @@
 """The master problem as a MILP in PuLP, over the patterns in which pieces of instances fill a node.
 
-Where there are too many patterns, the nodes of a pool are first taken as one heap of GPUs; if the answer's instances
-then fit the nodes after all, it is the best. docs/formulation.md, "Deployment".
+docs/formulation.md, "Deployment", also for what is done where there are too many patterns.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import pulp
 
 from placement.errors import InfeasibleError, NothingFoundError
 from solvers.base import UnsupportedError
-from solvers.deploy.problem import Deployment, MasterProblem, first_fit, patterns
+from solvers.deploy.layout import layout
+from solvers.deploy.problem import Deployment, MasterProblem, patterns
 from solvers.stop import Stop
 
 #: CBC's tolerances let an optimum be this much (relative) off.
@@ -116,7 +116,7 @@ def _by_relaxation(problem: MasterProblem, time_limit: float | None) -> Deployme
     heap = MasterMilp(problem, heap=True)
     counts, proven = _solved(heap, time_limit)
     bound = _value(problem, counts) if proven else relaxation(problem, heap=True)
-    if first_fit(problem, counts):
+    if layout(problem, counts, exact=False) is not None:
         return _deployment(problem, counts, None if proven else bound)
     used = {column.gpus for column, n in zip(problem.columns, counts, strict=True) if n}
     by_rate = sorted(problem.columns, key=lambda column: -column.point.requests_per_s / column.gpus)

@@ -152,20 +152,3 @@ def patterns(sizes: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
     if sizes:
         fill(0, room, [0] * len(sizes))
     return tuple(found)
-
-
-def first_fit(problem: MasterProblem, counts: Sequence[int]) -> bool:
-    """Whether the instances fit the nodes of every pool, the largest piece first into the first node with room.
-
-    A yes is exact; a no is not.
-    """
-    for index, pool in enumerate(problem.pools):
-        mine = [(c, n) for c, n in zip(problem.columns, counts, strict=True) if c.pool == index and n > 0]
-        left = [pool.gpus_per_node] * (pool.nodes - sum(problem.whole(c) * n for c, n in mine))
-        pieces = sorted((problem.piece(c) for c, n in mine for _ in range(n) if problem.piece(c)), reverse=True)
-        for size in pieces:
-            at = next((i for i, room in enumerate(left) if room >= size), None)
-            if at is None:
-                return False
-            left[at] -= size
-    return True

@@ -12,11 +12,8 @@ from placement.problem.layer import LayerProblem
 
 
 def copy_fractions(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
-    """[nodes, slots] the LP's plan, or None where it is not solved.
-
-    It minimizes token_s * (largest GPU's tokens) + (bytes / slow rate) * (busiest node ingress in copies) for the
-    window-mean loads; copies stand for messages, which depend on products of shares.
-    """
+    """[nodes, slots] the LP's plan for the window-mean loads, or None where it is not solved (docs/formulation.md,
+    "Dispatch")."""
     topology, tariff = problem.topology, tariff_of(problem)
     nodes, gpus = topology.nodes, topology.gpus
     used = np.flatnonzero(slots != EMPTY)

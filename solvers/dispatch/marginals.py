@@ -11,10 +11,7 @@ from placement.kernels import lean_kernel
 def marginals(
     ids: NDArray[np.int32], weight: NDArray[np.float64], keep: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """([homes, windows, bins] touch chances, [homes, windows, experts, bins] their derivatives).
-
-    The chance 1 - prod(keep of a set's experts) is linear in each expert's share; its slope, the product over the set's
-    other experts, is the chance that nothing but that expert would bring the token to the bin.
+    """([homes, windows, bins] touch chances, [homes, windows, experts, bins] their derivatives by an expert's share).
 
     Args:
         ids: [sets, k] experts. weight: [windows, sets]. keep: [homes, experts, bins] chance that an expert's copy does

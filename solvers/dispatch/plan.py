@@ -14,9 +14,9 @@ from solvers.dispatch.sequential import refine
 from solvers.dispatch.simple import near_fractions, target_fractions
 from solvers.experts.merit import merit
 
-#: LPs that refine a plan: by default, and where a better plan is worth more time.
-ROUNDS, THOROUGH_ROUNDS = 1, 12
-#: By default a plan is not refined where the slopes would take more than so many steps (some 30 ms).
+#: LPs that refine a plan.
+ROUNDS = 1
+#: A plan is not refined where the slopes would take more than so many steps (some 30 ms).
 MOST_STEPS = 30_000_000
 
 
@@ -25,40 +25,28 @@ def needs_fractions(problem: LayerProblem) -> bool:
     return policy_of(problem).solved and problem.hardware.usable_slots > problem.experts
 
 
-def plan_fractions(
-    problem: LayerProblem, slots: IntArray, given: FloatArray | None = None, thorough: bool = False
-) -> FloatArray:
-    """[nodes, slots] shares by home node, the best of several plans, refined.
+def plan_fractions(problem: LayerProblem, slots: IntArray, given: FloatArray | None = None) -> FloatArray:
+    """[nodes, slots] shares by home node, the best of several plans by balance cap and score, refined (`refine`).
 
-    One splits each expert evenly over the copies on the home's node, else over all. One sends a home's tokens of an
-    expert to one node, chosen by local search under the layer's own objective, so that experts used together are served
-    together. One is the LP in copies (`copy_fractions`), where no token sets are known. The best by balance cap and
-    score is refined by LPs that price messages and windows as the scorer does (`refine`).
+    Plans: even over the home node's copies, else all; one node for each home and expert, by local search under the
+    layer's objective, or `given`; without token sets the LP in copies.
 
     Args:
-        given: [nodes, slots] one more plan, such as the search's own.
-        thorough: refine every plan, not the best alone, until nothing is gained, within THOROUGH_ROUNDS; some 10 times
-            the time.
+        given: [nodes, slots] a plan at hand, such as the search's own.
     """
     near = near_fractions(problem, slots)
     plans = [near]
     # A plan of the search has been through the local search for directions, with more steps.
-    searched = given is not None and not np.array_equal(given, near)
-    if given is not None and searched:
+    if given is not None and not np.array_equal(given, near):
         plans.append(given)
-    directed = None if searched and not thorough else _directed(problem, slots)
-    if directed is not None:
+    elif (directed := _directed(problem, slots)) is not None:
         plans.append(directed)
-    if problem.data.sets is None or thorough:
-        # With token sets the LP in copies seldom wins.
-        copies = copy_fractions(problem, slots)
-        plans += [copies] if copies is not None else []
-    found = sorted(((merit(problem, score_layer(problem, slots, each)), i) for i, each in enumerate(plans)))
-    if not thorough:
-        (value, first), steps = found[0], _steps(problem)
-        return plans[first] if steps > MOST_STEPS else refine(problem, slots, plans[first], ROUNDS, value)[0]
-    refined = [refine(problem, slots, plans[i], THOROUGH_ROUNDS, value) for value, i in found]
-    return min(refined, key=lambda each: each[1])[0]
+    if problem.data.sets is None and (copies := copy_fractions(problem, slots)) is not None:
+        plans.append(copies)
+    value, first = min((merit(problem, score_layer(problem, slots, each)), i) for i, each in enumerate(plans))
+    if _steps(problem) > MOST_STEPS:
+        return plans[first]
+    return refine(problem, slots, plans[first], ROUNDS, value)[0]
 
 
 def _steps(problem: LayerProblem) -> int:
@@ -78,16 +66,10 @@ def _directed(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
     return target_fractions(problem, slots, redirect(problem, slots))
 
 
-def fractions_for(
-    problem: LayerProblem, slots: IntArray, given: FloatArray | None = None, thorough: bool = False
-) -> FloatArray | None:
-    """The fractions that scoring `slots` needs: solved for `planned` dispatch with replicas, else None.
-
-    Args:
-        given: a plan at hand, kept if none is better. thorough: see `plan_fractions`.
-    """
+def fractions_for(problem: LayerProblem, slots: IntArray) -> FloatArray | None:
+    """The fractions that scoring `slots` needs: solved for `planned` dispatch with replicas, else None."""
     if not needs_fractions(problem):
         return None
-    fractions = plan_fractions(problem, slots, given, thorough)
+    fractions = plan_fractions(problem, slots)
     dispatch_shares(problem, slots, fractions)
     return fractions

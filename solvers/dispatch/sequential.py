@@ -1,9 +1,7 @@
 """Sequential linear programming of a dispatch plan: messages, work and windows as the scorer prices them.
 
-Near a plan the chance that a token reaches a node is linear in each expert's shares, and so is a slot's time. One LP
-finds the best shares within a box around the plan by these slopes; placement.cost decides whether they are better, and
-the box grows or shrinks with what it says (a trust region; the method of approximation programming of Griffith and
-Stewart 1961).
+An LP by the slopes near a plan, within a box around it; the box grows or shrinks with what placement.cost says of its
+answer (the method of approximation programming of Griffith and Stewart 1961). docs/formulation.md, "Dispatch".
 """
 
 from __future__ import annotations
@@ -203,11 +201,8 @@ class _Rows:
         self.count += len(limit)
 
     def under(self, group: IntArray, value: FloatArray, now: FloatArray, start: FloatArray, target: int) -> None:
-        """now[row] + sum(value * (share - start) over the shares of a row) <= the column `target`.
-
-        Args:
-            group: [shares] row of each share. value: [shares] slopes. now: [rows] what the plan has.
-        """
+        """now[row] + sum(value * (share - start) over the shares of a row) <= the column `target`; group: [shares] row
+        of each share, value: [shares] slopes, now: [rows] what the plan has."""
         rows, shares = len(now), np.flatnonzero(value)
         at = np.bincount(group[shares], value[shares] * start[shares], minlength=rows)
         self.extend(

@@ -25,11 +25,8 @@ def target_fractions(problem: LayerProblem, slots: IntArray, target: IntArray) -
 
 
 def rounded_fractions(fractions: FloatArray, slots: IntArray, levels: int = 16) -> FloatArray:
-    """[nodes, slots] shares as whole multiples of 1 / levels, as engines with integer weights need them.
-
-    Each expert's shares are rounded down and the rest given to the largest remainders (Hamilton's method), so that they
-    still sum to 1.
-    """
+    """[nodes, slots] shares as multiples of 1 / levels, by largest remainders (Hamilton's method), so that they sum to
+    1."""
     out = np.floor(fractions * levels + 1e-9)
     for home in range(len(out)):
         rest = fractions[home] * levels - out[home]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from placement.cost.layer.dispatch import alike_homes
@@ -11,13 +10,7 @@ from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.experts.baselines import baseline_candidates
-from solvers.experts.candidates import (
-    DISPATCH_GAIN,
-    Candidate,
-    candidate,
-    choose,
-    steadiest,
-)
+from solvers.experts.candidates import DISPATCH_GAIN, Candidate, candidate, choose, steadiest
 from solvers.experts.merit import merit
 from solvers.experts.noise import least_gain
 from solvers.experts.search.solver import SearchSolver
@@ -43,7 +36,6 @@ class AutoSolver:
 
     def solve_against(self, problem: LayerProblem, rivals: Sequence[Candidate], stop: Stop, seed: int) -> Result:
         """See RivalSolver.solve_against."""
-        started = time.perf_counter()
         found = list(rivals)
         termination, iterations, unsupported = Termination.FINISHED, 0, ""
         try:
@@ -79,8 +71,8 @@ class AutoSolver:
             if kept and best.score.objective > rival.score.objective * (1 - least_gain(problem, stop.params)):
                 best = rival
         return Result(
-            best.slots, Status.FEASIBLE, termination, bound=bound, bound_source=source,
-            seconds=time.perf_counter() - started, iterations=iterations, fractions=best.fractions,
+            best.slots, Status.FEASIBLE, termination, bound=bound, bound_source=source, iterations=iterations,
+            fractions=best.fractions,
         )  # fmt: skip
 
     def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray | None) -> Result | None:

@@ -18,10 +18,8 @@ from solvers.params import DEFAULTS, SearchParams
 def balance_floor(problem: LayerProblem, params: SearchParams = DEFAULTS) -> LayerProblem:
     """The problem with `max_load` set so that a plan is at least as balanced as the load balancers' own.
 
-    The layer's time alone would trade balance for traffic; engines then lose it again where loads drift.
-    Below an imbalance of `least_floor` the floor asks for no more: finer differences are within the noise of a trace.
-    Where loads drift, balance on the mean of the windows is lost in each of them: below `most_floor` it asks for no
-    more than the balancers' placements have in single windows.
+    Time alone would trade balance for traffic, and lose it where loads drift. Below `least_floor` (noise), and up to
+    `most_floor` below what the balancers' placements have in single windows, the floor asks for no more.
     """
     bounded = problem.rules.max_load is not None or problem.rules.max_moves is not None
     if problem.objective.kind == "load" or problem.data.sets is None or bounded:
@@ -46,13 +44,11 @@ def raised_floor(
     problem: LayerProblem, baselines: Sequence[Candidate], floor: float, objective: float,
     params: SearchParams = DEFAULTS,
 ) -> float | None:  # fmt: skip
-    """The imbalance of the best baseline among those over `floor`; None if none of them is below `objective`
-    by more than times that are alike differ.
-
-    Only less time is a reason: fewer bytes at less balance ("traffic") are what the floor is there to forbid.
+    """The imbalance of the best baseline among those over `floor`; None if none is clearly below `objective`.
 
     Args:
-        problem: without a `max_load`. baselines: see solvers.experts.baselines. floor: the imbalance that was allowed.
+        problem: without a `max_load`; only less time is a reason, not fewer bytes.
+        baselines: see solvers.experts.baselines. floor: the imbalance that was allowed.
         objective: what was reached within it.
     """
     raised, objective = None, objective / (1 + params.near_time)

@@ -34,7 +34,7 @@ class LayerAnswer:
         slots: [slots] logical expert of each slot. fractions: [nodes, slots] for `planned` dispatch, else None.
         score: by placement.cost, on the problem that was solved.
         bound, bound_source: a proven lower bound of the objective.
-        status, termination, seconds: of the solver; OPTIMAL only where the score meets the bound.
+        status, termination: of the solver; OPTIMAL only where the score meets the bound.
     """
 
     slots: IntArray
@@ -44,7 +44,6 @@ class LayerAnswer:
     termination: Termination
     bound: float
     bound_source: str
-    seconds: float
 
     @property
     def gap(self) -> float:
@@ -153,7 +152,5 @@ def _answer(task: _Task, found: Result, proves: bool) -> LayerAnswer:
     if found.bound > value and comparable:
         value, source = found.bound, found.bound_source
     optimal = score.objective <= value * (1 + TOLERANCE)
-    return LayerAnswer(
-        found.slots, fractions, score, Status.OPTIMAL if optimal else Status.FEASIBLE, found.termination, value,
-        source, found.seconds,
-    )  # fmt: skip
+    status = Status.OPTIMAL if optimal else Status.FEASIBLE
+    return LayerAnswer(found.slots, fractions, score, status, found.termination, value, source)

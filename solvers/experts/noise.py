@@ -14,9 +14,8 @@ UNKNOWN = 0.03
 def share_error(problem: LayerProblem, places: int) -> float | None:
     """Relative standard error of the share of a layer's copies that goes to one of `places`; None: tokens unknown.
 
-    T tokens of k experts each are taken for n = kT draws, of which a place gets the share p = 1 / places. The variance
-    of their number is n p (1 - p), so that its error over its mean is sqrt((1 - p) / (n p)) = sqrt((places - 1) / n).
-    Distinct experts make it smaller; experts that fire together, and tokens of one sequence, make it larger.
+    n = kT draws give a place the share p = 1 / places, with the variance n p (1 - p): sqrt((places - 1) / n) of the
+    mean. Distinct experts make it smaller; experts that fire together, and tokens of one sequence, make it larger.
     """
     if problem.data.tokens is None:
         return None

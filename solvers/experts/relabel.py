@@ -1,7 +1,6 @@
 """New names for the GPUs of a placement, so that as few slots as possible change from an older one.
 
-Which GPU is called which does not change its load. Within what may be renamed, the best names are an assignment
-problem (Kuhn 1955): its value for a pair of GPUs is how many experts they share.
+An assignment problem (Kuhn 1955): the value of a pair of GPUs is how many experts they share.
 """
 
 from __future__ import annotations
@@ -60,11 +59,8 @@ def _shared(new: NDArray[np.int64], old: NDArray[np.int64], experts: int, out: N
 
 @lean_kernel
 def _settle(order: NDArray[np.int64], slots: NDArray[np.int64], old: NDArray[np.int64]) -> None:
-    """Orders the slots that come to each GPU so that an expert which it had keeps its slot, in place.
-
-    Args:
-        order: [gpus, width] slot of the placement `slots` that comes to each slot. old: [gpus, width] older experts.
-    """
+    """Orders the slots that come to each GPU, `order` [gpus, width], so that an expert of `old` keeps its slot, in
+    place."""
     width = order.shape[1]
     for g in range(len(order)):
         for s in range(width):
@@ -116,8 +112,6 @@ def _names(new: IntArray, old: IntArray, experts: int, nodes: int) -> IntArray:
 
 
 def relabel(slots: IntArray, old: IntArray, experts: int, nodes: int, gpus: int) -> IntArray:
-    """[slots] the placement under the names, and in the order within GPUs, that change the fewest slots of `old`.
-
-    Args: those of `renaming`.
-    """
+    """[slots] the placement under the names, and in the order within GPUs, that change the fewest slots; see
+    `renaming`."""
     return renaming(slots, old, experts, nodes, gpus).slots(slots)

@@ -85,8 +85,7 @@ def within_seconds(
 ) -> tuple[int, ...] | None:
     """A good choice whose transfers take at most `limit` seconds; None if what is forced takes longer.
 
-    The best choice for the largest total of moves that keeps the limit, and from there greedily: the layer's next point
-    with the most gain a move that the links have room for.
+    The best choice for the largest total of moves within it, then greedily the next point with the most gain a move.
     """
 
     def takes(points: Sequence[int]) -> float:

@@ -109,10 +109,7 @@ def standing(problem: LayerProblem) -> IntArray:
 
 
 def _no_less_balanced(problem: LayerProblem, scores: list[LayerScore]) -> LayerProblem:
-    """The problem with a cap on the load: no point is less balanced than the ends of the front.
-
-    Time alone would trade balance for traffic on the way (see solvers.experts.floor).
-    """
+    """The problem with a cap on the load: no point is less balanced than the ends of the front (see experts.floor)."""
     if problem.objective.kind == "load" or problem.data.sets is None or problem.rules.max_load is not None:
         return problem
     return problem.with_rules(max_load=max(score.pooled_imbalance for score in scores) * (1 + 1e-9))

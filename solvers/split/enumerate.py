@@ -1,7 +1,6 @@
 """The first split choice: every feasible (TP, EP, PP, DP, batch) under HBM and the objectives, priced by cost model.
 
-A candidate's best batch is its largest feasible one, found by bisection: memory, TTFT and TPOT never fall as the batch
-grows, and neither does throughput (placement.cost.step.throughput.ServingModel says why).
+A candidate's best batch is its largest feasible one (placement.cost.step.throughput.ServingModel says why).
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.memory.hbm import MemoryModel, MemoryReport, memory_of
 from placement.cost.memory.local import LocalParameters
@@ -87,7 +85,6 @@ def enumerate_splits(
     scenario: Scenario,
     pins: Pins | None = None,
     redundant: int | Literal["auto"] | None = None,
-    efficiency: Efficiency | None = None,
 ) -> SplitChoice:
     """The feasible split of the highest predicted tokens/s over the whole cluster, idle GPUs counted.
 
@@ -97,15 +94,13 @@ def enumerate_splits(
 
     Raises:
         InputError: a pin that no split can have.
-        InfeasibleError: nothing fits HBM (names the line, the bytes over and the smallest cluster that fits), or
-            nothing meets the objectives (names the one that is missed and the best reachable).
+        InfeasibleError: nothing fits HBM, or nothing meets the objectives; the message says what comes nearest.
     """
     fixed = scenario.pins if pins is None else pins
     extra = scenario.redundant if redundant is None else redundant
     count = None if extra == "auto" else int(extra)
     check_pins(scenario, fixed, count)
-    search = _Search(scenario, fixed, count, efficiency or efficiency_of(scenario))
-    return search.run()
+    return _Search(scenario, fixed, count).run()
 
 
 @dataclass(frozen=True)
@@ -125,8 +120,9 @@ class _Priced:
 class _Search:
     """One enumeration's state: the best candidates so far, and what was dropped."""
 
-    def __init__(self, scenario: Scenario, pins: Pins, redundant: int | None, efficiency: Efficiency) -> None:
-        self.scenario, self.pins, self.redundant, self.efficiency = scenario, pins, redundant, efficiency
+    def __init__(self, scenario: Scenario, pins: Pins, redundant: int | None) -> None:
+        self.scenario, self.pins, self.redundant = scenario, pins, redundant
+        self.efficiency = efficiency = efficiency_of(scenario)
         training = scenario.workload.kind == "training"
         self.pass_efficiency = pass_constants(efficiency, load_training()) if training else efficiency
         self.stages: dict[int, StageTable] = {}
@@ -207,10 +203,7 @@ class _Search:
     def _largest_batch(
         self, workload: ServingWorkload, ranks: int, memory: MemoryModel, model: ServingModel
     ) -> int | None:
-        """The largest batch within HBM and the objectives, or None where it can't come among the best.
-
-        Doubles the batch until it fails, then halves the interval.
-        """
+        """The largest batch within HBM and the objectives, or None where it can't come among the best."""
         ttft_s, tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
         worst = self.top[-1].tokens_per_s if len(self.top) > RUNNERS_UP else 0.0
         low, high = 1, self._most_sequences(memory) + 1
@@ -250,11 +243,8 @@ class _Search:
         del self.top[RUNNERS_UP + 1 :]
 
     def _cut_the_best(self) -> None:
-        """Gives the best candidates the best cut of their own, and those that without recompute would be better.
-
-        A training candidate that recomputes is tried while its rate without would beat the best found, the highest
-        first, up to CUTS of them.
-        """
+        """Gives the best candidates the best cut of their own, and up to CUTS of those that without recompute would be
+        better."""
         top, self.top = self.top, []
         for priced in top:
             if priced.split.cut is None:

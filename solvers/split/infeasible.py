@@ -22,7 +22,7 @@ def hbm_error(
     """The error for a scenario that fits no GPU; `split` and `report` are of the candidate that came closest."""
     line = report.largest
     need = smallest_nodes(scenario, pins, redundant, efficiency)
-    gpu = scenario.cluster.gpu.name
+    gpu = scenario.cluster.least_gpu.name
     if need is None:
         hint = f"no larger cluster of {gpu} fits it either" + (": unpin a degree" if _pinned(pins) else "")
     else:

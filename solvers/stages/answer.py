@@ -1,17 +1,16 @@
-"""What a stage solver gives back, scored by placement.problem.stages."""
+"""What a stage solver gives back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
-from placement.problem.stages import CutScore, StageCut, StageProblem, score_cut
+from placement.problem.stages import StageCut, StageProblem
 
 
 @dataclass(frozen=True)
 class StageAnswer:
-    """An answer with its score.
+    """An answer.
 
     Attributes:
         bound: proven lower bound of the objective; optimal: the solver says that nothing is better.
@@ -19,15 +18,9 @@ class StageAnswer:
     """
 
     answer: StageCut
-    score: CutScore
     bound: float
     optimal: bool
     source: str
-
-    @classmethod
-    def of(cls, problem: StageProblem, answer: StageCut, bound: float, source: str, optimal: bool) -> Self:
-        """The answer, scored in floats whatever the solver counted in."""
-        return cls(answer, score_cut(problem, answer), bound, optimal, source)
 
 
 def spread_options(problem: StageProblem, cut: Sequence[int], choices: Sequence[Sequence[Sequence[int]]]) -> StageCut:

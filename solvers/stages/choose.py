@@ -73,7 +73,7 @@ def solve_cut(problem: StageProblem, stop: Stop | None = None) -> StageAnswer | 
     if problem.single:
         return cut_by_dynamic_programming(problem)
     # OR-Tools loads pandas: only for who needs it.
-    from solvers.stages.cpsat import cut_by_cpsat
+    from solvers.stages.model import cut_by_cpsat
 
     return cut_by_cpsat(problem, stop)
 

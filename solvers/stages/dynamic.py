@@ -1,9 +1,4 @@
-"""The exact stage cut by dynamic programming over (stage, first layer). docs/formulation.md, "Stage cut".
-
-For ranks with one piece each. The fastest recompute choice of a stage within its memory is best for the slowest stage
-and for the sum alike, so a stage of layers i..j has one price; what is left is to cut, which is done for every value
-that the slowest stage may have, from the least on, until no larger one can pay.
-"""
+"""The exact stage cut by dynamic programming, for ranks with one piece each. docs/formulation.md, "Stage cut"."""
 
 from __future__ import annotations
 
@@ -50,7 +45,7 @@ def cut_by_dynamic_programming(problem: StageProblem) -> StageAnswer | None:
             best = (value, bounds)
     if best is None:
         raise RuntimeError("a cut fits without a limit on its slowest stage, and none with the largest")
-    return StageAnswer.of(problem, prices.answer(best[1]), best[0], "dynamic programming", optimal=True)
+    return StageAnswer(prices.answer(best[1]), best[0], True, "dynamic programming")
 
 
 class Prices:

@@ -17,12 +17,7 @@ Choice = tuple[tuple[int, ...], ...]
 
 
 class Fronts:
-    """The fastest choice within memory, by layer counts. Layers are of few kinds and a kind's layers are alike, so only
-    how many of them take which option counts: the knapsack over layers is one over counts.
-
-    Of one kind, and of all kinds but the last together, the choices that no other one beats in both kept bytes and
-    seconds are listed once; a query looks for the best pair.
-    """
+    """The fastest choice within memory, by layer counts (docs/formulation.md, "Inside a piece")."""
 
     def __init__(self, problem: StageProblem) -> None:
         self._kinds = problem.kinds

@@ -1,7 +1,6 @@
 """The stage cut as a CP-SAT model. docs/formulation.md, "Stage cut", states each family under the name of its method.
 
-Seconds are rounded to the nearest unit and bytes against the cut (needs up, budgets down), so that an answer fits
-whatever rounding did; placement.problem.stages scores it again.
+Seconds are rounded to the nearest unit, bytes against the cut, so that an answer fits whatever rounding did.
 """
 
 from __future__ import annotations
@@ -14,7 +13,10 @@ from typing import Any, Literal, TypeAlias
 from ortools.sat.python import cp_model
 
 from placement.problem.stages import Part, StageCut, StageProblem
-from solvers.stages.answer import spread_options
+from solvers.cpsat import run_cpsat
+from solvers.result import Status
+from solvers.stages.answer import StageAnswer, spread_options
+from solvers.stop import Stop
 
 #: Integer units of all seconds of a microbatch, and of the largest budget. Products with the weights below stay under
 #: 1e12, what OR-Tools was seen to add up without loss.
@@ -22,6 +24,8 @@ SECOND_UNITS = 10**7
 BYTE_UNITS = 10**8
 #: Units of the weights of the objective, where they are no whole numbers.
 WEIGHT_UNITS = 1000
+#: Deterministic seconds of the default budget (OR-Tools' machine-independent measure of work).
+DETERMINISTIC_SECONDS = 4.0
 
 Linear: TypeAlias = Any  # OR-Tools' expressions, variables and numbers mix freely
 
@@ -139,18 +143,6 @@ class StageModel:
 
     # Answers
 
-    def add_start(self, answer: StageCut) -> None:
-        """Hints a cut and how many layers take which option."""
-        firsts = (*answer.first_layers, len(self.problem.layers))
-        for p, first in enumerate(firsts):
-            self.model.add_hint(self.start[p], first)
-        for p, kinds in enumerate(self.taken):
-            for k, taken in enumerate(kinds):
-                for o, count in enumerate(taken):
-                    span = range(firsts[p], firsts[p + 1])
-                    mine = sum(self.problem.layers[i] == k and answer.options[i] == o for i in span)
-                    self.model.add_hint(count, mine)
-
     def answer(self, value: Callable[[Linear], int]) -> StageCut:
         """The cut of an answer."""
         starts = [value(start) for start in self.start]
@@ -161,3 +153,18 @@ class StageModel:
     def bound(self, best_bound: float) -> float:
         """The solver's bound in seconds; valid up to the rounding of seconds to units."""
         return best_bound / (self.second * self.weight)
+
+
+def cut_by_cpsat(problem: StageProblem, stop: Stop | None = None) -> StageAnswer | None:
+    """The best cut found; None where none fits, or none was found within the stop criterion.
+
+    `optimal` is of the integer model, whose seconds and bytes are rounded.
+
+    Raises:
+        RuntimeError: CP-SAT calls the model invalid (a bug).
+    """
+    until, model = stop or Stop(), StageModel(problem)
+    run = run_cpsat(model.model, until, 0, DETERMINISTIC_SECONDS * until.work)
+    if not run.found:
+        return None
+    return StageAnswer(model.answer(run.value), model.bound(run.bound), run.status is Status.OPTIMAL, "CP-SAT")

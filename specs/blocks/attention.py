@@ -16,10 +16,13 @@ class BlockIndexer(Spec):
     lie with the KV heads, on one key of their own."""
 
     heads: Heads
+    """Heads."""
     head_dim: Width
-    #: Tokens of a block, and blocks that a query attends to at most.
+    """Width of a head."""
     block: Count
+    """Tokens of a block, and blocks that a query attends to at most."""
     top_blocks: Count
+    """Blocks that a query attends to at most."""
 
     @property
     def top_k(self) -> int:
@@ -31,30 +34,37 @@ class GqaAttention(Mixer):
     """Grouped-query attention; multi-head attention is the case kv_heads == query_heads."""
 
     kind: Literal["gqa"]
+    """Which kind of block this is."""
     query_heads: Heads
+    """Query heads."""
     kv_heads: Heads
+    """Key and value heads."""
     head_dim: Width
-    #: Width of a value head; head_dim where it is not given.
+    """Width of a head."""
     value_dim: Width | None = None
-    #: Bias of the query, key and value projections, and of the output projection.
+    """Width of a value head; head_dim where it is not given."""
     bias: Flag = False
+    """Bias of the query, key and value projections, and of the output projection."""
     output_bias: Flag = False
-    #: Query and key norms; their weights span one head (shared by all heads) or all heads.
+    """Bias of the output projection."""
     qk_norm: Flag = False
+    """Query and key norms; their weights span one head (shared by all heads) or all heads."""
     qk_norm_span: Literal["head", "all_heads"] = "head"
-    #: One learned sink logit per query head.
+    """What the norms' weights span."""
     sinks: Flag = False
-    #: A learned gate on the output: one for each element, one for each head, or none.
+    """One learned sink logit per query head."""
     gate: Literal["none", "element", "head"] = "none"
-    #: Values are the keys: there is no value projection.
+    """A learned gate on the output: one for each element, one for each head, or none."""
     key_is_value: Flag = False
-    #: Tokens that a query sees at most, itself included; all where it is not given.
+    """Values are the keys: there is no value projection."""
     window: Count | None = None
-    #: Windows lie side by side (Llama 4's chunks) instead of sliding.
+    """Tokens that a query sees at most, itself included; all where it is not given."""
     chunked: Flag = False
-    #: Queries come from a vector of this width, with a norm (Step-3).
+    """Windows lie side by side (Llama 4's chunks) instead of sliding."""
     q_rank: Width | None = None
+    """Queries come from a vector of this width, with a norm (Step-3)."""
     indexer: BlockIndexer | None = None
+    """What picks the entries that a query attends to."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> GqaAttention:

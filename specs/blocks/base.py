@@ -58,8 +58,8 @@ class Stored:
 class Mixer(Spec, ABC):
     """What mixes tokens in a layer. Figures are of one of `tp` GPUs, which share the heads."""
 
-    #: Data types of projections that differ from the model's attention type, by the projection's name.
     types: dict[str, DataType] = Field(default_factory=dict)
+    """Data types of projections that differ from the model's attention type, by the projection's name."""
 
     @property
     def measured_as(self) -> str:

@@ -21,12 +21,15 @@ class DenseFfn(Spec):
     """A feed-forward block that every token passes through."""
 
     kind: Literal["dense"]
+    """Which kind of block this is."""
     width: Width
-    #: Three matrices (gate, up, down), as in SwiGLU, or two.
+    """Width of the hidden layer."""
     gated: Flag = True
+    """Three matrices (gate, up, down), as in SwiGLU, or two."""
     bias: Flag = False
-    #: Data types that differ from the model's dense type: of "ffn".
+    """Bias of the projections."""
     types: dict[str, DataType] = Field(default_factory=dict)
+    """Data types that differ from the model's dense type: of "ffn"."""
 
     def weights(self, hidden: int) -> tuple[Weight, ...]:
         """Every tensor but the layer norm before the block."""
@@ -47,29 +50,37 @@ class Moe(Spec):
     """The mixture-of-experts feed-forward block."""
 
     kind: Literal["moe"] = "moe"
+    """Which kind of block this is."""
     experts: Experts
+    """Routed experts."""
     top_k: TopK
+    """Experts that a token is routed to."""
     expert_width: Width
+    """Width of a routed expert."""
     shared_experts: Annotated[int, Field(ge=0, le=1_024, strict=True)] = 0
-    #: Width of one shared expert; expert_width where it is not given.
+    """Experts that every token passes through."""
     shared_width: Width | None = None
+    """Width of one shared expert; expert_width where it is not given."""
     groups: Experts = 1
+    """Groups that the router limits its choice to."""
     top_groups: Experts = 1
-    #: Three matrices (gate, up, down), as in SwiGLU, or two; dense layers alike.
+    """Groups that one token may choose from."""
     gated: Flag = True
-    #: Bias of the experts' projections, and of the router (or its load-balancing correction).
+    """Three matrices (gate, up, down), as in SwiGLU, or two; dense layers alike."""
     bias: Flag = False
+    """Bias of the experts' projections, and of the router (or its load-balancing correction)."""
     router_bias: Flag = False
-    #: A learned scalar gate on the shared expert's output.
+    """Bias of the router, or its load-balancing correction."""
     shared_gate: Flag = False
-    #: Width that routed experts work on, between two projections of the layer (latent experts): what is sent.
+    """A learned scalar gate on the shared expert's output."""
     latent: Width | None = None
-    #: Experts that compute nothing (LongCat): the router may choose them among its top_k; nothing is sent for them.
+    """Width that routed experts work on, between two projections of the layer (latent experts): what is sent."""
     zero_experts: Optional = 0
-    #: A token's experts are looked up by its id instead of scored (DeepSeek-V4's first layers).
+    """Experts that compute nothing (LongCat): the router may choose them among its top_k; nothing is sent for them."""
     hash_routed: Flag = False
-    #: Data types that differ from the model's: of "experts", "shared", "latent".
+    """A token's experts are looked up by its id instead of scored (DeepSeek-V4's first layers)."""
     types: dict[str, DataType] = Field(default_factory=dict)
+    """Data types that differ from the model's: of "experts", "shared", "latent"."""
 
     @model_validator(mode="after")
     def _choice_is_possible(self) -> Moe:

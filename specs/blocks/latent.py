@@ -17,11 +17,13 @@ class Indexer(Spec):
     """Picks what a query attends to (DeepSeek-V3.2, "lightning indexer"): a cheap score of every stored key."""
 
     heads: Heads
+    """Heads."""
     head_dim: Width
-    #: Stored entries that a query attends to at most.
+    """Width of a head."""
     top_k: Count
-    #: Attends to what an earlier layer picked: no projections, keys or scores of its own (GLM-5's later releases).
+    """Stored entries that a query attends to at most."""
     shared: Flag = False
+    """Attends to what an earlier layer picked: no projections, keys or scores of its own (GLM-5's later releases)."""
 
     def weights(self, hidden: int, rank: int) -> tuple[Weight, ...]:
         """Its projections, whole on every GPU; queries come from the attention's query rank."""
@@ -49,20 +51,27 @@ class MlaAttention(Mixer):
     """Multi-head latent attention (DeepSeek-V2, section 2.1): a compressed KV vector and one shared rotary key."""
 
     kind: Literal["mla"]
+    """Which kind of block this is."""
     heads: Heads
+    """Heads."""
     q_rank: Width | None = None
+    """Width of the compressed query vector; none where queries are projected at once."""
     kv_rank: Width
+    """Width of the compressed KV vector."""
     rope_dim: Width
+    """Rotary part of a head."""
     nope_dim: Width
+    """Part of a head without position."""
     value_dim: Width
-    #: Bias of the down-projections and of the output projection.
+    """Width of a value head."""
     bias: Flag = False
-    #: A learned gate on every element of the output.
+    """Bias of the down-projections and of the output projection."""
     gate: Flag = False
-    #: Sparse attention (DSA): a query attends to the entries that the indexer picks.
+    """A learned gate on every element of the output."""
     indexer: Indexer | None = None
-    #: Tokens that a query sees at most, itself included; all where it is not given.
+    """Sparse attention (DSA): a query attends to the entries that the indexer picks."""
     window: Count | None = None
+    """Tokens that a query sees at most, itself included; all where it is not given."""
 
     @model_validator(mode="after")
     def _window_or_indexer(self) -> MlaAttention:
@@ -149,17 +158,25 @@ class CompressedAttention(Mixer):
     """
 
     kind: Literal["compressed"]
+    """Which kind of block this is."""
     heads: Heads
+    """Heads."""
     head_dim: Width
+    """Width of a head."""
     q_rank: Width
+    """Width of the compressed query vector; none where queries are projected at once."""
     output_groups: Heads
+    """Groups of heads in the first step of the output projection."""
     output_rank: Width
+    """Width of a group after that step."""
     window: Count
-    #: Tokens that one compressed entry stands for; 0: no compressed entries.
+    """Tokens that a query sees at most, itself included."""
     ratio: int = Field(default=0, ge=0, le=65_536, strict=True)
-    #: Entries are made of overlapping stretches, with twice the projections.
+    """Tokens that one compressed entry stands for; 0: no compressed entries."""
     overlap: Flag = False
+    """Entries are made of overlapping stretches, with twice the projections."""
     indexer: Indexer | None = None
+    """What picks the entries that a query attends to."""
 
     @property
     def measured_as(self) -> str:

@@ -62,11 +62,17 @@ class GatedDelta(Recurrent):
     """Gated DeltaNet (arXiv 2412.06464) as in Qwen3-Next."""
 
     kind: Literal["gated_delta"]
+    """Which kind of block this is."""
     key_heads: Heads
+    """Key heads."""
     value_heads: Heads
+    """Value heads."""
     key_dim: Width
+    """Width of a key head."""
     value_dim: Width
+    """Width of a value head."""
     conv: Kernel = 4
+    """Taps of the short convolution."""
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
@@ -100,13 +106,17 @@ class KimiDelta(Recurrent):
     """Kimi Delta Attention (arXiv 2510.26692): a gated delta rule that forgets by channel."""
 
     kind: Literal["kda"]
+    """Which kind of block this is."""
     heads: Heads
+    """Heads."""
     head_dim: Width
+    """Width of a head."""
     conv: Kernel = 4
-    #: The output gate is one matrix instead of two of rank head_dim.
+    """Taps of the short convolution."""
     full_rank_gate: Flag = False
-    #: So is the forget gate (Ling 3).
+    """The output gate is one matrix instead of two of rank head_dim."""
     full_rank_forget: Flag = False
+    """So is the forget gate (Ling 3)."""
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
@@ -140,9 +150,13 @@ class Lightning(Recurrent):
     """Lightning attention (arXiv 2401.04658) with an output gate, as in MiniMax-01 and Ring-linear."""
 
     kind: Literal["lightning"]
+    """Which kind of block this is."""
     heads: Heads
+    """Heads."""
     head_dim: Width
+    """Width of a head."""
     qk_norm: Flag = False
+    """Query and key norms."""
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
@@ -169,13 +183,21 @@ class Mamba2(Recurrent):
     """Mamba-2 (arXiv 2405.21060): `heads` of `head_dim` channels, a state of `state` for each channel."""
 
     kind: Literal["mamba2"]
+    """Which kind of block this is."""
     heads: Heads
+    """Heads."""
     head_dim: Width
+    """Width of a head."""
     state: Count
+    """Size of the state of a channel."""
     groups: Heads = 1
+    """Groups that share the inputs and outputs of the state."""
     conv: Kernel = 4
+    """Taps of the short convolution."""
     conv_bias: Flag = True
+    """Bias of the convolution."""
     bias: Flag = False
+    """Bias of the projections."""
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
@@ -205,12 +227,17 @@ class Mamba(Recurrent):
     """Mamba-1 (arXiv 2312.00752): every one of `inner` channels has its own state of `state`."""
 
     kind: Literal["mamba"]
+    """Which kind of block this is."""
     inner: Width
+    """Channels."""
     state: Count
+    """Size of the state of a channel."""
     step_rank: Width
+    """Rank of the step projection."""
     conv: Kernel = 4
-    #: Norms of the step and of the state's inputs and outputs (Jamba).
+    """Taps of the short convolution."""
     inner_norms: Flag = False
+    """Norms of the step and of the state's inputs and outputs (Jamba)."""
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
@@ -244,9 +271,13 @@ class ShortConv(Recurrent):
     """A gated short convolution (LFM2) in place of attention."""
 
     kind: Literal["short_conv"]
+    """Which kind of block this is."""
     inner: Width
+    """Channels."""
     conv: Kernel = 3
+    """Taps of the short convolution."""
     bias: Flag = False
+    """Bias of the projections."""
 
     @property
     def state_shape(self) -> tuple[int, int, int]:

@@ -154,7 +154,7 @@ def _family(configs: list[Config]) -> tuple[Family | None, str]:
 def _smell(data: dict[str, Any], depth: int = 4) -> str:
     """The dotted name of a field that only a model with experts has, nested ones included; "" without one."""
     for key, value in data.items():
-        if _SMELL.search(key) and _some(value):
+        if _SMELL.search(str(key)) and _some(value):
             return shown(key)
         if isinstance(value, dict) and depth and key not in _NO_LAYERS:
             inner = _smell(value, depth - 1)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
+from bench.alltoall.concrete import concrete_bytes, concrete_messages, draw_slots, entry_gpus
 from bench.alltoall.job import Exchange, Job, LayerWork
 from placement.cli.main import cli
 from placement.cli.running import outcome
-from placement.cost.layer.concrete import concrete_bytes, concrete_messages, draw_slots, entry_gpus
 from placement.problem.layer import LayerProblem
 from tests.cli.conftest import TINY
 from tests.layers import changed

@@ -292,3 +292,21 @@ def test_groups_that_do_not_exist_or_divide_are_told(
     done = call("solve", "--spec", str(spec), "--keep-groups", *QUICK)
     assert done.code == 2
     assert "3 expert groups do not divide over 2 nodes" in done.err
+
+
+def test_a_cluster_of_levels_and_unequal_nodes_is_planned_and_verified(
+    call: Callable[..., Done], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    spec = copy.deepcopy(tiny)
+    faster = {**spec["cluster"]["gpu"], "name": "other_gpu", "hbm_gb_per_s": 300.0}
+    pair = {"name": "pair", "gpus": 2, "gb_per_s": 90.0, "latency_us": 1.0}
+    spec["cluster"] |= {"nodes": 1, "gpus_per_node": 4, "inner": [pair]}
+    (tmp_path / "levels.yaml").write_text(yaml.safe_dump(spec))
+    spec["cluster"] = {**tiny["cluster"], "other_nodes": [{"nodes": 1, "gpu": faster}]}
+    (tmp_path / "mixed.yaml").write_text(yaml.safe_dump(spec))
+    for name, told in (("levels", "tiny_gpu"), ("mixed", "tiny_gpu + other_gpu")):
+        out = str(tmp_path / f"{name}.json")
+        done = call("solve", "--spec", str(tmp_path / f"{name}.yaml"), *QUICK, "--phase", "decode", "--out", out)
+        assert done.code == 0, done.err
+        assert told in done.out
+        assert call("verify", out).code == 0

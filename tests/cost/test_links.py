@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench.alltoall.concrete import matrix_loads
 from placement.cost.layer.dispatch import dispatch_shares
-from placement.cost.layer.links import link_loads, matrix_loads, message_matrix
+from placement.cost.layer.links import link_loads
 from placement.cost.layer.touch import touch
+from tests.cost.matrices import message_matrix
 from tests.layers import changed
 from tests.solvers.problems import random_placement, running_problem
 

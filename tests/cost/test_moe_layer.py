@@ -6,12 +6,13 @@ from itertools import product
 import numpy as np
 import pytest
 
-from placement.cost.layer.score import byte_matrix, score_layer
+from placement.cost.layer.score import score_layer
 from placement.cost.layer.work import slot_slopes, slot_times
 from placement.errors import InputError
 from placement.problem.layer import LayerProblem
 from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
+from tests.cost.matrices import byte_matrix
 from tests.layers import changed, layer_problem
 from tests.solvers.problems import mixed, random_problem
 

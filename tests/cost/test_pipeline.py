@@ -76,7 +76,7 @@ def test_dualpipe_is_near_where_pairs_hide_messages(pp: int, m: int, saved: floa
     # Messages that the pair hides: F, B and W take what they take, a pair only its compute.
     hidden = F + B - pair
     each = PassSeconds(F - hidden / 2, INPUT - hidden / 2, W, hidden / 2, hidden / 2)
-    assert pair_seconds(each, 0.0) == pytest.approx(pair)
+    assert pair_seconds(each, each, 0.0) == pytest.approx(pair)
     got = time_of(s.training(schedule="dualpipe"), pp, m, each)
     assert got.total_s == pytest.approx(p.run(p.dualpipe(pp, m), pp, seconds), rel=0.02)
     parts = got.forward_s + got.backward_s + got.weight_s + got.pair_s + got.idle_s
@@ -135,8 +135,9 @@ def most(order: list[p.Step], schedule: str) -> int:
 
 def test_messages_hide_in_pairs_up_to_their_length() -> None:
     long = PassSeconds(1.0, 1.0, 1.0, 5.0, 5.0)
-    assert pair_seconds(long, 0.1) == 10.0
-    assert pair_seconds(PassSeconds(1.0, 1.0, 1.0, 1.0, 1.0), 0.25) == pytest.approx(4.0)
+    assert pair_seconds(long, long, 0.1) == 10.0
+    even = PassSeconds(1.0, 1.0, 1.0, 1.0, 1.0)
+    assert pair_seconds(even, even, 0.25) == pytest.approx(4.0)
 
 
 @given(

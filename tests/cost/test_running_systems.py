@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.layer.score import LayerScore, byte_matrix, score_layer
+from placement.cost.layer.score import LayerScore, score_layer
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import LayerProblem
+from tests.cost.matrices import byte_matrix
 from tests.layers import changed
 from tests.solvers.problems import random_placement, random_problem, running_problem
 from tests.solvers.reference import candidates, home_shares, messages, reference_objective
@@ -163,11 +164,11 @@ def test_speed_scales_work_and_no_balance(seed: int, factor: float) -> None:
     before, after = score_layer(problem, slots), score_layer(faster, slots)
     assert after.experts_s == pytest.approx(before.experts_s / factor)
     assert after.dispatch_s == before.dispatch_s
-    for name in ("imbalance", "balancedness", "pooled_imbalance"):
+    for name in ("balancedness", "pooled_imbalance"):
         assert getattr(after, name) == pytest.approx(getattr(before, name))
     assert after.balancedness <= 1 + 1e-12
     equal = changed(problem, speed=np.full(4, factor))
-    assert score_layer(equal, slots).imbalance == score_layer(changed(problem, speed=None), slots).imbalance
+    assert score_layer(equal, slots).balancedness == score_layer(changed(problem, speed=None), slots).balancedness
 
 
 @settings(max_examples=40, deadline=None)
@@ -198,7 +199,10 @@ def test_the_objective_is_the_tail_of_its_windows(seed: int) -> None:
     assert values[0].objective <= values[1].objective * (1 + 1e-12) <= values[2].objective * (1 + 2e-12)
     assert values[2].objective == values[0].window_value.max()
     first = values[0]
-    means = {"load": first.imbalance, "time": first.time_s, "traffic": first.cross_node_bytes_per_token}
+    load = first.gpu_load / problem.hardware.relative_speed
+    mean = first.gpu_load.sum(axis=1) / problem.hardware.alive.sum()
+    imbalance = float(problem.data.window_weight @ (load.max(axis=1) / mean))
+    means = {"load": imbalance, "time": first.time_s, "traffic": first.cross_node_bytes_per_token}
     assert first.objective == pytest.approx(means[problem.objective.kind], rel=1e-15)
     assert {v.time_s for v in values} == {values[0].time_s}
 
@@ -209,7 +213,7 @@ def test_a_failed_gpu_has_no_work_and_sends_nothing() -> None:
     score = score_layer(problem, slots)
     assert score.gpu_load[0, 2] == 0
     assert score.gpu_load.sum() == pytest.approx(problem.data.load.sum())
-    assert score.imbalance == pytest.approx(score.gpu_load.max() * 3 / problem.data.load.sum())
+    assert score.pooled_imbalance == pytest.approx(score.gpu_load.max() * 3 / problem.data.load.sum())
     assert problem.hardware.home_tokens.tolist() == pytest.approx([512 * 4 / 3] * 2 + [0, 512 * 4 / 3])
     sent, returned = byte_matrix(problem, slots)
     for matrix in (sent, returned):

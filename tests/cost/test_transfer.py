@@ -106,7 +106,7 @@ def test_layers_add_up(case, seed: int) -> None:
     topology, before, after, per_gpu, alive = case
     one = transfer(topology, before, after, per_gpu, BYTES, RATES, alive)
     back = transfer(topology, after, before, per_gpu, 2 * BYTES, RATES)
-    both = sum([one, back, one])
+    both = one + back + one
     assert isinstance(both, Transfer)
     for field in fields(Transfer)[3:]:
         expected = 2 * getattr(one, field.name) + getattr(back, field.name)
@@ -126,4 +126,4 @@ def test_bad_input_is_refused() -> None:
             transfer(*arguments)
     one = transfer(Topology(2, 1), slots, slots, 2, BYTES, RATES)
     with pytest.raises(InputError, match="unlike"):
-        one.add(transfer(Topology(2, 2), slots, slots, 2, BYTES, RATES))
+        one + transfer(Topology(2, 2), slots, slots, 2, BYTES, RATES)

@@ -9,23 +9,34 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from placement.errors import InputError
 from placement.records.files import check_writable, replace_file, write_text
-from placement.routing.archive import write_archive
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITERS = {
     "write_text": lambda path: write_text(path, "new", "--out"),
     "check_writable": lambda path: check_writable(path, "--out"),
-    "write_archive": lambda path: write_archive(path, {"a": np.ones(1)}),
 }
 
 
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "kept.json"
+    path.write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left"):
+        write_text(path, "new", "--out")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == {"kept.json"}
 
 
 @pytest.mark.parametrize("writer", WRITERS)

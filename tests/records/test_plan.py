@@ -18,7 +18,6 @@ from placement.records.plan import (
     plan_from_json,
     plan_json,
     schema_text,
-    write_plan,
 )
 from tests.cli.conftest import folder as folder
 
@@ -48,7 +47,7 @@ def test_plans_fit_the_schema(folder: Path, name: str) -> None:
 
 
 def test_text_comes_back_the_same(plan: Plan, tmp_path: Path) -> None:
-    write_plan(plan, tmp_path / "p.json")
+    plan.save(tmp_path / "p.json")
     assert load_plan(tmp_path / "p.json") == plan
     assert (tmp_path / "p.json").read_text() == plan_json(plan)
 
@@ -168,10 +167,10 @@ def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("cut", [2, 2], "split.cut is no cut of 3 layers"),
-        ("cut", [1, 2], "split.cut is no cut of 3 layers"),
+        ("cut", [2, 2], "split.cut has 2 pieces, the schedule 1"),
+        ("cut", [2], "split.cut holds 2 layers, the model has 3"),
         ("cut", [0], "split.cut"),
-        ("recompute", ["full"] * 3, "split.recompute is not for 3 layers in training"),
+        ("recompute", ["full"] * 3, "split.recompute is given for 3 layers; training has it"),
         ("recompute", ["some"], "split.recompute"),
     ],
 )

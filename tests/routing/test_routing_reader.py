@@ -17,12 +17,22 @@ import pytest
 from placement.errors import InputError
 from placement.routing import archive
 from placement.routing.parts import split_by_sequence
-from placement.routing.reader import MAX_COUNTED, check_fits, example_trace, read_trace, write_counts, write_trace
+from placement.routing.reader import MAX_COUNTED, check_fits, example_trace, read_trace
 from placement.routing.synthesize import synthesize
 from placement.routing.trace import LoadCounts, Trace
 from tests.routing.mutations import good_arrays, packed
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_trace(trace: Trace, path: Path) -> None:
+    """Writes a trace that read_trace gives back."""
+    arrays = {} if trace.topk_weights is None else {"topk_weights": trace.topk_weights}
+    meta = {**trace.meta, "moe_layers": trace.layers, "experts": trace.experts, "top_k": trace.top_k}
+    np.savez_compressed(
+        path, topk_ids=trace.topk_ids.astype(np.min_scalar_type(max(0, trace.experts - 1))), seq_lens=trace.seq_lens,
+        meta=np.array(json.dumps({**meta, "source": trace.source})), **arrays,
+    )  # fmt: skip
 
 
 def _file(tmp_path: Path, **changes: Any) -> Path:
@@ -79,7 +89,7 @@ def test_weights_are_kept(tmp_path: Path) -> None:
 
 def test_counts_round_trip_and_shapes(tmp_path: Path) -> None:
     counts = np.arange(1, 25, dtype=np.float64).reshape(2, 3, 4)
-    write_counts(LoadCounts(counts, "c", "recorded here"), tmp_path / "c.npz")
+    np.savez(tmp_path / "c.npz", counts=counts, meta=json.dumps({"source": "recorded here"}))
     again = read_trace(tmp_path / "c.npz", 4, 3)
     assert isinstance(again, LoadCounts)
     np.testing.assert_array_equal(again.counts, counts)
@@ -258,13 +268,15 @@ def test_corrupted_member(tmp_path: Path) -> None:
     assert "CRC" in str(_problem(tmp_path / "bad.npz"))
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
-def test_corrupted_compression(tmp_path: Path, method: int) -> None:
+def test_corrupted_compression(tmp_path: Path) -> None:
     member = io.BytesIO()
     np.save(member, good_arrays()["topk_ids"])
     path = tmp_path / "bad.npz"
-    with zipfile.ZipFile(path, "w", method) as archive_:
-        archive_.writestr("topk_ids.npy", member.getvalue())
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(path, "w", method) as archive_:
+            archive_.writestr("topk_ids.npy", member.getvalue())
+        if method != zipfile.ZIP_DEFLATED:
+            assert "compressed as numpy does not" in str(_problem(path))
     sound = path.read_bytes()
     assert isinstance(read_trace(path), Trace)
     refused = 0
@@ -274,7 +286,6 @@ def test_corrupted_compression(tmp_path: Path, method: int) -> None:
             read_trace(path)
         except InputError:
             refused += 1
-    # LZMA's own version bytes are the few that carry nothing.
     assert refused >= 70
 
 
@@ -348,25 +359,3 @@ def test_no_file_makes_much_of_itself(tmp_path: Path) -> None:
     grown = dict(zip((Path(path).name for path in paths), done.stdout.splitlines(), strict=True))
     assert len(grown) == 9
     assert max(map(int, grown.values())) < 100, grown
-
-
-def test_unwritable_output(tmp_path: Path) -> None:
-    trace = synthesize(1, 8, 2, 16, 2, 1.5, 1.0, 0)
-    for path in (tmp_path / "no" / "folder.npz", tmp_path, Path("/proc/none.npz"), tmp_path / ("x" * 300)):
-        with pytest.raises(InputError, match="cannot be written"):
-            write_trace(trace, path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "kept.npz"
-    path.write_bytes(b"old")
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(InputError, match="No space left"):
-        write_trace(synthesize(1, 8, 2, 16, 2, 1.5, 1.0, 0), path)
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["kept.npz"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -210,10 +209,3 @@ def test_speed(layers: int, experts: int, top_k: int, groups: int, top_groups: i
     start = time.perf_counter()
     synthesize(layers, experts, top_k, 4096, 64, 4.5, 1.0, 0, groups, top_groups)
     assert time.perf_counter() - start < limit_s
-
-
-def test_calibration_is_what_is_used() -> None:
-    from placement.routing.constants import CALIBRATION
-
-    weaker = synthesize(1, 64, 6, 500, 4, 3.0, 1.0, 0, calibration=replace(CALIBRATION, strength=0.5))
-    assert (weaker.topk_ids != synthesize(1, 64, 6, 500, 4, 3.0, 1.0, 0).topk_ids).any()

@@ -208,7 +208,7 @@ def test_colocation_bound_is_stronger_than_counting_and_below_every_placement() 
 
 
 def test_remote_nodes_of_planned_copies_are_bounded_where_homes_dispatch_apart() -> None:
-    """Any fractions: remote nodes per token stay above the bound that link_bound stands on."""
+    """Any fractions: remote nodes per token stay above the bound that the link bound stands on."""
     rng = np.random.default_rng(3)
     for seed in range(5):
         problem = random_problem(seed, 12, 4, 1, 4, k=4, tokens=200, dispatch="planned")

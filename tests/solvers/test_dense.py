@@ -12,13 +12,14 @@ import yaml
 
 from placement.cli.main import cli
 from placement.cli.running import outcome
-from placement.cost.layer.score import byte_matrix, score_layer
+from placement.cost.layer.score import score_layer
 from placement.problem.layer import LayerProblem
 from solvers.bounds import layer_bound
 from solvers.dispatch import fractions_for
 from solvers.registry import get_solver
 from solvers.stop import Stop
 from tests.cli.conftest import TINY
+from tests.cost.matrices import byte_matrix
 from tests.layers import changed
 from tests.solvers.oracle import placements
 from tests.solvers.problems import random_placement, random_problem, running_problem

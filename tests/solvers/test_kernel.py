@@ -19,9 +19,10 @@ from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology
 from solvers.dispatch import near_fractions, plan_fractions, rounded_fractions, target_fractions
 from solvers.experts.search import guide, solver
-from solvers.experts.search.anneal import Plan, anneal, price_state
+from solvers.experts.search.anneal import Plan, anneal
 from solvers.experts.search.arrays import SetRows, search_data
 from solvers.experts.search.guide import empty_slopes, evaluate
+from solvers.experts.search.layout import load_state
 from solvers.experts.search.multilevel import (
     copies_needed,
     copy_loads,
@@ -32,7 +33,7 @@ from solvers.experts.search.multilevel import (
 from solvers.experts.search.run import Annealed, Schedule, redirect, run_annealing
 from solvers.experts.search.solver import steps_ratio
 from solvers.experts.search.start import mend, starts
-from solvers.experts.search.state import Busy, Sums, empty_state
+from solvers.experts.search.state import Busy, Data, State, Sums, empty_state
 from solvers.experts.search.traffic import empty_scratch
 from solvers.registry import get_solver
 from solvers.result import Termination
@@ -72,6 +73,12 @@ def _scored(problem: LayerProblem, slots: np.ndarray, target: np.ndarray | None)
     return score.objective - fixed - tariff_of(problem).least_link
 
 
+def price_state(d: Data, s: State, targets: bool) -> float:
+    """The objective without constants of a state's slots, made anew."""
+    load_state(d, s, targets)
+    return evaluate(d.goal, s.busy, s.sums, np.zeros((2, len(d.goal.window_weight))), 0.0, 0.0)[1]
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("dispatch", POLICIES)
 @pytest.mark.parametrize("windows", [1, 3])
@@ -82,7 +89,7 @@ def test_prices_placements_as_the_scorer_does(rule: str, dispatch: str, windows:
         slots = get_solver("hash").solve(changed(problem, dispatch="even"), Stop(), 0).slots
         data = search_data(problem, slots)
         state = empty_state(data, slots)
-        value, _ = price_state(data, state, False)
+        value = price_state(data, state, False)
         assert value == pytest.approx(_scored(problem, slots, state.layout.target), rel=2e-6)
 
 
@@ -100,7 +107,7 @@ def test_increments_stay_exact_over_a_whole_anneal(rule: str, dispatch: str) -> 
         slots = get_solver("linear").solve(changed(problem, dispatch="even"), Stop(), 0).slots
         data = search_data(problem, slots)
         state = empty_state(data, slots)
-        before, _ = price_state(data, state, False)
+        before = price_state(data, state, False)
         plan = Plan(3.0, 0.3, 0.01, 0.0005, 300.0, 0.0, 20_000, False)
         best, target, value, excess, _ = anneal(data, state, empty_scratch(state), False, plan, 3, Stop())
         assert check_layer(problem, best) == ()
@@ -118,7 +125,7 @@ def test_the_guide_adds_norms_of_links_and_gpus(rule: str, dispatch: str) -> Non
     slots = get_solver("hash").solve(changed(problem, dispatch="even"), Stop(), 0).slots
     data = search_data(problem, slots)
     state = empty_state(data, slots)
-    value, _ = price_state(data, state, False)
+    value = price_state(data, state, False)
     sums = state.sums
     guide, objective, _, smooth = evaluate(data.goal, state.busy, sums, np.zeros((2, 3)), 0.7, 0.0)
     assert objective == value
@@ -150,7 +157,7 @@ def test_prices_unequal_gpus_as_the_scorer_does() -> None:
         state = empty_state(data, found.slots[problem.hardware.usable])
         if found.target is not None:
             state.layout.target[:] = found.target
-        value, _ = price_state(data, state, found.target is not None)
+        value = price_state(data, state, found.target is not None)
         assert value == pytest.approx(_scored(problem, found.slots, found.target), rel=2e-6)
 
 
@@ -169,7 +176,7 @@ def test_prices_what_failed_gpus_leave_to_others_as_the_scorer_does(lost: tuple[
         state = empty_state(data, found.slots[problem.hardware.usable])
         if found.target is not None:
             state.layout.target[:] = found.target
-        value, _ = price_state(data, state, found.target is not None)
+        value = price_state(data, state, found.target is not None)
         assert value == pytest.approx(_scored(problem, found.slots, found.target), rel=2e-6), (rule, dispatch)
 
 

@@ -198,19 +198,6 @@ def test_partition_keeps_anchors_and_does_not_depend_on_edge_free_vertices() -> 
     assert np.bincount(alone).tolist() == [4, 4, 4]
 
 
-def test_mapping_puts_clusters_on_near_blocks() -> None:
-    """Four clusters of two, in two pairs: each pair of clusters belongs onto one pair of near blocks."""
-    pytest.importorskip("mtkahypar")
-    from solvers.experts.partition.kahypar import map_onto
-
-    rows = np.array([[0, 1, -1, -1], [2, 3, -1, -1], [4, 5, -1, -1], [6, 7, -1, -1], [0, 1, 4, 5], [2, 3, 6, 7]])
-    graph = Hypergraph(np.arange(8), np.ones(8), np.full(8, -1), *merged(rows, np.array([4.0, 4, 4, 4, 1, 1])))
-    near = np.array([[1, 1, 9, 9], [1, 1, 9, 9], [9, 9, 1, 1], [9, 9, 1, 1]])
-    block = map_onto(graph, np.full(4, 2), near, 0)
-    assert np.bincount(block).tolist() == [2, 2, 2, 2]
-    assert connectivity(graph, block // 2) == 0.0
-
-
 @pytest.mark.parametrize("dispatch", ["even", "nearest", "planned"])
 @pytest.mark.parametrize(("slots_per_gpu", "gpus_per_node"), [(4, 2), (6, 4), (5, 1), (5, 8)])
 def test_placements_are_valid_and_repeatable(dispatch: str, slots_per_gpu: int, gpus_per_node: int) -> None:

@@ -76,11 +76,12 @@ NAMES = ("experts", "top_k", "kind", "name", "layers", "moe", "typo", "", "0", "
 
 @cache
 def _bases() -> tuple[dict[str, Any], ...]:
-    """Every catalog scenario, as its file has it and with all fields written out."""
+    """Every catalog scenario, as its file has it, with all fields written out, and as what a variant is like."""
     bases = []
     for entry in list_catalog("scenario"):
         bases.append(yaml.safe_load(entry.path.read_text()))
         bases.append(load_scenario(entry.name).model_dump(mode="json"))
+        bases.append({"like": entry.name, "cluster": {"nodes": 4}, "model": {"like": "kimi_k2", "name": "mine"}})
     return tuple(bases)
 
 

@@ -31,8 +31,7 @@ def test_published_sizes(model_type: str, config: dict[str, Any], total: float, 
 
 def test_gemma4_full_layers_have_own_heads_and_no_values() -> None:
     config = gqa(2816, 6, 16, 8, 256, 1000, num_experts=8, top_k_experts=2, moe_intermediate_size=64,
-                 sliding_window=64,
-                 intermediate_size=96, attention_k_eq_v=True, num_global_key_value_heads=2,
+                 sliding_window=64, intermediate_size=96, attention_k_eq_v=True, num_global_key_value_heads=2,
                  global_head_dim=512)  # fmt: skip
     model = read("gemma4_text", config)
     assert [block.mixer for block in model.layout] == ["sliding"] * 5 + ["full"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from click.testing import CliRunner
 from placement.cli.specs import KINDS, specs
 from specs import loading
 from specs.errors import InputError
+from specs.fields import Spec
+from specs.scenario import Scenario
+from specs.validation import record_classes
 
 
 def _run(*arguments: str) -> str:
@@ -69,7 +73,7 @@ def test_show_finds_every_kind_by_name_and_by_file(name: str, kind: str, tmp_pat
 def test_show_takes_a_hugging_face_folder() -> None:
     folder = Path(__file__).resolve().parent / "configs" / "qwen1_5_moe_a2_7b"
     shown = _json("show", str(folder) + "/", "--json")
-    assert (shown["kind"], shown["spec"]["ffns"]["moe"]["experts"]) == ("model", 60)
+    assert (shown["kind"], shown["spec"]["moe"]["experts"]) == ("model", 60)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +86,7 @@ def test_show_of_nothing_is_an_input_error(name: str, hint: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_schema_accepts_the_catalog_and_refuses_a_stranger(kind: str) -> None:
-    schema = _json("schema", kind)
+    schema = _json("schema", kind, "--json")
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     for entry in loading.list_catalog(kind):  # type: ignore[arg-type]
@@ -101,3 +105,81 @@ def test_help_imports_no_schema() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert "schema" in done.stdout
     assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_show_prints_of_the_catalog_is_the_same_spec(kind: str, tmp_path: Path) -> None:
+    for entry in loading.list_catalog(kind):  # type: ignore[arg-type]
+        path = tmp_path / f"{entry.name}.yaml"
+        path.write_text(_run("show", entry.name, "--kind", kind))
+        assert loading.load(kind, str(path)) == loading.load(kind, entry.name)  # type: ignore[arg-type]
+        assert max(map(len, path.read_text().splitlines())) <= 80
+
+
+def test_show_with_other_values_is_a_spec_file_of_them(tmp_path: Path) -> None:
+    changes = ("--nodes", "2", "--isl", "128", "--set", "model.types.experts=fp8", "--set", "pins={tp: 1, ep: 16}")
+    path = tmp_path / "mine.yaml"
+    path.write_text(_run("show", "deepseek_r1_gb200_ib", *changes))
+    scenario = loading.load_scenario(str(path))
+    assert (scenario.cluster.nodes, scenario.workload.isl, scenario.model.types.experts) == (2, 128, "fp8")
+    assert (scenario.pins.tp, scenario.pins.ep, scenario.pins.dp) == (1, 16, None)
+    assert _json("show", str(path), "--json") == _json("show", "deepseek_r1_gb200_ib", *changes, "--json")
+    assert "\nnodes: 3\n" in _run("show", "h100_hgx_ib", "--nodes", "3")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_schema_knows_variants(kind: str) -> None:
+    schema = _json("schema", kind, "--json")
+    validator = jsonschema.Draft202012Validator(schema)
+    for entry in loading.list_catalog(kind):  # type: ignore[arg-type]
+        assert list(validator.iter_errors({"like": entry.name, "summary": "Mine."})) == []
+        assert list(validator.iter_errors({"like": entry.name, "stranger": 1}))
+        assert list(validator.iter_errors({"like": 5}))
+    assert list(validator.iter_errors({"name": "nothing else"}))
+    if kind == "scenario":
+        parts = {"cluster": {"like": "h100_hgx_ib", "nodes": 2}, "model": {"attention": {"kind": "gqa", "bias": True}}}
+        assert list(validator.iter_errors({"like": "x", **parts})) == []
+        assert list(validator.iter_errors({"like": "x", "cluster": {"node": 2}}))
+        assert list(validator.iter_errors({"like": "x", "cluster": {"gpu": {"like": "y"}}}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_schema_as_text_names_every_field(kind: str) -> None:
+    text = _run("schema", kind)
+    assert max(map(len, text.splitlines())) <= 80
+    named = {line.partition(":")[0] for line in text.splitlines()}
+    for entry in loading.list_catalog(kind):  # type: ignore[arg-type]
+        for path in _paths(loading.load(kind, entry.name).model_dump(mode="json"), kind):  # type: ignore[arg-type]
+            assert path in named, path
+
+
+def _paths(data: dict[str, Any], kind: str, before: str = "") -> Iterator[str]:
+    for name, value in data.items():
+        if name != "kind":
+            yield before + name
+        # A scenario's parts have a text of their own, and a GPU's rates are no fields.
+        if isinstance(value, dict) and name != "peak_tflops" and not (kind == "scenario" and name in KINDS):
+            yield from _paths(value, kind, f"{before}{name}.")
+
+
+def test_the_schema_tells_units_limits_defaults_and_meanings() -> None:
+    text = _run("schema", "cluster")
+    assert "\nslow.latency_us: number from 1e-06 to 1e+09, us, required\n    Time of a small message.\n" in text
+    assert "\ngpus_per_tray: whole number from 1 to 65,536, default 1\n" in text
+    assert "\nisl: whole number from 1 to 10,000,000, tokens, required\n    Input tokens" in _run("schema", "workload")
+    assert "\nengine: vllm | sglang | trtllm, optional\n" in _run("schema")
+    link = _json("schema", "cluster", "--json")["$defs"]["Link"]["properties"]
+    assert (link["gb_per_s"]["unit"], link["latency_us"]["unit"]) == ("GB/s", "us")
+
+
+def _records(kind: Any) -> Iterator[type[Spec]]:
+    """Every record that a record is made of, itself first."""
+    for record in record_classes(kind):
+        yield record  # type: ignore[misc]
+        for field in record.model_fields.values():
+            yield from _records(field.annotation)
+
+
+@pytest.mark.parametrize("record", dict.fromkeys(_records(Scenario)), ids=lambda record: record.__name__)
+def test_every_field_has_a_meaning(record: type[Spec]) -> None:
+    assert [name for name, field in record.model_fields.items() if not field.description] == []

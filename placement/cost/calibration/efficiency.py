@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,32 +21,43 @@ Reason = Annotated[str, Field(min_length=10)]
 Provenance = Literal["roofline", "calibrated", "measured"]
 
 
-class _Record(BaseModel):
+class Constants(BaseModel):
+    """Base of the records: immutable, and a field that is not known is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @classmethod
+    def shipped(cls, package: str, name: str) -> Self:
+        """The constants of a data file of the package.
 
-class ShareEntry(_Record):
+        Raises:
+            pydantic.ValidationError: the data file is damaged; that is a fault of the installation, not of the user.
+        """
+        return cls.model_validate(yaml.safe_load(files(package).joinpath(name).read_text(encoding="utf-8")))
+
+
+class ShareEntry(Constants):
     """A share of a nominal rate."""
 
     value: Share
     source: Reason
 
 
-class AmountEntry(_Record):
+class AmountEntry(Constants):
     """A time or a byte count, not negative."""
 
     value: NotNegative
     source: Reason
 
 
-class FactorEntry(_Record):
+class FactorEntry(Constants):
     """A multiple or a count of at least 1."""
 
     value: AtLeastOne
     source: Reason
 
 
-class ByTypeEntry(_Record):
+class ByTypeEntry(Constants):
     """A share of the peak rate for every data type."""
 
     value: dict[DataType, Share]
@@ -60,7 +71,7 @@ class ByTypeEntry(_Record):
         return self
 
 
-class Efficiency(_Record):
+class Efficiency(Constants):
     """All constants; `efficiency.yaml` states the reason of each beside its value."""
 
     provenance: Provenance
@@ -95,15 +106,9 @@ class Efficiency(_Record):
     low_latency_tokens: FactorEntry
     buffer_copies: FactorEntry
     max_sequences_per_rank: FactorEntry
-    backward_flops: FactorEntry
 
 
 @cache
 def load_efficiency() -> Efficiency:
-    """The constants as shipped (an immutable record, read once).
-
-    Raises:
-        pydantic.ValidationError: the data file is damaged; that is a fault of the installation, not of the user.
-    """
-    text = files("placement.cost.calibration").joinpath("efficiency.yaml").read_text(encoding="utf-8")
-    return Efficiency.model_validate(yaml.safe_load(text))
+    """The constants as shipped (an immutable record, read once)."""
+    return Efficiency.shipped("placement.cost.calibration", "efficiency.yaml")

@@ -16,13 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from placement.cost.calibration.efficiency import (
-    ByTypeEntry,
-    Efficiency,
-    Provenance,
-    ShareEntry,
-    load_efficiency,
-)
+from placement.cost.calibration.efficiency import ByTypeEntry, Efficiency, ShareEntry, load_efficiency
 from specs.engine import Engine
 from specs.fields import DataType
 from specs.scenario import Scenario
@@ -53,7 +47,7 @@ class Case:
     @classmethod
     def of(cls, scenario: Scenario, release: str | None = None) -> Case:
         """The case of a scenario."""
-        gpu, model = scenario.cluster.gpu, scenario.model
+        gpu, model = scenario.cluster.least_gpu, scenario.model
         return cls(
             gpu.generation, gpu.name, model.name, model.attention_kind, model.types.experts, model.types.compute,
             scenario.engine, release,
@@ -134,11 +128,11 @@ def _resolved(case: Case) -> Efficiency:
     return calibrated(load_efficiency(), load_calibration().multipliers(case))
 
 
-def calibrated(base: Efficiency, multipliers: Mapping[str, float], provenance: Provenance = "calibrated") -> Efficiency:
+def calibrated(base: Efficiency, multipliers: Mapping[str, float]) -> Efficiency:
     """`base` with constants multiplied; shares stay at most 1. Without multipliers `base` itself."""
     if not multipliers:
         return base
-    update: dict[str, Any] = {"provenance": provenance}
+    update: dict[str, Any] = {"provenance": "calibrated"}
     for name, factor in multipliers.items():
         entry = getattr(base, name)
         if isinstance(entry, ByTypeEntry):

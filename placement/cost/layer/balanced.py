@@ -1,7 +1,6 @@
 """One MoE layer under uniform routing, in closed form: the estimate that a split is chosen by before any placement.
 
-The same formulas as placement.cost.layer.score, with every expert and every slot alike; it is no bound on what a
-placement reaches, since co-located experts touch fewer nodes and skewed ones load some GPUs more.
+No bound on what a placement reaches: co-located experts touch fewer nodes, skewed ones load some GPUs more.
 """
 
 from __future__ import annotations
@@ -31,12 +30,9 @@ def touch_chance(experts: int, top_k: int, parts: int) -> float:
 def balanced_messages(
     rule: Name, topology: Topology, top_k: int, on_gpu: float, on_node: float
 ) -> tuple[float, float, float]:
-    """(messages on a rank's fast link, on its slow link, tokens that reach it), for each token that a rank holds.
+    """(Messages on a rank's fast link, on its slow link, tokens that reach it), for each token that a rank holds.
 
     Args:
-        rule: The message rule.
-        topology: The ranks.
-        top_k: Experts of a token.
         on_gpu: Chance that a token touches a given rank; on_node: a given node.
     """
     chosen, nodes, m = MESSAGE_RULES[rule], topology.nodes, topology.gpus_per_node

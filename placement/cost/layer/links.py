@@ -1,55 +1,18 @@
-"""Token messages of one dispatch: the matrix from GPU to GPU, and the busiest links without building it."""
+"""Token messages of one dispatch: the busiest links, without the matrix from GPU to GPU."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.arithmetic import matrix_product
 from placement.cost.layer.dispatch import Shares
 from placement.cost.layer.messages import effective_rule
 from placement.cost.layer.touch import Touch
 from placement.kernels import lean_kernel
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
-
-
-def message_matrix(problem: LayerProblem, reach: Touch, shares: Shares) -> FloatArray:
-    """[windows, gpus, gpus] expected token messages from GPU to GPU in one dispatch, both hops of a rule that forwards.
-
-    There a token goes once to each other node, to the GPU with its home's local rank there (or as `entry_share` has
-    it), which passes it on to the GPUs of its node that need it.
-    """
-    topology, (to_gpu, to_home_node) = problem.topology, messages_per_token(problem, reach)
-    gpus, m, nodes = topology.gpus, topology.gpus_per_node, topology.nodes
-    tokens = problem.hardware.home_tokens[None, :, None]
-    rows = tokens * to_gpu[shares.class_of_gpu].transpose(1, 0, 2)
-    if not effective_rule(problem).forwards:
-        return np.ascontiguousarray(rows)
-    windows = problem.windows
-    same = topology.node_of_gpu[:, None] == topology.node_of_gpu[None, :]
-    messages = np.where(same[None], rows, 0.0)
-    # [windows, home node, local rank, destination node, destination local rank]
-    split = rows.reshape(windows, nodes, m, nodes, m)
-    away = ~np.eye(nodes, dtype=bool)
-    to_node = tokens * to_home_node[shares.class_of_gpu].transpose(1, 0, 2)
-    to_node = to_node.reshape(windows, nodes, m, nodes) * away[None, :, None, :]
-    grid = messages.reshape(windows, nodes, m, nodes, m)
-    # [windows, node, home's rank, destination rank] what other nodes' homes have for a GPU.
-    passed = (split * away[None, :, None, :, None]).sum(axis=1).transpose(0, 2, 1, 3)
-    entry = problem.hardware.entry_share
-    # First hop: home (h, rank) -> (j, entry). Second hop: (j, entry) -> (j, d), summed over the other home nodes.
-    grid += to_node[..., None] * entry.transpose(1, 0, 2)
-    for w, j in product(range(windows), range(nodes)):
-        grid[w, j, :, j] += matrix_product(entry[j].T, passed[w, j])
-    # What a forwarding GPU keeps for itself is no message.
-    forwarded = grid.reshape(windows, gpus, gpus)
-    own = rows[:, np.arange(gpus), np.arange(gpus)]
-    forwarded[:, np.arange(gpus), np.arange(gpus)] = own
-    return forwarded
 
 
 def messages_per_token(problem: LayerProblem, reach: Touch) -> tuple[FloatArray, FloatArray]:
@@ -76,7 +39,7 @@ class LinkLoad:
 
 
 def link_loads(problem: LayerProblem, reach: Touch, shares: Shares) -> LinkLoad:
-    """The busiest links of a dispatch; as `matrix_loads` of `message_matrix`, in a fraction of its time and memory."""
+    """The busiest links of a dispatch."""
     to_gpu, to_node = messages_per_token(problem, reach)
     if shares.classes == 1:
         return loads_of_one_class(problem, to_gpu[0], to_node[0])
@@ -88,19 +51,10 @@ def link_loads(problem: LayerProblem, reach: Touch, shares: Shares) -> LinkLoad:
             to_gpu, to_node, shares.class_of_gpu, problem.hardware.home_tokens, m, problem.hardware.entry_share,
             effective_rule(problem).forwards, parts, first, min(first + each, gpus),
         )  # fmt: skip
-    return _busiest(problem, *parts)
+    return busiest_links(problem, *parts)
 
 
-def matrix_loads(problem: LayerProblem, messages: FloatArray) -> LinkLoad:
-    """The busiest links of a [windows, gpus, gpus] message matrix; the plain reference for `link_loads`."""
-    topology = problem.topology
-    same = topology.node_of_gpu[:, None] == topology.node_of_gpu[None, :]
-    fast = np.where(same & ~np.eye(topology.gpus, dtype=bool), messages, 0.0)
-    slow = np.where(same, 0.0, messages)
-    return _busiest(problem, fast.sum(axis=2), fast.sum(axis=1), slow.sum(axis=2), slow.sum(axis=1))
-
-
-def _busiest(
+def busiest_links(
     problem: LayerProblem, fast_out: FloatArray, fast_in: FloatArray, slow_out: FloatArray, slow_in: FloatArray
 ) -> LinkLoad:
     """From [windows, gpus] messages out of and into each GPU."""
@@ -147,7 +101,7 @@ def loads_of_one_class(problem: LayerProblem, gpu: FloatArray, node: FloatArray)
             tokens * (to_node.sum(axis=1, keepdims=True) - to_node)[:, :, None],
             to * (of_node.sum() - of_node),
         )
-    return _busiest(problem, *(part.reshape(len(gpu), -1) for part in parts))
+    return busiest_links(problem, *(part.reshape(len(gpu), -1) for part in parts))
 
 
 #: Elementary steps of one compiled call: between them an interrupt is heard.

@@ -11,8 +11,8 @@ from placement.problem.arrays import FloatArray
 def tail_mean(values: FloatArray, weight: FloatArray, tail: float) -> float:
     """Mean of `values` over the worst (largest) `tail` share of the weight; part of a window counts where it must.
 
-    This is the conditional value at risk at level 1 - tail (Rockafellar and Uryasev, "Optimization of conditional
-    value-at-risk", 2000): 1 is the weighted mean, 0 the largest value of any window with weight.
+    The conditional value at risk at level 1 - tail (Rockafellar and Uryasev 2000): 1 the weighted mean, 0 the largest
+    value.
 
     Args:
         values: [windows] in any unit. weight: [windows] not negative, sums to 1. tail: 0 to 1.

@@ -6,12 +6,19 @@ problem's "GPUs" are ranks, its tokens those of a rank's GPUs together, its link
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.calibration.fitted import efficiency_of
+from placement.cost.layer.work import slot_times
 from placement.cost.step.compute import Roofline
+from placement.problem.arrays import FloatArray
 from placement.problem.rates import LayerRates
 from placement.problem.split import Split
 from placement.problem.topology import Topology
+from specs.cluster import Gpu
 from specs.fields import DataType, bytes_of
 from specs.model import Block, Model
 from specs.parameters import expert_type
@@ -74,24 +81,50 @@ def layer_rates(
     """
     constants = efficiency or efficiency_of(scenario)
     model, cluster = scenario.model, scenario.cluster
-    roofline = Roofline.of(cluster.gpu, constants)
+    roofline = Roofline.of(cluster.least_gpu, constants)
     block = block or model.moe_block
     moe, stored = model.moe_of(block) or model.moe, expert_type(model, block)
     parameters = moe.expert_elements(model.hidden) / split.etp
     sent = moe.sent_width(model.hidden)
     tokens = default_tokens_per_rank(scenario, split, phase) if tokens_per_gpu is None else tokens_per_gpu
+    fast = cluster.inside(min(split.gpus_per_stage, cluster.gpus_per_node))
     return LayerRates(
         tokens_per_gpu=tokens,
         weight_s=parameters * bytes_of(stored) / roofline.expert_bytes_per_s,
         token_s=2.0 * parameters / roofline.expert_flops(compute_type(model, stored)),
         dispatch_bytes=message_bytes(sent, model.types.dispatch, constants),
         combine_bytes=message_bytes(sent, model.types.combine, constants),
-        fast_bytes_per_s=cluster.fast.bytes_per_s * split.etp,
+        fast_bytes_per_s=fast.bytes_per_s * split.etp,
         slow_bytes_per_s=cluster.slow.bytes_per_s * split.etp,
-        fast_latency_s=cluster.fast.latency_s,
+        fast_latency_s=fast.latency_s,
         slow_latency_s=cluster.slow.latency_s,
         overlap=scenario.overlap,
     )
+
+
+def rank_speeds(scenario: Scenario, split: Split, rates: LayerRates) -> FloatArray | None:
+    """[ranks] rate of expert work relative to `rates` (those of the cluster's `least_gpu`); None where all are alike.
+
+    All stages of all instances have one placement, so a rank is as fast as the slowest GPU at its place in any of them.
+    Speeds are those at balanced loads.
+    """
+    cluster, model = scenario.cluster, scenario.model
+    if not cluster.other_nodes:
+        return None
+    tokens = np.array(rates.tokens_per_gpu * model.moe.computed_top_k / split.slots_per_gpu)
+    least = Roofline.of(cluster.least_gpu, efficiency_of(scenario))
+
+    def speed(gpu: Gpu) -> float:
+        own = Roofline.of(gpu, least.efficiency)
+        read = least.expert_bytes_per_s / own.expert_bytes_per_s
+        multiply = least.expert_flops(model.types.compute) / own.expert_flops(model.types.compute)
+        mine = replace(rates, weight_s=rates.weight_s * read, token_s=rates.token_s * multiply)
+        return float(slot_times(tokens, rates).sum() / slot_times(tokens, mine).sum())
+
+    of_node = np.array([speed(cluster.kind_of_node(node)) for node in range(cluster.nodes)])
+    of_gpu = of_node.repeat(cluster.gpus_per_node)[: split.gpus]
+    speeds = of_gpu.reshape(-1, split.ep, split.etp).min(axis=(0, 2))
+    return None if (speeds == speeds[0]).all() else np.asarray(speeds)
 
 
 def topology_of(scenario: Scenario, split: Split) -> Topology:

@@ -8,7 +8,7 @@ import numpy as np
 
 from placement.arithmetic import weighted_sum
 from placement.cost.layer.dispatch import Shares, dispatch_shares
-from placement.cost.layer.links import link_loads, message_matrix
+from placement.cost.layer.links import link_loads
 from placement.cost.layer.risk import tail_mean
 from placement.cost.layer.tariff import tariff_of
 from placement.cost.layer.touch import Touch, touch
@@ -26,7 +26,7 @@ class LayerScore:
         objective: what the problem asks for, the `tail` mean of `window_value`.
         window_value: [windows] seconds ("time"), max/mean GPU load ("load") or bytes per token ("traffic").
         time_s, dispatch_s, experts_s, combine_s: seconds of the layer and of its parts.
-        balancedness: mean over max GPU load, at most 1. imbalance: max over mean.
+        balancedness: mean over max GPU load, at most 1.
         pooled_imbalance: max over mean of the GPU loads averaged over the windows; what `max_load` bounds.
         nodes_per_token: distinct nodes that serve a token (nan without token sets).
         remote_nodes_per_token: of these, the ones other than its home, mean over homes (nan without token sets).
@@ -40,7 +40,6 @@ class LayerScore:
     experts_s: float
     combine_s: float
     balancedness: float
-    imbalance: float
     pooled_imbalance: float
     nodes_per_token: float
     remote_nodes_per_token: float
@@ -88,7 +87,6 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
         experts_s=float(weighted_sum(weight, experts)),
         combine_s=float(weighted_sum(weight, combine)),
         balancedness=float(weighted_sum(weight, mean / largest)),
-        imbalance=float(weighted_sum(weight, largest / mean)),
         pooled_imbalance=float((pooled / speed).max() / (pooled.sum() / alive)),
         nodes_per_token=nodes,
         remote_nodes_per_token=remote,
@@ -102,20 +100,6 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
 def objective_value(problem: LayerProblem, slots: IntArray, fractions: FloatArray | None = None) -> float:
     """The problem's objective for a placement, in the unit of LayerScore.window_value."""
     return score_layer(problem, slots, fractions).objective
-
-
-def byte_matrix(
-    problem: LayerProblem, slots: IntArray, fractions: FloatArray | None = None
-) -> tuple[FloatArray, FloatArray]:
-    """([gpus, gpus], [gpus, gpus]) expected bytes from GPU to GPU in dispatch and in combine, mean over windows.
-
-    Both hops of a rule that forwards are included; the diagonal (a GPU's tokens for itself) crosses no link.
-    """
-    slots = np.asarray(slots, dtype=np.int64)
-    shares = dispatch_shares(problem, slots, fractions)
-    messages = message_matrix(problem, touch(problem, shares), shares)
-    mean = weighted_sum(problem.data.window_weight, messages)
-    return mean * problem.hardware.rates.dispatch_bytes, mean.T * problem.hardware.rates.combine_bytes
 
 
 def _nodes_per_token(problem: LayerProblem, reach: Touch, shares: Shares) -> tuple[float, float]:

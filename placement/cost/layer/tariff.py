@@ -121,11 +121,6 @@ class Tariff:
         return self.both_bytes / self.rates.slow_bytes_per_s
 
     @cached_property
-    def distance(self) -> float:
-        """Times that a slow link takes of a fast one's."""
-        return self.rates.fast_bytes_per_s / self.rates.slow_bytes_per_s
-
-    @cached_property
     def all_tokens(self) -> float:
         """Tokens of all homes in the mean pass."""
         return self.rates.tokens_per_gpu * self.problem.topology.gpus

@@ -84,11 +84,7 @@ PART = 100_000_000
 
 
 def _touched(problem: LayerProblem, shares: Shares, place: IntArray, classes: IntArray, places: int) -> FloatArray:
-    """[classes, windows, places] chance of touching each place; several copies of an expert in one place add up.
-
-    Args:
-        place: [entries] of each entry of the shares. classes: some of the shares'.
-    """
+    """[classes, windows, places] chance of touching each place ([entries] of the shares), for some of the classes."""
     out = np.zeros((len(classes), problem.windows, places))
     sets = problem.data.sets
     if sets is None:

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
 from placement.errors import InputError
-from placement.problem.arrays import (
-    EMPTY,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    frozen,
-)
+from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray, frozen
 from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Bytes that links carry to move experts. Transfers of layers on the same GPUs add up (`+`, `sum`).
+    """Bytes that links carry to move experts. Transfers of layers on the same GPUs add up.
 
     Attributes:
         topology: the GPUs. fast_bytes_per_s, slow_bytes_per_s: rates of a GPU's links, per direction.
@@ -57,7 +50,7 @@ class Transfer:
         """All bytes that arrive at a GPU."""
         return float(self.fast_in.sum() + self.slow_in.sum())
 
-    def add(self, other: Transfer) -> Transfer:
+    def __add__(self, other: Transfer) -> Transfer:
         """Both transfers at once, as when several layers move together.
 
         Raises:
@@ -71,13 +64,6 @@ class Transfer:
             fast_in=self.fast_in + other.fast_in, slow_in=self.slow_in + other.slow_in,
             fast_out=self.fast_out + other.fast_out, slow_out=self.slow_out + other.slow_out,
         )  # fmt: skip
-
-    def __add__(self, other: Transfer) -> Transfer:
-        return self.add(other)
-
-    def __radd__(self, other: Literal[0]) -> Transfer:
-        """So that `sum` works, which starts from 0."""
-        return self
 
 
 def transfer(

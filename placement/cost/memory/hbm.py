@@ -82,7 +82,7 @@ class MemoryModel:
         """`stages` and `local` are those of the split, where the caller has them at hand."""
         self.scenario, self.split = scenario, split
         self.efficiency = efficiency or load_efficiency()
-        self.capacity_bytes = scenario.cluster.gpu.hbm_bytes
+        self.capacity_bytes = scenario.cluster.least_gpu.hbm_bytes
         self._local = local or LocalParameters.of(scenario.model, split)
         workload = scenario.workload
         table = stages or stage_table(scenario.model, piece_count(workload, split.pp), split.cut)

@@ -77,7 +77,7 @@ class KernelTables:
 
     def curve(self, scenario: Scenario, split: Split, moe: Moe) -> KernelCurve | None:
         """The measured curve of a layer of these experts under a split, or None where no table covers it."""
-        folder, kind = FOLDERS.get(scenario.cluster.gpu.name), kernel_type(scenario.model.types)
+        folder, kind = FOLDERS.get(scenario.cluster.least_gpu.name), kernel_type(scenario.model.types)
         if folder is None or kind is None:
             return None
         engine = scenario.engine or DEFAULT_ENGINE

@@ -11,7 +11,7 @@ from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.layer.balanced import BalancedLayer
 from placement.cost.layer.scenario_rates import layer_rates, topology_of
-from placement.cost.step.collectives import all_gather_s, stage_transfer_s
+from placement.cost.step.collectives import all_gather_s, slowest_edge, stage_transfer_s
 from placement.cost.step.compute import Product, Roofline, decode_core_s, prefill_core_s
 from placement.cost.step.kernels import KernelTables
 from placement.problem.pieces import StageShape, StageTable, stage_table
@@ -119,7 +119,7 @@ class PassModel:
         self.scenario = scenario
         self.efficiency = efficiency or efficiency_of(scenario)
         model, cluster, tp = scenario.model, scenario.cluster, split.tp
-        self.roofline, self._tp = Roofline.of(cluster.gpu, self.efficiency), tp
+        self.roofline, self._tp = Roofline.of(cluster.least_gpu, self.efficiency), tp
         self._head = Product.of(self.roofline, model.vocabulary * model.hidden / tp, model.types.embedding)
         kinds = dict.fromkeys(model.kinds)
         self._mixers = {
@@ -182,7 +182,6 @@ class PassModel:
         self.stages = tuple(
             (table.shapes[first], count) for first, count in zip(table.distinct, table.counts, strict=True)
         )
-        self._crosses = split.gpus_per_instance > self.scenario.cluster.gpus_per_node
 
     def decode(self, sequences: float, context: float, moe_s: float | None = None) -> LayerTimes:
         """A decode step of a microbatch of `sequences` per attention rank.
@@ -274,9 +273,8 @@ class PassModel:
         return 2 * all_gather_s(self.scenario.cluster, self.efficiency, self.split.etp, received)
 
     def _transfer_s(self, size_bytes: float) -> float:
-        """Hidden states to the next stage; over the slow link where an instance is larger than a node."""
+        """Hidden states to the next stage, at the edge where that is slowest."""
         if self.split.pp == 1:
             return 0.0
         cluster, stage = self.scenario.cluster, self.split.gpus_per_stage
-        edge = cluster.gpus_per_node // stage - 1 if self._crosses and stage < cluster.gpus_per_node else 0
-        return stage_transfer_s(cluster, stage, edge, size_bytes)
+        return stage_transfer_s(cluster, stage, slowest_edge(cluster, stage, self.split.pp), size_bytes)

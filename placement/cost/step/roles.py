@@ -92,7 +92,7 @@ def _passes(model: ServingModel, tokens: float, cp: int) -> PrefillPass:
         return one
     scenario = model.passes.scenario
     gathers = [
-        all_gather_s(scenario.cluster, model.efficiency, cp, size) if size else 0.0
+        all_gather_s(scenario.cluster, model.efficiency, cp, size, model.split.tp) if size else 0.0
         for size in stored_bytes(scenario.model, tokens * cp, model.split.tp)
     ]
     stages = [(total_of(gathers, shape.counts), count) for shape, count in model.passes.stages]

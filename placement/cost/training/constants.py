@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
-
-import yaml
-from pydantic import BaseModel, ConfigDict
 
 from placement.cost.calibration.efficiency import (
     AmountEntry,
     ByTypeEntry,
+    Constants,
     Efficiency,
     FactorEntry,
     Provenance,
@@ -18,10 +15,8 @@ from placement.cost.calibration.efficiency import (
 )
 
 
-class TrainingConstants(BaseModel):
+class TrainingConstants(Constants):
     """All constants of a training step; `constants.yaml` states the source of each beside its value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     provenance: Provenance
     matmul: ByTypeEntry
@@ -44,13 +39,8 @@ class TrainingConstants(BaseModel):
 
 @cache
 def load_training() -> TrainingConstants:
-    """The constants as shipped (an immutable record, read once).
-
-    Raises:
-        pydantic.ValidationError: the data file is damaged; that is a fault of the installation, not of the user.
-    """
-    text = files("placement.cost.training").joinpath("constants.yaml").read_text(encoding="utf-8")
-    return TrainingConstants.model_validate(yaml.safe_load(text))
+    """The constants as shipped (an immutable record, read once)."""
+    return TrainingConstants.shipped("placement.cost.training", "constants.yaml")
 
 
 def pass_constants(efficiency: Efficiency, training: TrainingConstants) -> Efficiency:

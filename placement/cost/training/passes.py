@@ -42,23 +42,11 @@ class PassSeconds:
     backward_messages_s: float = 0.0
 
     def __add__(self, other: PassSeconds) -> PassSeconds:
-        return PassSeconds(
-            self.forward_s + other.forward_s,
-            self.input_s + other.input_s,
-            self.weight_s + other.weight_s,
-            self.forward_messages_s + other.forward_messages_s,
-            self.backward_messages_s + other.backward_messages_s,
-        )
+        return PassSeconds(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def times(self, factor: float) -> PassSeconds:
         """All parts multiplied."""
-        return PassSeconds(
-            self.forward_s * factor,
-            self.input_s * factor,
-            self.weight_s * factor,
-            self.forward_messages_s * factor,
-            self.backward_messages_s * factor,
-        )
+        return PassSeconds(*(part * factor for part in vars(self).values()))
 
     @property
     def compute_s(self) -> float:

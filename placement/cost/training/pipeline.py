@@ -1,9 +1,4 @@
-"""The time of a pipeline of microbatches under each schedule, in closed form (docs/cost-model.md, "Training").
-
-Unequal ranks: the slowest sets the pace, and filling and draining count each rank once. With equal ranks these are the
-published forms: idle (P-1)(F+B) for GPipe and 1F1B, that over v for interleaved, (P-1)(F+B-2W) for ZB-H1, and
-(P/2-1)(F&B+B-3W) for DualPipe over P pieces, with B the full backward pass.
-"""
+"""The time of a pipeline of microbatches under each schedule, in closed form (docs/cost-model.md, "Training")."""
 
 from __future__ import annotations
 
@@ -34,12 +29,15 @@ class PipelineTime:
     idle_s: float
 
 
-def pair_seconds(passes: PassSeconds, communication_share: float) -> float:
-    """F&B: a forward and a whole backward pass as one, each one's messages beside the other's compute.
+def pair_seconds(forward: PassSeconds, backward: PassSeconds, communication_share: float) -> float:
+    """F&B: a forward pass through one piece and a whole backward pass through another as one, each one's messages
+    beside the other's compute.
 
     `communication_share` of the GPU sends and receives meanwhile; the longer of compute and messages counts.
     """
-    return max(passes.compute_s / (1.0 - communication_share), passes.messages_s)
+    compute = forward.forward_s + backward.input_s + backward.weight_s
+    messages = forward.forward_messages_s + backward.backward_messages_s
+    return max(compute / (1.0 - communication_share), messages)
 
 
 def pipeline_time(
@@ -100,7 +98,7 @@ def _bidirectional(
         near, far = (pieces[i] for i in pieces_of_rank(workload, pp, rank))
         mean = (near + far).times(0.5)
         # A rank's pairs alternate: forward of the one piece with backward of the other.
-        turns.append((_pair_of(near, far, communication_share) / 2, _pair_of(far, near, communication_share) / 2))
+        turns.append(tuple(pair_seconds(a, b, communication_share) / 2 for a, b in ((near, far), (far, near))))
         part = (
             alone * (mean.forward_s + mean.forward_messages_s),
             alone * (mean.input_s + mean.backward_messages_s) + (alone - put_off) * mean.weight_s,
@@ -115,17 +113,3 @@ def _bidirectional(
     uneven = sum(max(column) for column in zip(*turns, strict=True)) - max(sum(turn) for turn in turns)
     time = max(busy) + pairs * uneven + (half - 1) * max(0.0, means[4])
     return PipelineTime(time, means[0], means[1], means[2], means[3], time - sum(busy) / pp)
-
-
-def _pair_of(forward: PassSeconds, backward: PassSeconds, communication_share: float) -> float:
-    """F&B of a forward pass through one piece and a backward pass through another."""
-    return pair_seconds(
-        PassSeconds(
-            forward.forward_s,
-            backward.input_s,
-            backward.weight_s,
-            forward.forward_messages_s,
-            backward.backward_messages_s,
-        ),
-        communication_share,
-    )

@@ -107,10 +107,9 @@ class TrainingModel:
     def _gradients_s(self, pipeline_s: float) -> float:
         """Traffic of gradients and weights over the replicas of the fullest rank, less what is hidden.
 
-        ZeRO 0: an all-reduce of gradients. 1: a reduce-scatter of gradients, and an all-gather of updated weights; both
-        are half of an all-reduce. 2: gradients are scattered after every microbatch. 3: weights are gathered before
-        every forward and backward pass, too. What goes with every microbatch runs beside the pipeline (as in PyTorch's
-        FSDP, arXiv 2304.11277), and only what exceeds it counts.
+        ZeRO 0: an all-reduce of gradients. 1: half of one to scatter gradients, half to gather updated weights. 2:
+        gradients are scattered after every microbatch. 3: weights are gathered before every pass, too. What goes with
+        every microbatch runs beside the pipeline (PyTorch FSDP, arXiv 2304.11277); only what exceeds it counts.
         """
         workload, split = self.workload, self.split
         size, weight = workload.gradient_bytes_per_parameter, self.training.gathered_bytes.value

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 from placement.cost.layer.score import objective_value
 from placement.problem.arrays import IntArray
 from placement.problem.layer import LayerProblem
-from solvers.base import Features
 from solvers.cpsat import run_cpsat
 from solvers.experts.cpsat.backend import CpSatBackend
-from solvers.experts.exact.model import LayerModel
+from solvers.experts.exact.model import EXACT, LayerModel
 from solvers.result import Result, Status
 from solvers.stop import Stop
 
@@ -25,11 +22,7 @@ class CpSatSolver:
     """Exact: proves optimality on small layers, and a bound on what it cannot finish."""
 
     name = "cpsat"
-    features = Features(
-        traffic=True, groups=True, moves=True, fixed=True,
-        uneven=True, windows=True, tails=True, proves=True,
-        note="exact on small layers, replicas under even dispatch only",
-    )  # fmt: skip
+    features = EXACT
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve."""
@@ -42,7 +35,6 @@ class CpSatSolver:
             UnsupportedError: see solvers.experts.exact.coefficients.coefficients_of.
             RuntimeError: CP-SAT calls the model invalid (a bug).
         """
-        began = time.perf_counter()
         backend = CpSatBackend()
         model = LayerModel(problem, backend)
         if start is not None:
@@ -54,7 +46,4 @@ class CpSatSolver:
             # Optimal for shares of the tail that were rounded: only the bound can say whether it is for the true ones.
             met = objective_value(problem, slots) <= bound * (1 + ROUNDING)
             status = Status.OPTIMAL if met else Status.FEASIBLE
-        return Result(
-            slots, status, run.termination, bound=bound, bound_source="CP-SAT", seconds=time.perf_counter() - began,
-            iterations=run.branches,
-        )  # fmt: skip
+        return Result(slots, status, run.termination, bound=bound, bound_source="CP-SAT", iterations=run.branches)

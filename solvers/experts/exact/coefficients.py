@@ -53,7 +53,7 @@ class Coefficients:
     shares: FloatArray
     moved: FloatArray
     pooled: FloatArray
-    held: IntArray | None
+    held: BoolArray | None
     gpu_alike: BoolArray
     node_alike: BoolArray
 
@@ -63,32 +63,21 @@ class Coefficients:
         return max((float(row.price.sum()) for row in self.tariff.links), default=self.tariff.least_link)
 
 
-def coefficients_of(problem: LayerProblem, whole: bool = True) -> Coefficients:
+def coefficients_of(problem: LayerProblem) -> Coefficients:
     """The coefficients of `problem`.
 
-    Args:
-        problem: The layer.
-        whole: The model has a term for every token set; else its size does not depend on them.
-
     Raises:
-        UnsupportedError: Replicas under a dispatch policy that does not share alike; a model beyond MOST_TERMS; or, not
-            `whole`, replicas whose messages depend on token sets.
+        UnsupportedError: Replicas under a dispatch policy that does not share alike, or a model beyond MOST_TERMS.
     """
     tariff, topology = tariff_of(problem), problem.topology
-    if not whole and not tariff.linear and problem.hardware.usable_slots > problem.experts:
-        raise UnsupportedError("neighbourhoods with replicas are priced for loads alone, without token sets")
     if not tariff.alike:
         raise UnsupportedError(f"exact models price replicas under even dispatch only, not {problem.rules.dispatch}")
-    sets = problem.data.sets.ids.size if problem.data.sets is not None and whole and not tariff.linear else 0
+    sets = problem.data.sets.ids.size if problem.data.sets is not None and not tariff.linear else 0
     terms = tariff.most_copies * topology.gpus * (problem.experts + sets)
     if terms > MOST_TERMS:
         raise UnsupportedError(f"the exact model would have about {terms:,} terms, more than {MOST_TERMS:,}")
     kinds = problem.hardware.rates.kinds if tariff.timed else ALIKE
-    held = None
-    if problem.rules.current is not None:
-        held = np.zeros((topology.gpus, problem.experts), dtype=np.int64)
-        kept = problem.rules.current != EMPTY
-        held[problem.hardware.gpu_of_slot[kept], problem.rules.current[kept]] = 1
+    held = None if problem.rules.current is None else problem.held(problem.rules.current)
     pooled_mean = problem.data.mean_load.sum() / int(problem.hardware.alive.sum())
     return Coefficients(
         tariff,

@@ -1,22 +1,20 @@
-"""The exact model of a layer's placement: variables, constraints and objective, whatever language it is written in.
+"""The exact model of a layer's placement, whatever language it is written in; docs/formulation.md names its methods.
 
-docs/formulation.md states each family under the name of its method here. Coefficients are rounded down and limits up
-where a language counts in integers (Backend.down, Backend.up): the integer optimum then never exceeds the true one, and
-the solver's bound, scaled back, is valid as it is.
+Coefficients are rounded down and limits up where a language counts in integers (Backend.down, Backend.up): the integer
+optimum then never exceeds the true one, and the solver's bound, scaled back, is valid as it is.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 import numpy as np
 
-from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
-from solvers.experts.exact.backend import Backend, Linear, Units, Value, Variable
+from solvers.base import Features
+from solvers.experts.exact.backend import Backend, Linear, Value, Variable
 from solvers.experts.exact.coefficients import (
-    Coefficients,
     bin_of_gpu,
     coefficients_of,
     expert_sets,
@@ -26,41 +24,37 @@ from solvers.experts.exact.coefficients import (
 
 Language = TypeVar("Language", bound=Backend)
 
+#: What the solvers of this model can take into account.
+EXACT = Features(
+    traffic=True, groups=True, moves=True, fixed=True, uneven=True, windows=True, tails=True, proves=True,
+    note="exact on small layers, replicas under even dispatch only",
+)  # fmt: skip
 
-class PlacementModel(ABC, Generic[Language]):
-    """What the model of a layer and that of a neighbourhood have in common: some experts go to some GPUs with room."""
 
-    def __init__(
-        self,
-        problem: LayerProblem,
-        data: Coefficients,
-        model: Language,
-        units: Units,
-        experts: IntArray,
-        room: IntArray,
-        slots: IntArray,
-        stays: BoolArray,
-    ) -> None:
-        """Args:
-        experts: What may move. room: [gpus] slots that it may take on each GPU.
-        slots: [slots] A placement at hand; EMPTY where nothing is known.
-        stays: [gpus, experts] What lies on a GPU whatever happens.
-        """
-        self.problem, self.data, self.model, self.units = problem, data, model, units
-        self.tariff = data.tariff
-        self.experts: list[int] = experts.tolist()
-        self.room, self.gpus = room, np.flatnonzero(room).tolist()
-        self.stays, self.kept = stays, stays.sum(axis=0)
-        used = slots != EMPTY
-        self.held = np.zeros_like(stays)
-        self.held[problem.hardware.gpu_of_slot[used], slots[used]] = True
-        self.copies = np.bincount(slots[used], minlength=problem.experts)
-        #: Moves that what stays has made already.
-        self.moved = 0
+class LayerModel(Generic[Language]):
+    """The model of a layer: variables, constraints and objective.
+
+    Raises:
+        UnsupportedError: See solvers.experts.exact.coefficients.coefficients_of.
+    """
+
+    def __init__(self, problem: LayerProblem, model: Language) -> None:
+        self.problem, self.data, self.model = problem, coefficients_of(problem), model
+        self.units, self.tariff = model.units(problem, self.data), self.data.tariff
+        self.experts = range(problem.experts)
+        self.gpus: list[int] = np.flatnonzero(problem.hardware.capacities).tolist()
+        self._touch: dict[str, list[list[Linear]]] = {}
         self._add_variables()
         self._add_every_expert_placed()
         self._add_every_slot_filled()
         self._add_copies_chosen()
+        self._add_groups_on_one_node()
+        self._add_fixed_experts()
+        self._add_move_budget()
+        self._add_load_cap()
+        if problem.rules.current is None:
+            self._add_symmetry_breaking()
+        self.model.minimize(self._over_windows())
 
     # Variables
 
@@ -70,31 +64,27 @@ class PlacementModel(ABC, Generic[Language]):
         self.z: dict[int, dict[int, Variable]] = {}
         self.y: dict[int, dict[int, dict[int, Variable]]] = {}
         for e in self.experts:
-            self.x[e] = {g: self.model.boolean(f"x_{e}_{g}") for g in self.gpus if self._may_hold(e, g)}
-            kept = int(self.kept[e])
-            counts = range(max(1, kept), min(self.tariff.most_copies, kept + len(self.x[e])) + 1)
-            if self.tariff.most_copies == 1 or len(counts) == 1:
-                self.y[e], self.z[e] = {counts[0]: self.x[e]}, {counts[0]: self.model.constant(1)}
+            self.x[e] = {g: self.model.boolean(f"x_{e}_{g}") for g in self.gpus}
+            counts = range(1, min(self.tariff.most_copies, len(self.gpus)) + 1)
+            if len(counts) == 1:
+                self.y[e], self.z[e] = {1: self.x[e]}, {1: self.model.constant(1)}
                 continue
             self.z[e] = {r: self.model.boolean(f"z_{e}_{r}") for r in counts}
-            self.y[e] = {r: {g: self.model.implied(f"y_{e}_{r}_{g}") for g in self.x[e]} for r in counts}
-
-    def _may_hold(self, e: int, g: int) -> bool:
-        """Whether e may come to g."""
-        return not self.stays[g, e]
+            self.y[e] = {r: {g: self.model.implied(f"y_{e}_{r}_{g}") for g in self.gpus} for r in counts}
 
     # Constraints
 
     def _add_every_expert_placed(self) -> None:
-        for e, row in self.x.items():
+        for row in self.x.values():
             if self.tariff.most_copies == 1:
                 self.model.exactly_one(row.values())
-            elif self.kept[e] == 0:
+            else:
                 self.model.add(self.model.total(row.values()) >= 1)
 
     def _add_every_slot_filled(self) -> None:
         for g in self.gpus:
-            self.model.add(self.model.total(row[g] for row in self.x.values() if g in row) == int(self.room[g]))
+            room = int(self.problem.hardware.capacities[g])
+            self.model.add(self.model.total(row[g] for row in self.x.values()) == room)
 
     def _add_copies_chosen(self) -> None:
         total = self.model.total
@@ -102,34 +92,54 @@ class PlacementModel(ABC, Generic[Language]):
             if len(options) == 1:
                 continue
             self.model.exactly_one(options.values())
-            copies = total(r * z for r, z in options.items()) - int(self.kept[e])
-            self.model.add(total(self.x[e].values()) == copies)
+            self.model.add(total(self.x[e].values()) == total(r * z for r, z in options.items()))
             for g, x in self.x[e].items():
                 self.model.add(total(self.y[e][r][g] for r in options) == x)
                 for r, z in options.items():
                     self.model.implies_any(self.y[e][r][g], [z])
 
+    def _add_groups_on_one_node(self) -> None:
+        group = self.problem.rules.group
+        if group is None:
+            return
+        for value in np.unique(group):
+            on = [self.model.boolean(f"group_{value}_{n}") for n in range(self.problem.topology.nodes)]
+            self.model.exactly_one(on)
+            for e in np.flatnonzero(group == value).tolist():
+                for g, x in self.x[e].items():
+                    self.model.implies_any(x, [on[g // self.problem.topology.gpus_per_node]])
+
+    def _add_fixed_experts(self) -> None:
+        for g, e in zip(*self.problem.fixed_pairs, strict=True):
+            self.model.add(self.x[int(e)][int(g)] == 1)
+
     def _add_move_budget(self) -> None:
         held = self.data.held
         if held is not None and self.problem.rules.max_moves is not None:
             new = [x for e, row in self.x.items() for g, x in row.items() if not held[g, e]]
-            self.model.add(self.model.total(new) <= self.problem.rules.max_moves - self.moved)
+            self.model.add(self.model.total(new) <= self.problem.rules.max_moves)
 
     def _add_load_cap(self) -> None:
         if self.problem.rules.max_load is None:
             return
-        speed = self.problem.hardware.relative_speed
-        table = self._by_copies(self.data.pooled) * self.units.load
-        now = self._now(table)
-        for g in range(len(speed)):
-            # Where the placement at hand exceeds the cap, it must stay feasible.
-            most = max(self.problem.rules.max_load * float(speed[g]) * self.units.load, float(now[g]))
-            self._hold_below(self._on_gpu(g, table), self.model.up(most))
+        speed, table = self.problem.hardware.relative_speed, self._by_copies(self.data.pooled) * self.units.load
+        for g in self.gpus:
+            most = self.model.up(self.problem.rules.max_load * float(speed[g]) * self.units.load)
+            self.model.add(self.model.total(self._on_gpu(g, table)) <= most)
+
+    def _add_symmetry_breaking(self) -> None:
+        """Neighbours that could change places, nodes and GPUs of a node, are ordered by their lowest expert."""
+        m = self.problem.topology.gpus_per_node
+        for e, row in self.x.items():
+            for g, x in row.items():
+                if self.data.gpu_alike[g]:
+                    self.model.implies_any(x, [self.x[d][g - 1] for d in range(e + 1)])
+                if self.data.node_alike[g // m]:
+                    before = range((g // m - 1) * m, g // m * m)
+                    lower = [self.x[d][h] for d in range(e + 1) for h in before if h in self.x[d]]
+                    self.model.implies_any(x, lower)
 
     # Objective
-
-    def _add_objective(self) -> None:
-        self.model.minimize(self._over_windows())
 
     def _over_windows(self) -> Linear:
         """The mean of the windows, or of the worst `tail` of them in epigraph form (Rockafellar and Uryasev 2000)."""
@@ -167,143 +177,38 @@ class PlacementModel(ABC, Generic[Language]):
 
     def _busiest_gpu(self, table: FloatArray) -> Variable:
         """At least every GPU's sum of table[copies, expert] over its speed."""
-        speed = self.tariff.speeds
-        changing = {g: terms for g in range(len(speed)) if (terms := self._on_gpu(g, table, float(speed[g])))}
-        idle = np.delete(self._now(table) / speed, list(changing))
-        work = self.model.amount("work", self.units.top, self.model.down(float(idle.max(initial=0.0))))
-        for terms in changing.values():
-            self._hold_below(terms, work)
+        work = self.model.amount("work", self.units.top)
+        for g in self.gpus:
+            self.model.add(self.model.total(self._on_gpu(g, table, float(self.tariff.speeds[g]))) <= work)
         return work
 
     def _busiest_link(self, w: int, scale: float) -> Variable:
         """At least every link's price in window w, times `scale`."""
-        least = self.model.down(self.tariff.least_link * scale)
-        link = self.model.amount(f"link_{w}", self.units.top, least)
-        self._add_links(link, w, scale)
+        link = self.model.amount(f"link_{w}", self.units.top, self.model.down(self.tariff.least_link * scale))
+        for row in self.tariff.links:
+            terms = self._reach(row.level, w, row.price * scale)
+            if terms:
+                self.model.add(self.model.total(terms) <= link)
         return link
-
-    @abstractmethod
-    def _add_links(self, link: Variable, w: int, scale: float) -> None:
-        """`link` is at least every row that may be the busiest."""
-
-    def _hold_below(self, terms: list[Linear], limit: Linear) -> None:
-        if terms:
-            self.model.add(self.model.total(terms) <= limit)
 
     def _by_copies(self, load: FloatArray) -> FloatArray:
         """[most + 1, experts] load of one copy by the number of copies."""
         counts = np.maximum(np.arange(self.tariff.most_copies + 1), 1)
         return np.asarray(load[None, :] / counts[:, None])
 
-    def _price(self, table: FloatArray) -> FloatArray:
-        """[experts] table[copies, expert] of the placement at hand."""
-        return np.asarray(table[np.minimum(self.copies, len(table) - 1), np.arange(table.shape[1])])
-
-    def _now(self, table: FloatArray) -> FloatArray:
-        """[gpus] sum of table[copies, expert] over what a GPU holds now."""
-        return np.asarray((self.held * self._price(table)[None, :]).sum(axis=1))
-
     def _on_gpu(self, g: int, table: FloatArray, divisor: float = 1.0) -> list[Linear]:
-        """Terms of the sum of table[copies, expert] / divisor over what g holds; none if that can't change."""
-        terms: list[Linear] = []
-        for e in self.experts:
-            for r, z in self.z[e].items():
-                if self.stays[g, e]:
-                    terms.append(self.model.down(float(table[r, e]) / divisor) * z)
-                elif g in self.x[e]:
-                    terms.append(self.model.down(float(table[r, e]) / divisor) * self.y[e][r][g])
-        if terms:
-            price = self._price(table)
-            price[self.experts] = 0.0
-            terms.append(self.model.down(float((self.stays[g] * price).sum()) / divisor))
-        return terms
-
-    def _copies_reach(self, level: str, w: int, price: FloatArray) -> list[Linear]:
-        """Terms of sum(price[b] * P[w, b]) over bins, where P counts copies: linear in what GPUs hold."""
-        bins, table = bin_of_gpu(self.problem.topology, level), self._by_copies(self.problem.data.load[w])
-        terms: list[Linear] = []
-        rest = self._now(table)
-        for b in np.flatnonzero(price):
-            for g in np.flatnonzero(bins == b):
-                on = self._on_gpu(int(g), table * price[b])
-                terms += on or [self.model.down(float(rest[g] * price[b]))]
-        return terms
-
-    # Answers
-
-    def _add_start(self, held: BoolArray, copies: IntArray) -> None:
-        """Hints what GPUs hold [gpus, experts], and how many copies of each expert there are."""
-        for e, row in self.x.items():
-            for g, x in row.items():
-                self.model.hint(x, int(held[g, e]))
-            if len(self.z[e]) > 1:
-                for r, z in self.z[e].items():
-                    self.model.hint(z, int(copies[e] == r))
-
-
-class LayerModel(PlacementModel[Language]):
-    """The model of a whole layer.
-
-    Raises:
-        UnsupportedError: See solvers.experts.exact.coefficients.coefficients_of.
-    """
-
-    def __init__(self, problem: LayerProblem, model: Language) -> None:
-        data = coefficients_of(problem)
-        nothing = np.zeros((problem.topology.gpus, problem.experts), dtype=bool)
-        super().__init__(
-            problem, data, model, model.units(problem, data), np.arange(problem.experts), problem.hardware.capacities,
-            np.full(problem.slots, EMPTY), nothing,
-        )  # fmt: skip
-        self._add_groups_on_one_node()
-        self._add_fixed_experts()
-        self._add_move_budget()
-        self._add_load_cap()
-        if problem.rules.current is None:
-            self._add_symmetry_breaking()
-        self._touch: dict[str, list[list[Linear]]] = {}
-        self._add_objective()
-
-    # Constraints
-
-    def _add_groups_on_one_node(self) -> None:
-        group = self.problem.rules.group
-        if group is None:
-            return
-        for value in np.unique(group):
-            on = [self.model.boolean(f"group_{value}_{n}") for n in range(self.problem.topology.nodes)]
-            self.model.exactly_one(on)
-            for e in np.flatnonzero(group == value).tolist():
-                for g, x in self.x[e].items():
-                    self.model.implies_any(x, [on[g // self.problem.topology.gpus_per_node]])
-
-    def _add_fixed_experts(self) -> None:
-        for g, e in zip(*self.problem.fixed_pairs, strict=True):
-            self.model.add(self.x[int(e)][int(g)] == 1)
-
-    def _add_symmetry_breaking(self) -> None:
-        """Neighbours that could change places, nodes and GPUs of a node, are ordered by their lowest expert."""
-        m = self.problem.topology.gpus_per_node
-        for e, row in self.x.items():
-            for g, x in row.items():
-                if self.data.gpu_alike[g]:
-                    self.model.implies_any(x, [self.x[d][g - 1] for d in range(e + 1)])
-                if self.data.node_alike[g // m]:
-                    before = range((g // m - 1) * m, g // m * m)
-                    lower = [self.x[d][h] for d in range(e + 1) for h in before if h in self.x[d]]
-                    self.model.implies_any(x, lower)
-
-    # Objective
-
-    def _add_links(self, link: Variable, w: int, scale: float) -> None:
-        for row in self.tariff.links:
-            self._hold_below(self._reach(row.level, w, row.price * scale), link)
+        """Terms of the sum of table[copies, expert] / divisor over what g holds."""
+        down = self.model.down
+        return [down(float(table[r, e]) / divisor) * self.y[e][r][g] for e in self.experts for r in self.z[e]]
 
     def _reach(self, level: str, w: int, price: FloatArray) -> list[Linear]:
         """Terms of sum(price[b] * P[w, b]) over bins."""
         sets = self.problem.data.sets
         if self.tariff.linear or sets is None:
-            return self._copies_reach(level, w, price)
+            # P counts copies: linear in what GPUs hold.
+            bins, table = bin_of_gpu(self.problem.topology, level), self._by_copies(self.problem.data.load[w])
+            holds = [(b, g) for b in np.flatnonzero(price) for g in self.gpus if bins[g] == b]
+            return [term for b, g in holds for term in self._on_gpu(g, table * price[b])]
         single = self.tariff.most_copies == 1
         if level not in self._touch:
             self._touch[level] = self._touched_single(level) if single else self._touched_chain(level)
@@ -368,10 +273,14 @@ class LayerModel(PlacementModel[Language]):
 
     def add_start(self, slots: IntArray) -> None:
         """Hints a placement [slots]."""
-        used = slots != EMPTY
-        held = np.zeros_like(self.stays)
-        held[self.problem.hardware.gpu_of_slot[used], slots[used]] = True
-        self._add_start(held, held.sum(axis=0))
+        held = self.problem.held(slots)
+        copies = held.sum(axis=0)
+        for e, row in self.x.items():
+            for g, x in row.items():
+                self.model.hint(x, int(held[g, e]))
+            if len(self.z[e]) > 1:
+                for r, z in self.z[e].items():
+                    self.model.hint(z, int(copies[e] == r))
 
     def placement(self, value: Value) -> IntArray:
         """[slots] of an answer."""

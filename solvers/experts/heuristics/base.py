@@ -1,8 +1,7 @@
-"""Common frame of the heuristics: build slots, honour groups where asked, time it."""
+"""Common frame of the heuristics: build slots, honour groups where asked."""
 
 from __future__ import annotations
 
-import time
 from typing import ClassVar
 
 from placement.problem.arrays import FloatArray, IntArray
@@ -28,8 +27,5 @@ class Heuristic:
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve."""
-        started = time.perf_counter()
         slots, fractions = self.dispatched(problem, seed)
-        return Result(
-            slots, Status.FEASIBLE, Termination.FINISHED, seconds=time.perf_counter() - started, fractions=fractions
-        )
+        return Result(slots, Status.FEASIBLE, Termination.FINISHED, fractions=fractions)

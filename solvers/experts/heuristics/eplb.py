@@ -1,8 +1,4 @@
-"""DeepSeek's expert-parallel load balancer, both policies (github.com/deepseek-ai/EPLB describes them).
-
-Global: replicate the hottest experts, then pack copies onto GPUs. Hierarchical: first pack expert groups onto nodes,
-then replicate within each node, then pack onto the node's GPUs.
-"""
+"""DeepSeek's expert-parallel load balancer, both policies (github.com/deepseek-ai/EPLB describes them)."""
 
 from __future__ import annotations
 
@@ -14,22 +10,15 @@ from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
 from solvers.experts.candidates import candidate
 from solvers.experts.heuristics.base import Heuristic
-from solvers.experts.heuristics.packing import (
-    distinct_packing,
-    pack,
-    pack_uneven,
-    physical_experts,
-    separate,
-)
+from solvers.experts.heuristics.packing import distinct_packing, pack, pack_uneven, physical_experts, separate
 
 
 def eplb_layer(load: FloatArray, slots: int, groups: int, nodes: int, gpus: int) -> IntArray:
-    """[slots] logical expert of each physical expert, for one layer.
+    """[slots] logical expert of each physical expert, for one layer, exactly as the balancer's published example has
+    it.
 
     Args:
         load: [experts] load. groups, nodes: with groups a multiple of nodes the policy is hierarchical, else global.
-
-    The published example of the balancer is reproduced exactly (tests/solvers/test_heuristics.py).
     """
     experts = len(load)
     if groups % nodes or experts % groups:
@@ -99,11 +88,9 @@ def _nodes_of_experts(problem: LayerProblem) -> IntArray | None:
 
 
 class EplbSolver(Heuristic):
-    """The better of the two policies, by the problem's own objective.
+    """The better of the two policies, by the problem's own objective; copies that share a GPU are swapped apart.
 
-    The balancer may put two copies of an expert on one GPU; such copies are swapped apart with the least change of
-    load, as a placement must hold them apart. GPUs of unlike capacity or speed are what it does not know: there its
-    steps are taken with bins of unlike room and speed (`uneven_layer`).
+    GPUs of unlike capacity or speed, which the balancer does not know, are bins of unlike room and speed.
     """
 
     name = "eplb"

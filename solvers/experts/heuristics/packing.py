@@ -9,21 +9,12 @@ from placement.kernels import descending, kernel, lean
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 
 
-@kernel
-def replicate(load: NDArray[np.float64], slots: int, most: int) -> NDArray[np.int64]:
+def replicate(load: FloatArray, slots: int, most: int) -> IntArray:
     """[experts] copies of each expert: each further slot goes to the expert with the largest load per copy.
 
     This minimizes the largest load per copy. Ties go to the lower index; no expert gets more than `most` copies.
     """
-    count = np.empty(len(load), np.int64)
-    count[:] = 1
-    for _ in range(slots - len(load)):
-        best, value = -1, -1.0
-        for e in range(len(load)):
-            if count[e] < most and load[e] / count[e] > value:
-                best, value = e, load[e] / count[e]
-        count[best] += 1
-    return count
+    return np.bincount(physical_experts(np.ascontiguousarray(load), slots, most), minlength=len(load))
 
 
 @kernel
@@ -112,14 +103,12 @@ def pack_uneven(
 
 @kernel
 def separate(slots: NDArray[np.int64], slots_per_gpu: int, weight: NDArray[np.float64], span: int) -> bool:
-    """Swaps second copies away from GPUs that hold an expert twice, in place; each swap moves the least load.
+    """Swaps second copies away from GPUs that hold an expert twice, in place, with the least load; False if one can't
+    be.
 
     Args:
         slots: [slots] experts, or EMPTY, which stays. weight: [experts] load of one copy.
         span: slots within which a copy may move (a node's, or all).
-
-    Returns:
-        False if some duplicate could not be moved.
     """
     total = len(slots)
     clean = True
@@ -226,12 +215,9 @@ def distinct_packing(
 
 
 def wrapped(order: IntArray, usable: BoolArray) -> IntArray:
-    """[slots] experts in `order` in the usable slots, again from its start when it ends.
+    """[slots] experts in `order` in the `usable` slots ([slots], the others EMPTY), again from its start when it ends.
 
     Neighbours are always distinct experts, so no GPU holds one twice.
-
-    Args:
-        usable: [slots] whether a slot can hold an expert; the others are EMPTY.
     """
     slots = np.full(len(usable), EMPTY, dtype=np.int64)
     slots[usable] = order[np.arange(int(usable.sum())) % len(order)]

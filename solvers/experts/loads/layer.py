@@ -1,7 +1,6 @@
 """The whole placement of a layer from its loads, globally or with expert groups kept on nodes.
 
-DeepSeek's balancer (github.com/deepseek-ai/EPLB) gives the start: greedy replication, longest processing time. What
-follows only lowers the busiest GPU, so the answer is never worse than that start with its copies held apart.
+DeepSeek's balancer gives the start; what follows only lowers the busiest GPU.
 """
 
 from __future__ import annotations
@@ -21,14 +20,9 @@ Ints = NDArray[np.int64]
 PAIR_SHARE = 4
 
 
-@kernel
 def cost_table(load: Floats, most: int) -> Floats:
     """[most + 1, experts] load of one copy by the number of copies (row 0 as row 1)."""
-    table = np.empty((most + 1, len(load)))
-    for r in range(most + 1):
-        for e in range(len(load)):
-            table[r, e] = load[e] / max(r, 1)
-    return table
+    return np.asarray(load / np.maximum(np.arange(most + 1), 1)[:, None])
 
 
 @kernel
@@ -49,14 +43,9 @@ def busiest(slots: Ints, width: int, load: Floats) -> float:
 
 @kernel
 def _greedy(load: Floats, slots: int, gpus: int) -> tuple[Ints, Floats, Ints, float, bool]:
-    """The balancer's replication and packing, then copies of an expert moved to distinct GPUs by swaps.
-
-    Copies share a GPU only where a GPU has more slots than there are experts.
-
-    Returns:
-        ([slots] placement, [experts] load of a copy and copies of each, busiest GPU as the balancer has it, whether
-        swaps kept all copies apart).
-    """
+    """The balancer's replication and packing, then copies moved to distinct GPUs by swaps (GPUs with more slots than
+    experts keep them): ([slots] placement, [experts] load of a copy, copies of each, busiest GPU as the balancer has
+    it, whether all copies are apart)."""
     experts, width, most, own = len(load), slots // gpus, slots, -1.0
     share, weight, out = np.empty(experts), np.empty(slots), np.empty(slots, np.int64)
     count = np.empty(experts, np.int64)

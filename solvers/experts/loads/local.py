@@ -1,9 +1,7 @@
 """Kernels: local search that lowers the busiest GPU, for one window of loads and copies that share alike.
 
-Iterated local search (Lourenco, Martin and Stuetzle 2003). Descent looks at a busiest GPU only: first the swap with
-any other GPU that leaves the larger of the two lowest, then a slot that changes its expert, one of its own or one
-elsewhere that takes a further copy of its experts. A kick changes a few slots; what made things worse is undone from a
-log, so that a kick costs what it changes and not the layer.
+Iterated local search (Lourenco, Martin and Stuetzle 2003); docs/formulation.md, "Loads alone". What made things worse
+is undone from a log, so that a kick costs what it changes and not the layer.
 """
 
 from __future__ import annotations
@@ -145,14 +143,8 @@ def _descend(
     slots: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools, spare: bool,
     steps: int, target: float, log: Ints, logged: int,
 ) -> int:  # fmt: skip
-    """Takes improving changes until there is none, all GPUs are within `target`, `steps` are done or the log is full.
-
-    Args:
-        spare: some expert has several copies.
-
-    Returns:
-        entries logged.
-    """
+    """Takes improving changes until there is none, all GPUs are within `target`, `steps` are done or the log is full;
+    the entries logged. `spare`: some expert has several copies."""
     for _ in range(steps):
         if logged >= len(log):
             break
@@ -212,32 +204,22 @@ def _kick(
     return logged
 
 
-@lean
-def _replicated(copies: Ints) -> bool:
-    """Whether some expert has several copies."""
-    for e in range(len(copies)):
-        if copies[e] > 1:
-            return True
-    return False
-
-
 @kernel
 def _go_on(
     slots: Ints, best: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools,
-    log: Ints, value: Floats, at: Ints, target: float, seed: int, steps: int, each: int,
+    log: Ints, value: Floats, at: Ints, spare: bool, target: float, seed: int, steps: int, each: int,
 ) -> bool:  # fmt: skip
     """Some `steps` more of `improve`; whether it is done.
 
     Args:
         value: [2] busiest GPU's cost of the best placement and of the one at hand.
         at: [3] steps left of the first descent (below 0: nothing is done yet), kicks left, kicks done.
-        each: steps after a kick.
+        spare: some expert has several copies. each: steps after a kick.
     """
     if at[0] < 0:
         np.random.seed(seed)
         at[0] *= -1
         fill(slots, width, cost, copies, share, total, holds)
-    spare = _replicated(copies)
     while steps > 0:
         first, logged, wanted = at[0] > 0, 0, min(steps, at[0])
         if not first:
@@ -292,9 +274,9 @@ def improve(
     slots, best, log = start.copy(), start.copy(), np.empty((max(4 * n, STEPS + 8), 2), np.int64)
     copies, share, total = np.empty(experts, np.int64), np.empty(experts), np.empty(gpus)
     holds, value, at = np.empty((gpus, experts), np.bool_), np.empty(2), np.array([-4 * n, kicks, 0])
-    steps = max(1, SLICE // (n * width))
+    steps, spare = max(1, SLICE // (n * width)), bool(np.bincount(start[start >= 0]).max() > 1)
     while not _go_on(
-        slots, best, width, cost, copies, share, total, holds, log, value, at, target, seed, steps, STEPS
+        slots, best, width, cost, copies, share, total, holds, log, value, at, spare, target, seed, steps, STEPS
     ) and not stop.expired:  # fmt: skip
         pass
     return best, float(value[0]), int(at[2])

@@ -1,11 +1,7 @@
-"""Kernels: one or two slots per GPU.
+"""Kernels: one or two slots per GPU. With two, the best pairing is known given the copies of every expert.
 
-With two, the best pairing is known given the copies of every expert, so the search is over copies.
-
-With two items per bin the largest bin is smallest when the heaviest item shares with the lightest, the second heaviest
-with the second lightest, and so on (an exchange argument). What is left to choose is r[e], the copies of every
-expert. It is annealed (Kirkpatrick, Gelatt and Vecchi 1983) for a falling limit T: the energy is by how much pairs
-exceed T, and when it is 0 the limit falls below what was reached.
+The largest pair is smallest when the heaviest copy shares with the lightest, and so on (an exchange argument). Copies
+are annealed for a falling limit; docs/formulation.md, "Loads alone".
 """
 
 from __future__ import annotations
@@ -36,14 +32,8 @@ def trials_of_kick(experts: int) -> int:
 
 @lean
 def _pair_up(order: Ints, copies: Ints, high: Ints, low: Ints, count: Ints) -> tuple[int, int, int]:
-    """Heaviest with lightest, in runs of alike pairs: run i is count[i] pairs of experts high[i] and low[i].
-
-    Args:
-        order: [experts] by ascending cost of a copy.
-
-    Returns:
-        (runs, expert whose last copies would share GPUs with each other or -1, how many such GPUs).
-    """
+    """Heaviest with lightest: run i is count[i] pairs of experts high[i] and low[i]; order: by ascending cost of a
+    copy. (Runs, expert whose last copies would share GPUs with each other or -1, how many such GPUs)."""
     lo, hi, runs = 0, len(order) - 1, 0
     left_lo, left_hi = copies[order[lo]], copies[order[hi]]
     while lo < hi:
@@ -69,10 +59,8 @@ def _pair_up(order: Ints, copies: Ints, high: Ints, low: Ints, count: Ints) -> t
 
 @lean
 def _separate(high: Ints, low: Ints, count: Ints, runs: int, own: int, twice: int) -> int:
-    """Breaks up `twice` pairs of `own` with itself, each with another pair, in place; runs, or -1 if it can't be.
-
-    The others are those nearest to `own` in cost, so that sums change least.
-    """
+    """Breaks up `twice` pairs of `own` with itself, each with another pair near it in cost, in place; runs, or -1 if it
+    can't be."""
     first = runs
     for i in range(first - 1, -1, -1):
         if twice == 0:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import tempfile
-import time
 from pathlib import Path
 
 import pulp
 
 from placement.problem.layer import LayerProblem
-from solvers.base import Features
-from solvers.experts.exact.model import LayerModel
+from solvers.experts.exact.model import EXACT, LayerModel
 from solvers.experts.milp.backend import MilpBackend
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
@@ -39,11 +37,7 @@ class MilpSolver:
     """Exact on small layers; a second opinion beside CP-SAT."""
 
     name = "milp"
-    features = Features(
-        traffic=True, groups=True, moves=True, fixed=True,
-        uneven=True, windows=True, tails=True, proves=True,
-        note="exact on small layers, replicas under even dispatch only",
-    )  # fmt: skip
+    features = EXACT
 
     def solve(self, problem: LayerProblem, stop: Stop, seed: int) -> Result:
         """See LayerSolver.solve.
@@ -51,7 +45,6 @@ class MilpSolver:
         Raises:
             UnsupportedError: see solvers.experts.exact.coefficients.coefficients_of.
         """
-        began = time.perf_counter()
         backend = MilpBackend()
         model, program = LayerModel(problem, backend), backend.model
         log = self._run(program, stop, seed)
@@ -70,9 +63,7 @@ class MilpSolver:
             bound, source = self._cut_bound(model, program, log, stop)
         finished = status in (Status.OPTIMAL, Status.INFEASIBLE)
         termination = Termination.FINISHED if finished else _reason(log, stop)
-        return Result(
-            slots, status, termination, bound=max(0.0, bound), bound_source=source, seconds=time.perf_counter() - began
-        )
+        return Result(slots, status, termination, bound=max(0.0, bound), bound_source=source)
 
     def _run(self, program: pulp.LpProblem, stop: Stop, seed: int) -> str:
         """Solves the model; CBC's log, which alone says why a run stopped and what it had proven by then."""

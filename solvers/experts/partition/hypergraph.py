@@ -101,13 +101,9 @@ class Copies:
 
 
 def by_set(problem: LayerProblem, copies: Copies) -> Hypergraph:
-    """A hyperedge a token set, with all copies of its experts as pins.
+    """A hyperedge a token set, with all copies of its experts as pins; the problem has token sets.
 
-    Exact for `even` dispatch where the copies of an expert share a block, and for one copy each; copies on several
-    blocks count as if a token touched all of them.
-
-    Args:
-        problem: has token sets.
+    Exact for `even` dispatch where an expert's copies share a block; copies on several count as if a token touched all.
     """
     ids, weight = _sets(problem)
     most = int(copies.count.max())
@@ -148,11 +144,7 @@ def first_homes(nodes: int, copies: Copies) -> IntArray:
 
 
 def local_homes(serves: IntArray, copies: Copies, node: IntArray) -> IntArray:
-    """[nodes, experts] as `serves`, but for a home that holds a copy that copy.
-
-    Args:
-        node: [copies] node of each copy.
-    """
+    """[nodes, experts] as `serves`, but for a home that holds a copy that copy; node: [copies] node of each."""
     out = serves.copy()
     expert = copies.expert
     for copy in np.flatnonzero(copies.count[expert] > 1)[::-1]:

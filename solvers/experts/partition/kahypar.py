@@ -1,8 +1,7 @@
 """Mt-KaHyPar behind one door: hypergraph in, block of each vertex out.
 
-Mt-KaHyPar (Gottesbüren, Heuer, Maas, Sanders, Schlag: Scalable High-Quality Hypergraph Partitioning, ACM Transactions
-on Algorithms 2024); Steiner-tree mapping onto a target graph: Heuer, A Direct k-Way Hypergraph Partitioning Algorithm
-for Optimizing the Steiner Tree Metric, ALENEX 2024. One thread; it keeps the interpreter's lock while it works.
+Gottesbüren, Heuer, Maas, Sanders, Schlag: Scalable High-Quality Hypergraph Partitioning, ACM Transactions on Algorithms
+2024. One thread; it keeps the interpreter's lock while it works.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from placement.errors import MissingExtraError
 from placement.problem.arrays import FloatArray, IntArray
 from solvers.experts.partition.hypergraph import Hypergraph
 
-#: Integer weight of all hyperedges together: the library counts in 32 bits, times distances when it maps.
+#: Integer weight of all hyperedges together: the library counts in 32 bits.
 TOTAL_WEIGHT = 1_000_000
 
 # The library's seed belongs to the whole process: seed and run must not be parted by another thread.
@@ -57,57 +56,24 @@ def partition(graph: Hypergraph, room: IntArray, anchors: IntArray | None, seed:
     """
     if len(room) == 1 or not graph.edges:
         return _in_turn(room, anchors, graph.vertices)
-    library = load_library()
-    with _ONE_AT_A_TIME:
-        starter = library.initialize(1, False)
-        context = starter.context_from_preset(library.PresetType.DETERMINISTIC)
-        context.set_partitioning_parameters(len(room), 0.0, library.Objective.KM1)
-        return _run(library, starter, context, graph, room, anchors, seed, None)
-
-
-def map_onto(graph: Hypergraph, room: IntArray, distance: IntArray, seed: int) -> IntArray:
-    """[vertices] block of each, for light Steiner trees of the hyperedges in a graph of the blocks.
-
-    The default preset, which is repeatable with one thread: the deterministic one takes four times as long.
-
-    Args:
-        room: [blocks] vertices wanted in each. distance: [blocks, blocks] whole weights of the links, at least 1.
-
-    Raises:
-        MissingExtraError: the library is not installed.
-    """
-    if len(room) == 1 or not graph.edges:
-        return _in_turn(room, None, graph.vertices)
-    library = load_library()
-    with _ONE_AT_A_TIME:
-        starter = library.initialize(1, False)
-        context = starter.context_from_preset(library.PresetType.DEFAULT)
-        context.set_mapping_parameters(len(room), 0.0)
-        a, b = np.triu_indices(len(room), 1)
-        links = list(zip(a.tolist(), b.tolist(), strict=True))
-        target = starter.create_target_graph(context, len(room), len(links), links, distance[a, b].tolist())
-        return _run(library, starter, context, graph, room, None, seed, target)
-
-
-def _run(
-    library: Any, starter: Any, context: Any, graph: Hypergraph, room: IntArray, anchors: IntArray | None, seed: int,
-    target: Any,
-) -> IntArray:  # fmt: skip
-    order = np.random.default_rng(seed).permutation(graph.vertices)
-    context.logging = False
-    context.set_individual_target_block_weights(room.tolist())
-    library.set_seed(seed & 0x7FFFFFFF)
+    library, order = load_library(), np.random.default_rng(seed).permutation(graph.vertices)
     start, pins = graph.pins()
     flat, ends = order[pins].tolist(), start.tolist()
     edges = [flat[ends[i] : ends[i + 1]] for i in range(graph.edges)]
     weight = integer_weights(graph.weight).tolist()
-    made = starter.create_hypergraph(context, graph.vertices, graph.edges, edges, [1] * graph.vertices, weight)
-    if anchors is not None and (anchors >= 0).any():
-        fixed = np.full(graph.vertices, -1, dtype=np.int64)
-        fixed[order] = anchors
-        made.add_fixed_vertices(fixed.tolist(), len(room))
-    answer = made.partition(context) if target is None else made.map_onto_graph(target, context)
-    return np.asarray(answer.get_partition(), dtype=np.int64)[order]
+    with _ONE_AT_A_TIME:
+        starter = library.initialize(1, False)
+        context = starter.context_from_preset(library.PresetType.DETERMINISTIC)
+        context.set_partitioning_parameters(len(room), 0.0, library.Objective.KM1)
+        context.logging = False
+        context.set_individual_target_block_weights(room.tolist())
+        library.set_seed(seed & 0x7FFFFFFF)
+        made = starter.create_hypergraph(context, graph.vertices, graph.edges, edges, [1] * graph.vertices, weight)
+        if anchors is not None and (anchors >= 0).any():
+            fixed = np.full(graph.vertices, -1, dtype=np.int64)
+            fixed[order] = anchors
+            made.add_fixed_vertices(fixed.tolist(), len(room))
+        return np.asarray(made.partition(context).get_partition(), dtype=np.int64)[order]
 
 
 def _in_turn(room: IntArray, anchors: IntArray | None, vertices: int) -> IntArray:

@@ -1,7 +1,4 @@
-"""Makes a partition keep the rules: exact block sizes, few copies of an expert in a block, a cap on block loads.
-
-Every step is the move or swap that raises the connectivity (km1) least, found by trying all.
-"""
+"""Makes a partition keep the rules, each time by the move or swap that raises the connectivity (km1) least."""
 
 from __future__ import annotations
 
@@ -36,14 +33,11 @@ class Blocks:
 
 
 def repaired(graph: Hypergraph, block: IntArray, blocks: Blocks, cap: float) -> IntArray:
-    """[vertices] blocks of exactly their `room`, changed as little as the rules allow.
-
-    Anchors stay. Sizes always come out right; an expert can exceed its copies in a block, and a load the cap, only
-    where no single swap mends it.
+    """[vertices] blocks of exactly their `room`, changed as little as the rules allow; anchors stay.
 
     Args:
-        block: [vertices] block of each. blocks: their room sums to the vertices.
-        cap: largest wanted load / rate; infinite for no cap.
+        block: [vertices] block of each. blocks: their room sums to the vertices; copies are kept where a swap can.
+        cap: largest wanted load / rate, kept where a swap can; infinite for no cap.
     """
     start, pins = graph.pins()
     edge = np.repeat(np.arange(graph.edges), np.diff(start))

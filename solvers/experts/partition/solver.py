@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from placement.check.layer import check_layer
-from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import EMPTY, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
 from solvers.dispatch import needs_fractions, target_fractions
 from solvers.experts.candidates import Candidate, candidate, choose
 from solvers.experts.heuristics.packing import longest_first, separate
-from solvers.experts.partition.hypergraph import (
-    Copies,
-    Hypergraph,
-    by_home,
-    by_set,
-    first_homes,
-    local_homes,
-)
-from solvers.experts.partition.kahypar import load_library, map_onto, partition
+from solvers.experts.partition.hypergraph import Copies, Hypergraph, by_home, by_set, first_homes, local_homes
+from solvers.experts.partition.kahypar import load_library, partition
 from solvers.experts.partition.repair import Blocks, repaired
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
@@ -37,10 +28,6 @@ HOME_ROUNDS = 2
 NODE_SHARES = (0.9, 0.5)
 #: Largest load of a node over the mean that is tried where there is no cap.
 NODE_LOAD = 1.05
-#: Mapping onto the GPUs is left out above this many hyperedges times GPUs: it takes seconds here, minutes beyond.
-MOST_MAPPED = 120_000
-#: Distances are whole numbers up to this, so that Steiner trees stay within the library's 32 bits.
-FARTHEST = 20
 
 
 @dataclass(frozen=True)
@@ -65,7 +52,7 @@ class _Nodes:
 
 
 class PartitionSolver:
-    """Mt-KaHyPar: connectivity by node and then by GPU, and Steiner-tree mapping; the best by placement.cost."""
+    """Mt-KaHyPar: connectivity by node, then loads or connectivity by GPU; the best by placement.cost."""
 
     name = "partition"
     features = Features(
@@ -80,7 +67,6 @@ class PartitionSolver:
         Raises:
             MissingExtraError: Mt-KaHyPar is not installed.
         """
-        started = time.perf_counter()
         load_library()
         nodes, copies = _Nodes.of(problem), Copies.of(problem)
         trials: list[_Trial] = []
@@ -97,16 +83,11 @@ class PartitionSolver:
             best = choose(problem, found)
             chosen = next(trial for trial in trials if trial.packed is best)
             found += _divided(problem, nodes, chosen)
-        if not stop.expired:
-            found += _mapped(problem, nodes, copies, stop, seed)
         best = choose(problem, found)
         if needs_fractions(problem):
             best = choose(problem, [best, candidate(problem, best.slots, best.fractions, thorough=True)])
         termination = Termination.TIME if stop.expired else Termination.FINISHED
-        return Result(
-            best.slots, Status.FEASIBLE, termination, seconds=time.perf_counter() - started, iterations=done,
-            fractions=best.fractions,
-        )  # fmt: skip
+        return Result(best.slots, Status.FEASIBLE, termination, iterations=done, fractions=best.fractions)
 
 
 @dataclass(frozen=True)
@@ -152,10 +133,7 @@ def _seed(seed: int, i: int) -> int:
 
 
 def _packed(problem: LayerProblem, nodes: _Nodes, division: _Division) -> list[_Trial]:
-    """Placements of a division, repaired under looser and tighter caps on the nodes' loads.
-
-    On each node longest processing time first; the rest is `_placed`.
-    """
+    """Placements of a division, repaired under looser and tighter caps on the loads of nodes."""
     m, per_gpu, graph = problem.topology.gpus_per_node, problem.hardware.slots_per_gpu, division.graph
     room = nodes.room + np.bincount(graph.anchor[graph.anchor >= 0], minlength=len(nodes.ids))
     caps = [np.inf, NODE_LOAD]
@@ -201,11 +179,8 @@ def _members(division: _Division, n: int) -> IntArray:
 
 
 def _placed(problem: LayerProblem, division: _Division, gpu: IntArray) -> list[Candidate]:
-    """The scored placement of [vertices] GPUs; nothing if copies of an expert could not be kept apart.
-
-    Repaired to exact sizes, distinct copies, and the cap on loads, by swaps that add fewest nodes to tokens. Experts
-    ascend on a GPU.
-    """
+    """The scored placement of [vertices] GPUs, repaired to sizes, distinct copies and the cap; nothing if copies of an
+    expert could not be kept apart. Experts ascend on a GPU."""
     graph = division.graph
     real = np.flatnonzero(graph.anchor < 0)
     copies, live = graph.within(real), np.flatnonzero(problem.hardware.alive)
@@ -229,22 +204,6 @@ def _placed(problem: LayerProblem, division: _Division, gpu: IntArray) -> list[C
         node = problem.topology.node_of_gpu[gpu]
         fractions = target_fractions(problem, slots, node[division.serves[homes]])
     return [candidate(problem, slots, fractions)]
-
-
-def _mapped(problem: LayerProblem, nodes: _Nodes, copies: Copies, stop: Stop, seed: int) -> list[Candidate]:
-    """Placements from the Steiner-tree mapping onto the GPUs, where it says more than connectivity does."""
-    topology = problem.topology
-    graph = by_set(problem, copies)
-    live = np.flatnonzero(problem.hardware.alive)
-    if len(nodes.ids) == 1 or topology.gpus_per_node == 1 or graph.edges * len(live) > MOST_MAPPED or stop.work < 1:
-        return []
-    far = int(np.clip(round(tariff_of(problem).distance), 2, FARTHEST))
-    of_node = topology.node_of_gpu[live]
-    distance = np.where(of_node[:, None] == of_node[None, :], 1, far)
-    block = map_onto(graph, problem.hardware.capacities[live], distance, seed)
-    division = _Division(graph, np.searchsorted(nodes.ids, of_node)[block])
-    found = [trial.packed for trial in _packed(problem, nodes, division)]
-    return found + _placed(problem, division, live[block])
 
 
 def _mean(problem: LayerProblem) -> float:

@@ -98,13 +98,6 @@ def anneal(d: Data, s: State, t: Scratch, targets: bool, plan: Plan, seed: int, 
     return Annealing(best, target, walk.value, walk.excess, done)
 
 
-def price_state(d: Data, s: State, targets: bool) -> tuple[float, float]:
-    """(objective without constants, excess over the cap) of a state's slots, made anew."""
-    load_state(d, s, targets)
-    _, value, excess, _ = evaluate(d.goal, s.busy, s.sums, np.zeros((2, len(d.goal.window_weight))), 0.0, 0.0)
-    return value, excess
-
-
 @lean
 def _save_gpu(busy: Busy, t: Saved, g: int, n: int) -> int:
     t.gpus[n] = g
@@ -154,10 +147,8 @@ def _steps(
     d: Data, s: State, t: Scratch, slopes: Slopes, parts: FloatArray, best: IntArray, best_target: IntArray, plan: Plan,
     walk: Walk, first: int, last: int,
 ) -> Walk:  # fmt: skip
-    """The steps `first` to `last` of an anneal, which fill best and best_target; where they lead from `walk`.
-
-    In a function that makes arrays each access to one through a tuple counts references: this one makes none.
-    """
+    """The steps `first` to `last` of an anneal, which fill best and best_target; where they lead from `walk`. It makes
+    no arrays: in a function that does, each access to one through a tuple counts references."""
     places, work, links, sets, goal, rules = d
     lay, chances, busy, sums = s
     change, new_sums, saved = t

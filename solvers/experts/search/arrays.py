@@ -9,7 +9,7 @@ import numpy as np
 from placement.arithmetic import weighted_sum
 from placement.cost.layer.dispatch import alike_homes
 from placement.cost.layer.tariff import Tariff, tariff_of
-from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
+from placement.problem.arrays import BoolArray, FloatArray, IntArray
 from placement.problem.data import TokenSets
 from placement.problem.layer import LayerProblem
 from solvers.experts.search.state import (
@@ -122,13 +122,9 @@ def _work(tariff: Tariff) -> tuple[Work, FloatArray]:
 
 def _budget(problem: LayerProblem) -> tuple[BoolArray, int]:
     """([gpus, experts] what a GPU held, most moves); without a budget nothing is a move."""
-    gpus = problem.topology.gpus
     if problem.rules.current is None or problem.rules.max_moves is None:
-        return np.ones((gpus, problem.experts), dtype=bool), problem.slots
-    was = np.zeros((gpus, problem.experts), dtype=bool)
-    held = problem.rules.current != EMPTY
-    was[problem.hardware.gpu_of_slot[held], problem.rules.current[held]] = True
-    return was, problem.rules.max_moves
+        return np.ones((problem.topology.gpus, problem.experts), dtype=bool), problem.slots
+    return problem.held(problem.rules.current), problem.rules.max_moves
 
 
 def _allowed(problem: LayerProblem, gpu_of_slot: IntArray, slots: IntArray) -> BoolArray:

@@ -1,7 +1,6 @@
-"""Search for loads alone: swaps and changes of replication that lower the busiest GPUs. Under `even` dispatch.
+"""Search for loads alone under `even` dispatch: one window is left to `loads`, several are searched here.
 
-One window is left to `loads`. Over several windows: iterated local search (Lourenco, Martin and Stuetzle 2003),
-descend on a high power mean of GPU costs, kick, descend, keep what is better.
+Iterated local search (Lourenco, Martin and Stuetzle 2003) on a high power mean of GPU costs.
 """
 
 from __future__ import annotations
@@ -233,13 +232,13 @@ def balance(
     if slots_per_gpu > 2 or (start < 0).any():
         found, value, used = improve(start, slots_per_gpu, table, target / weight, kicks, seed, stop)
         return found, weight * value, used
-    value = float(_busiest(start, slots_per_gpu, table))
+    value = _busiest(start, slots_per_gpu, table)
     if weight * value <= target:
         return start, weight * value, 0
     if slots_per_gpu == 1:
         # One copy a GPU: greedy replication is optimal.
         found = np.asarray(single_copies(table, len(start)))
-        reached = float(_busiest(found, 1, table))
+        reached = _busiest(found, 1, table)
         return (found, weight * reached, 0) if reached < value else (start, weight * value, 0)
     copies = np.bincount(start, minlength=cost.shape[2])
     each = trials_of_kick(table.shape[1])
@@ -249,15 +248,7 @@ def balance(
     return found, weight * value, -(-int(trials) // each)
 
 
-@kernel
 def _busiest(slots: _I, slots_per_gpu: int, cost: _F) -> float:
-    """Largest summed cost of a GPU; cost: [copies + 1, experts]."""
-    copies, most = np.zeros(cost.shape[1], np.int64), 0.0
-    for e in slots:
-        copies[e] += 1
-    for g in range(len(slots) // slots_per_gpu):
-        total = 0.0
-        for i in range(g * slots_per_gpu, (g + 1) * slots_per_gpu):
-            total += cost[copies[slots[i]], slots[i]]
-        most = max(most, total)
-    return most
+    """Largest summed cost of a GPU of one or two slots; cost: [copies + 1, experts]."""
+    each = cost[np.bincount(slots, minlength=cost.shape[1])[slots], slots]
+    return float(each.reshape(-1, slots_per_gpu).sum(axis=1).max())

@@ -1,9 +1,6 @@
 """Which expert groups share a node, by traffic and load together: starts for layers with group-limited routing.
 
-A token of group-limited routing (DeepSeek-V3's report, section 2.1.2) uses experts of a few groups only, so with whole
-groups on nodes the nodes it reaches depend on which groups share one, and on nothing else. There are few groups: all
-ways to share them out are tried where they are at most MOST_WAYS, else swaps descend from several starts. A load
-balancer's hierarchical policy shares groups out by load alone.
+docs/formulation.md, "Expert groups". All ways are tried where they are at most MOST_WAYS, else swaps descend.
 """
 
 from __future__ import annotations
@@ -35,9 +32,8 @@ Way = tuple[tuple[int, ...], ...]
 def group_starts(problem: LayerProblem) -> list[IntArray]:
     """Placements [slots] with whole groups on nodes, the best estimated first; each valid by check_layer.
 
-    Within a node experts are replicated greedily and packed by load, as the balancer's hierarchical policy does.
-    Empty without groups, with one node, with GPUs of unlike capacity or speed, or where groups (alike in size) can't
-    be shared out evenly over the nodes.
+    Empty without groups, with one node, with GPUs of unlike capacity or speed, or where groups (alike in size) can't be
+    shared out evenly over the nodes.
     """
     topology = problem.topology
     alike = problem.hardware.usable_slots == problem.slots and bool((problem.hardware.relative_speed == 1.0).all())
@@ -122,10 +118,7 @@ class _Pricing:
         self.known: dict[tuple[int, ...], tuple[FloatArray, FloatArray, float]] = {}
 
     def __call__(self, way: Way) -> tuple[float, float]:
-        """(load of the fullest node over the cap, estimated seconds); less is better.
-
-        The seconds are the busiest node link's and the work of the busiest node, shared alike by its GPUs.
-        """
+        """(Load of the fullest node over the cap, seconds of the busiest node link and shared work); less is better."""
         for node in way:
             if node not in self.known:
                 self.known[node] = self.prices.of_node(node)

@@ -88,9 +88,8 @@ def evaluate(
 ) -> tuple[float, float, float, float]:
     """(guide, objective without its constants, excess of the largest load over the cap, smooth part).
 
-    The guide adds to the objective, which busiest links and GPUs alone decide, `share` times a smooth part: a little
-    of the mean traffic, the 16-norms of links (left out where they are the objective) and of GPU costs. It leads
-    there, and keeps the others away from the top, where held-out routing finds them.
+    The guide adds to the objective `share` times a smooth part: a little of the mean traffic, the 16-norms of links
+    (left out where they are the objective) and of GPU costs; and prices the excess.
 
     Args:
         busy, sums: work and traffic. parts: [2, windows] scratch. share: weight of the smooth part.
@@ -139,11 +138,7 @@ def evaluate(
 
 @lean
 def set_slopes(goal: Goal, gpu_cost: FloatArray, sums: Sums, p: Slopes, share: float) -> None:
-    """Fills p at the placement's own figures, for the mean over windows (goal.tail 1).
-
-    Args:
-        share: weight of the smooth part.
-    """
+    """Fills p at the placement's own figures, for the mean over windows (goal.tail 1); share: of the smooth part."""
     in_sum, out_sum, total = sums.ins, sums.outs, sums.total
     gpus, ins, outs = gpu_cost.shape[1], in_sum.shape[1], out_sum.shape[1]
     join, moved, kinds = goal.join, goal.kind_moved, len(goal.kind_moved)
@@ -202,10 +197,8 @@ def set_slopes(goal: Goal, gpu_cost: FloatArray, sums: Sums, p: Slopes, share: f
 def least_guide(gpu_cost: FloatArray, sums: Sums, p: Slopes) -> float:
     """No more than the guide of a placement: a convex function is nowhere below its tangent, and an excess adds to it.
 
-    Sums of maxima and norms are convex and of degree one, so that the tangent goes through zero (Euler).
-
-    Args:
-        gpu_cost, sums: its work and traffic. p: slopes at any placement.
+    Sums of maxima and norms are of degree one, so that the tangent goes through zero (Euler). p: slopes at any
+    placement.
     """
     gpu, ins, outs, by_total = p.gpu, p.ins, p.outs, p.total
     in_sum, out_sum, total = sums.ins, sums.outs, sums.total

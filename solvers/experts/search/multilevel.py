@@ -1,8 +1,4 @@
-"""Two levels: first which experts lie on which node, then on which of its GPUs.
-
-Messages across nodes depend on the nodes alone, so a layer whose nodes stand for GPUs has the same traffic, a fraction
-of the moves, and cheaper ones. Its answer is packed onto the nodes' GPUs and refined there.
-"""
+"""Two levels: first which experts lie on which node, then on which of its GPUs; docs/formulation.md, "Local search"."""
 
 from __future__ import annotations
 
@@ -24,18 +20,8 @@ def has_levels(problem: LayerProblem) -> bool:
     """Whether the node level alone decides the traffic that counts, and is smaller than the GPUs' level."""
     topology = problem.topology
     small = topology.gpus_per_node * problem.hardware.slots_per_gpu <= problem.experts
-    plain = all(
-        part is None
-        for part in (
-            problem.hardware.capacity,
-            problem.hardware.speed,
-            problem.rules.group,
-            problem.rules.fixed,
-            problem.rules.max_moves,
-        )
-    )
     decided = MESSAGE_RULES[problem.rules.message].nodes_decide
-    return topology.nodes > 1 and topology.gpus_per_node > 1 and decided and small and plain
+    return topology.nodes > 1 and topology.gpus_per_node > 1 and decided and small and problem.free
 
 
 def node_level(problem: LayerProblem) -> LayerProblem:

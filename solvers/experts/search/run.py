@@ -39,6 +39,13 @@ class Schedule:
         steps = max(1, int(self.steps * work))
         return replace(self, steps=steps, hot=self.hot * params.hot, cold=self.cold * params.cold)
 
+    def plan(self, steps: int, redirect_only: bool = False) -> Plan:
+        """The plan of an anneal of so many steps."""
+        return Plan(
+            self.first_smooth, self.last_smooth, self.hot, self.cold, self.most_price,
+            self.last_smooth if self.even else 0.0, steps, redirect_only,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Annealed:
@@ -95,11 +102,7 @@ def run_annealing(
             steps, termination = affordable, Termination.TIME
     if steps < 1:
         return Annealed(start, target, 0, termination)
-    plan = Plan(
-        schedule.first_smooth, schedule.last_smooth, schedule.hot, schedule.cold, schedule.most_price,
-        schedule.last_smooth if schedule.even else 0.0, steps, False,
-    )  # fmt: skip
-    best = anneal(data, state, scratch, targets, plan, seed, stop)
+    best = anneal(data, state, scratch, targets, schedule.plan(steps), seed, stop)
     if best.steps < steps:
         termination = Termination.TIME
     slots = np.full(problem.slots, EMPTY, dtype=np.int64)
@@ -117,5 +120,4 @@ def redirect(problem: LayerProblem, slots: IntArray) -> IntArray:
     data = search_data(problem, slots)
     state = empty_state(data, slots[problem.hardware.usable])
     steps = REDIRECTS * problem.experts * problem.topology.nodes
-    plan = Plan(COOL.first_smooth, COOL.last_smooth, COOL.hot, COOL.cold, COOL.most_price, 0.0, steps, True)
-    return anneal(data, state, empty_scratch(state), False, plan, 1, Stop()).target
+    return anneal(data, state, empty_scratch(state), False, COOL.plan(steps, True), 1, Stop()).target

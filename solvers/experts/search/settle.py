@@ -1,9 +1,7 @@
 """Evens the GPUs inside each node, compiled: copies of a node swap GPUs, and messages between nodes stay as they are.
 
-The layer's time sees the busiest GPU alone, on the routing at hand. Other routing finds the next busy ones, so that all
-of them count here, in a high norm; and it finds GPUs whose experts grow busy together, so that a GPU counts with its
-load's drift: its standard deviation between short stretches of routing, from LayerProblem.drift (a robust counterpart
-under ellipsoidal uncertainty, Ben-Tal and Nemirovski 1999).
+All GPUs count, in a high norm, and each with its load's drift (a robust counterpart under ellipsoidal uncertainty,
+Ben-Tal and Nemirovski 1999): other routing finds the next busy ones.
 """
 
 from __future__ import annotations
@@ -56,8 +54,6 @@ def settle(
         scale = risk * topology.gpus / float(problem.data.mean_load.sum())
         drift = problem.data.drift * (scale * scale)
     share = weighted_sum(problem.data.window_weight, slot_load) / np.maximum(problem.data.mean_load[slots], 1e-300)
-    holds = np.zeros((topology.gpus, problem.experts), dtype=bool)
-    holds[problem.hardware.gpu_of_slot, slots] = True
     total, gpus, rows = len(slots), topology.gpus, len(cost)
     moves = _Moves(
         np.array(slots, dtype=np.int64), problem.hardware.slots_per_gpu, topology.gpus_per_node,
@@ -65,8 +61,8 @@ def settle(
         of_load / mean, PROPOSALS * total, HOT, seed,
     )  # fmt: skip
     at = _At(
-        np.arange(total), holds, np.zeros((rows, gpus)), np.zeros((gpus, len(drift))), np.zeros(gpus), np.zeros(gpus),
-        np.zeros(2),
+        np.arange(total), problem.held(slots), np.zeros((rows, gpus)), np.zeros((gpus, len(drift))), np.zeros(gpus),
+        np.zeros(gpus), np.zeros(2),
     )  # fmt: skip
     best = np.arange(total)
     for first, last in stop.slices(moves.steps):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,13 +20,7 @@ from solvers.experts.heuristics.greedy import GreedySolver
 from solvers.experts.merit import merit
 from solvers.experts.search.arrays import SetRows, by_home
 from solvers.experts.search.balance import balance
-from solvers.experts.search.multilevel import (
-    copies_needed,
-    copy_loads,
-    has_levels,
-    node_level,
-    onto_gpus,
-)
+from solvers.experts.search.multilevel import copies_needed, copy_loads, has_levels, node_level, onto_gpus
 from solvers.experts.search.run import Annealed, Schedule, run_annealing
 from solvers.experts.search.settle import settle
 from solvers.experts.search.start import starts
@@ -90,7 +83,6 @@ class SearchSolver:
         Raises:
             UnsupportedError: see LayerSolver.solve.
         """
-        started = time.perf_counter()
         seen = {each.slots.tobytes() for each in known}
         fresh = [slots for slots in starts(problem, seed) if slots.tobytes() not in seen]
         found = [*known, *(candidate(problem, slots) for slots in fresh)]
@@ -98,16 +90,8 @@ class SearchSolver:
             raise UnsupportedError("no placement to start from keeps the groups, the fixed slots and the moves")
         tariff = tariff_of(problem)
         termination, steps = Termination.WORK, 0
-        bound_by = (
-            problem.rules.group,
-            problem.rules.max_moves,
-            problem.rules.fixed,
-            problem.hardware.capacity,
-            problem.hardware.speed,
-        )
-        free = all(part is None for part in bound_by)
         # Where messages between nodes decide, a placement made for loads alone does not win.
-        if free and (problem.objective.kind == "load" or problem.data.sets is None or not has_levels(problem)):
+        if problem.free and (problem.objective.kind == "load" or problem.data.sets is None or not has_levels(problem)):
             target = _target(problem) if problem.objective.kind == "load" else 0.0
             packed = GreedySolver().place(problem, seed)
             for cost, weight, share in _load_costs(tariff):
@@ -115,7 +99,7 @@ class SearchSolver:
                 slots, used = _balance(packed, problem, cost, weight, target, kicks, stop, seed)
                 found.append(candidate(problem, slots))
                 steps += used
-        if not tariff.bins.linear or not tariff.alike or not free:
+        if not tariff.bins.linear or not tariff.alike or not problem.free:
             start = choose(problem, found)
             leads = _leads(problem, start.score.objective)
             for annealed in (run for each in leads for run in _anneal(each, start.slots, stop, seed)):
@@ -128,21 +112,14 @@ class SearchSolver:
                 if annealed.termination is Termination.TIME:
                     termination = annealed.termination
         best = choose(problem, found)
-        return Result(
-            best.slots, Status.FEASIBLE, termination, seconds=time.perf_counter() - started, iterations=steps,
-            fractions=best.fractions,
-        )  # fmt: skip
+        return Result(best.slots, Status.FEASIBLE, termination, iterations=steps, fractions=best.fractions)
 
 
 def _leads(problem: LayerProblem, objective: float) -> list[LayerProblem]:
-    """The problems that are annealed for this one: itself, and those that have been found to lead to it better.
+    """The problems that are annealed for this one: itself, and those found to lead to it better.
 
-    The mean leads better than a few worst windows do, even to those: measured on three recorded domains. Where passes
-    of few tokens count, a layer may gain by copies that serve nobody, whose weights nobody reads, once each GPU has
-    one. Nodes don't see that step, and those passes alone go the whole way.
-
-    Args:
-        objective: of the placement at hand.
+    The mean leads better than a few worst windows do. Where passes of few tokens count, copies that serve nobody may
+    gain once each GPU has one: nodes don't see that step, those passes alone do. `objective`: of the placement at hand.
     """
     leads = [problem]
     if problem.objective.tail < 1.0:
@@ -175,10 +152,9 @@ def _target(problem: LayerProblem) -> float:
 
 
 def _load_costs(tariff: Tariff) -> list[tuple[FloatArray, FloatArray, float]]:
-    """(cost per copy, weight of each of its windows, share of the kicks) whose busiest GPUs stand for the objective.
+    """(Cost per copy, weight of each of its windows, share of the kicks) whose busiest GPUs stand for the objective.
 
-    Messages follow loads here, so they are a part of a GPU's cost. For objective "load" the second variant asks for
-    a low time beside, as further windows: copies of cold experts cost weight reads that loads don't show.
+    Messages follow loads here, so they are in the cost. For "load" the second variant asks for a low time beside.
     """
     problem, cost = tariff.problem, tariff.copy_costs
     weight = problem.data.window_weight

@@ -30,17 +30,13 @@ def starts(problem: LayerProblem, seed: int) -> list[IntArray]:
 def mend(problem: LayerProblem) -> IntArray | None:
     """[slots] the current placement made valid by few moves, or None where this greedy way finds none.
 
-    A GPU over its capacity drops the experts that have most other copies, coldest first. Lost experts go first, the
-    hottest first, to the GPU with the least load that has a free slot; without one they replace the coldest spare copy.
-    Slots left free take the expert with the largest load per copy.
+    A GPU over its capacity drops what has most other copies, coldest first. Lost experts, hottest first, go to the GPU
+    with the least load that has room, or replace the coldest spare copy; free slots take the largest load per copy.
     """
     if problem.rules.current is None:
         raise UnsupportedError("no current placement to start from")
-    gpus, experts = problem.topology.gpus, problem.experts
     load, capacity = problem.data.mean_load, problem.hardware.capacities
-    holds = np.zeros((gpus, experts), dtype=bool)
-    kept = problem.rules.current != EMPTY
-    holds[problem.hardware.gpu_of_slot[kept], problem.rules.current[kept]] = True
+    holds = problem.held(problem.rules.current)
     pinned = np.zeros_like(holds)
     if problem.rules.fixed is not None:
         pinned[problem.fixed_pairs] = True

@@ -1,11 +1,9 @@
 """What the compiled search works on: a layer's constants (Data) and a placement with all that its price needs (State).
 
-Cells. Homes fall into classes that dispatch alike: one class under `even` (or with one copy of each expert, or inside
-one node), else one per node. Messages are counted in bins (tariff.Bins). A cell is a class and a bin; keep[e, cell] is
-the chance that a token of the class that uses expert e does not reach the bin because of e, miss[s, cell] the product
-over the experts of set s, and marginal[w, e, cell] the weighted sum of miss over the sets that hold e. Then a change of
-keep[e, cell] by a factor f lowers the chance that a token misses the bin by marginal * (1 - f): a move is priced in
-constant time for each cell that it changes, and only an accepted one reads the sets.
+Homes fall into classes that dispatch alike; a cell is a class and a bin (tariff.Bins). keep[e, cell]: chance that a
+token that uses e does not reach the bin because of e; miss[s, cell]: its product over set s; marginal[w, e, cell]:
+weighted sum of miss over the sets that hold e. A factor f on keep lowers the chance to miss by marginal * (1 - f), so
+that a move costs constant time a cell, and only an accepted one reads the sets.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""MILP, CP-SAT and brute force agree on the best deployment of 300 small clusters; packing is exact."""
+"""MILP and brute force agree on the best deployment of 300 small clusters; packing is exact."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from placement.errors import InfeasibleError, NothingFoundError
 from solvers.base import UnsupportedError
 from solvers.deploy import milp
-from solvers.deploy.cpsat import solve_cpsat
+from solvers.deploy.layout import layout
 from solvers.deploy.milp import relaxation, solve_milp
-from solvers.deploy.problem import MasterProblem, Pool, first_fit, patterns
-from solvers.deploy.solve import second_opinion, solve_master
+from solvers.deploy.problem import MasterProblem, Pool, patterns
+from solvers.deploy.solve import solve_master
 from tests.solvers.deploy.problems import (
     best_rate,
     column,
@@ -27,15 +27,13 @@ from tests.solvers.deploy.problems import (
 
 
 @pytest.mark.parametrize("block", range(10))
-def test_solvers_agree_with_brute_force(block: int) -> None:
+def test_the_milp_agrees_with_brute_force(block: int) -> None:
     for seed in range(20 * block, 20 * block + 20):
         problem = random_problem(seed)
         best = best_rate(problem)
-        found, other = solve_milp(problem), solve_cpsat(problem)
+        found = solve_milp(problem)
         assert found.requests_per_s == pytest.approx(best, rel=1e-6), seed
-        assert other.requests_per_s == pytest.approx(best, rel=1e-5), seed
         assert packs(problem, found.counts)
-        assert packs(problem, other.counts)
         assert found.optimal
         assert relaxation(problem) >= best * (1 - 1e-6)
 
@@ -48,9 +46,8 @@ def test_the_fewest_gpus_for_a_rate(block: int) -> None:
         if target == 0:
             continue
         need = fewest_gpus(problem, target)
-        found, other = solve_milp(wanting(problem, target)), solve_cpsat(wanting(problem, target))
+        found = solve_milp(wanting(problem, target))
         assert found.gpus == need, seed
-        assert other.gpus == need, seed
         assert found.requests_per_s >= target * (1 - 1e-6)
 
 
@@ -59,8 +56,6 @@ def test_a_rate_out_of_reach_says_what_is_within() -> None:
     best = best_rate(problem)
     with pytest.raises(InfeasibleError, match=f"the most is {best:.6g}"):
         solve_master(wanting(problem, 2 * best))
-    with pytest.raises(InfeasibleError):
-        solve_cpsat(wanting(problem, 2 * best))
 
 
 def test_cbc_is_not_believed_once_its_time_is_up() -> None:
@@ -98,14 +93,15 @@ def test_patterns_are_all_maximal_fillings(sizes: tuple[int, ...]) -> None:
 
 
 def test_packing_sees_what_first_fit_misses() -> None:
-    # 4 + 4 + 2 and 3 + 3 + 2 + 2 fill two nodes of ten; the largest first leaves 4 + 4, 3 + 3 + 2 + 2 and one of two.
+    # 4 + 3 + 3 twice fill two nodes of ten; the largest first leaves 4 + 4, 3 + 3 + 3 and one of three.
     pool = Pool("p", 2, 10, 1.0)
-    sizes = {4: 2, 3: 2, 2: 3}
+    sizes = {4: 2, 3: 4}
     problem = MasterProblem((pool,), tuple(column(0, "aggregated", size, 1.0) for size in sizes), 0.0)
     counts = tuple(sizes.values())
     assert packs(problem, counts)
-    assert not packs(problem, (3, 2, 2))
-    assert first_fit(problem, counts) or packs(problem, counts)
+    assert not packs(problem, (3, 3))
+    assert layout(problem, counts, exact=False) is None
+    assert layout(problem, counts) is not None
 
 
 def test_many_patterns_fall_back_to_a_heap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,9 +122,3 @@ def test_many_patterns_fall_back_to_a_heap(monkeypatch: pytest.MonkeyPatch) -> N
             assert found.requests_per_s == pytest.approx(best, rel=1e-6)
         else:
             assert found.gap > 0
-
-
-def test_a_second_opinion_agrees() -> None:
-    problem = random_problem(7)
-    first = solve_master(problem)
-    assert second_opinion(problem, first, None, seed=1).agrees

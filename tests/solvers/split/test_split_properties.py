@@ -115,7 +115,7 @@ def test_a_choice_or_a_refusal(case: Any, fixed: tuple[Pins, Any]) -> None:
     for name in ("tp", "ep", "pp", "dp", "batch"):
         assert getattr(pins, name) in (None, getattr(best, name))
     assert memory_of(case, best).fits
-    assert not cut_problem(case, best)
+    assert not cut_problem(case, best.pp, best.cut, best.recompute)
     assert best.gpus + choice.idle_gpus == case.cluster.gpus
     assert (case.model.moe.experts + best.redundant) == best.slots
     assert best.slots_per_gpu <= case.model.moe.experts

@@ -3,18 +3,59 @@
 from __future__ import annotations
 
 import random
-from itertools import combinations, pairwise, product
+from dataclasses import dataclass
+from itertools import accumulate, combinations, pairwise, product
 
 from placement.problem.stages import (
-    CutScore,
     LayerKind,
     LayerOption,
     Member,
     Part,
     StageCut,
     StageProblem,
-    score_cut,
 )
+
+
+@dataclass(frozen=True)
+class CutScore:
+    """What a cut costs.
+
+    Attributes:
+        objective: as StageProblem states it; pace_s: seconds from one microbatch to the next.
+        over_bytes: by how much the fullest rank exceeds its budget (0 or less: it fits); over_rank: which rank it is.
+    """
+
+    objective: float
+    pace_s: float
+    over_bytes: float
+    over_rank: int
+
+
+def score_cut(problem: StageProblem, answer: StageCut) -> CutScore:
+    """The objective and the fullest rank of an answer, summed up layer by layer."""
+    seconds, forward, relief, held = [], [], [], []
+    for piece, end in enumerate(accumulate(answer.cut)):
+        span = range(end - answer.cut[piece], end)
+        kinds = [problem.kinds[problem.layers[i]] for i in span]
+        options = [kind.options[answer.options[i]] for kind, i in zip(kinds, span, strict=True)]
+        seconds.append(problem.end_s[piece] + sum(option.seconds for option in options))
+        forward.append(problem.end_forward_s[piece] + sum(option.forward_s for option in options))
+        relief.append(problem.end_relief_s[piece] + sum(kind.relief_s for kind in kinds))
+        kept = problem.in_flight[piece] * sum(option.kept_bytes for option in options)
+        held.append(problem.end_bytes[piece] + sum(kind.fixed_bytes for kind in kinds) + kept)
+    parts = {
+        "all": seconds,
+        "forward": forward,
+        "backward": [whole - part for whole, part in zip(seconds, forward, strict=True)],
+    }
+    pace = sum(max(sum(parts[part][piece] for piece, part in member) for member in turn) for turn in problem.turns)
+    over = [
+        sum(held[piece] for piece in pieces) - budget
+        for pieces, budget in zip(problem.ranks, problem.budget_bytes, strict=True)
+    ]
+    total = sum(seconds) - sum(relief)
+    objective = problem.slowest_weight * pace + problem.total_weight * total
+    return CutScore(objective, pace, max(over), over.index(max(over)))
 
 
 def random_problem(seed: int, schedule: str = "single", layers: int = 6) -> StageProblem:

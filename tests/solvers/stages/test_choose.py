@@ -17,15 +17,16 @@ from placement.cost.training.step import TrainingModel
 from placement.errors import InfeasibleError
 from placement.problem.schedule import piece_count
 from placement.problem.split import Split, make_split
-from placement.problem.stages import StageCut, score_cut
+from placement.problem.stages import StageCut
 from solvers.split.enumerate import enumerate_splits
 from solvers.stages.choose import best_cut, cut_fits, with_cut
-from solvers.stages.cpsat import cut_by_cpsat
 from solvers.stages.dynamic import cut_by_dynamic_programming
 from solvers.stages.excess import least_excess
+from solvers.stages.model import cut_by_cpsat
 from specs.model import SlidingWindow
 from specs.scenario import Pins, Scenario
 from tests.cost import scenarios as s
+from tests.solvers.stages.problems import score_cut
 
 
 def uneven() -> Any:
@@ -108,7 +109,7 @@ def test_little_memory_makes_layers_recompute_and_less_is_refused() -> None:
     assert set(roomy.split.recompute) == {"none"}
     need = memory_of(case, roomy.split).total_bytes
     assert roomy.answer is not None
-    times, modes = [roomy.answer.score.objective], []
+    times, modes = [score_cut(stage_problem(case, split), roomy.answer.answer).objective], []
     least = least_need(case, split)
     for share in (0.8, 0.6, 0.4, 0.2, 0.0):
         tight, own = training((least * 1.0001 + (need - least) * share) / 2**30)
@@ -118,7 +119,7 @@ def test_little_memory_makes_layers_recompute_and_less_is_refused() -> None:
         assert memory_of(tight, choice.split).fits
         assert choice.split.recompute is not None
         modes.append(choice.split.recompute)
-        times.append(choice.answer.score.objective)
+        times.append(score_cut(stage_problem(tight, own), choice.answer.answer).objective)
     assert times == sorted(times)
     assert any(len(set(each)) > 1 for each in modes), "some layers recompute and some do not"
     tiny, own = training(4.5)
@@ -187,5 +188,6 @@ def test_cpsat_agrees_with_the_program_on_priced_layers() -> None:
         exact, cpsat = cut_by_dynamic_programming(problem), cut_by_cpsat(problem)
         assert exact is not None
         assert cpsat is not None
-        assert cpsat.score.over_bytes <= 0
-        assert cpsat.score.objective == pytest.approx(exact.score.objective, rel=1e-4)
+        found, best = (score_cut(problem, each.answer) for each in (cpsat, exact))
+        assert found.over_bytes <= 0
+        assert found.objective == pytest.approx(best.objective, rel=1e-4)

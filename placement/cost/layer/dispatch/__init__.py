@@ -31,9 +31,7 @@ def dispatch_shares(problem: LayerProblem, slots: IntArray, fractions: FloatArra
     """The shares of the problem's dispatch policy, in expectation over its fair draws.
 
     Args:
-        problem: The layer.
-        slots: [slots] Experts; EMPTY slots serve nothing.
-        fractions: [nodes, slots] Shares by home node, for `planned`.
+        slots: [slots] Experts; EMPTY slots serve nothing. fractions: [nodes, slots] Shares by home node, for `planned`.
 
     Raises:
         InputError: `planned` without fractions, or fractions of an expert that don't sum to 1.
@@ -44,13 +42,7 @@ def dispatch_shares(problem: LayerProblem, slots: IntArray, fractions: FloatArra
 
 
 def planned_shares(slots: IntArray, experts: int, topology: Topology, fractions: FloatArray | None) -> Shares:
-    """The shares of `planned` dispatch.
-
-    Args:
-        slots: [slots] Experts, or EMPTY.
-        experts: How many there are.
-        topology: The GPUs that the slots lie on.
-        fractions: [nodes, slots] Shares by home node.
+    """The shares of `planned` dispatch ([nodes, slots] `fractions` by home node) of [slots] experts, or EMPTY.
 
     Raises:
         InputError: No fractions, or fractions of an expert that don't sum to 1.

@@ -35,14 +35,12 @@ class DispatchPolicy(Protocol):
     """A dispatch policy.
 
     Attributes:
-        name: Its name in specs.
         alike: All homes send to the copies of an expert in equal shares.
         drawn_once: A copy is drawn once for each home GPU and expert, not for every token.
         solved: Its shares are a plan that is to be solved (`fractions`).
         closed_form: The policy that stands for it where no plan has been solved.
     """
 
-    name: Dispatch
     alike: bool
     drawn_once: bool
     solved: bool

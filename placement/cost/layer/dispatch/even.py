@@ -13,7 +13,6 @@ from specs.engine import Dispatch
 class Even:
     """See DispatchPolicy."""
 
-    name: Dispatch = "even"
     alike = True
     drawn_once = False
     solved = False

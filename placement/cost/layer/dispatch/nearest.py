@@ -15,7 +15,6 @@ from specs.engine import Dispatch
 class Nearest:
     """See DispatchPolicy. One copy is drawn for each home GPU and expert."""
 
-    name: Dispatch = "nearest"
     alike = False
     drawn_once = True
     solved = False

@@ -15,7 +15,6 @@ from specs.engine import Dispatch
 class Planned:
     """See DispatchPolicy."""
 
-    name: Dispatch = "planned"
     alike = False
     drawn_once = False
     solved = True

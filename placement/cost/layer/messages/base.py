@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from placement.problem.arrays import FloatArray, IntArray
-from specs.engine import MessageRule as Name
 
 #: What a message is for: a copy of the token, a bin that the token touches, or any bin.
 Counts = Literal["copies", "touches", "all"]
@@ -15,14 +14,12 @@ class MessageRule(Protocol):
     """A message rule. A bin is a GPU or a node.
 
     Attributes:
-        name: Its name in specs.
         forwards: A token crosses to each other node once, to the GPU with its home's local rank, which passes it on to
             GPUs of its node; else each message goes to its GPU at once.
         counts: What a message is for; see Counts.
         nodes_decide: What crosses nodes depends only on which node holds which expert.
     """
 
-    name: Name
     forwards: bool
     counts: Counts
     nodes_decide: bool

@@ -9,13 +9,11 @@ import numpy as np
 
 from placement.cost.layer.messages.base import Counts
 from placement.problem.arrays import FloatArray, IntArray
-from specs.engine import MessageRule as Name
 
 
 class Dense:
     """See MessageRule."""
 
-    name: Name = "dense"
     forwards = True
     counts: Counts = "all"
     nodes_decide = False

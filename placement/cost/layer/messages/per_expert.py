@@ -6,13 +6,11 @@ import numpy as np
 
 from placement.cost.layer.messages.base import Counts
 from placement.problem.arrays import FloatArray, IntArray
-from specs.engine import MessageRule as Name
 
 
 class PerExpert:
     """See MessageRule."""
 
-    name: Name = "per_expert"
     forwards = False
     counts: Counts = "copies"
     nodes_decide = True

@@ -6,13 +6,11 @@ import numpy as np
 
 from placement.cost.layer.messages.base import Counts
 from placement.problem.arrays import FloatArray, IntArray
-from specs.engine import MessageRule as Name
 
 
 class PerRank:
     """See MessageRule."""
 
-    name: Name = "per_rank"
     forwards = False
     counts: Counts = "touches"
     nodes_decide = False

@@ -1,8 +1,4 @@
-"""Messages and bytes of tokens with concrete homes and concrete copies: what a real dispatch of them must carry.
-
-The counterpart of `links` beside it, which gives expectations: over fair homes and draws the mean of these matrices
-is that one's.
-"""
+"""Messages and bytes of tokens with concrete homes and copies, where the scorer has expectations."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.cost.layer.dispatch import dispatch_shares, policy_of
-from placement.cost.layer.links import matrix_loads
+from placement.cost.layer.links import LinkLoad, busiest_links
 from placement.cost.layer.messages import MESSAGE_RULES
 from placement.cost.layer.tariff import tariff_of
 from placement.errors import InputError
@@ -34,7 +30,7 @@ class ConcreteMessages:
 
     @property
     def matrix(self) -> IntArray:
-        """[gpus, gpus] all messages, as `message_matrix` counts them."""
+        """[gpus, gpus] all messages."""
         return np.asarray(self.across + self.within)
 
 
@@ -133,7 +129,7 @@ def entry_gpus(problem: LayerProblem, home: IntArray) -> IntArray:
 def concrete_bytes(problem: LayerProblem, messages: ConcreteMessages) -> tuple[IntArray, IntArray]:
     """([gpus, gpus], [gpus, gpus]) bytes from GPU to GPU in dispatch and in combine, hidden states alone.
 
-    As `byte_matrix`, but exact: whole bytes of these tokens.
+    Exact: whole bytes of these tokens.
     """
     rates, matrix = problem.hardware.rates, messages.matrix
     return matrix * round(rates.dispatch_bytes), np.ascontiguousarray(matrix.T) * round(rates.combine_bytes)
@@ -144,6 +140,15 @@ def concrete_seconds(problem: LayerProblem, messages: ConcreteMessages) -> tuple
     links = matrix_loads(problem, messages.matrix[None].astype(np.float64))
     dispatch, combine = tariff_of(problem).message_seconds(links)
     return float(dispatch[0]), float(combine[0])
+
+
+def matrix_loads(problem: LayerProblem, messages: FloatArray) -> LinkLoad:
+    """The busiest links of a [windows, gpus, gpus] message matrix."""
+    topology = problem.topology
+    same = topology.node_of_gpu[:, None] == topology.node_of_gpu[None, :]
+    fast = np.where(same & ~np.eye(topology.gpus, dtype=bool), messages, 0.0)
+    slow = np.where(same, 0.0, messages)
+    return busiest_links(problem, fast.sum(axis=2), fast.sum(axis=1), slow.sum(axis=2), slow.sum(axis=1))
 
 
 def _check_home(problem: LayerProblem, home: IntArray, tokens: int) -> None:

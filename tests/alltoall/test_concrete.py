@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.layer.concrete import (
+from bench.alltoall.concrete import (
     ConcreteMessages,
     concrete_bytes,
     concrete_messages,
@@ -18,10 +18,11 @@ from placement.cost.layer.concrete import (
     draw_slots,
 )
 from placement.cost.layer.dispatch import dispatch_shares
-from placement.cost.layer.score import byte_matrix, score_layer
+from placement.cost.layer.score import score_layer
 from placement.errors import InputError
 from placement.problem.data import TokenSets
 from placement.problem.layer import LayerProblem
+from tests.cost.matrices import byte_matrix
 from tests.layers import changed
 from tests.solvers.problems import random_placement, random_problem
 

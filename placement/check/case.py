@@ -1,0 +1,108 @@
+"""A plan with its routing, as the checks of a plan need them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from placement.check.bounds import least_objective
+from placement.cost.assess import Assessor
+from placement.errors import ParameterError
+from placement.problem.data import LayerData
+from placement.problem.layer import LayerProblem
+from placement.problem.split import Split
+from placement.records.plan import InputRecord, Plan
+from placement.routing.holdout import Routing, Source, read_sources, routing_of, synthetic_source
+from placement.routing.trace import LoadCounts, Trace
+from specs.scenario import Scenario
+
+#: Relative difference that two computations of one figure may have; an objective this near its bound is optimal.
+TOLERANCE = 1e-6
+
+
+class MissingError(Exception):
+    """A check that can't be made; the message says why."""
+
+
+@dataclass(frozen=True)
+class PlanCase:
+    """A plan with its routing, and what several checks need of both; `why_not`: why nothing can be derived, or ""."""
+
+    plan: Plan
+    sources: tuple[Source, ...]
+    why_not: str
+
+    @property
+    def scenario(self) -> Scenario:
+        return self.plan.scenario.spec
+
+    @cached_property
+    def split(self) -> Split:
+        return self.plan.split.split()
+
+    @cached_property
+    def routing(self) -> Routing:
+        if self.why_not:
+            raise MissingError(self.why_not)
+        record = self.plan.provenance.routing
+        return routing_of(
+            self.sources, self.scenario.model.moe.computed_top_k, record.solved_on != "all",
+            record.windows_per_trace, record.judged_windows_per_trace, self.plan.tail >= 1.0,
+        )  # fmt: skip
+
+    @cached_property
+    def problems(self) -> tuple[LayerProblem, ...]:
+        """Those that were solved, one an MoE layer."""
+        return self._assessor(self.routing.solved_on, self.plan.tail).problems[self.plan.phase]
+
+    @cached_property
+    def least(self) -> list[float]:
+        """What the loads alone prove of each layer's objective."""
+        return [least_objective(problem) for problem in self.problems]
+
+    @property
+    def proven(self) -> list[int]:
+        """Positions of the layers whose bound is no more than that."""
+        pairs = enumerate(zip(self.plan.layers, self.least, strict=True))
+        return [i for i, (layer, least) in pairs if layer.bound <= least * (1 + TOLERANCE)]
+
+    @cached_property
+    def judge(self) -> Assessor:
+        return self._assessor(self.routing.judged_on, 1.0)
+
+    def _assessor(self, statistics: Sequence[LayerData], tail: float) -> Assessor:
+        plan = self.plan
+        return Assessor(self.scenario, self.split, plan.phase, statistics, plan.objective, tail, plan.failed_gpus)
+
+
+def sources_of(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> tuple[tuple[Source, ...], str]:
+    """The routing that the plan was made from, under the names that it has there; if it is not at hand, why not."""
+    scenario, inputs = plan.scenario.spec, plan.provenance.inputs
+    if inputs and not traces:
+        return (), f"needs the recorded routing ({', '.join(i.name for i in inputs)})"
+    if not inputs and not traces:
+        return (synthetic_source(scenario, plan.provenance.seed),), ""
+    if not inputs:
+        raise ParameterError("traces", "the plan was solved on synthetic routing", "leave `traces` out")
+    return _given(inputs, read_sources(scenario.model, traces)), ""
+
+
+def _given(inputs: Sequence[InputRecord], sources: Sequence[Source]) -> tuple[Source, ...]:
+    """The source of each input, by its content and under its name there: files may have been renamed."""
+    mend = f"give what it was solved on: {', '.join(wanted.name for wanted in inputs)}"
+    if len(sources) != len(inputs):
+        problem = f"{len(sources)} files, but the plan was solved on {len(inputs)}"
+        raise ParameterError("traces", problem, mend)
+    left, found = list(sources), []
+    for wanted in inputs:
+        same = [each for each in left if each.record is not None and each.record.sha256 == wanted.sha256]
+        if not same:
+            raise ParameterError("traces", f"{wanted.name} is not among the files (SHA-256 differs)", mend)
+        # Arrays of one file have one digest.
+        one = next((each for each in same if each.routing.name == wanted.name), same[0])
+        left = [each for each in left if each is not one]
+        record = one.record and one.record.model_copy(update={"name": wanted.name})
+        found.append(Source(replace(one.routing, name=wanted.name), record))
+    return tuple(found)

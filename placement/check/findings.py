@@ -1,0 +1,74 @@
+"""What is found of a plan: checks that were made or could not be, and what nothing but the plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from placement.check.case import PlanCase
+from placement.routing.holdout import Routing
+
+#: Rows of a solver's placement, and of the placement that ran before a migration.
+SOLVED, RUNNING = "solved", "running"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding on a plan.
+
+    Attributes:
+        name: what was looked at.
+        kind: "checked": derived again and compared; "claimed": nothing but the plan says so; "missing": not made, as
+            the routing is not at hand or an earlier check failed.
+        passed: whether what was checked holds; None of the other kinds.
+        detail: what was found, or what is open and why.
+        fields: paths of the plan that a finding leaves open, with all that lies under them; [] is any index.
+    """
+
+    name: str
+    kind: Literal["checked", "claimed", "missing"]
+    passed: bool | None
+    detail: str
+    fields: tuple[str, ...] = ()
+
+
+def claims(case: PlanCase, proven: Sequence[int]) -> Iterator[Check]:
+    """What nothing but the plan says; `proven`: layers whose bounds are checked."""
+    layers, rows = case.plan.layers, case.plan.strategies
+
+    def claim(name: str, detail: str, fields: Iterable[str]) -> Check:
+        return Check(name, "claimed", None, detail, tuple(fields))
+
+    yield claim("question", "as it stands; whether another split or batch is better is not tried", ("scenario", "tail"))
+    rest = [i for i in range(len(layers)) if i not in proven]
+    if rest:
+        optimal = sum(layers[i].status == "optimal" for i in rest)
+        told = f"{len(rest)} of {len(layers)} bounds; with them the gap, and {optimal} layers called optimal"
+        yield claim("proofs", told, (f"layers[{i}].bound" for i in rest))
+    rivals = {row.name: i for i, row in enumerate(rows) if row.name in ("eplb", RUNNING)}
+    yield claim(
+        "rivals", f"{', '.join(rivals)}: scored as they stand, not built again",
+        (f"strategies[{i}].placements" for i in rivals.values()),
+    )  # fmt: skip
+    yield claim("run", "strategy, effort, balance floor, versions, terminations and timings", _run_fields(case))
+
+
+def _run_fields(case: PlanCase) -> Iterator[str]:
+    """What is said of the solver's run and shows in nothing else."""
+    yield from (f"provenance.{name}" for name in ("strategy", "work", "balance_floor", "versions"))
+    if case.plan.provenance.params:
+        yield "provenance.params"
+    yield from ("layers[].bound_source", "layers[].termination", "timings")
+    if case.plan.provenance.inputs:
+        yield "provenance.seed"
+    if not case.why_not and not _as_cut(case.routing, len(case.sources)):
+        yield from ("provenance.routing.windows_per_trace", "provenance.routing.judged_windows_per_trace")
+
+
+def _as_cut(routing: Routing, sources: int) -> bool:
+    """Whether there are as many windows as were asked for; load counts and short traces bring their own."""
+    solved, judged = len(routing.solved_on[0].window_weight), len(routing.judged_on[0].window_weight)
+    solved -= routing.record.mixture and solved > 1
+    asked = (routing.record.windows_per_trace, routing.record.judged_windows_per_trace)
+    return not routing.counts_only and (solved, judged) == (sources * asked[0], sources * asked[1])
