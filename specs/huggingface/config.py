@@ -18,7 +18,7 @@ from specs.huggingface.architecture import CONTEXT, HIDDEN, VOCABULARY, Architec
 from specs.huggingface.families import ALL
 from specs.huggingface.families.unknown import read_unknown
 from specs.huggingface.fields import Config
-from specs.huggingface.nesting import language_model, model_type, towers
+from specs.huggingface.nesting import TOWERS, language_model, model_type, towers
 from specs.huggingface.parts.experts import EXPERTS
 from specs.huggingface.quantization.assign import assign, read_scheme, wide_type
 from specs.model import Block, Model, runs_of
@@ -29,6 +29,9 @@ from specs.validation import validate
 MAX_CONFIG_BYTES = 64_000_000
 BESIDE = "hf_quant_config.json"
 UNKNOWN = "unknown family: check the count"
+
+#: Sections that say nothing of the language model's layers.
+_NO_LAYERS = frozenset({"quantization_config", "compression_config", "auto_map", *TOWERS})
 
 #: Fields that only a model with experts has.
 _SMELL = re.compile(r"(^|_)(moe|expert)(s?_|s?$)|experts", re.IGNORECASE)
@@ -74,7 +77,9 @@ def model_from_config(config: dict[str, Any], source: str, name: str, beside: Co
         raise InputError(source, "", f"has {count} layers; at most {MAX_LAYERS} are planned", "check the layer list")
     if not any(isinstance(layer.ffn, Moe) for layer in architecture.layers):
         raise InputError(source, "", "every layer is dense: this is no mixture-of-experts model", "give one")
-    quantization = next((c.section(field) for c in reversed(configs) for field in _QUANTIZATION if c.has(field)), None)
+    quantization = next(
+        (c.section(field) for c in reversed(configs) for field in _QUANTIZATION if c.data.get(field)), None
+    )
     scheme = read_scheme(language, quantization, beside, architecture.expert_dtype)
     hidden = language.integer(*HIDDEN)
     wide = wide_type(*reversed(configs))
@@ -126,13 +131,11 @@ def _family(configs: list[Config]) -> tuple[Family | None, str]:
     word = names[0]
     known = next(((f, name) for name in names for f in ALL if name in f.model_types or name in f.classes), None)
     field, count = language.raw(*EXPERTS)
-    if known is not None and (count is None or _several(count)):
+    smell = "" if count is not None else _smell(language.data)
+    if known is not None and (smell or _several(count)):
         return known[0], word if word in known[0].model_types else known[1]
     if _several(count):
         return None, word
-    smell = next(
-        (key for key in language.data if count is None and _SMELL.search(key) and _some(language.data[key])), ""
-    )
     if smell:
         raise InputError(
             outer.source,
@@ -146,6 +149,18 @@ def _family(configs: list[Config]) -> tuple[Family | None, str]:
         f"{shown(word)} is a dense model: its config has no experts",
         "give a mixture-of-experts model",
     )
+
+
+def _smell(data: dict[str, Any], depth: int = 4) -> str:
+    """The dotted name of a field that only a model with experts has, nested ones included; "" without one."""
+    for key, value in data.items():
+        if _SMELL.search(str(key)) and _some(value):
+            return shown(key)
+        if isinstance(value, dict) and depth and key not in _NO_LAYERS:
+            inner = _smell(value, depth - 1)
+            if inner:
+                return f"{shown(key)}.{inner}"
+    return ""
 
 
 def _several(count: object) -> bool:

@@ -10,7 +10,7 @@ from specs.huggingface.fields import LAYERS, Config
 #: Where multimodal configs keep the language model's.
 NESTED = ("text_config", "language_config", "llm_config", "thinker_config", "language_model_config")
 #: Other models of a checkpoint, which are not planned.
-_TOWERS = (
+_TOWER_WORDS = (
     ("vision_config", "vision tower"),
     ("visual_config", "vision tower"),
     ("audio_config", "audio tower"),
@@ -20,6 +20,7 @@ _TOWERS = (
     ("video_config", "video tower"),
     ("sound_config", "audio tower"),
 )
+TOWERS = tuple(field for field, _ in _TOWER_WORDS)
 _DEPTH = ("num_hidden_layers", "depth", "vt_num_hidden_layers", "layers", "num_layers", "encoder_layers")
 _WIDTH = ("hidden_size", "vt_hidden_size", "width", "embed_dim", "d_model")
 _INNER = ("intermediate_size", "vt_intermediate_size", "mlp_dim", "encoder_ffn_dim")
@@ -44,7 +45,7 @@ def towers(configs: list[Config]) -> tuple[str, ...]:
     """What the checkpoint has beside the language model, with the size where its fields give it."""
     found = []
     for config in configs:
-        for field, words in _TOWERS:
+        for field, words in _TOWER_WORDS:
             value = config.data.get(field)
             if value and not isinstance(value, bool):
                 found.append(words + (_size(value) if isinstance(value, dict) else ""))

@@ -31,8 +31,7 @@ def test_published_sizes(model_type: str, config: dict[str, Any], total: float, 
 
 def test_gemma4_full_layers_have_own_heads_and_no_values() -> None:
     config = gqa(2816, 6, 16, 8, 256, 1000, num_experts=8, top_k_experts=2, moe_intermediate_size=64,
-                 sliding_window=64,
-                 intermediate_size=96, attention_k_eq_v=True, num_global_key_value_heads=2,
+                 sliding_window=64, intermediate_size=96, attention_k_eq_v=True, num_global_key_value_heads=2,
                  global_head_dim=512)  # fmt: skip
     model = read("gemma4_text", config)
     assert [block.mixer for block in model.layout] == ["sliding"] * 5 + ["full"]
@@ -161,6 +160,36 @@ def test_an_unknown_family_with_an_unknown_field_is_refused_by_its_name(field: d
     with pytest.raises(InputError, match=next(iter(field))) as caught:
         read("brand_new", _common(**field))
     assert "brand_new" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields"),
+    [
+        ("gemma4_text", {"enable_moe_block": False, "num_experts": None, "hidden_size_per_layer_input": 256}),
+        ("granitemoehybrid", {"num_local_experts": 0}),
+        ("jamba", {"num_experts": 1}),
+        ("nemotron_h", {"hybrid_override_pattern": "M-*-"}),
+        ("llama", {}),
+    ],
+)
+def test_a_dense_model_is_called_dense(model_type: str, fields: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{model_type} is a dense model"):
+        read(model_type, gqa(64, 4, 4, 2, 16, 100, intermediate_size=96, **fields))
+
+
+def test_experts_in_a_section_that_is_not_known_are_not_called_dense() -> None:
+    with pytest.raises(InputError, match=r"ffn_section\.moe_num_experts: says that brand_new has experts"):
+        read("brand_new", gqa(64, 2, 4, 2, 16, 100, ffn_section={"moe_num_experts": 16}))
+
+
+def test_an_unknown_family_may_have_latent_attention() -> None:
+    config = mla(
+        64, 3, 4, 32, 100, num_key_value_heads=4, head_dim=192, first_k_dense_replace=1, topk_method="noaux_tc"
+    )
+    model = read("brand_new", config | experts(8, 2, 32, 96, 1))
+    assert UNKNOWN in model.summary
+    known = read("deepseek_v3", config | experts(8, 2, 32, 96, 1))
+    assert count_parameters(model) == count_parameters(known)
 
 
 @pytest.mark.parametrize("field", ["moe_num_experts_total", "expert_count", "ffn_experts", "moe_config"])

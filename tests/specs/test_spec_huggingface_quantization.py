@@ -143,6 +143,22 @@ def test_a_directory_is_a_model(tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
+def test_linear_attention_is_named_by_its_own_module() -> None:
+    linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    linear |= {"linear_key_head_dim": 16, "linear_value_head_dim": 16}
+    base = {**_QWEN, "model_type": "qwen3_next", **linear}
+    spared = [f"model.layers.{i}.linear_attn.in_proj_ba" for i in range(3)] + ["model.layers.3.self_attn"]
+    model = _types({"quant_method": "fp8", "modules_to_not_convert": spared}, base)
+    assert model.mixers["gated_delta"].types == {"decay_proj": "bf16"}
+    assert set(model.mixers["full"].types.values()) == {"bf16"}
+
+
+def test_a_pattern_of_routers_spares_no_dense_block() -> None:
+    model = _types({"quant_method": "fp8", "modules_to_not_convert": ["*mlp.gate*", "gate"]}, _DEEPSEEK)
+    assert [ffn.types for ffn in model.ffns.values()] == [{}, {}]
+    assert (model.types.dense, model.types.experts) == ("fp8", "fp8")
+
+
 def test_experts_may_have_an_algorithm_of_their_own() -> None:
     statement = {"quant_method": "mxfp8", "moe_quant_algo": "NVFP4"}
     types = _types(statement).types

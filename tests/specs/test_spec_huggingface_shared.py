@@ -207,3 +207,9 @@ def test_at_most_three_are_refused(models: Path) -> None:
         except InputError as error:
             refused.append(str(error))
     assert len(refused) <= 3, refused
+
+
+def test_what_is_read_can_be_written_and_read_again(models: Path) -> None:
+    for path in sorted(each for each in models.iterdir() if each.is_dir()):
+        model = _model(path)
+        assert Model.model_validate(model.model_dump(mode="json")) == model, path.name

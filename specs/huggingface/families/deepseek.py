@@ -58,7 +58,16 @@ FAMILIES = (
     Family(("deepseek",), _moe_16b, ("DeepseekForCausalLM",)),
     Family(("deepseek_v2", "deepseek_vl_v2", "deepseekocr", "DeepseekOCR"), _v2, ("DeepseekV2ForCausalLM",)),
     Family(
-        ("deepseek_v3", "deepseek_v32", "kimi_k2", "kimi_vl", "glm_moe_dsa", "sarvam_mla", "pangu_ultra_moe"),
+        (
+            "deepseek_v3",
+            "deepseek_v32",
+            "kimi_k2",
+            "kimi_vl",
+            "glm_moe_dsa",
+            "mistral_large_3",
+            "sarvam_mla",
+            "pangu_ultra_moe",
+        ),
         _latent,
         (
             "DeepseekV3ForCausalLM",

@@ -36,7 +36,7 @@ def _qwen3_next(config: Config) -> Architecture:
         else:
             mixers.append(gqa(config, qk_norm="head", gate=gate))
     ffns = mixed(config, moe(config, shared_gate=True), step_dense(config, layers), layers)
-    return Architecture(stack(mixers, ffns), next_token=next_token_modules(config))
+    return Architecture(stack(mixers, ffns, mixer_path="linear_attn|self_attn"), next_token=next_token_modules(config))
 
 
 def gated_delta(config: Config) -> GatedDelta:

@@ -10,7 +10,7 @@ import re
 
 from specs.huggingface.architecture import CONTEXT, HIDDEN, VOCABULARY, Architecture, Mixer, next_token_modules, stack
 from specs.huggingface.fields import Config
-from specs.huggingface.parts.attention import gqa, layer_kinds, mla, windows
+from specs.huggingface.parts.attention import KV_HEADS, gqa, layer_kinds, mla, windows
 from specs.huggingface.parts.experts import EXPERTS, corrected, first_dense, mixed, moe, step_dense
 
 #: Fields that say nothing of sizes: how the model is initialized, sampled, rotated, trained, shown or stored.
@@ -27,7 +27,7 @@ _SILENT = re.compile(
     |repetition_penalty|suppress_tokens|task_specific_params|temperature|tf_legacy_loss|tie_encoder_decoder
     |tokenizer_class|top_k|top_p|torchscript|typical_p|use_bfloat16|ignore_index|logits_.*|final_logit.*|.*softcap.*
     |embedding_multiplier|residual_multiplier|attention_multiplier|mup.*|use_rms_?norm|norm_type|qk_head_dim
-    |max_window_layers|use_sliding_window|name_or_path|summary.*|gradient_checkpointing|clip_qkv|unsloth.*)""",
+    |(vision|visual|video|image|audio|mm|projector|talker|sound)_.*|max_window_layers|use_sliding_window|name_or_path|summary.*|gradient_checkpointing|clip_qkv|unsloth.*)""",
     re.VERBOSE,
 )
 
@@ -53,6 +53,8 @@ def read_unknown(config: Config) -> Architecture:
     plain = first_dense(config, layers) | step_dense(config, layers)
     ffns = mixed(config, experts, plain, layers)
     architecture = Architecture(stack(mixers, ffns), next_token=next_token_modules(config))
+    if latent:
+        config.has("head_dim", *KV_HEADS)  # Latent attention has no use for them.
     config.has(*HIDDEN, *VOCABULARY, *CONTEXT, *EXPERTS, "intermediate_size")
     for name, value in config.data.items():
         if name not in config.used and value not in (None, False, 0, [], {}, "") and not _SILENT.fullmatch(name):

@@ -38,8 +38,9 @@ _MIXER: dict[str, tuple[str, ...]] = {
     "beta_proj": ("b_proj",),
     "gate_a_proj": ("g_a_proj",),
 }
-_FFN = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3")
-_EXPERTS = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "linear_fc1")
+#: Names with `gate` are left out: lists that mean the router (`*mlp.gate*`) would match them.
+_FFN = ("up_proj", "down_proj", "w1", "w2", "w3")
+_EXPERTS = ("up_proj", "down_proj", "w1", "w2", "w3", "linear_fc1")
 _SHARED = ("shared_experts", "shared_expert", "shared_mlp", "share_expert")
 _LATENT = ("fc1_latent_proj", "fc2_latent_proj", "routed_expert_down_proj", "routed_expert_up_proj")
 
