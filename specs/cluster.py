@@ -90,6 +90,8 @@ class Cluster(Spec):
     gpu: Gpu
     nodes: Degree
     gpus_per_node: Degree
+    #: GPUs that one operating system sees, where that is less than a node (4 of the 72 in an NVL72 rack).
+    gpus_per_os_node: Degree | None = None
     #: GPUs that share their NICs: a NIC group carries gpus_per_tray times the per-GPU rate of `slow`.
     gpus_per_tray: Degree = 1
     fast: Link
@@ -105,6 +107,11 @@ class Cluster(Spec):
         if self.gpus > MAX_GPUS:
             raise ValueError(f"nodes x gpus_per_node is {self.gpus} GPUs; at most {MAX_GPUS} are planned")
         return self
+
+    @property
+    def os_node_gpus(self) -> int:
+        """GPUs that one operating system sees."""
+        return self.gpus_per_os_node or self.gpus_per_node
 
     @property
     def gpus(self) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from specs.cluster import Cluster
 from specs.documents import parse_yaml, read_text, shown, told
+from specs.engine import Engine
 from specs.errors import InputError
 from specs.huggingface.config import read_config
 from specs.model import Model
@@ -18,8 +19,8 @@ from specs.scenario import Scenario
 from specs.validation import suggestion, validate
 from specs.workload import Workload
 
-Kind = Literal["scenario", "model", "cluster", "workload"]
-KINDS: tuple[Kind, ...] = ("scenario", "model", "cluster", "workload")
+Kind = Literal["scenario", "model", "cluster", "workload", "engine"]
+KINDS: tuple[Kind, ...] = ("scenario", "model", "cluster", "workload", "engine")
 CATALOG = Path(__file__).resolve().parent / "catalog"
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ class CatalogEntry:
 
     Attributes:
         name: what it is asked for by; also the file's stem.
-        kind: scenario, model, cluster or workload.
+        kind: scenario, model, cluster, workload or engine.
         path: its YAML file.
         aliases: other names for it.
         summary: one line about it.
@@ -71,8 +72,8 @@ def is_path(name: str) -> bool:
 def load_scenario(name_or_path: str) -> Scenario:
     """The scenario of that catalog name or alias, or in that YAML file.
 
-    Its `model`, `cluster` and `workload` are each a catalog name, a path relative to the scenario's file, or the
-    fields themselves.
+    Its `model`, `cluster`, `workload` and `engine` are each a catalog name, a path relative to the scenario's file, or
+    the fields themselves; an engine's name or path may be followed by `:` and an all-to-all backend.
 
     Raises:
         InputError: there is no such scenario, or it is not valid.
@@ -83,6 +84,7 @@ def load_scenario(name_or_path: str) -> Scenario:
         ("model", _model, Model),
         ("cluster", partial(_simple, Cluster, "cluster"), Cluster),
         ("workload", partial(_simple, Workload, "workload"), Workload),
+        ("engine", load_engine, Engine),
     )
     for field, load, record in parts:
         value = data.get(field)
@@ -122,6 +124,35 @@ def load_workload(name_or_path: str) -> Workload:
     """
     workload: Workload = _simple(Workload, "workload", name_or_path, Path())
     return workload
+
+
+def load_engine(name_or_path: str, folder: Path | None = None) -> Engine:
+    """The engine of that catalog name, or in that YAML file.
+
+    Args:
+        name_or_path: NAME or FILE, or either followed by `:` and one of the engine's all-to-all backends.
+        folder: What a path is relative to.
+
+    Raises:
+        InputError: there is no such engine or backend, or the file is not valid.
+    """
+    name, colon, backend = name_or_path.rpartition(":")
+    if not colon:
+        name = name_or_path
+    path, source = locate(name, "engine", folder)
+    engine: Engine = validate(Engine, parse_yaml(read_text(path, source), source), source)
+    if not colon or backend == engine.backend:
+        return engine
+    if backend not in engine.backends:
+        problem = f"{shown(backend)!r} is no all-to-all backend of {engine.label}"
+        raise InputError(source, "backend", problem, suggestion(backend, list(engine.backends)))
+    return engine.model_copy(update={"backend": backend})
+
+
+@cache
+def generic_engine() -> Engine:
+    """The engine of a scenario that names none (an immutable record, read once)."""
+    return load_engine("generic")
 
 
 def _referenced(load: Callable[[str, Path], T], value: str, folder: Path, source: str, field: str) -> T:

@@ -11,7 +11,7 @@ from specs.workload import ServingWorkload
 #: Fields that an override may name, by the part of the scenario that holds them.
 OF_PINS = tuple(Pins.model_fields)
 OF_WORKLOAD = ("isl", "osl", "ttft_ms", "tpot_ms")
-OF_SCENARIO = ("redundant", "dispatch", "message_rule", "keep_groups", "overlap", "engine")
+OF_SCENARIO = ("redundant", "dispatch", "message_rule", "keep_groups", "overlap", "engine", "degrees")
 OVERRIDES = (*OF_SCENARIO, *OF_PINS, *OF_WORKLOAD)
 
 

@@ -21,20 +21,20 @@ from placement.cost.layer.dispatch import planned_shares
 from placement.cost.layer.scenario_rates import topology_of
 from placement.cost.layer.score import score_layer
 from placement.cost.memory.hbm import memory_of
-from placement.cost.step.serving_mix import planned_rates
+from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.cost.step.throughput import MoeTimes, predict
 from placement.errors import InputError, ParameterError
 from placement.problem.arrays import EMPTY, FloatArray, IntArray
 from placement.problem.data import LayerData
+from placement.problem.engine_rules import Layout, load_problem, most_sequences
 from placement.problem.layer import LayerProblem
 from placement.problem.pieces import piece_rows
 from placement.problem.split import Split, cut_problem, make_split
-from placement.records.convert import own_placement, placement_of, predicted_record, strategy_record
+from placement.records.convert import memory_record, own_placement, placement_of, predicted_record, strategy_record
 from placement.records.plan import (
     CERTIFICATE_UNITS,
+    EngineRecord,
     InputRecord,
-    MemoryLineRecord,
-    MemoryRecord,
     Plan,
     SplitRecord,
     StageRecord,
@@ -210,8 +210,12 @@ def _check_split(case: _Case) -> str:
         _require(pinned in (None, getattr(split, name)), f"{name} is pinned to {pinned}, not {getattr(split, name)}")
     if scenario.redundant != "auto":
         _same("split.redundant", split.redundant, scenario.redundant)
-    _same("dispatch", plan.dispatch, scenario.dispatch)
-    _same("message_rule", plan.message_rule, scenario.message_rule)
+    problem = load_problem(scenario, Layout.of(scenario, split))
+    _require(not problem, problem)
+    most = most_sequences(scenario, split.tp, split.pp)
+    _require(most is None or split.batch <= most, f"batch {split.batch} is more than the {most} that the engine takes")
+    _same("engine", plan.engine, EngineRecord.of(scenario, split))
+    _same("dispatch", plan.dispatch, scenario.dispatch_in_use)
     serving = scenario.workload.kind == "serving"
     _require(serving == (plan.phase != "train"), f"phase {plan.phase} is none of a {scenario.workload.kind} workload")
     return f"{split.gpus} of {scenario.cluster.gpus} GPUs; every degree divides what it splits"
@@ -222,7 +226,9 @@ def _check_topology(case: _Case) -> str:
     made = topology_of(scenario, split)
     record = TopologyRecord(gpus=made.gpus, gpus_per_node=made.gpus_per_node, gpus_per_tray=made.gpus_per_tray)
     _same("topology", plan.topology, record)
-    _same("tokens_per_gpu", plan.tokens_per_gpu, planned_rates(scenario, split, plan.phase).tokens_per_gpu)
+    rates = planned_rates(scenario, split, plan.phase)
+    _same("tokens_per_gpu", plan.tokens_per_gpu, rates.tokens_per_gpu)
+    _same("message_rule", plan.message_rule, planned_rule(scenario, split, plan.phase, rates))
     return f"{made.gpus} expert-parallel ranks on {made.nodes} nodes"
 
 
@@ -307,11 +313,7 @@ def _check_rebuilt(plan: Plan, name: str, built: Sequence[IntArray]) -> None:
 
 def _check_memory(case: _Case) -> str:
     made = memory_of(case.scenario, case.split)
-    record = MemoryRecord(
-        stage=made.stage, lines=tuple(MemoryLineRecord(name=line.name, bytes=line.bytes) for line in made.lines),
-        total_bytes=made.total_bytes, capacity_bytes=made.capacity_bytes, headroom_bytes=made.headroom_bytes,
-    )  # fmt: skip
-    _same("memory", case.plan.memory, record)
+    _same("memory", case.plan.memory, memory_record(made))
     _require(made.fits, f"needs {made.total_bytes:.0f} bytes, HBM has {made.capacity_bytes:.0f}")
     return f"{made.total_bytes / 1e9:.1f} of {made.capacity_bytes / 1e9:.1f} GB on the fullest GPU"
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import reduce
-from typing import Any, get_args
+from typing import Any
 
 import click
 
-from specs.engine import Dispatch, MessageRule
+#: Kept beside specs.engine's types (a test compares them) so that --help needs no import of the schema.
+DISPATCH = ("even", "nearest", "planned")
+MESSAGE_RULES = ("per_expert", "per_rank", "per_node", "dense")
 
 #: A cap on integers that are sizes of real systems; the specs have the precise limits.
 _MOST = 10_000_000
@@ -37,6 +39,17 @@ def positive(value: str) -> float:
     if not (math.isfinite(number) and 0 < number <= 1e9):
         raise click.BadParameter(f"{value} is not a positive number")
     return number
+
+
+def engine_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --engine."""
+    option = click.option(
+        "--engine",
+        metavar="NAME[:BACKEND]",
+        help="Serving engine of the catalog (or a file) with its all-to-all backend, such as sglang:deepep.",
+    )
+    wrapped: Callable[..., Any] = option(function)
+    return wrapped
 
 
 def scenario_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -96,6 +109,14 @@ def effort_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return reduce(lambda wrapped, option: option(wrapped), reversed(options), function)
 
 
+degrees_option = click.option(
+    "--degrees",
+    type=click.Choice(["usual", "any"]),
+    help="Degrees that are tried where none is pinned: those that somebody runs (powers of two, and stages of a "
+    "multiple of 8 GPUs), or any that the engine loads. Default: the scenario's, which is usual if it says nothing.",
+)
+
+
 def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of a solve, all but --trace."""
     degree = click.IntRange(1, _MOST)
@@ -124,13 +145,13 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--dispatch",
-            type=click.Choice(get_args(Dispatch)),
-            help="Which copy of an expert serves a token.",
+            type=click.Choice(DISPATCH),
+            help="Which copy of an expert serves a token. Default: the engine's.",
         ),
         click.option(
             "--message-rule",
-            type=click.Choice(get_args(MessageRule)),
-            help="What a token is sent once per.",
+            type=click.Choice(MESSAGE_RULES),
+            help="What a token is sent once per, in every phase. Default: the engine's, for each phase.",
         ),
         click.option(
             "--keep-groups/--no-keep-groups",
@@ -142,6 +163,7 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--pp", type=degree, metavar="N", help="Pin the pipeline stages."),
         click.option("--dp", type=degree, metavar="N", help="Pin the attention data-parallel degree of an instance."),
         click.option("--batch", type=degree, metavar="N", help="Pin the sequences per attention rank."),
+        degrees_option,
         click.option(
             "--holdout/--no-holdout",
             default=None,
@@ -168,7 +190,7 @@ def solve_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--params", metavar="FILE", help="Parameters of the search: YAML or JSON of SearchParams."),
     ]
-    return reduce(lambda wrapped, option: option(wrapped), reversed(options), effort_options(function))
+    return reduce(lambda wrapped, option: option(wrapped), reversed(options), engine_option(effort_options(function)))
 
 
 def trace_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from specs.model import Model
 
 # Kept beside specs.loading.KINDS (a test compares them) so that --help needs no import of the schema.
-KINDS = ("scenario", "model", "cluster", "workload")
+KINDS = ("scenario", "model", "cluster", "workload", "engine")
 
 
 @click.group("specs")
 def specs() -> None:
-    """The models, clusters, workloads and scenarios that can be planned."""
+    """The models, clusters, workloads, engines and scenarios that can be planned."""
 
 
 @specs.command("list")
@@ -62,6 +62,7 @@ def show_command(name: str, kind: Kind | None, as_json: bool) -> None:
         "model": loading.load_model,
         "cluster": loading.load_cluster,
         "workload": loading.load_workload,
+        "engine": loading.load_engine,
     }
     record: Any = loaders[found](name)
     model = record.model if found == "scenario" else record if found == "model" else None
@@ -93,14 +94,17 @@ def json_schema(kind: Kind) -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     from specs.cluster import Cluster
+    from specs.engine import Engine
     from specs.model import Model
     from specs.scenario import Scenario
     from specs.workload import Workload
 
-    types: dict[str, Any] = {"scenario": Scenario, "model": Model, "cluster": Cluster, "workload": Workload}
+    types: dict[str, Any] = {
+        "scenario": Scenario, "model": Model, "cluster": Cluster, "workload": Workload, "engine": Engine,
+    }  # fmt: skip
     schema: dict[str, Any] = TypeAdapter(types[kind]).json_schema()
     if kind == "scenario":
-        for part in ("model", "cluster", "workload"):
+        for part in ("model", "cluster", "workload", "engine"):
             name = {"type": "string", "minLength": 1, "description": f"a catalog name, or the path of a {part} file"}
             schema["properties"][part] = {"anyOf": [name, schema["properties"][part]]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
@@ -127,7 +131,12 @@ def _kind_of(name: str) -> Kind:
     if path.suffix == ".json" or path.is_dir():
         return "model"
     fields = parse_yaml(read_text(path, source), source)
-    marks: tuple[tuple[str, Kind], ...] = (("moe", "model"), ("gpu", "cluster"), ("kind", "workload"))
+    marks: tuple[tuple[str, Kind], ...] = (
+        ("moe", "model"),
+        ("gpu", "cluster"),
+        ("kind", "workload"),
+        ("backends", "engine"),
+    )
     return next((kind for field, kind in marks if field in fields), "scenario")
 
 

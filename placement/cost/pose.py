@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from placement.cost.layer.scenario_rates import topology_of
-from placement.cost.step.serving_mix import planned_rates
+from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.errors import InputError
 from placement.problem.data import LayerData
 from placement.problem.hardware import LayerHardware
 from placement.problem.layer import LayerObjective, LayerProblem, LayerRules, Objective
 from placement.problem.split import Split
 from specs.scenario import Scenario
-from specs.workload import Phase, PlannedPhase
+from specs.workload import PlannedPhase
 
 
 def layer_problems(
@@ -60,13 +60,8 @@ def layer_problems(
         capacity = np.full(topology.gpus, split.slots_per_gpu)
         capacity[list(failed_gpus)] = 0
     hardware = LayerHardware(topology, split.slots_per_gpu, rates, capacity)
-    rules = LayerRules(scenario.dispatch, scenario.message_rule, group, max_load)
+    rules = LayerRules(scenario.dispatch_in_use, planned_rule(scenario, split, phase, rates), group, max_load)
     return tuple(LayerProblem(layer, hardware, rules, LayerObjective(objective, tail)) for layer in statistics)
-
-
-def phases_of(scenario: Scenario) -> tuple[Phase, ...]:
-    """The phases that the scenario's workload has."""
-    return ("decode", "prefill") if scenario.workload.kind == "serving" else ("train",)
 
 
 def planned_phases(scenario: Scenario) -> tuple[PlannedPhase, ...]:

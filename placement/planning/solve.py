@@ -10,9 +10,9 @@ from typing import Any
 
 from placement.cost.assess import Assessor
 from placement.cost.layer.scenario_rates import topology_of
-from placement.cost.memory.hbm import MemoryReport, memory_of
+from placement.cost.memory.hbm import memory_of
 from placement.cost.pose import layer_problems
-from placement.cost.step.serving_mix import planned_rates
+from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.cost.step.throughput import ServingModel
 from placement.planning.case import AnyTrace, Case, make_case
 from placement.planning.effort import Budget
@@ -22,10 +22,10 @@ from placement.planning.strategies import Answers, place, place_baselines, place
 from placement.problem.layer import Objective
 from placement.problem.pieces import piece_rows
 from placement.problem.split import Split
+from placement.records.convert import memory_record
 from placement.records.plan import (
     SCHEMA,
-    MemoryLineRecord,
-    MemoryRecord,
+    EngineRecord,
     Plan,
     ProvenanceRecord,
     ScenarioRecord,
@@ -150,24 +150,25 @@ def solve(case: Case, with_timings: bool = False) -> Planned:
         solve_s=marks[3] - marks[2],
     )  # fmt: skip
     scenario, own = case.scenario, answers[case.own]
-    topology = topology_of(scenario, split)
+    topology, rates = topology_of(scenario, split), planned_rates(scenario, split, case.phase)
     plan = Plan(
         schema_=SCHEMA,
         scenario=ScenarioRecord(name=scenario.name, spec=scenario),
         phase=case.phase,
         objective=objective,
         tail=case.tail,
-        dispatch=scenario.dispatch,
-        message_rule=scenario.message_rule,
+        engine=EngineRecord.of(scenario, split),
+        dispatch=scenario.dispatch_in_use,
+        message_rule=planned_rule(scenario, split, case.phase, rates),
         split=SplitRecord.of(split),
         stages=_stages(scenario, split),
         topology=TopologyRecord(
             gpus=topology.gpus, gpus_per_node=topology.gpus_per_node, gpus_per_tray=topology.gpus_per_tray
         ),
         slots_per_gpu=split.slots_per_gpu,
-        tokens_per_gpu=planned_rates(scenario, split, case.phase).tokens_per_gpu,
+        tokens_per_gpu=rates.tokens_per_gpu,
         layers=tuple(layer_record(index, one) for index, one in zip(scenario.model.moe_layers, own, strict=True)),
-        memory=_memory_record(memory_of(scenario, split)),
+        memory=memory_record(memory_of(scenario, split)),
         predicted=judgement.predicted,
         strategies=judgement.strategies,
         certificate=certificate_of(own, objective),
@@ -240,14 +241,4 @@ def _stages(scenario: Scenario, split: Split) -> tuple[StageRecord, ...]:
     return tuple(
         StageRecord(stage=rank, first_layer=first, layers=layers, gpus=split.gpus_per_stage)
         for rank, first, layers in piece_rows(scenario, split)
-    )
-
-
-def _memory_record(report: MemoryReport) -> MemoryRecord:
-    return MemoryRecord(
-        stage=report.stage,
-        lines=tuple(MemoryLineRecord(name=line.name, bytes=line.bytes) for line in report.lines),
-        total_bytes=report.total_bytes,
-        capacity_bytes=report.capacity_bytes,
-        headroom_bytes=report.headroom_bytes,
     )

@@ -8,9 +8,19 @@ import numpy as np
 
 from placement.cost.assess import Assessment
 from placement.cost.figures import Placement
+from placement.cost.memory.hbm import MemoryReport
 from placement.cost.step.throughput import Prediction
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
-from placement.records.plan import Figure, Fractions, PartRecord, Plan, PredictedRecord, StrategyRecord
+from placement.records.plan import (
+    Figure,
+    Fractions,
+    MemoryLineRecord,
+    MemoryRecord,
+    PartRecord,
+    Plan,
+    PredictedRecord,
+    StrategyRecord,
+)
 
 
 def predicted_record(prediction: Prediction) -> PredictedRecord:
@@ -38,6 +48,17 @@ def predicted_record(prediction: Prediction) -> PredictedRecord:
         tpot_ms=figure("tpot_s", ms(prediction.tpot_s)),
         step_ms=figure("step_s", ms(step)),
         breakdown=tuple(PartRecord(name=part.name, ms=part.seconds * 1e3) for part in prediction.breakdown),
+    )
+
+
+def memory_record(report: MemoryReport) -> MemoryRecord:
+    """A GPU's HBM by line as the plan file holds it."""
+    return MemoryRecord(
+        stage=report.stage,
+        lines=tuple(MemoryLineRecord(name=line.name, bytes=line.bytes) for line in report.lines),
+        total_bytes=report.total_bytes,
+        capacity_bytes=report.capacity_bytes,
+        headroom_bytes=report.headroom_bytes,
     )
 
 

@@ -11,7 +11,16 @@ import yaml
 
 from specs.documents import MAX_BYTES
 from specs.errors import InputError
-from specs.loading import KINDS, catalog_names, list_catalog, load_cluster, load_model, load_scenario, load_workload
+from specs.loading import (
+    KINDS,
+    catalog_names,
+    list_catalog,
+    load_cluster,
+    load_engine,
+    load_model,
+    load_scenario,
+    load_workload,
+)
 from specs.scenario import Pins
 from specs.workload import TrainingWorkload
 
@@ -53,7 +62,10 @@ def _with(path: str, value: Any) -> str:
 
 
 def test_every_catalog_entry_loads_under_its_own_name() -> None:
-    loaders = {"scenario": load_scenario, "model": load_model, "cluster": load_cluster, "workload": load_workload}
+    loaders = {
+        "scenario": load_scenario, "model": load_model, "cluster": load_cluster, "workload": load_workload,
+        "engine": load_engine,
+    }  # fmt: skip
     for kind in KINDS:
         for entry in list_catalog(kind):
             assert loaders[kind](entry.name).name == entry.name

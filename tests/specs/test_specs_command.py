@@ -6,15 +6,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from placement.cli import options
 from placement.cli.specs import KINDS, specs
 from specs import loading
+from specs.engine import Dispatch, MessageRule
 from specs.errors import InputError
 
 
@@ -26,6 +28,11 @@ def _run(*arguments: str) -> str:
 
 def _json(*arguments: str) -> Any:
     return json.loads(_run(*arguments))
+
+
+def test_options_offer_what_specs_take() -> None:
+    assert get_args(Dispatch) == options.DISPATCH
+    assert get_args(MessageRule) == options.MESSAGE_RULES
 
 
 def test_list_names_everything() -> None:

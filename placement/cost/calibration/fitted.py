@@ -23,7 +23,7 @@ from placement.cost.calibration.efficiency import (
     ShareEntry,
     load_efficiency,
 )
-from specs.engine import Engine
+from specs.engine import Measured
 from specs.fields import DataType
 from specs.scenario import Scenario
 
@@ -47,7 +47,7 @@ class Case:
     attention: str
     experts: DataType
     compute: DataType
-    engine: Engine | None = None
+    engine: Measured | None = None
     release: str | None = None
 
     @classmethod
@@ -56,7 +56,7 @@ class Case:
         gpu, model = scenario.cluster.gpu, scenario.model
         return cls(
             gpu.generation, gpu.name, model.name, model.attention.kind, model.types.experts, model.types.compute,
-            scenario.engine, release,
+            scenario.engine.measured_as, release,
         )  # fmt: skip
 
     def level(self, by: tuple[Factor, ...]) -> str | None:

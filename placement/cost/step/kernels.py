@@ -80,7 +80,7 @@ class KernelTables:
         if folder is None or kind is None:
             return None
         moe, model = scenario.model.moe, scenario.model
-        engine = scenario.engine or DEFAULT_ENGINE
+        engine = scenario.engine.measured_as or DEFAULT_ENGINE
         wanted = (
             ("moe_dtype", kind), ("hidden_size", model.hidden), ("inter_size", moe.expert_width), ("topk", moe.top_k),
             ("num_experts", moe.experts), ("moe_tp_size", split.etp), ("moe_ep_size", split.ep),

@@ -13,9 +13,11 @@ from placement.cost.memory.local import local_attention_parameters, stored_token
 from placement.cost.step.collectives import all_gather_s, stage_transfer_s
 from placement.cost.step.compute import Product, Roofline, decode_attention_s, prefill_attention_s
 from placement.cost.step.kernels import KernelTables
+from placement.problem.engine_rules import message_rule
 from placement.problem.pieces import StageShape, StageTable, stage_table
 from placement.problem.schedule import piece_count
 from placement.problem.split import Split
+from specs.engine import MessageRule
 from specs.fields import DataType
 from specs.parameters import dense_ffn_parameters, router_parameters, shared_parameters
 from specs.scenario import Scenario
@@ -84,19 +86,21 @@ class PassModel:
         self._shared = self._product(shared_parameters(model) / tp, types.dense)
         self._router = self._product(router_parameters(model), "bf16" if "bf16" in cluster.gpu.peak_tflops else "fp16")
         self._head = self._product(model.vocabulary * model.hidden / tp, types.embedding)
+        # The tables know one copy of each expert.
+        curve = kernels.curve(scenario, split) if kernels is not None and split.redundant == 0 else None
         phase: Phase = "train" if scenario.workload.kind == "training" else "prefill"
-        self.layer = BalancedLayer.of(
-            layer_rates(scenario, split, phase, 1.0, self.efficiency),
-            topology_of(scenario, split),
-            split.slots_per_gpu,
-            model.moe.experts,
-            model.moe.top_k,
-            scenario.message_rule,
-            self.efficiency.routing_shape.value,
-        )
-        if kernels is not None and split.redundant == 0:
-            # The tables know one copy of each expert.
-            self.layer = replace(self.layer, curve=kernels.curve(scenario, split))
+        rates, topology = layer_rates(scenario, split, phase, 1.0, self.efficiency), topology_of(scenario, split)
+
+        def layer(rule: MessageRule) -> BalancedLayer:
+            made = BalancedLayer.of(
+                rates, topology, split.slots_per_gpu, model.moe.experts, model.moe.top_k, rule,
+                self.efficiency.routing_shape.value,
+            )  # fmt: skip
+            return replace(made, curve=curve)
+
+        #: The MoE layer of prefill or training passes, and that of decode: their messages differ.
+        self.layer = layer(message_rule(scenario, split, phase))
+        self.decode_layer = layer(message_rule(scenario, split, "decode"))
         training = scenario.workload.kind == "training"
         #: Times that a GPU reads or writes each token's hidden state in a layer; training shares tokens over tp.
         self._moves = (
@@ -130,7 +134,7 @@ class PassModel:
         model, tp = self.scenario.model, self.split.tp
         full = sequences * decode_attention_s(self.roofline, model, tp, context)
         sliding = sequences * decode_attention_s(self.roofline, model, tp, stored_tokens(model, context))
-        return self._times(sequences, full, sliding, sequences, moe_s)
+        return self._times(sequences, full, sliding, sequences, moe_s, self.decode_layer)
 
     def prompt(self, tokens: float, length: float, head_tokens: float, moe_s: float | None = None) -> LayerTimes:
         """A pass of `tokens` per attention rank that belong to sequences of `length` tokens.
@@ -142,16 +146,19 @@ class PassModel:
         full = share * prefill_attention_s(self.roofline, model, tp, length)
         window = float(model.sliding.window) if model.sliding is not None else None
         sliding = share * prefill_attention_s(self.roofline, model, tp, length, window)
-        return self._times(tokens, full, sliding, head_tokens, moe_s)
+        return self._times(tokens, full, sliding, head_tokens, moe_s, self.layer)
 
     @property
     def moe_source(self) -> str:
         """Where the times of MoE layers come from."""
         return self.layer.curve.source if self.layer.curve is not None else "balanced estimate"
 
-    def moe_s(self, tokens: float) -> float:
-        """Balanced estimate of an MoE layer when an attention rank holds `tokens`."""
-        return self.layer.seconds(tokens / self.split.tp * self.split.etp)
+    def moe_s(self, tokens: float, phase: Phase = "prefill") -> float:
+        """Balanced estimate of an MoE layer of a phase when an attention rank holds `tokens`."""
+        return self._moe_s(self.decode_layer if phase == "decode" else self.layer, tokens)
+
+    def _moe_s(self, layer: BalancedLayer, tokens: float) -> float:
+        return layer.seconds(tokens / self.split.tp * self.split.etp)
 
     def stage_seconds(self, times: LayerTimes) -> tuple[float, float]:
         """(sum over stages, slowest stage)."""
@@ -166,8 +173,9 @@ class PassModel:
         return Product.of(self.roofline, parameters, data_type)
 
     def _times(
-        self, tokens: float, core_full: float, core_sliding: float, head_tokens: float, moe_s: float | None
-    ) -> LayerTimes:
+        self, tokens: float, core_full: float, core_sliding: float, head_tokens: float, moe_s: float | None,
+        layer: BalancedLayer,
+    ) -> LayerTimes:  # fmt: skip
         tp = self.split.tp
         state = tokens * self._hidden_bytes
         moves = self._moves * state / self.roofline.hbm_bytes_per_s
@@ -179,21 +187,21 @@ class PassModel:
             router=self._router.seconds(tokens / tp),
             shared=self._shared.seconds(tokens),
             dense_ffn=self._dense.seconds(tokens),
-            moe=self.moe_s(tokens) if moe_s is None else moe_s,
+            moe=self._moe_s(layer, tokens) if moe_s is None else moe_s,
             # Scatter after attention and gather before the next, with experts on scattered tokens in between.
-            moe_collectives=2 * gather + self._expert_collectives_s(tokens),
+            moe_collectives=2 * gather + self._expert_collectives_s(layer, tokens),
             dense_collectives=4 * gather,
             overhead=self.efficiency.layer_overhead_s.value + moves,
             head=self._head.seconds(head_tokens),
             transfer=self._transfer_s(state / tp),
         )
 
-    def _expert_collectives_s(self, tokens: float) -> float:
+    def _expert_collectives_s(self, layer: BalancedLayer, tokens: float) -> float:
         """Gather of received tokens over the GPUs of an expert-parallel rank, and scatter of their outputs."""
         etp = self.split.etp
         if etp == 1:
             return 0.0
-        received = self.layer.received(tokens / self.split.tp * etp) * self._hidden_bytes
+        received = layer.received(tokens / self.split.tp * etp) * self._hidden_bytes
         return 2 * all_gather_s(self.scenario.cluster, self.efficiency, etp, received)
 
     def _transfer_s(self, size_bytes: float) -> float:

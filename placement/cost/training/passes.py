@@ -14,6 +14,7 @@ from placement.cost.layer.messages import MESSAGE_RULES
 from placement.cost.memory.recompute import LayerCounts, ModeCounts
 from placement.cost.step.pass_times import WIDE_BYTES, LayerTimes, PassModel
 from placement.cost.training.constants import TrainingConstants
+from placement.problem.engine_rules import message_rule
 from placement.problem.pieces import StageShape
 from placement.problem.topology import Topology
 from specs.engine import MessageRule
@@ -178,14 +179,14 @@ def layer_passes(
     experts, messages = layer.experts_s(ranked), layer.messages_s(ranked)
     factor = training.routing_imbalance.value
     if moe_s is not None:
-        together = max(experts, messages) if scenario.overlap == "two_batch" else experts + messages
+        together = max(experts, messages) if scenario.overlap_in_use == "two_batch" else experts + messages
         factor = moe_s / together if together > 0 else 0.0
     elif layer.ranks == 1:
         factor = 1.0
     experts, messages = experts * factor, messages * factor
     hbm = passes.roofline.hbm_bytes_per_s
     routed = WIDE_BYTES * ranked * model.moe.top_k * model.hidden * training.routed_passes.value / hbm * factor
-    hidden = experts if scenario.overlap == "two_batch" else 0.0
+    hidden = experts if scenario.overlap_in_use == "two_batch" else 0.0
     core = training.attention_backward_flops.value
     core *= training.attention_matmul.value / training.attention_backward_matmul.value
     types = model.types
@@ -273,5 +274,5 @@ def _selective_s(model: Model, times: LayerTimes) -> float:
 
 def training_layer(passes: PassModel, topology: Topology) -> BalancedLayer:
     """The balanced MoE layer of a training pass, group-limited where the model is."""
-    scenario = passes.scenario
-    return group_limited(passes.layer, topology, scenario.model, scenario.message_rule)
+    rule = message_rule(passes.scenario, passes.split, "train")
+    return group_limited(passes.layer, topology, passes.scenario.model, rule)
