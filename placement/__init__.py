@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from placement.routing.reader import example_trace
     from placement.routing.trace import LoadCounts, Trace
     from solvers.params import SearchParams
-    from specs.loading import load_cluster, load_model, load_workload
+    from specs.loading import load_cluster, load_engine, load_model, load_workload
     from specs.scenario import Scenario
 
 __version__ = "0.1.0"
@@ -72,7 +72,7 @@ _WHERE = {
     "placement.routing.reader": ("example_trace",),
     "placement.routing.trace": ("LoadCounts", "Trace"),
     "solvers.params": ("SearchParams",),
-    "specs.loading": ("load_cluster", "load_model", "load_workload"),
+    "specs.loading": ("load_cluster", "load_engine", "load_model", "load_workload"),
     "specs.scenario": ("Scenario",),
 }  # fmt: skip
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
@@ -81,8 +81,8 @@ __all__ = [
     "Budget", "Check", "CheckFailedError", "Comparison", "Deployment", "Evaluation", "InfeasibleError", "InputError",
     "LoadCounts", "Migration", "MissingExtraError", "NothingFoundError", "ParameterError", "PlacementError", "Plan",
     "Progress", "Scenario", "SearchParams", "Trace", "compare_strategies", "evaluate_plan", "example_trace",
-    "load_cluster", "load_model", "load_plan", "load_scenario", "load_trace", "load_workload", "migrate_plan",
-    "plan_deployment", "plan_scenario", "verify_plan",
+    "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace", "load_workload",
+    "migrate_plan", "plan_deployment", "plan_scenario", "verify_plan",
 ]  # fmt: skip
 
 

@@ -6,16 +6,19 @@ from typing import Any, Literal, get_args
 
 from specs.cluster import Cluster
 from specs.documents import shown
+from specs.engine import Engine
 from specs.errors import InputError
 from specs.model import Model
 from specs.scenario import Scenario
 from specs.validation import record_classes
 from specs.workload import Workload
 
-Kind = Literal["scenario", "model", "cluster", "workload"]
+Kind = Literal["scenario", "model", "cluster", "workload", "engine"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 #: The record of each kind, or the union of its records. A new kind is a row here, and a folder of the catalog.
-RECORDS: dict[Kind, Any] = {"scenario": Scenario, "model": Model, "cluster": Cluster, "workload": Workload}
+RECORDS: dict[Kind, Any] = {
+    "scenario": Scenario, "model": Model, "cluster": Cluster, "workload": Workload, "engine": Engine,
+}  # fmt: skip
 #: The kinds that a scenario is made of, each under its own name.
 PARTS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind in Scenario.model_fields)
 

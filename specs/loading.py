@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from specs.cluster import Cluster
 from specs.documents import parse_json, parse_yaml, read_text, shown, told
+from specs.engine import Engine
 from specs.errors import InputError
 from specs.huggingface.config import read_config
 from specs.kinds import KINDS, PARTS, RECORDS, Kind, check_kind, kind_of, with_article, wrong_kind
@@ -34,7 +36,7 @@ class CatalogEntry:
 
     Attributes:
         name: what it is asked for by; also the file's stem.
-        kind: scenario, model, cluster or workload.
+        kind: scenario, model, cluster, workload or engine.
         path: its YAML file.
         aliases: other names for it.
         summary: one line about it.
@@ -74,8 +76,8 @@ def is_path(name: str) -> bool:
 def load_scenario(name_or_path: str) -> Scenario:
     """The scenario of that catalog name or alias, or in that YAML file.
 
-    Its `model`, `cluster` and `workload` are each a catalog name, a path relative to the scenario's file, the fields
-    themselves, or the fields that differ from another's, which `like` names.
+    Its `model`, `cluster`, `workload` and `engine` are each a catalog name, a path relative to the scenario's file, the
+    fields themselves, or the fields that differ from another's, which `like` names.
 
     Raises:
         InputError: there is no such scenario, or it is not valid.
@@ -114,6 +116,25 @@ def load_workload(name_or_path: str) -> Workload:
     return workload
 
 
+def load_engine(name_or_path: str) -> Engine:
+    """The engine of that catalog name, or in that YAML file.
+
+    Args:
+        name_or_path: NAME or FILE, or either followed by `:` and one of the engine's all-to-all backends.
+
+    Raises:
+        InputError: there is no such engine or backend, or the file is not valid.
+    """
+    engine: Engine = load("engine", name_or_path)
+    return engine
+
+
+@cache
+def generic_engine() -> Engine:
+    """The engine of a scenario that names none (an immutable record, read once)."""
+    return load_engine("generic")
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a spec's fields stand.
@@ -149,6 +170,7 @@ def load(kind: Kind, name_or_path: str, folder: Path = Path(), chain: tuple[tupl
     Raises:
         InputError: there is no such spec, it is not valid, is another kind of file, or is like itself.
     """
+    name_or_path, backend = _with_backend(name_or_path) if kind == "engine" else (name_or_path, "")
     path, source = locate(name_or_path, kind, folder)
     if _holds_config(path):
         if kind != "model":
@@ -166,7 +188,21 @@ def load(kind: Kind, name_or_path: str, folder: Path = Path(), chain: tuple[tupl
     if "like" not in data or find_kind(name_or_path, folder) != kind:
         check_kind(data, kind, source)
     place = Place(source, path.parent, name=shown(path.stem, 200), chain=(*chain, step))
-    return validate(RECORDS[kind], varied(kind, {}, data, place), source)
+    spec = validate(RECORDS[kind], varied(kind, {}, data, place), source)
+    return _using(spec, backend, source) if backend else spec
+
+
+def _with_backend(name_or_path: str) -> tuple[str, str]:
+    """An engine's name or file, and the all-to-all backend that may stand behind a colon."""
+    name, colon, backend = name_or_path.rpartition(":")
+    return (name, backend) if colon else (name_or_path, "")
+
+
+def _using(engine: Engine, backend: str, source: str) -> Engine:
+    if backend not in engine.backends:
+        problem = f"{shown(backend)!r} is no all-to-all backend of {engine.label}"
+        raise InputError(source, "backend", problem, suggestion(backend, list(engine.backends)))
+    return engine.model_copy(update={"backend": backend})
 
 
 def varied(kind: Kind, base: dict[str, Any], over: dict[str, Any], place: Place) -> dict[str, Any]:

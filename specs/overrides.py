@@ -25,7 +25,7 @@ T = TypeVar("T", bound=BaseModel)
 
 #: The path in a scenario that each name is short for.
 OVERRIDES: dict[str, str] = {
-    **{name: name for name in ("redundant", "dispatch", "message_rule", "keep_groups", "overlap", "engine")},
+    **{name: name for name in ("redundant", "dispatch", "message_rule", "keep_groups", "overlap", "engine", "degrees")},
     **{name: f"pins.{name}" for name in Pins.model_fields},
     **{name: f"workload.{name}" for name in ("isl", "osl", "ttft_ms", "tpot_ms")},
     "nodes": "cluster.nodes",
@@ -84,7 +84,7 @@ def overridden_spec(kind: Kind, spec: T, **changes: Any) -> T:
         data = {field: _plain(each) for field, each in varied(kind, data, over, Place(change.source)).items()}
     paths = [change.path for change in asked]
     if "summary" in data.keys() - {*paths} and (
-        kind != "scenario" or any(change.steps[0] in PARTS for change in asked)
+        kind != "scenario" or any(change.steps[0] in PARTS and change.steps[0] != "engine" for change in asked)
     ):
         told_apart = ", ".join(f"{change.path}={shown(change.value)}" for change in asked)
         data["summary"] = shown(f"with {told_apart}", 200)

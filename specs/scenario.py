@@ -6,17 +6,18 @@ give SI units: bytes, bytes/s, FLOP/s, seconds.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from specs.cluster import Cluster
-from specs.engine import Dispatch, Engine, MessageRule
+from specs.engine import Dispatch, Engine, MessageRule, Overlap
 from specs.fields import (
     MAX_EXPERTS,
     MAX_GPU_EXPERT_PAIRS,
     MAX_ROUTER_CHOICES,
     Count,
+    DataType,
     Degree,
     Name,
     Spec,
@@ -62,6 +63,15 @@ class SyntheticRouting(Spec):
         return self
 
 
+def _named_engine(value: Any) -> Any:
+    """The engine of a name; None is the generic one."""
+    if value is not None and not isinstance(value, str):
+        return value
+    from specs.loading import generic_engine, load_engine  # which reads scenarios, too
+
+    return load_engine(value) if value else generic_engine()
+
+
 class Scenario(Spec):
     """One planning question: a model, on a cluster, for a workload."""
 
@@ -81,20 +91,25 @@ class Scenario(Spec):
     """Degrees that are fixed; what is not pinned is solved."""
     redundant: Annotated[int, Field(ge=0, le=MAX_EXPERTS, strict=True)] | Literal["auto"] = "auto"
     """Redundant experts (slots beyond one copy each) per MoE layer; auto: replicas are weighed against KV cache."""
-    dispatch: Dispatch = "even"
-    """Which copy of an expert serves a token: any with equal chance, the nearest, or by planned shares."""
-    message_rule: MessageRule = "per_node"
-    """What a token is sent once per; dense: every token to every GPU."""
+    engine: Annotated[Engine, BeforeValidator(_named_engine)] = Field(default_factory=lambda: _named_engine(None))
+    """The serving engine with its all-to-all backend."""
+    dispatch: Dispatch | None = None
+    """Which copy of an expert serves a token: any with equal chance, the nearest, or by planned shares; unset: the
+    engine's."""
+    message_rule: MessageRule | None = None
+    """What a token is sent once per; dense: every token to every GPU; unset: the engine's, for each phase."""
+    overlap: Overlap | None = None
+    """none: dispatch, experts and combine one after the other; two_batch: two half-batches hide each other; unset: the
+    engine's."""
     keep_groups: Annotated[bool, Field(strict=True)] = False
     """All copies of a group's experts lie on one node (models with group-limited routing)."""
-    overlap: Literal["none", "two_batch"] = "none"
-    """none: dispatch, experts and combine one after the other; two_batch: two half-batches hide each other."""
-    engine: Engine | None = None
-    """The serving engine, where it is known: calibrates the cost model's fixed costs."""
     routing: SyntheticRouting = SyntheticRouting()
     """Synthetic routing, used without a trace."""
-    reserve_gib: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)] = 6.0
-    """HBM of each GPU that is kept for the framework, CUDA context and graphs, and fragmentation."""
+    reserve_gib: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)] | None = None
+    """HBM of each GPU that is kept for the framework, CUDA context and graphs, and fragmentation; unset: the
+    engine's."""
+    degrees: Literal["usual", "any"] = "usual"
+    """Degrees that are tried where none is pinned: usual: those that somebody runs; any: all that the engine loads."""
 
     @model_validator(mode="after")
     def _fits_the_cluster(self) -> Scenario:
@@ -127,6 +142,39 @@ class Scenario(Spec):
                 "lower routing.tokens"
             )
         return self
+
+    @model_validator(mode="after")
+    def _fits_the_engine(self) -> Scenario:
+        engine, workload = self.engine, self.workload.kind
+        served = f"{engine.label} with {engine.backend}"
+        if workload not in engine.workloads:
+            raise ValueError(f"engine {engine.name} runs no {workload}; leave the engine out")
+        if self.dispatch not in (None, *engine.in_use.dispatch):
+            able = " or ".join(engine.in_use.dispatch)
+            raise ValueError(f"dispatch {self.dispatch} is more than {served} can do; choose {able}, or leave it out")
+        if self.overlap not in (None, *engine.overlaps):
+            able = " or ".join(engine.overlaps)
+            raise ValueError(f"overlap {self.overlap} is more than {engine.label} can do; choose {able}")
+        stored = self.model.types.kv_cache
+        if engine.kv_types is not None and stored not in engine.kv_types:
+            able = " or ".join(engine.kv_types)
+            raise ValueError(f"model.types.kv_cache {stored} is no type that {engine.label} stores; choose {able}")
+        return self
+
+    @property
+    def dispatch_in_use(self) -> Dispatch:
+        """Which copy of an expert serves a token."""
+        return self.dispatch or self.engine.in_use.dispatch[0]
+
+    @property
+    def overlap_in_use(self) -> Overlap:
+        """How messages and experts overlap."""
+        return self.overlap or self.engine.overlaps[0]
+
+    @property
+    def dispatch_type(self) -> DataType:
+        """What a token's hidden state is sent in on dispatch."""
+        return self.model.types.dispatch if self.engine.in_use.quantizes else "bf16"
 
     @model_validator(mode="after")
     def _fits_the_context(self) -> Scenario:

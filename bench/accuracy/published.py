@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.accuracy.offline import decode_tokens_per_s, prefill_tokens_per_s, queue_tokens_per_s
-from bench.accuracy.settings import quantized
+from bench.accuracy.settings import priced_as, quantized
 from placement.cost.memory.hbm import MemoryModel
 from placement.cost.step.throughput import ServingModel
 from placement.errors import InputError
 from placement.problem.split import least_redundant, make_split
 from specs.cluster import Cluster
 from specs.documents import shown
-from specs.engine import Engine
+from specs.engine import Measured
 from specs.fields import DataType
 from specs.loading import load_cluster, load_model
 from specs.model import Model
@@ -156,9 +156,9 @@ def _predict(entry: Entry) -> tuple[float, str]:
     return rate * per, settings
 
 
-def _engine(entry: Entry) -> Engine | None:
+def _engine(entry: Entry) -> Measured | None:
     prefix = entry["id"].split("_")[0]
-    known: dict[str, Engine] = {"trt": "trtllm", "sgl": "sglang", "vllm": "vllm", "gps": "vllm"}
+    known: dict[str, Measured] = {"trt": "trtllm", "sgl": "sglang", "vllm": "vllm", "gps": "vllm"}
     engine = known.get(prefix)
     # SGLang and vLLM were measured with tensor-parallel attention alone: what was fitted to it says nothing of the
     # other path through the engine.
@@ -178,7 +178,7 @@ def _cluster(entry: Entry, gpus: int) -> Cluster:
     return cluster.model_copy(update={"nodes": -(-gpus // cluster.gpus_per_node)})
 
 
-def _model(entry: Entry, cluster: Cluster, engine: Engine | None) -> Model:
+def _model(entry: Entry, cluster: Cluster, engine: Measured | None) -> Model:
     name = next((value for key, value in MODELS.items() if key in entry["model"].lower()), None)
     if name is None:
         raise InputError(entry["id"], "model", f"no model {entry['model']!r} in the catalog", "")
@@ -197,7 +197,7 @@ def _model(entry: Entry, cluster: Cluster, engine: Engine | None) -> Model:
 
 
 def _scenario(
-    entry: Entry, model: Model, cluster: Cluster, engine: Engine | None, isl: int, osl: int, tokens: int
+    entry: Entry, model: Model, cluster: Cluster, engine: Measured | None, isl: int, osl: int, tokens: int
 ) -> Scenario:
     workload = ServingWorkload(
         kind="serving", name="published", isl=isl, osl=osl, ttft_ms=1e9, tpot_ms=1e9, prefill_tokens_per_gpu=tokens
@@ -213,7 +213,7 @@ def _scenario(
         cluster=cluster,
         workload=workload,
         redundant=0,
-        engine=engine,
+        engine=priced_as(engine),
         overlap="two_batch" if hides else "none",
         # Kernels for prefill send a token once per node, those for decode once per GPU.
         message_rule="per_node" if entry["phase"] == "prefill" else "per_rank",
@@ -231,7 +231,7 @@ def _serving(entry: Entry, scenario: Scenario, batch: int) -> ServingModel:
     return ServingModel(scenario, workload, split)
 
 
-def _prefill(entry: Entry, model: Model, cluster: Cluster, engine: Engine | None, gpus: int) -> tuple[float, str]:
+def _prefill(entry: Entry, model: Model, cluster: Cluster, engine: Measured | None, gpus: int) -> tuple[float, str]:
     tokens, isl = entry.count("batch_per_gpu") or 16384, entry.count("isl") or 4096
     serving = _serving(entry, _scenario(entry, model, cluster, engine, isl, 2, tokens), 1)
     rate = prefill_tokens_per_s(serving) * serving.split.dp
@@ -243,7 +243,7 @@ def _prefill(entry: Entry, model: Model, cluster: Cluster, engine: Engine | None
     return rate, f"full passes of {tokens} tokens a GPU, ISL {isl}{assumed}"
 
 
-def _decode(entry: Entry, model: Model, cluster: Cluster, engine: Engine | None, gpus: int) -> tuple[float, str]:
+def _decode(entry: Entry, model: Model, cluster: Cluster, engine: Measured | None, gpus: int) -> tuple[float, str]:
     stated = re.search(r"(\d+)-(\d+) tok/s/user", entry["metric"])
     isl, osl = entry.count("isl") or 4096, entry.count("osl") or 2
     scenario = _scenario(entry, model, cluster, engine, isl, osl, 4096)
@@ -262,7 +262,7 @@ def _decode(entry: Entry, model: Model, cluster: Cluster, engine: Engine | None,
     )
 
 
-def _queue(entry: Entry, model: Model, cluster: Cluster, engine: Engine | None, gpus: int) -> tuple[float, str]:
+def _queue(entry: Entry, model: Model, cluster: Cluster, engine: Measured | None, gpus: int) -> tuple[float, str]:
     isl, osl = entry.count("isl"), entry.count("osl")
     if isl is None or osl is None:
         raise InputError(entry["id"], "isl", "lengths are not stated", "")

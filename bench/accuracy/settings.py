@@ -13,9 +13,9 @@ from placement.cost.calibration.fitted import Case
 from placement.errors import InputError
 from placement.problem.split import Split, make_split
 from specs.cluster import Cluster
-from specs.engine import Engine
+from specs.engine import Engine, Measured
 from specs.fields import DataType
-from specs.loading import catalog_names, load_cluster, load_model
+from specs.loading import catalog_names, generic_engine, load_cluster, load_model
 from specs.model import Model
 from specs.scenario import Scenario
 from specs.workload import ServingWorkload
@@ -93,7 +93,7 @@ class _Catalog:
             prefill_tokens_per_gpu=max(1, PASS_TOKENS // row.tp),
         )  # fmt: skip
         scenario = Scenario(
-            name="measured", model=model, cluster=cluster, workload=workload, redundant=0, engine=engine
+            name="measured", model=model, cluster=cluster, workload=workload, redundant=0, engine=priced_as(engine)
         )
         if row.tp * row.dp * row.pp != row.gpus:
             raise InputError("row", "gpus", f"tp x dp x pp = {row.tp * row.dp * row.pp} is not {row.gpus} GPUs", "")
@@ -111,7 +111,7 @@ class _Catalog:
             self.clusters[key] = base.model_copy(update={"nodes": nodes})
         return self.clusters[key]
 
-    def _model(self, row: Row, cluster: Cluster, engine: Engine | None) -> Model:
+    def _model(self, row: Row, cluster: Cluster, engine: Measured | None) -> Model:
         short = row.model.rpartition("/")[2].lower()
         name = MODELS.get(short, short)
         if name not in self.names[0]:
@@ -123,7 +123,12 @@ class _Catalog:
         return self.models[key]
 
 
-def quantized(model: Model, dtype: str, generation: str, engine: Engine | None) -> Model:
+def priced_as(engine: Measured | None) -> Engine:
+    """The generic engine with the constants fitted to one: the constants were fitted under its message rules."""
+    return generic_engine().model_copy(update={"measured_as": engine})
+
+
+def quantized(model: Model, dtype: str, generation: str, engine: Measured | None) -> Model:
     """The model in the data types of a measurement.
 
     `dtype` names the routed experts' weights. On Blackwell, products with 4-bit weights of gpt-oss take 8-bit
@@ -148,6 +153,6 @@ def quantized(model: Model, dtype: str, generation: str, engine: Engine | None) 
     return model.model_copy(update={"types": model.types.model_copy(update=dict(types))})
 
 
-def _engine(row: Row) -> Engine | None:
+def _engine(row: Row) -> Measured | None:
     family = row.engine.split()[0].lower() if row.engine else ""
-    return next((name for name in get_args(Engine) if name == family), None)
+    return next((name for name in get_args(Measured) if name == family), None)

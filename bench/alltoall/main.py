@@ -199,8 +199,8 @@ def plans_phase(plan: Plan) -> Phase:
 def phase_tokens(plan: Plan, phase: Phase) -> int:
     """Tokens of a rank in one pass of a phase, at least one."""
     from placement.cost.layer.scenario_rates import default_tokens_per_rank
-    from placement.cost.pose import phases_of
     from placement.errors import InputError
+    from placement.problem.engine_rules import phases_of
 
     scenario = plan.scenario.spec
     if phase not in phases_of(scenario):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from placement.cost.memory.hbm import memory_of
+from placement.problem.engine_rules import Layout, load_problem, most_sequences
 from placement.problem.split import Split
 from specs.scenario import Scenario
 
@@ -36,8 +37,8 @@ class Kind:
 def deployment_faults(
     scenarios: Sequence[Scenario], kinds: Sequence[Kind], held: Sequence[HeldGpus]
 ) -> tuple[str, ...]:
-    """Every rule that a deployment breaks, one line each: room of nodes and pools, all GPUs of instances placed, HBM,
-    TTFT and TPOT; empty if it is valid.
+    """Every rule that a deployment breaks, one line each: room of nodes and pools, all GPUs of instances placed, what
+    the engine loads, HBM, TTFT and TPOT; empty if it is valid.
 
     Args:
         scenarios: the scenario on each pool's cluster. held: what the nodes hold, by index of `kinds`.
@@ -58,6 +59,12 @@ def deployment_faults(
         if lies != needs:
             faults.append(f"instances {i} need {needs} GPUs and lie on {lies}")
         scenario = scenarios[kind.pool]
+        refused = load_problem(scenario, Layout.of(scenario, kind.split))
+        if refused:
+            faults.append(f"instances {i}: {refused}")
+        most = most_sequences(scenario, kind.split.tp, kind.split.pp)
+        if most is not None and kind.split.batch > most:
+            faults.append(f"instances {i} have batch {kind.split.batch}, the engine takes {most}")
         report = memory_of(scenario, kind.split)
         if not report.fits:
             faults.append(f"instances {i} exceed HBM by {-report.headroom_bytes / 1e9:.3g} GB")

@@ -19,10 +19,11 @@ from placement.cost.layer.dispatch import planned_shares
 from placement.cost.layer.scenario_rates import topology_of
 from placement.cost.layer.score import score_layer
 from placement.cost.memory.hbm import memory_of
-from placement.cost.step.serving_mix import planned_rates
+from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.cost.step.throughput import MoeTimes, predict
 from placement.errors import InputError
 from placement.problem.arrays import EMPTY, FloatArray, IntArray
+from placement.problem.engine_rules import Layout, load_problem, most_sequences
 from placement.problem.split import make_split
 from placement.records.convert import (
     memory_record,
@@ -33,7 +34,7 @@ from placement.records.convert import (
     strategy_record,
     topology_record,
 )
-from placement.records.plan import CERTIFICATE_UNITS, Plan, SplitRecord
+from placement.records.plan import CERTIFICATE_UNITS, EngineRecord, Plan, SplitRecord
 from placement.routing.trace import LoadCounts, Trace
 from specs.documents import shown
 
@@ -111,8 +112,12 @@ def _check_split(case: PlanCase) -> str:
         _require(pinned in (None, getattr(split, name)), f"{name} is pinned to {pinned}, not {getattr(split, name)}")
     if scenario.redundant != "auto":
         _same("split.redundant", split.redundant, scenario.redundant)
-    _same("dispatch", plan.dispatch, scenario.dispatch)
-    _same("message_rule", plan.message_rule, scenario.message_rule)
+    problem = load_problem(scenario, Layout.of(scenario, split))
+    _require(not problem, problem)
+    most = most_sequences(scenario, split.tp, split.pp)
+    _require(most is None or split.batch <= most, f"batch {split.batch} is more than the {most} that the engine takes")
+    _same("engine", plan.engine, EngineRecord.of(scenario, split))
+    _same("dispatch", plan.dispatch, scenario.dispatch_in_use)
     serving = scenario.workload.kind == "serving"
     _require(serving == (plan.phase != "train"), f"phase {plan.phase} is none of a {scenario.workload.kind} workload")
     return f"{split.gpus} of {scenario.cluster.gpus} GPUs; every degree divides what it splits"
@@ -121,8 +126,10 @@ def _check_split(case: PlanCase) -> str:
 def _check_topology(case: PlanCase) -> str:
     plan, scenario, split = case.plan, case.scenario, case.split
     made = topology_of(scenario, split)
+    rates = planned_rates(scenario, split, plan.phase)
     _same("topology", plan.topology, topology_record(scenario, split))
-    _same("tokens_per_gpu", plan.tokens_per_gpu, planned_rates(scenario, split, plan.phase).tokens_per_gpu)
+    _same("tokens_per_gpu", plan.tokens_per_gpu, rates.tokens_per_gpu)
+    _same("message_rule", plan.message_rule, planned_rule(scenario, split, plan.phase, rates))
     return f"{made.gpus} expert-parallel ranks on {made.nodes} nodes"
 
 

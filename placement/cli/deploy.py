@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import positive, redundant_experts, scenario_options, trace_option, variant_options
+from placement.cli.options import (
+    degrees_option,
+    engine_option,
+    positive,
+    redundant_experts,
+    scenario_options,
+    trace_option,
+    variant_options,
+)
 from placement.cli.running import emit, run
 
 _DEGREE = click.IntRange(1, 10_000_000)
@@ -34,6 +42,8 @@ _DEGREE = click.IntRange(1, 10_000_000)
 @click.option("--pp", type=_DEGREE, metavar="N", help="Pin the pipeline stages.")
 @click.option("--dp", type=_DEGREE, metavar="N", help="Pin the attention data-parallel degree of an instance.")
 @click.option("--batch", type=_DEGREE, metavar="N", help="Pin the sequences per attention rank.")
+@degrees_option
+@engine_option
 @variant_options
 @trace_option
 @click.option(

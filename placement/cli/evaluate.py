@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
+from placement.cli.options import engine_option
 from placement.cli.running import emit, run
 
 PARTS = ("all", "first-half", "second-half")
@@ -33,8 +34,9 @@ PARTS = ("all", "first-half", "second-half")
     metavar="N",
     help="Round dispatch fractions to whole multiples of 1/N first, as engines with integer weights do.",
 )
+@engine_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(plan_path: str, traces: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def command(plan_path: str, traces: tuple[str, ...], as_json: bool, engine: str | None, **options: Any) -> None:
     """Score a plan, and the baselines solved beside it, on each trace.
 
     Placements are taken from the plan file as they stand; nothing is solved on this routing. A plan that was solved on
@@ -42,11 +44,12 @@ def command(plan_path: str, traces: tuple[str, ...], as_json: bool, **options: A
     """
     from placement.cli.progress import ProgressBar
     from placement.planning.evaluate import evaluate_plan
+    from placement.planning.other_engine import on_engine
     from placement.planning.progress import Reporter
     from placement.records.plan import load_plan
     from placement.report.evaluation import evaluation_json, evaluation_text
 
-    plan = load_plan(plan_path)
+    plan = on_engine(load_plan(plan_path), engine)
     results = []
     with ProgressBar() as progress:
         report = Reporter(progress)

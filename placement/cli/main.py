@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "specs": (
         "placement.cli.specs",
         "specs",
-        "The models, clusters, workloads and scenarios that can be planned.",
+        "The models, clusters, workloads, engines and scenarios that can be planned.",
     ),
     "topology": ("placement.cli.topology", "topology", "Clusters from what machines tell of themselves."),
     "strategies": ("placement.cli.strategies", "command", "List the solvers that --strategy takes."),

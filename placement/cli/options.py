@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import reduce
-from typing import Any, get_args
+from typing import Any
 
 import click
 
-from specs.engine import Dispatch, MessageRule
+#: Kept beside specs.engine's types (a test compares them) so that --help needs no import of the schema.
+DISPATCH = ("even", "nearest", "planned")
+MESSAGE_RULES = ("per_expert", "per_rank", "per_node", "dense")
 
 #: A cap on integers that are sizes of real systems; the specs have the precise limits.
 _MOST = 10_000_000
@@ -100,6 +102,17 @@ variant_options = stacked(
     ),
 )  # fmt: skip
 
+engine_option = click.option(
+    "--engine", metavar="NAME[:BACKEND]",
+    help="Serving engine of the catalog (or a file) with its all-to-all backend, such as sglang:deepep.",
+)  # fmt: skip
+
+degrees_option = click.option(
+    "--degrees", type=click.Choice(["usual", "any"]),
+    help="Degrees that are tried where none is pinned: those that somebody runs (powers of two, and stages of a "
+    "multiple of 8 GPUs), or any that the engine loads. Default: the scenario's, which is usual if it says nothing.",
+)  # fmt: skip
+
 #: All of a solve but --trace.
 solve_options = stacked(
     click.option(
@@ -119,9 +132,13 @@ solve_options = stacked(
     click.option(
         "--redundant", type=redundant_experts, metavar="N|auto", help="Redundant experts per MoE layer, or auto."
     ),
-    click.option("--dispatch", type=click.Choice(get_args(Dispatch)), help="Which copy of an expert serves a token."),
     click.option(
-        "--message-rule", type=click.Choice(get_args(MessageRule)), help="What a token is sent once per."
+        "--dispatch", type=click.Choice(DISPATCH),
+        help="Which copy of an expert serves a token. Default: the engine's.",
+    ),
+    click.option(
+        "--message-rule", type=click.Choice(MESSAGE_RULES),
+        help="What a token is sent once per, in every phase. Default: the engine's, for each phase.",
     ),
     click.option(
         "--keep-groups/--no-keep-groups", default=None,
@@ -132,6 +149,7 @@ solve_options = stacked(
     click.option("--pp", type=_COUNT, metavar="N", help="Pin the pipeline stages."),
     click.option("--dp", type=_COUNT, metavar="N", help="Pin the attention data-parallel degree of an instance."),
     click.option("--batch", type=_COUNT, metavar="N", help="Pin the sequences per attention rank."),
+    degrees_option,
     click.option(
         "--holdout/--no-holdout", default=None,
         help="Solve on the first half of each trace's sequences and report on the second. Default: where possible.",
@@ -149,6 +167,7 @@ solve_options = stacked(
         help="Keep the plan at least as balanced as the load balancers' placements. Default: on.",
     ),
     click.option("--params", metavar="FILE", help="Parameters of the search: YAML or JSON of SearchParams."),
+    engine_option,
     effort_options,
     variant_options,
 )  # fmt: skip

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from specs.model import Model
 
 # Kept beside specs.kinds.KINDS (a test compares them) so that --help needs no import of the schema.
-KINDS = ("scenario", "model", "cluster", "workload")
+KINDS = ("scenario", "model", "cluster", "workload", "engine")
 
 
 @click.group("specs")
 def specs() -> None:
-    """The models, clusters, workloads and scenarios that can be planned."""
+    """The models, clusters, workloads, engines and scenarios that can be planned."""
 
 
 @specs.command("list")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from placement.cost.figures import Figures, Placement, figures_of, moe_times, score_placement
-from placement.cost.pose import layer_problems, phases_of
+from placement.cost.pose import layer_problems
 from placement.cost.step.throughput import MoeTimes, Prediction, predict
 from placement.problem.data import LayerData
+from placement.problem.engine_rules import phases_of
 from placement.problem.layer import LayerProblem, Objective
 from placement.problem.split import Split
 from specs.scenario import Scenario
@@ -61,7 +62,15 @@ class Assessor:
         """
         by_phase = {each: self._figures(each, placement) for each in self.problems}
         times = moe_times({each: by_phase[each].moe_layer_s for each in phases_of(self.scenario)})
-        return Assessment(by_phase[self.phase], times, predict(self.scenario, self.split, times))
+        return Assessment(self._mixed(by_phase), times, predict(self.scenario, self.split, times))
+
+    def _mixed(self, by_phase: Mapping[PlannedPhase, Figures]) -> Figures:
+        """The figures of the plan's phase; a layer's mean pass of "serving" is of each phase under its own messages."""
+        figures, kinds = by_phase[self.phase], self.problems[self.phase][0].hardware.rates.kinds
+        if len(kinds) == 1 or len({problems[0].rules.message for problems in self.problems.values()}) == 1:
+            return figures
+        parts = zip(kinds, phases_of(self.scenario), strict=True)
+        return replace(figures, moe_layer_s=sum(kind.share * by_phase[phase].moe_layer_s for kind, phase in parts))
 
     def _figures(self, phase: PlannedPhase, placement: Placement) -> Figures:
         return figures_of(score_placement(self.problems[phase], placement))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from placement.cost.layer.scenario_rates import rank_speeds, topology_of
-from placement.cost.step.serving_mix import planned_rates
+from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.errors import InputError
 from placement.problem.data import LayerData
 from placement.problem.hardware import LayerHardware
@@ -16,7 +16,7 @@ from placement.problem.split import Split, slots_of
 from specs.blocks.ffn import Moe
 from specs.model import Block
 from specs.scenario import Scenario
-from specs.workload import Phase, PlannedPhase
+from specs.workload import PlannedPhase
 
 
 def layer_problems(
@@ -65,15 +65,10 @@ def layer_problems(
             capacity = np.full(topology.gpus, slots)
             capacity[list(failed_gpus)] = 0
         hardware = LayerHardware(topology, slots, rates[block], capacity, rank_speeds(scenario, split, rates[block]))
-        rules = LayerRules(scenario.dispatch, scenario.message_rule, group)
+        rules = LayerRules(scenario.dispatch_in_use, planned_rule(scenario, split, phase, rates[block]), group)
         return LayerProblem(layer.of_experts(moe.experts), hardware, rules, LayerObjective(objective, tail))
 
     return tuple(map(problem, statistics, blocks, model.moes))
-
-
-def phases_of(scenario: Scenario) -> tuple[Phase, ...]:
-    """The phases that the scenario's workload has."""
-    return ("decode", "prefill") if scenario.workload.kind == "serving" else ("train",)
 
 
 def planned_phases(scenario: Scenario) -> tuple[PlannedPhase, ...]:

@@ -13,6 +13,7 @@ from placement.cost.step.roles import Role, kv_bytes_per_request
 from placement.errors import InfeasibleError, InputError, ParameterError
 from placement.planning.case import AnyTrace, load_scenario
 from placement.planning.progress import OnProgress, Reporter
+from placement.problem.engine_rules import engine_notes
 from placement.records.deployment import (
     SCHEMA,
     AnswerRecord,
@@ -25,6 +26,7 @@ from placement.records.deployment import (
     NodesRecord,
     PoolRecord,
 )
+from placement.records.plan import EngineName
 from placement.routing.holdout import read_sources, routing_of, synthetic_source
 from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.columns import ColumnSet, Placed, list_columns, pool_of
@@ -128,6 +130,12 @@ def plan_deployment(
     return Deployment(
         schema_=SCHEMA,
         scenario=scenario.name,
+        engine=EngineName(
+            name=scenario.engine.name,
+            version=scenario.engine.version,
+            backend=scenario.engine.backend,
+            notes=_notes(on_pools, problem, chosen),
+        ),
         mode=mode,
         target_tokens_per_s=target_rate,
         placed=placed,
@@ -218,6 +226,13 @@ def _answer(
             for group in packed
         ),
     )
+
+
+def _notes(scenarios: Sequence[Scenario], problem: MasterProblem, chosen: Chosen) -> tuple[str, ...]:
+    """What a user must know of the engine, over all instances."""
+    used = (column for column, count in zip(problem.columns, chosen.counts, strict=True) if count)
+    told = (note for column in used for note in engine_notes(scenarios[column.pool], column.split))
+    return tuple(dict.fromkeys(told))
 
 
 def _instance(problem: MasterProblem, column: Column, count: int) -> InstanceRecord:

@@ -9,6 +9,7 @@ from placement.cost.assess import Assessor
 from placement.cost.figures import Placement
 from placement.errors import ParameterError
 from placement.planning.case import AnyTrace
+from placement.planning.other_engine import on_engine
 from placement.records.convert import placement_of, strategy_record
 from placement.records.evaluation import Evaluation, Row
 from placement.records.plan import Plan
@@ -23,8 +24,9 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 
 def evaluate_plan(
-    plan: Plan, trace: AnyTrace, *, part: Part = "all", windows: int = 1, weight_levels: int | None = None
-) -> Evaluation:
+    plan: Plan, trace: AnyTrace, *, part: Part = "all", windows: int = 1, weight_levels: int | None = None,
+    engine: str | None = None,
+) -> Evaluation:  # fmt: skip
     """The figures of a plan and of its baselines on recorded routing.
 
     Every placement (and, for `planned` dispatch, every fraction) is the one that stands in the plan: nothing is solved
@@ -36,12 +38,14 @@ def evaluate_plan(
         part: Which sequences count.
         windows: Load windows.
         weight_levels: Score dispatch fractions rounded to whole multiples of 1 / weight_levels; None: as they are.
+        engine: The engine that runs the plan, NAME[:BACKEND] or a file; None: the plan's own.
 
     Raises:
         InputError: Routing that can't be read, is of another model, or has no such part.
     """
     if part not in PARTS:
         raise ParameterError("part", f"{part!r} is no part", f"choose {', '.join(PARTS)}")
+    plan = on_engine(plan, engine)
     scenario = plan.scenario.spec
     routing = read_sources(scenario.model, [trace])[0].routing
     if isinstance(routing, LoadCounts):

@@ -19,6 +19,7 @@ from placement.errors import InfeasibleError, ParameterError
 from placement.planning.case import SOLVED, AnyTrace
 from placement.planning.effort import Budget, Effort
 from placement.planning.judgement import certificate_of, judge, layer_record, versions
+from placement.planning.other_engine import on_engine
 from placement.planning.progress import OnProgress, Reporter
 from placement.planning.strategies import place_baselines, placement_of_answers
 from placement.problem.arrays import IntArray
@@ -130,6 +131,7 @@ def migrate_plan(
     max_transfer_ms: float | None = None,
     failed_gpus: Sequence[int] = (),
     fixed_gpus: Sequence[int] = (),
+    engine: str | None = None,
     budget: Budget | None = None,
     seed: int = 0,
     workers: int = 0,
@@ -148,6 +150,7 @@ def migrate_plan(
         max_transfer_ms: Budget: time that the busiest link is taken up.
         failed_gpus: GPUs (expert-parallel ranks) lost since; what they held is put back with the fewest moves first.
         fixed_gpus: GPUs that keep their experts.
+        engine: The engine that runs the plan, NAME[:BACKEND] or a file; None: the plan's own.
         budget: When solving stops.
         seed: Of every random choice.
         workers: Processes or threads; 0: one per core.
@@ -164,6 +167,7 @@ def migrate_plan(
     most = MoveBudget(max_moves, max_moves_percent, max_transfer_ms)
     if not traces:
         raise ParameterError("traces", "there is no new routing", "give at least one trace or file of load counts")
+    plan = on_engine(plan, engine)
     effort, report = Effort(budget or Budget(), seed, workers, backend), Reporter(on_progress)
     slots = plan.topology.gpus * plan.slots_per_gpu * len(plan.layers)
     case = _case(plan, traces, (tuple(failed_gpus), tuple(fixed_gpus)), most, effort, report)
@@ -183,8 +187,8 @@ def migrate_plan(
     chosen = None if points is None else _row(case, points, slots, before, after)
     report.advance()
     return Migration(
-        scenario=plan.scenario.name, phase=plan.phase, objective=case.objective, routing=case.routing.record,
-        slots=slots, failed_gpus=case.failed_gpus, forced_moves=case.allocation.least,
+        scenario=plan.scenario.name, engine=plan.engine, phase=plan.phase, objective=case.objective,
+        routing=case.routing.record, slots=slots, failed_gpus=case.failed_gpus, forced_moves=case.allocation.least,
         before=before[1] if before is not None else None, rows=tuple(rows), chosen=chosen,
         plan=None if points is None else _migrated(case, points, effort, report),
     )  # fmt: skip

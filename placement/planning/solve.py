@@ -11,7 +11,7 @@ from typing import Any
 from placement.cost.assess import Assessor
 from placement.cost.memory.hbm import memory_of
 from placement.cost.pose import layer_problems
-from placement.cost.step.serving_mix import planned_rates
+from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.cost.step.throughput import ServingModel
 from placement.planning.case import AnyTrace, Case, make_case
 from placement.planning.effort import Budget
@@ -22,7 +22,15 @@ from placement.planning.tokens import affordable_tokens, with_tokens
 from placement.problem.layer import Objective
 from placement.problem.split import Split
 from placement.records.convert import memory_record, stage_records, topology_record
-from placement.records.plan import SCHEMA, Plan, ProvenanceRecord, ScenarioRecord, SplitRecord, TimingsRecord
+from placement.records.plan import (
+    SCHEMA,
+    EngineRecord,
+    Plan,
+    ProvenanceRecord,
+    ScenarioRecord,
+    SplitRecord,
+    TimingsRecord,
+)
 from placement.routing.holdout import Routing, routing_of
 from solvers.ahead import SEARCH_PARTS, compiling, is_compiled
 from solvers.deploy.balance import PlacedLayers
@@ -165,19 +173,21 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
         solve_s=marks[3] - marks[2],
     )  # fmt: skip
     scenario, own = case.scenario, answers[case.own]
+    rates = planned_rates(scenario, split, case.phase)
     plan = Plan(
         schema_=SCHEMA,
         scenario=ScenarioRecord(name=scenario.name, spec=scenario),
         phase=case.phase,
         objective=objective,
         tail=case.tail,
-        dispatch=scenario.dispatch,
-        message_rule=scenario.message_rule,
+        engine=EngineRecord.of(scenario, split),
+        dispatch=scenario.dispatch_in_use,
+        message_rule=planned_rule(scenario, split, case.phase, rates),
         split=SplitRecord.of(split),
         stages=stage_records(scenario, split),
         topology=topology_record(scenario, split),
         slots_per_gpu=split.slots_per_gpu,
-        tokens_per_gpu=planned_rates(scenario, split, case.phase).tokens_per_gpu,
+        tokens_per_gpu=rates.tokens_per_gpu,
         layers=tuple(layer_record(index, one) for index, one in zip(scenario.model.moe_layers, own, strict=True)),
         memory=memory_record(memory_of(scenario, split)),
         predicted=judgement.predicted,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from placement.records.plan import Amount, LayerStatus, Record, Text
+from placement.records.plan import Amount, EngineName, LayerStatus, Record, Text
 from specs.fields import Count, Degree
 
 SCHEMA: Literal["placement.deployment/1"] = "placement.deployment/1"
@@ -116,6 +116,7 @@ class Deployment(Record):
 
     schema_: Annotated[Literal["placement.deployment/1"], Field(alias="schema")]
     scenario: Text
+    engine: EngineName
     mode: Literal["aggregated", "disaggregated", "mixed"]
     target_tokens_per_s: Amount | None
     placed: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from placement.problem.layer import Objective
-from placement.records.plan import Plan, RoutingRecord
+from placement.records.plan import EngineRecord, Plan, RoutingRecord
 from specs.workload import PlannedPhase
 
 
@@ -44,6 +44,7 @@ class Migration:
     """
 
     scenario: str
+    engine: EngineRecord
     phase: PlannedPhase
     objective: Objective
     routing: RoutingRecord

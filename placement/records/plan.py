@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from placement.errors import InputError
 from placement.problem.arrays import EMPTY
+from placement.problem.engine_rules import engine_notes, message_rule, phases_of
 from placement.problem.layer import Objective
 from placement.problem.split import Split, cut_problem
 from placement.records.files import json_text, write_text
@@ -19,7 +20,7 @@ from specs.engine import Dispatch, MessageRule
 from specs.fields import MAX_EXPERTS, MAX_GPUS, MAX_LAYERS, Count, Degree
 from specs.scenario import Scenario
 from specs.validation import validate
-from specs.workload import PlannedPhase, Recompute
+from specs.workload import Phase, PlannedPhase, Recompute
 
 SCHEMA: Literal["placement.plan/1"] = "placement.plan/1"
 #: Larger files are no plan of a cluster that can be planned.
@@ -56,6 +57,36 @@ class ScenarioRecord(Record):
 
     name: Text
     spec: Scenario
+
+
+class EngineName(Record):
+    """A serving engine; see specs.engine.Engine. `notes`: what a user of the plan must know of it."""
+
+    name: Text
+    version: Text
+    backend: Text
+    notes: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
+
+    @property
+    def label(self) -> str:
+        """Name, version and backend, for people."""
+        return f"{self.name} {self.version}".rstrip() + f", {self.backend}"
+
+
+class EngineRecord(EngineName):
+    """The engine that a plan is for. `messages`: message rule of each phase under the plan's split."""
+
+    messages: dict[Phase, MessageRule]
+
+    @classmethod
+    def of(cls, scenario: Scenario, split: Split) -> EngineRecord:
+        """The record of a scenario's engine under a split."""
+        engine = scenario.engine
+        return cls(
+            name=engine.name, version=engine.version, backend=engine.backend,
+            messages={phase: message_rule(scenario, split, phase) for phase in phases_of(scenario)},
+            notes=engine_notes(scenario, split),
+        )  # fmt: skip
 
 
 class SplitRecord(Record):
@@ -252,7 +283,9 @@ class Plan(Record):
     phase: PlannedPhase
     objective: Objective
     tail: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+    engine: EngineRecord
     dispatch: Dispatch
+    #: What the placement was made under; `engine.messages` has the rule of each phase.
     message_rule: MessageRule
     split: SplitRecord
     stages: Annotated[tuple[StageRecord, ...], Field(min_length=1, max_length=MAX_LAYERS)]

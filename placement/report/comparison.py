@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from placement.records.plan import Plan, StrategyRecord
-from placement.report.screen import certificate, strategy_header, strategy_row
+from placement.report.screen import certificate, engine_lines, strategy_header, strategy_row
 from placement.report.text import columns, fields, heading, html, rendered
 
 
@@ -39,7 +39,12 @@ class Comparison:
                     f"  {plan.phase}, TP {split.tp} x EP {split.ep} x PP {split.pp} x DP {split.dp}, "
                     f"{split.redundant} redundant",
                 ),
-                fields([("routing", f"{routing.source}; {judged}")]),
+                fields(
+                    [
+                        *engine_lines(plan.engine, plan.scenario.spec.engine.assumes),
+                        ("routing", f"{routing.source}; {judged}"),
+                    ]
+                ),
                 columns(
                     (*strategy_header(plan), "time/plan"),
                     [(*strategy_row(plan, row), _relative(plan, row)) for row in plan.strategies],
@@ -57,6 +62,7 @@ class Comparison:
                     {
                         "scenario": plan.scenario.name,
                         "phase": plan.phase,
+                        "engine": plan.engine.model_dump(mode="json"),
                         "split": plan.split.model_dump(mode="json"),
                         "routing": plan.provenance.routing.model_dump(mode="json"),
                         "strategies": [

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from placement.records.deployment import AnswerRecord, Deployment, InstanceRecord
+from placement.report.screen import engine_lines
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import grouped
 from specs.scenario import Scenario
@@ -29,7 +30,16 @@ def deployment_text(deployment: Deployment, scenario: Scenario, seconds: float, 
             f"ISL {workload.isl}, OSL {workload.osl}, TTFT {workload.ttft_ms:g} ms, TPOT {workload.tpot_ms:g} ms"
         )
         pools = ", ".join(f"{pool.name} ({pool.nodes} x {pool.gpus_per_node} GPUs)" for pool in deployment.pools)
-        parts.append(fields([("workload", objectives), ("pools", pools), ("mode", deployment.mode)]))
+        parts.append(
+            fields(
+                [
+                    ("workload", objectives),
+                    *engine_lines(deployment.engine, scenario.engine.assumes),
+                    ("pools", pools),
+                    ("mode", deployment.mode),
+                ]
+            )
+        )
     if len(deployment.answers) > 1:
         parts += [Text(), heading("front", ", tokens/s per GPU against tokens/s per user"), _front(deployment)]
     else:

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from placement.records.evaluation import Evaluation, Row
 from placement.records.plan import Plan
-from placement.report.screen import time_cells, time_header
+from placement.report.screen import engine_lines, time_cells, time_header
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import grouped, kb, or_dash
 
@@ -24,6 +24,7 @@ def evaluation_json(path: str, plan: Plan, results: Sequence[Evaluation]) -> str
             "plan": path,
             "scenario": plan.scenario.name,
             "phase": plan.phase,
+            "engine": plan.engine.model_dump(mode="json"),
             "dispatch": plan.dispatch,
             "message_rule": plan.message_rule,
             "traces": [
@@ -49,7 +50,7 @@ def evaluation_text(path: str, plan: Plan, results: Sequence[Evaluation]) -> str
     solved = f"{routing.source}; {'the first half' if routing.solved_on == 'first-half' else 'all of it'}"
     parts: list[RenderableType] = [
         heading("plan ", f"{path}: {plan.scenario.name}, {plan.phase}"),
-        fields([("solved on", solved)]),
+        fields([*engine_lines(plan.engine, plan.scenario.spec.engine.assumes), ("solved on", solved)]),
     ]
     header = (*HEADER, *time_header(plan), "tokens/s")
     for result in results:

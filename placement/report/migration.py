@@ -25,6 +25,7 @@ def migration_json(told: Migration, path: str) -> str:
         {
             "plan": path,
             "scenario": told.scenario,
+            "engine": told.engine.model_dump(mode="json"),
             "phase": told.phase,
             "objective": told.objective,
             "routing": told.routing.model_dump(mode="json"),
@@ -48,7 +49,7 @@ def migration_text(told: Migration, path: str) -> str:
     """The front as a table, the chosen row in bold; `path` names the plan that runs."""
     routing = told.routing
     judged = "the second half of each trace" if routing.judged_on == "second-half" else "the same routing"
-    facts = [("new routing", f"{routing.source}; judged on {judged}")]
+    facts = [("engine", told.engine.label), ("new routing", f"{routing.source}; judged on {judged}")]
     if told.failed_gpus:
         lost = ", ".join(str(gpu) for gpu in told.failed_gpus)
         facts.append(("failed GPUs", f"{lost}; {grouped(told.forced_moves)} moves put back what they held"))

@@ -8,7 +8,15 @@ from typing import Protocol
 from rich.console import RenderableType
 from rich.text import Text
 
-from placement.records.plan import Figure, MemoryLineRecord, Plan, StrategyRecord, TimingsRecord
+from placement.records.plan import (
+    EngineName,
+    EngineRecord,
+    Figure,
+    MemoryLineRecord,
+    Plan,
+    StrategyRecord,
+    TimingsRecord,
+)
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import gb, grouped, kb, or_dash, us
 
@@ -113,6 +121,20 @@ def time_cells(plan: Plan, strategy: StrategyRecord) -> tuple[str, ...]:
     return tuple("-" if each is None else us(each) for each in (strategy.decode_us, strategy.prefill_us))
 
 
+def engine_lines(engine: EngineName, assumes: str) -> list[tuple[str, str]]:
+    """The engine with its backend, what is assumed of it, and what a user of the plan must know."""
+    told = engine.label + (f" (assumed: {assumes})" if assumes else "")
+    return [("engine", told), *(("", note) for note in engine.notes)]
+
+
+def messages(engine: EngineRecord) -> str:
+    """The message rule of each phase, once where it is one for all."""
+    rules = engine.messages
+    if len(set(rules.values())) == 1:
+        return next(iter(rules.values()))
+    return ", ".join(f"{rule} in {phase}" for phase, rule in rules.items())
+
+
 def certificate(plan: Plan) -> str:
     """The certificate in one sentence."""
     record = plan.certificate
@@ -141,6 +163,7 @@ def _scenario(plan: Plan) -> list[tuple[str, str]]:
         ),
         ("cluster", f"{cluster.name}: {cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.least_gpu.name}"),
         ("workload", work),
+        *engine_lines(plan.engine, spec.engine.assumes),
         ("routing", f"{routing.source}; solved on {part} ({grouped(routing.tokens_solved)} tokens)"),
     ]
 
@@ -166,7 +189,7 @@ def _split(plan: Plan, choice: SplitSearch, lowered_from: int | None) -> list[tu
         (
             "experts",
             f"{experts} + {split.redundant} redundant in {plan.slots_per_gpu} slots per GPU; dispatch {plan.dispatch}, "
-            f"messages {plan.message_rule}",
+            f"messages {messages(plan.engine)}",
         ),
     ]
 

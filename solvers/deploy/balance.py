@@ -12,6 +12,7 @@ from placement.cost.pose import layer_problems
 from placement.cost.step.throughput import MoeTimes
 from placement.errors import InputError
 from placement.problem.data import LayerData
+from placement.problem.engine_rules import message_rule
 from placement.problem.split import Split
 from solvers.base import UnsupportedError
 from solvers.dispatch import fractions_for
@@ -33,13 +34,16 @@ class PlacedLayers:
     def __init__(self, statistics: tuple[LayerData, ...]) -> None:
         step = max(1, len(statistics) // SAMPLED)
         self.statistics = statistics[step // 2 :: step][:SAMPLED]
-        self._known: dict[tuple[str, int, int, int, int], MoeTimes] = {}
+        self._known: dict[tuple[str, int, int, int, int, str, str], MoeTimes] = {}
 
     def __call__(self, scenario: Scenario, split: Split) -> MoeTimes:
         """The ratios of a split; 1 where a single rank holds all experts."""
         if split.ep == 1:
             return MoeTimes()
-        key = (scenario.cluster.name, split.ep, split.etp, split.gpus_per_stage, split.redundant)
+        key = (
+            scenario.cluster.name, split.ep, split.etp, split.gpus_per_stage, split.redundant,
+            message_rule(scenario, split, "prefill"), message_rule(scenario, split, "decode"),
+        )  # fmt: skip
         if key not in self._known:
             self._known[key] = MoeTimes(
                 prefill_ratio=self._ratio(scenario, split, "prefill"),
@@ -67,6 +71,6 @@ class PlacedLayers:
         model = scenario.model.moe
         balanced = BalancedLayer.of(
             layer_rates(scenario, flat, phase), topology_of(scenario, flat), flat.slots_per_gpu, model.experts,
-            model.computed_top_k, scenario.message_rule, efficiency_of(scenario).routing_shape.value,
+            model.computed_top_k, message_rule(scenario, flat, phase), efficiency_of(scenario).routing_shape.value,
         )  # fmt: skip
         return sum(times) / len(times) / balanced.seconds(problems[0].hardware.rates.tokens_per_gpu)

@@ -22,8 +22,9 @@ from placement.cost.step.roles import (
 )
 from placement.cost.step.throughput import MoeTimes, ServingModel
 from placement.errors import InputError
+from placement.problem.engine_rules import most_sequences, slots_problem
 from placement.problem.pieces import StageTable, stage_table
-from placement.problem.split import Split, redundant_problem
+from placement.problem.split import Split
 from solvers.deploy.problem import Column, Pool
 from solvers.split.build import serving_split
 from solvers.split.degrees import Degrees, list_candidates
@@ -216,7 +217,6 @@ class _PoolSearch:
 
     def with_replicas(self, columns: Sequence[Column], roles: Sequence[Role]) -> list[Column]:
         """The fastest columns of each role and size again with more redundant experts: balance and traffic for KV."""
-        model = self.scenario.model
         ranked: dict[tuple[Role, int], list[Column]] = {}
         for column in sorted(columns, key=_order):
             ranked.setdefault((column.role, column.gpus), []).append(column)
@@ -226,7 +226,7 @@ class _PoolSearch:
             for s in chosen
             if s.ep > 1
             for more in MORE_SLOTS
-            if not redundant_problem(model, s.ep, s.redundant + more * s.ep)
+            if not slots_problem(self.scenario, s, s.redundant + more * s.ep)
         }
         order = sorted(degrees, key=lambda d: (d.tp, d.ep, d.dp, d.redundant, d.pp))
         return self.price(order, roles)
@@ -284,6 +284,9 @@ class _PoolSearch:
             self.dropped[(role, "misses " + ("TTFT and TPOT" if late and slow else "TTFT" if late else "TPOT"))] += 1
             return None, split.batch
         if self.pins.batch is not None:
+            if split.batch > (most_sequences(self.scenario, split.tp, split.pp) or split.batch):
+                self.dropped[(role, "exceeds what the engine takes at once")] += 1
+                return None, split.batch
             return first, split.batch
         key = (role, split.gpus_per_instance)
         batch = self._largest(at, key, model, memory)
@@ -314,7 +317,9 @@ class _PoolSearch:
     ) -> int | None:
         """The largest batch within HBM and the objectives, None where a column as large is faster."""
         worst = self.best.get(key, 0.0)
-        low, high = 1, int(self.efficiency.max_sequences_per_rank.value) + 1
+        most = int(self.efficiency.max_sequences_per_rank.value)
+        most = min(most, most_sequences(self.scenario, model.split.tp, model.split.pp) or most)
+        low, high = 1, most + 1
         while high - low > 1:
             middle = min(2 * low, (low + high) // 2)
             point = at(model, middle)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.memory.hbm import memory_of
 from placement.cost.step.throughput import predict
-from placement.problem.split import Split, redundant_problem
+from placement.problem.engine_rules import slots_problem
+from placement.problem.split import Split
 from solvers.deploy.columns import MORE_SLOTS, Placed, price
 from solvers.deploy.problem import Column
 from solvers.split.degrees import Degrees
@@ -32,7 +33,7 @@ def with_replicas(scenario: Scenario, choice: SplitChoice, placed: Placed, stop:
         Degrees(s.tp, s.ep, s.pp, s.dp, s.redundant + more * s.ep)
         for s in splits
         for more in (0, *(MORE_SLOTS if s.ep > 1 else ()))
-        if not redundant_problem(scenario.model, s.ep, s.redundant + more * s.ep)
+        if not slots_problem(scenario, s, s.redundant + more * s.ep)
     }
     rated: list[tuple[float, Split]] = []
     came: float | None = None

@@ -1,4 +1,4 @@
-"""The degrees that a split may have: every (tp, ep, pp, dp) that divides the model and lies on the cluster's nodes."""
+"""The degrees that a split may have: every (tp, ep, pp, dp) that divides the model, lies on nodes and is loaded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from placement.problem.engine_rules import Layout, load_problem, usual
 from placement.problem.split import (
     ep_problem,
     least_redundant,
@@ -125,4 +126,6 @@ def _candidates(scenario: Scenario, pins: Pins, redundant: int | None, level: in
                 continue
             for ep, extra in ranks:
                 for pp in deep:
-                    yield Degrees(tp, ep, pp, size // tp, extra)
+                    layout = Layout(model, cluster, tp, ep, pp, size // tp, extra)
+                    if usual(scenario, pins, layout) and not load_problem(scenario, layout):
+                        yield Degrees(tp, ep, pp, size // tp, extra)

@@ -18,6 +18,7 @@ from placement.cost.step.throughput import Prediction, ServingModel, ServingPoin
 from placement.cost.training.constants import load_training, pass_constants
 from placement.cost.training.step import training_step
 from placement.errors import InputError
+from placement.problem.engine_rules import most_sequences
 from placement.problem.pieces import StageTable, stage_table
 from placement.problem.schedule import piece_count
 from placement.problem.split import Split
@@ -162,6 +163,9 @@ class _Search:
         if split is None:
             self.dropped["the global batch does not divide over the ranks"] += 1
             return
+        if split.batch > (most_sequences(scenario, split.tp, split.pp) or split.batch):
+            self.dropped["exceeds what the engine takes at once"] += 1
+            return
         if degrees.pp not in self.stages:
             self.stages[degrees.pp] = stage_table(scenario.model, piece_count(workload, degrees.pp))
         stages = self.stages[degrees.pp]
@@ -243,6 +247,7 @@ class _Search:
     def _most_sequences(self, memory: MemoryModel) -> int:
         """An upper bound of the batch: what the scheduler takes, and what the KV cache alone leaves room for."""
         most = int(self.efficiency.max_sequences_per_rank.value)
+        most = min(most, most_sequences(self.scenario, memory.split.tp, memory.split.pp) or most)
         room, each = memory.capacity_bytes - memory.fixed_bytes, memory.least_kv_bytes_per_sequence
         return max(1, min(most, int(room / each) if each > 0 else most))
 

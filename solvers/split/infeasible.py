@@ -23,7 +23,9 @@ def hbm_error(
     line = report.largest
     need = smallest_nodes(scenario, pins, redundant, efficiency)
     gpu = scenario.cluster.least_gpu.name
-    if need is None:
+    if scenario.degrees == "usual" and _fits(_with_any_degrees(scenario), pins, redundant, efficiency):
+        hint = "a split of degrees that nobody runs fits: take degrees any"
+    elif need is None:
         hint = f"no larger cluster of {gpu} fits it either" + (": unpin a degree" if _pinned(pins) else "")
     else:
         gpus = need * scenario.cluster.gpus_per_node
@@ -77,6 +79,10 @@ def smallest_nodes(scenario: Scenario, pins: Pins, redundant: int | None, effici
         else:
             low = middle
     return high
+
+
+def _with_any_degrees(scenario: Scenario) -> Scenario:
+    return scenario.model_copy(update={"degrees": "any"})
 
 
 def _with_nodes(scenario: Scenario, nodes: int) -> Scenario:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from placement.errors import InputError
+from placement.problem.engine_rules import Layout, load_problem
 from placement.problem.split import (
     ep_problem,
     nearest_redundant,
@@ -11,7 +12,8 @@ from placement.problem.split import (
     tp_layout_problem,
     tp_problem,
 )
-from solvers.split.degrees import divisors, stage_sizes
+from solvers.split.degrees import divisors, list_candidates, stage_sizes
+from specs.loading import generic_engine
 from specs.scenario import Pins, Scenario
 
 
@@ -65,6 +67,9 @@ def refuse_empty(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
     Raises:
         InputError: always.
     """
+    refused = _not_loaded(scenario, pins, redundant)
+    if refused:
+        _refuse(scenario, "pins", *refused)
     given = [f"{name} {value}" for name, value in pins.model_dump().items() if value is not None]
     if redundant:
         given.append(f"redundant {redundant}")
@@ -84,6 +89,19 @@ def refuse_empty(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
         scenario, "pins",
         f"no split of {scenario.model.name} over {scenario.cluster.gpus} GPUs has {together}", mend,
     )  # fmt: skip
+
+
+def _not_loaded(scenario: Scenario, pins: Pins, redundant: int | None) -> tuple[str, str] | None:
+    """Why no split that the pins leave is loaded, or run by anybody, and the mend; None where none is left."""
+    free = scenario.model_copy(update={"engine": generic_engine(), "degrees": "any"})
+    left = list_candidates(free, pins, redundant).degrees
+    if not left:
+        return None
+    layouts = [Layout(scenario.model, scenario.cluster, d.tp, d.ep, d.pp, d.dp, d.redundant) for d in left]
+    problems = [load_problem(scenario, layout) for layout in layouts]
+    if all(problems):
+        return problems[0], "unpin it, or choose another engine or backend"
+    return "only splits of degrees that nobody runs are left", "unpin one, or take degrees any"
 
 
 def _group_sizes(scenario: Scenario) -> list[int]:

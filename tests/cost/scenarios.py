@@ -119,5 +119,6 @@ def scenario(model: Model | None = None, **changes: Any) -> Scenario:
         "cluster": cluster(),
         "workload": serving(),
         "reserve_gib": 4.0,
+        "degrees": "any",
     }
     return Scenario(**(fields | changes))

@@ -74,7 +74,7 @@ def test_predictions_on_a_measured_generation_say_so() -> None:
     case = load_scenario("gpt_oss_120b_gb200_ib")
     split = make_split(case, tp=1, ep=2, pp=1, dp=2, batch=64)
     assert {each.provenance for each in predict(case, split).provenance} == {"calibrated"}
-    told = case.model_copy(update={"engine": "vllm"})
+    told = case.model_copy(update={"engine": case.engine.model_copy(update={"measured_as": "vllm"})})
     plain = predict(case, split).ttft_s
     known = predict(told, split).ttft_s
     assert plain is not None

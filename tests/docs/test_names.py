@@ -27,7 +27,8 @@ DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 FOREIGN = frozenset(
     {
         "all_to_all_single", "torch", "torch.distributed", "torchrun", "venv", "tc tbf",
-        "scipy.optimize.least_squares", "Optimal",
+        "scipy.optimize.least_squares", "Optimal", "--gpu-memory-utilization", "--mem-fraction-static",
+        "--init-expert-location", "--eplb-algorithm deepseek", "--tp-size", "tp_size", "internode_ll.cu",
     }
 )  # fmt: skip
 #: Files that a reader has, or that a command writes.

@@ -17,6 +17,7 @@ from specs.loading import (
     catalog_names,
     list_catalog,
     load_cluster,
+    load_engine,
     load_model,
     load_scenario,
     load_workload,
@@ -64,7 +65,10 @@ def _with(path: str, value: Any) -> str:
 
 
 def test_every_catalog_entry_loads_under_its_own_name() -> None:
-    loaders = {"scenario": load_scenario, "model": load_model, "cluster": load_cluster, "workload": load_workload}
+    loaders = {
+        "scenario": load_scenario, "model": load_model, "cluster": load_cluster, "workload": load_workload,
+        "engine": load_engine,
+    }  # fmt: skip
     for kind in KINDS:
         for entry in list_catalog(kind):
             assert loaders[kind](entry.name).name == entry.name

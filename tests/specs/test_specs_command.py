@@ -7,15 +7,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from placement.cli import options
 from placement.cli.specs import KINDS, specs
 from specs import loading
+from specs.engine import Dispatch, MessageRule
 from specs.errors import InputError
 from specs.fields import Spec
 from specs.scenario import Scenario
@@ -30,6 +32,11 @@ def _run(*arguments: str) -> str:
 
 def _json(*arguments: str) -> Any:
     return json.loads(_run(*arguments))
+
+
+def test_options_offer_what_specs_take() -> None:
+    assert get_args(Dispatch) == options.DISPATCH
+    assert get_args(MessageRule) == options.MESSAGE_RULES
 
 
 def test_list_names_everything() -> None:

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from placement.cost.calibration.efficiency import ByTypeEntry, Efficiency, ShareEntry, load_efficiency
-from specs.engine import Engine
+from specs.engine import Measured
 from specs.fields import DataType
 from specs.scenario import Scenario
 
@@ -41,7 +41,7 @@ class Case:
     attention: str
     experts: DataType
     compute: DataType
-    engine: Engine | None = None
+    engine: Measured | None = None
     release: str | None = None
 
     @classmethod
@@ -50,7 +50,7 @@ class Case:
         gpu, model = scenario.cluster.least_gpu, scenario.model
         return cls(
             gpu.generation, gpu.name, model.name, model.attention_kind, model.types.experts, model.types.compute,
-            scenario.engine, release,
+            scenario.engine.measured_as, release,
         )  # fmt: skip
 
     def level(self, by: tuple[Factor, ...]) -> str | None:

@@ -15,6 +15,7 @@ from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.layer.work import slot_times
 from placement.cost.step.compute import Roofline
 from placement.problem.arrays import FloatArray
+from placement.problem.engine_rules import prefill_tokens
 from placement.problem.rates import LayerRates
 from placement.problem.split import Split
 from placement.problem.topology import Topology
@@ -50,15 +51,15 @@ def default_tokens_per_rank(scenario: Scenario, split: Split, phase: Phase) -> f
     """Tokens of an expert-parallel rank in one pass of `phase`.
 
     decode: the sequences of a microbatch, spread over the attention rank's tp GPUs; prefill: the workload's
-    prefill_tokens_per_gpu; train: a microbatch's tokens over the tp GPUs. Each for the rank's etp GPUs together. A
-    training workload has one kind of pass, whatever `phase` says.
+    prefill_tokens_per_gpu, as far as the engine's buffers go; train: a microbatch's tokens over the tp GPUs. Each for
+    the rank's etp GPUs together. A training workload has one kind of pass, whatever `phase` says.
     """
     workload = scenario.workload
     if workload.kind == "training":
         return workload.microbatch * workload.sequence / split.tp * split.etp
     if phase == "decode":
         return split.batch / split.microbatches / split.tp * split.etp
-    return float(workload.prefill_tokens_per_gpu * split.etp)
+    return prefill_tokens(scenario.engine, workload, split.tp) / split.tp * split.etp
 
 
 def layer_rates(
@@ -92,13 +93,13 @@ def layer_rates(
         tokens_per_gpu=tokens,
         weight_s=parameters * bytes_of(stored) / roofline.expert_bytes_per_s,
         token_s=2.0 * parameters / roofline.expert_flops(compute_type(model, stored)),
-        dispatch_bytes=message_bytes(sent, model.types.dispatch, constants),
+        dispatch_bytes=message_bytes(sent, scenario.dispatch_type, constants),
         combine_bytes=message_bytes(sent, model.types.combine, constants),
         fast_bytes_per_s=fast.bytes_per_s * split.etp,
         slow_bytes_per_s=cluster.slow.bytes_per_s * split.etp,
         fast_latency_s=fast.latency_s,
         slow_latency_s=cluster.slow.latency_s,
-        overlap=scenario.overlap,
+        overlap=scenario.overlap_in_use,
     )
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.memory.local import total_of
 from placement.cost.memory.recompute import ModeCounts, mode_counts
-from placement.cost.step.passes import decode_microbatches, prefill_budget
+from placement.cost.step.passes import decode_microbatches
 from placement.problem.pieces import StageShape
 from placement.problem.schedule import in_flight
 from placement.problem.split import Split
 from specs.fields import bytes_of
 from specs.model import Block, Model
-from specs.workload import ServingWorkload, TrainingWorkload
+from specs.workload import TrainingWorkload
 
 WIDE_BYTES = 2.0
 LOGIT_BYTES = 4.0
@@ -49,11 +49,9 @@ def layer_working_bytes(model: Model, split: Split, tokens: float, margin: float
     return WIDE_BYTES * tokens * (whole + margin * routed_width(model, split) / split.tp)
 
 
-def serving_activation_bytes(
-    workload: ServingWorkload, model: Model, split: Split, batch: int, efficiency: Efficiency
-) -> float:
-    """Working set of one layer in the larger of a prefill pass and a decode step."""
-    tokens = max(batch / decode_microbatches(split.pp, batch), prefill_budget(workload, split.tp))
+def serving_activation_bytes(model: Model, split: Split, batch: int, budget: float, efficiency: Efficiency) -> float:
+    """Working set of one layer in the larger of a prefill pass of `budget` tokens and a decode step."""
+    tokens = max(batch / decode_microbatches(split.pp, batch), budget)
     return layer_working_bytes(model, split, tokens, efficiency.receive_margin.value)
 
 

@@ -13,7 +13,8 @@ from placement.cost.memory.activations import (
     training_working_bytes,
 )
 from placement.cost.memory.local import LocalParameters, Share, stored_bytes, total_of
-from placement.cost.step.passes import decode_microbatches, prefill_budget
+from placement.cost.step.passes import decode_microbatches
+from placement.problem.engine_rules import prefill_tokens, reserve_bytes
 from placement.problem.pieces import StageShape, StageTable, stage_table
 from placement.problem.schedule import copies, piece_count, pieces_of_rank
 from placement.problem.split import Split
@@ -107,8 +108,7 @@ class MemoryModel:
                 shape = self.shapes[stage]
                 self._fixed[stage] = tuple(MemoryLine(name, share.bytes) for name, share in self._weights(shape))
                 self._kv_per_sequence[stage] = self._kv_bytes(workload, shape)
-        reserve = scenario.reserve_gib * 2**30
-        self._reserve = MemoryLine("framework reserve", reserve)
+        self._reserve = reserve_bytes(scenario, split)
         self._fixed_bytes = {stage: sum(line.bytes for line in lines) for stage, lines in self._fixed.items()}
 
     @property
@@ -119,7 +119,7 @@ class MemoryModel:
     @property
     def fixed_bytes(self) -> float:
         """A lower bound of the fullest GPU's bytes at any batch."""
-        return max(self._fixed_bytes.values()) + self._reserve.bytes
+        return max(self._fixed_bytes.values()) + self._reserve
 
     def report(self, batch: int | None = None) -> MemoryReport:
         """Lines of the fullest stage with `batch` sequences per attention rank (the split's own by default)."""
@@ -131,11 +131,12 @@ class MemoryModel:
             lines.append(MemoryLine("KV cache", sequences * self._kv_per_sequence[stage]))
             lines.append(MemoryLine("activations", activations))
         lines.append(MemoryLine("communication buffers", self._buffers(sequences)))
-        return MemoryReport(stage, (*lines, self._reserve), self.capacity_bytes)
+        lines.append(MemoryLine("framework reserve", self._left(sequences)))
+        return MemoryReport(stage, tuple(lines), self.capacity_bytes)
 
     def total_bytes(self, batch: int) -> float:
         """Bytes of the fullest stage. In serving it never falls as `batch` grows; in training it is the split's own."""
-        shared = self._activations(batch) + self._buffers(batch) + self._reserve.bytes
+        shared = self._activations(batch) + self._buffers(batch) + self._left(batch)
         return max(self._stage_bytes(stage, batch) for stage in self._fixed) + shared
 
     def _stage_bytes(self, stage: int, batch: int) -> float:
@@ -153,7 +154,14 @@ class MemoryModel:
         workload = self.scenario.workload
         if workload.kind == "training":
             return 0.0
-        return serving_activation_bytes(workload, self.scenario.model, self.split, batch, self.efficiency)
+        budget = prefill_tokens(self.scenario.engine, workload, self.split.tp)
+        return serving_activation_bytes(self.scenario.model, self.split, batch, budget, self.efficiency)
+
+    def _left(self, batch: int) -> float:
+        """What of the reserve is left: activations and buffers may lie inside it."""
+        if self.scenario.reserve_gib is not None or not self.scenario.engine.reserve.holds_activations:
+            return self._reserve
+        return max(0.0, self._reserve - self._activations(batch) - self._buffers(batch))
 
     def _kv_bytes(self, workload: ServingWorkload, shape: StageShape) -> float:
         """KV bytes of a sequence at its full length, on one GPU of a stage."""
@@ -184,7 +192,7 @@ class MemoryModel:
     def shared_bytes(self, last: bool) -> float:
         """Bytes of a GPU that no cut moves: reserve, buffers, one working set; with `last` also the head's logits."""
         workload, batch = self.scenario.workload, self.split.batch
-        total = self._buffers(batch) + self._reserve.bytes
+        total = self._buffers(batch) + self._left(batch)
         if workload.kind == "training":
             return total + training_working_bytes(self.scenario.model, workload, self.split, last, self.efficiency)
         logits = serving_logit_bytes(self.scenario.model, self.split, batch) if last else 0.0
@@ -216,13 +224,13 @@ class MemoryModel:
             step, bulk = 0.0, workload.microbatch * workload.sequence / tp
         else:
             step = batch / decode_microbatches(self.split.pp, batch) / tp
-            bulk = max(prefill_budget(workload, tp) / tp, step)
+            bulk = max(prefill_tokens(self.scenario.engine, workload, tp) / tp, step)
         model, split, constants = self.scenario.model, self.split, self.efficiency
         copies = constants.buffer_copies.value
         total = 0.0
         if split.ep > 1:
             sent = model.moe.sent_width(model.hidden)
-            pair = message_bytes(sent, model.types.dispatch, constants)
+            pair = message_bytes(sent, self.scenario.dispatch_type, constants)
             pair += message_bytes(sent, model.types.combine, constants)
             # Low-latency kernels keep room for every token at every physical expert; bulk ones for a token's copies.
             total += copies * pair * split.slots * min(step, constants.low_latency_tokens.value)

@@ -80,7 +80,7 @@ class KernelTables:
         folder, kind = FOLDERS.get(scenario.cluster.least_gpu.name), kernel_type(scenario.model.types)
         if folder is None or kind is None:
             return None
-        engine = scenario.engine or DEFAULT_ENGINE
+        engine = scenario.engine.measured_as or DEFAULT_ENGINE
         wanted = (
             ("moe_dtype", kind), ("hidden_size", moe.sent_width(scenario.model.hidden)),
             ("inter_size", moe.expert_width), ("topk", moe.top_k),

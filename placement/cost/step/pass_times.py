@@ -14,10 +14,12 @@ from placement.cost.layer.scenario_rates import layer_rates, topology_of
 from placement.cost.step.collectives import all_gather_s, slowest_edge, stage_transfer_s
 from placement.cost.step.compute import Product, Roofline, decode_core_s, prefill_core_s
 from placement.cost.step.kernels import KernelTables
+from placement.problem.engine_rules import message_rule
 from placement.problem.pieces import StageShape, StageTable, stage_table
 from placement.problem.schedule import piece_count
 from placement.problem.split import Split, slots_of
 from specs.blocks.ffn import Moe
+from specs.engine import MessageRule
 from specs.model import Block
 from specs.parameters import Part, block_weights
 from specs.scenario import Scenario
@@ -64,12 +66,13 @@ class BlockTimes:
 
 @dataclass(frozen=True)
 class _Ffn:
-    """A feed-forward block under one split: its products and experts."""
+    """A feed-forward block under one split: its products, and its experts in prefill or training and in decode."""
 
     router: Product
     shared: Product
     dense: Product
     experts: BalancedLayer | None
+    in_decode: BalancedLayer | None
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,8 @@ class PassModel:
             if block.mixer is not None
         }
         self._ffns = {block.ffn: self._ffn(split, block, kernels) for block in kinds if block.ffn is not None}
-        #: The balanced layer of Model.moe_block.
-        self.layer = self._balanced(split, model.moe_block, model.moe, kernels)
+        #: Balanced layers of Model.moe_block: of prefill or training passes, and of decode, whose messages differ.
+        self.layer, self.decode_layer = self._balanced(split, model.moe_block, model.moe, kernels)
         training = scenario.workload.kind == "training"
         #: Times that a GPU reads or writes each token's hidden state in a layer; training shares tokens over tp.
         self._moves = (
@@ -145,30 +148,33 @@ class PassModel:
 
     def _ffn(self, split: Split, block: Block, kernels: KernelTables | None) -> _Ffn:
         moe = self.scenario.model.moe_of(block)
-        experts = None if moe is None else self._balanced(split, block, moe, kernels)
+        experts, in_decode = (None, None) if moe is None else self._balanced(split, block, moe, kernels)
         router, shared, dense = (self._product(block, part) for part in _FFN_PARTS)
-        return _Ffn(router, shared, dense, experts)
+        return _Ffn(router, shared, dense, experts, in_decode)
 
     def balanced(self, block: Block) -> BalancedLayer:
-        """The balanced MoE layer of a kind."""
+        """The balanced MoE layer of a kind, in prefill or training."""
         known = self._ffns[block.ffn].experts if block.ffn is not None else None
         return self.layer if known is None else known
 
-    def _balanced(self, split: Split, block: Block, moe: Moe, kernels: KernelTables | None) -> BalancedLayer:
+    def _balanced(
+        self, split: Split, block: Block, moe: Moe, kernels: KernelTables | None
+    ) -> tuple[BalancedLayer, BalancedLayer]:
+        """The layer of a kind in prefill or training, and in decode."""
         scenario = self.scenario
-        phase: Phase = "train" if scenario.workload.kind == "training" else "prefill"
-        layer = BalancedLayer.of(
-            layer_rates(scenario, split, phase, 1.0, self.efficiency, block),
-            topology_of(scenario, split),
-            slots_of(moe, split),
-            moe.experts,
-            moe.computed_top_k,
-            scenario.message_rule,
-            self.efficiency.routing_shape.value,
-        )
         # The tables know one copy of each expert.
-        known = kernels is not None and split.redundant == 0
-        return replace(layer, curve=kernels.curve(scenario, split, moe)) if known and kernels is not None else layer
+        curve = kernels.curve(scenario, split, moe) if kernels is not None and split.redundant == 0 else None
+        phase: Phase = "train" if scenario.workload.kind == "training" else "prefill"
+        rates = layer_rates(scenario, split, phase, 1.0, self.efficiency, block)
+        topology, shape = topology_of(scenario, split), self.efficiency.routing_shape.value
+
+        def layer(rule: MessageRule) -> BalancedLayer:
+            made = BalancedLayer.of(rates, topology, slots_of(moe, split), moe.experts, moe.computed_top_k, rule, shape)
+            return replace(made, curve=curve)
+
+        bulk, step = message_rule(scenario, split, phase), message_rule(scenario, split, "decode")
+        first = layer(bulk)
+        return first, first if step == bulk else layer(step)
 
     def at_depth(self, split: Split, stages: StageTable) -> PassModel:
         """The model of a split that differs in pp, batch and instances alone; all else is shared."""
@@ -195,7 +201,7 @@ class PassModel:
             name: sequences * decode_core_s(self.roofline, mixer, types, tp, context)
             for name, (mixer, _) in self._mixers.items()
         }
-        return self._times(sequences, cores, sequences, moe_s)
+        return self._times(sequences, cores, sequences, moe_s, in_decode=True)
 
     def prompt(self, tokens: float, length: float, head_tokens: float, moe_s: float | None = None) -> LayerTimes:
         """A pass of `tokens` per attention rank that belong to sequences of `length` tokens.
@@ -213,9 +219,9 @@ class PassModel:
         """Where the times of MoE layers come from."""
         return self.layer.curve.source if self.layer.curve is not None else "balanced estimate"
 
-    def moe_s(self, tokens: float) -> float:
-        """Balanced estimate of a layer of Model.moe_block when an attention rank holds `tokens`."""
-        return self.layer.seconds(self._ranked(tokens))
+    def moe_s(self, tokens: float, phase: Phase = "prefill") -> float:
+        """Balanced estimate of a layer of Model.moe_block in a phase when an attention rank holds `tokens`."""
+        return (self.decode_layer if phase == "decode" else self.layer).seconds(self._ranked(tokens))
 
     def _ranked(self, tokens: float) -> float:
         """Tokens of an expert-parallel rank where an attention rank holds `tokens`."""
@@ -230,7 +236,14 @@ class PassModel:
             slowest = max(slowest, seconds)
         return total, slowest
 
-    def _times(self, tokens: float, cores: Mapping[str, float], head_tokens: float, moe_s: float | None) -> LayerTimes:
+    def _times(
+        self,
+        tokens: float,
+        cores: Mapping[str, float],
+        head_tokens: float,
+        moe_s: float | None,
+        in_decode: bool = False,
+    ) -> LayerTimes:
         tp, streams, model = self.split.tp, self.scenario.model.streams, self.scenario.model
         state = tokens * self._hidden_bytes
         moves = self._moves * streams * state / self.roofline.hbm_bytes_per_s
@@ -240,13 +253,14 @@ class PassModel:
         overhead = (self.efficiency.layer_overhead_s.value + moves) / 2
 
         def ffn(part: _Ffn) -> BlockTimes:
-            if part.experts is None:
+            experts = part.in_decode if in_decode else part.experts
+            if experts is None:
                 return BlockTimes(dense=part.dense.seconds(tokens), collectives=gather, overhead=overhead)
             return BlockTimes(
                 router=part.router.seconds(tokens / tp),
                 shared=part.shared.seconds(tokens),
-                moe=part.experts.seconds(self._ranked(tokens)) if moe_s is None else moe_s,
-                collectives=self._expert_collectives_s(part.experts, tokens),
+                moe=experts.seconds(self._ranked(tokens)) if moe_s is None else moe_s,
+                collectives=self._expert_collectives_s(experts, tokens),
                 overhead=overhead,
             )
 

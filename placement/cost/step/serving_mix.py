@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from placement.cost.layer.scenario_rates import layer_rates
 from placement.cost.step.throughput import MoeTimes, ServingModel
+from placement.problem.engine_rules import message_rule
 from placement.problem.rates import LayerRates, PassKind
 from placement.problem.split import Split
+from specs.engine import MessageRule
 from specs.model import Block
 from specs.scenario import Scenario
-from specs.workload import PlannedPhase
+from specs.workload import Phase, PlannedPhase
 
 #: Relative change of a phase's MoE seconds that its weight in TPOT is taken from.
 STEP = 1e-3
@@ -36,7 +38,8 @@ def planned_rates(scenario: Scenario, split: Split, phase: PlannedPhase, block: 
     decode, prefill = (layer_rates(scenario, split, each, block=block) for each in ("decode", "prefill"))
     model = ServingModel(scenario, workload, split)
     passes = model.passes
-    decode_s, prefill_s = passes.moe_s(split.batch / split.microbatches), passes.moe_s(model.budget)
+    decode_s = passes.moe_s(split.batch / split.microbatches, "decode")
+    prefill_s = passes.moe_s(model.budget)
 
     def tpot_s(decode: float = 1.0, prefill: float = 1.0) -> float:
         moe = MoeTimes(prefill_s=prefill * prefill_s, decode_s=decode * decode_s)
@@ -54,3 +57,20 @@ def planned_rates(scenario: Scenario, split: Split, phase: PlannedPhase, block: 
     mean = sum(share * count for share, count in zip(shares, tokens, strict=True))
     kinds = tuple(PassKind(share, count / mean) for share, count in zip(shares, tokens, strict=True))
     return replace(decode, tokens_per_gpu=mean, kinds=kinds)
+
+
+def planned_rule(scenario: Scenario, split: Split, phase: PlannedPhase, rates: LayerRates) -> MessageRule:
+    """The message rule that a phase is planned under.
+
+    One placement serves the passes of "serving". Where their rules differ, that of the passes with the most tokens, and
+    so the most bytes, stands for both; the figures of each phase are scored under its own.
+
+    Args:
+        scenario, split, phase: What is planned.
+        rates: Its prices by `planned_rates`.
+    """
+    if phase != "serving":
+        return message_rule(scenario, split, phase)
+    phases: tuple[Phase, ...] = ("decode", "prefill")
+    heaviest = max(range(len(rates.kinds)), key=lambda i: rates.kinds[i].share * rates.kinds[i].tokens)
+    return message_rule(scenario, split, phases[heaviest])

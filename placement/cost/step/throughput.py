@@ -12,10 +12,11 @@ from placement.arithmetic import power
 from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.step.pass_times import LayerTimes, PassModel
-from placement.cost.step.passes import decode_context, decode_microbatches, prefill_budget
+from placement.cost.step.passes import decode_context, decode_microbatches
 from placement.cost.training.constants import load_training
 from placement.cost.training.step import TrainingStep, training_step
 from placement.errors import InputError
+from placement.problem.engine_rules import prefill_tokens
 from placement.problem.pieces import count_kinds
 from placement.problem.split import Split
 from specs.scenario import Scenario
@@ -138,7 +139,7 @@ class ServingModel:
         self.passes = passes or PassModel(scenario, split, constants)
         self.context = decode_context(workload)
         #: Most tokens of an attention rank in one prefill pass, and passes that one prompt fills.
-        self.budget = prefill_budget(workload, split.tp)
+        self.budget = prefill_tokens(scenario.engine, workload, split.tp)
         self.prompt_passes = max(1.0, workload.isl / self.budget)
         #: Seconds of a prompt outside the passes.
         self.first_token_s = constants.first_token_s.value
@@ -153,7 +154,7 @@ class ServingModel:
         """Parts of a decode step of one microbatch."""
         sequences, moe_s = batch / decode_microbatches(self.split.pp, batch), self.moe.decode_s
         if moe_s is None and self.moe.decode_ratio != 1.0:
-            moe_s = self.moe.decode_ratio * self.passes.moe_s(sequences)
+            moe_s = self.moe.decode_ratio * self.passes.moe_s(sequences, "decode")
         return self.passes.decode(sequences, self.context, moe_s)
 
     def decode_step_s(self, batch: int) -> float:

@@ -15,6 +15,7 @@ from placement.cost.memory.local import total_of
 from placement.cost.memory.recompute import ModeCounts
 from placement.cost.step.pass_times import WIDE_BYTES, BlockTimes, LayerTimes, PassModel
 from placement.cost.training.constants import TrainingConstants
+from placement.problem.engine_rules import message_rule
 from placement.problem.pieces import Counts, StageShape
 from placement.problem.topology import Topology
 from specs.blocks.ffn import Moe
@@ -203,14 +204,14 @@ class _OnePass:
         experts, messages = layer.experts_s(ranked), layer.messages_s(ranked)
         factor = training.routing_imbalance.value
         if self.moe_s is not None:
-            together = max(experts, messages) if scenario.overlap == "two_batch" else experts + messages
+            together = max(experts, messages) if scenario.overlap_in_use == "two_batch" else experts + messages
             factor = self.moe_s / together if together > 0 else 0.0
         elif layer.ranks == 1:
             factor = 1.0
         experts, messages = experts * factor, messages * factor
         routed = WIDE_BYTES * ranked * moe.computed_top_k * moe.sent_width(model.hidden)
         routed *= training.routed_passes.value / self.passes.roofline.hbm_bytes_per_s * factor
-        shown = max(0.0, messages - (experts if scenario.overlap == "two_batch" else 0.0))
+        shown = max(0.0, messages - (experts if scenario.overlap_in_use == "two_batch" else 0.0))
         total += PassSeconds(
             experts + routed,
             experts + 2 * routed,
@@ -222,7 +223,8 @@ class _OnePass:
 
     def _layer(self, block: Block, moe: Moe) -> BalancedLayer:
         """The balanced layer of a kind, group-limited where the model is."""
-        return group_limited(self.passes.balanced(block), self.topology, moe, self.passes.scenario.message_rule)
+        rule = message_rule(self.passes.scenario, self.passes.split, "train")
+        return group_limited(self.passes.balanced(block), self.topology, moe, rule)
 
     def _operands(self, block: Block) -> _Operands:
         """Seconds to lay out the operands of 8-bit weight gradients along tokens. Wider types are multiplied as they
