@@ -75,7 +75,7 @@ def synthesize(
     Raises:
         InputError: a size or knob that is impossible.
     """
-    by_layer = [experts] * layers if isinstance(experts, int) else list(experts)
+    by_layer = [experts] * max(1, layers) if isinstance(experts, int) else list(experts)
     experts = max(by_layer)
     _check(layers, min(by_layer), top_k, tokens, sequences, skew, coactivation, groups, top_groups)
     calibration = CALIBRATION

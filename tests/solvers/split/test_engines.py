@@ -106,8 +106,7 @@ DISPATCH = {"generic": "even", "vllm": "even", "sglang:none": "even", "sglang": 
 
 
 def _case(engine: str, **changes: object) -> Scenario:
-    model = s.small_model()
-    model = model.model_copy(update={"moe": model.moe.model_copy(update={"experts": EXPERTS})})
+    model = s.small_model(moe=s.small_model().moe.model_copy(update={"experts": EXPERTS}))
     return overridden(s.scenario(model, cluster=s.cluster(nodes=4, per_node=4)), engine=engine, **changes)
 
 
