@@ -166,7 +166,7 @@ def _paths(data: dict[str, Any], kind: str, before: str = "") -> Iterator[str]:
             yield before + name
         # A scenario's parts have a text of their own, and rates and types by name are no fields.
         plain = name == "peak_tflops" or (name == "types" and before)
-        if name in ("mixers", "ffns"):
+        if name in ("mixers", "ffns", "backends"):
             for each in value.values():
                 yield from _paths(each, kind, f"{before}{name}.NAME.")
         elif isinstance(value, dict) and not plain and not (kind == "scenario" and name in KINDS):
@@ -178,7 +178,7 @@ def test_the_schema_tells_units_limits_defaults_and_meanings() -> None:
     assert "\nslow.latency_us: number from 1e-06 to 1e+09, us, required\n    Time of a small message.\n" in text
     assert "\ngpus_per_tray: whole number from 1 to 65,536, default 1\n" in text
     assert "\nisl: whole number from 1 to 10,000,000, tokens, required\n    Input tokens" in _run("schema", "workload")
-    assert "\nengine: vllm | sglang | trtllm, optional\n" in _run("schema")
+    assert "\noverlap: none | two_batch, optional\n" in _run("schema")
     link = _json("schema", "cluster", "--json")["$defs"]["Link"]["properties"]
     assert (link["gb_per_s"]["unit"], link["latency_us"]["unit"]) == ("GB/s", "us")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from specs.documents import parse_yaml, yaml_text
 from specs.errors import InputError
 from specs.fields import Spec
-from specs.kinds import KINDS, PARTS, Kind
+from specs.kinds import KINDS, PARTS, Kind, with_article
 from specs.loading import MAX_CHAIN, find_kind, list_catalog, load, load_cluster, load_model, load_scenario, merged
 from specs.overrides import overridden, overridden_spec, read_settings
 from specs.workload import ServingWorkload
@@ -259,25 +259,29 @@ def test_another_kind_is_told_by_name_and_by_file(given: Kind, wanted: Kind, tmp
         for name in (path, entry.name):
             with pytest.raises(InputError) as caught:
                 load(wanted, name)
-            assert f"{name}: is a {given}, not a {wanted}; name " in str(caught.value)
+            assert f"{name}: is {with_article(given)}, not {with_article(wanted)}; name " in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".yaml"])
-@pytest.mark.parametrize(("record", "mend"), [("plan", "placement evaluate"), ("deployment", ""), ("thing", "name a")])
+@pytest.mark.parametrize(
+    ("record", "mend"), [("plan", "placement evaluate"), ("deployment", ""), ("thing", "name an?")]
+)
 @pytest.mark.parametrize("wanted", KINDS)
 def test_a_file_that_a_command_wrote_is_told(wanted: Kind, record: str, mend: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"file{suffix}"
     path.write_text(f'{{"schema": "placement.{record}/1", "name": "x", "slots": [{"1, " * 400_000}1]}}')
     if suffix == ".yaml":
         path.write_text(f'{{"schema": "placement.{record}/1", "name": "x"}}')
-    with pytest.raises(InputError, match=f"is a {record} .placement.{record}/1., not a {wanted}; .*{mend}"):
+    with pytest.raises(InputError, match=f"is a {record} .placement.{record}/1., not {with_article(wanted)}; .*{mend}"):
         load(wanted, str(path))
 
 
 def test_a_hugging_face_config_is_told(tmp_path: Path) -> None:
     for name, what in ((CONFIG, "folder"), (CONFIG / "config.json", "config.json")):
         for kind in ("scenario", "cluster", "workload"):
-            with pytest.raises(InputError, match=f"is the {what} of a Hugging Face model, not a {kind}; name a "):
+            with pytest.raises(
+                InputError, match=f"is the {what} of a Hugging Face model, not {with_article(kind)}; name an? "
+            ):
                 load(kind, str(name))  # type: ignore[arg-type]
     (tmp_path / "t.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match="is recorded routing, not a spec"):
