@@ -263,7 +263,9 @@ def test_another_kind_is_told_by_name_and_by_file(given: Kind, wanted: Kind, tmp
 
 
 @pytest.mark.parametrize("suffix", [".json", ".yaml"])
-@pytest.mark.parametrize(("record", "mend"), [("plan", "placement evaluate"), ("deployment", ""), ("thing", "name a")])
+@pytest.mark.parametrize(
+    ("record", "mend"), [("plan", "placement evaluate"), ("deployment", ""), ("thing", "name an?")]
+)
 @pytest.mark.parametrize("wanted", KINDS)
 def test_a_file_that_a_command_wrote_is_told(wanted: Kind, record: str, mend: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"file{suffix}"
@@ -277,7 +279,9 @@ def test_a_file_that_a_command_wrote_is_told(wanted: Kind, record: str, mend: st
 def test_a_hugging_face_config_is_told(tmp_path: Path) -> None:
     for name, what in ((CONFIG, "folder"), (CONFIG / "config.json", "config.json")):
         for kind in ("scenario", "cluster", "workload"):
-            with pytest.raises(InputError, match=f"is the {what} of a Hugging Face model, not a {kind}; name a "):
+            with pytest.raises(
+                InputError, match=f"is the {what} of a Hugging Face model, not {with_article(kind)}; name an? "
+            ):
                 load(kind, str(name))  # type: ignore[arg-type]
     (tmp_path / "t.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match="is recorded routing, not a spec"):

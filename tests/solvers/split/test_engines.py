@@ -32,6 +32,7 @@ from solvers.split.degrees import Degrees, list_candidates
 from solvers.split.enumerate import enumerate_splits
 from specs.engine import SIZED, Rule, RuleName
 from specs.loading import list_catalog, load_engine, load_scenario
+from specs.model import Moe
 from specs.overrides import overridden
 from specs.scenario import Pins, Scenario
 from specs.workload import Phase
@@ -106,7 +107,7 @@ DISPATCH = {"generic": "even", "vllm": "even", "sglang:none": "even", "sglang": 
 
 
 def _case(engine: str, **changes: object) -> Scenario:
-    model = s.small_model(moe=s.small_model().moe.model_copy(update={"experts": EXPERTS}))
+    model = s.small_model(moe=Moe(experts=EXPERTS, top_k=2, expert_width=2048))
     return overridden(s.scenario(model, cluster=s.cluster(nodes=4, per_node=4)), engine=engine, **changes)
 
 
