@@ -28,6 +28,8 @@ OVERRIDES: dict[str, str] = {
     **{name: name for name in ("redundant", "dispatch", "message_rule", "keep_groups", "overlap", "engine", "degrees")},
     **{name: f"pins.{name}" for name in Pins.model_fields},
     **{name: f"workload.{name}" for name in ("isl", "osl", "ttft_ms", "tpot_ms")},
+    "model": "model",
+    "cluster": "cluster",
     "nodes": "cluster.nodes",
 }
 

@@ -139,21 +139,22 @@ def _check_stages(case: PlanCase) -> str:
     return f"{len(rows)} stages hold all {case.scenario.model.layers} layers"
 
 
-def _every_placement(plan: Plan) -> Iterator[tuple[str, IntArray, FloatArray | None]]:
-    """Where it stands, slots and fractions of each placement in the file."""
+def _every_placement(plan: Plan) -> Iterator[tuple[int, str, IntArray, FloatArray | None]]:
+    """Position of its layer, where it stands, slots and fractions of each placement in the file."""
     rows = [("", own_placement(plan))]
     rows += [(f"{row.name}, ", placement_of(plan, row)) for row in plan.strategies if row.placements is not None]
     for name, placement in rows:
-        for layer, slots, fractions in zip(plan.layers, placement.slots, placement.fractions, strict=True):
-            yield f"{name}layer {layer.layer}", slots, fractions
+        both = zip(plan.layers, placement.slots, placement.fractions, strict=True)
+        for i, (layer, slots, fractions) in enumerate(both):
+            yield i, f"{name}layer {layer.layer}", slots, fractions
 
 
 def _check_placements(case: PlanCase) -> str:
-    plan, experts, count = case.plan, case.scenario.model.moe.experts, 0
-    topology, capacity = topology_of(case.scenario, case.split), _capacity(plan)
-    planned = plan.dispatch == "planned" and capacity.sum() > experts
-    for where, slots, fractions in _every_placement(plan):
-        faults = slot_faults(slots, experts, plan.slots_per_gpu, topology.gpus, capacity)
+    plan, count, topology = case.plan, 0, topology_of(case.scenario, case.split)
+    for i, where, slots, fractions in _every_placement(plan):
+        experts, capacity = case.scenario.model.moes[i].experts, _capacity(plan, i)
+        planned = plan.dispatch == "planned" and capacity.sum() > experts
+        faults = slot_faults(slots, experts, plan.widths[i], topology.gpus, capacity)
         _require(not faults, f"{where}: {'; '.join(faults)}")
         wrong = "are missing" if planned else "mean nothing without replicas under planned dispatch"
         _require(planned == (fractions is not None), f"{where}: dispatch_fractions {wrong}")
@@ -166,16 +167,16 @@ def _check_placements(case: PlanCase) -> str:
     return f"{count} placements: every expert is held, no GPU holds one twice{lost}"
 
 
-def _capacity(plan: Plan) -> IntArray:
-    """[gpus] usable slots."""
-    return np.where(np.isin(np.arange(plan.topology.gpus), plan.failed_gpus), 0, plan.slots_per_gpu)
+def _capacity(plan: Plan, i: int) -> IntArray:
+    """[gpus] usable slots in the i-th MoE layer."""
+    return np.where(np.isin(np.arange(plan.topology.gpus), plan.failed_gpus), 0, plan.widths[i])
 
 
 def _check_groups(plan: Plan) -> None:
     """All copies of a group's experts lie on one node, in the plan's own layers."""
-    moe, span = plan.scenario.spec.model.moe, plan.slots_per_gpu * plan.topology.gpus_per_node
-    for layer in plan.layers:
+    for moe, width, layer in zip(plan.scenario.spec.model.moes, plan.widths, plan.layers, strict=True):
         home: dict[int, int] = {}
+        span = width * plan.topology.gpus_per_node
         for slot, expert in enumerate(layer.physical_to_logical):
             if expert == EMPTY:
                 continue
@@ -196,9 +197,13 @@ def _check_baselines(case: PlanCase) -> str:
     _require(names == wanted, f"strategies are {', '.join(names) or 'none'}, not {', '.join(wanted)}")
     alone = [row.name for row in plan.strategies if row.placements is None]
     _require(alone == [own], f"the plan's own placement stands for {', '.join(alone) or 'none'}, not {own}")
-    experts, capacity = case.scenario.model.moe.experts, _capacity(plan)
-    for name, order in (("hash", hash_order(experts)), ("linear", np.arange(experts))):
-        _check_rebuilt(plan, name, [in_turn(order, capacity, plan.slots_per_gpu)] * len(plan.layers))
+    orders: tuple[tuple[str, Callable[[int], IntArray]], ...] = (("hash", hash_order), ("linear", np.arange))
+    for name, order in orders:
+        built = [
+            in_turn(order(moe.experts), _capacity(plan, i), plan.widths[i])
+            for i, moe in enumerate(case.scenario.model.moes)
+        ]
+        _check_rebuilt(plan, name, built)
     return f"{len(names)} strategies, {own} is the plan's own; hash and linear as built again"
 
 

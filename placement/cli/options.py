@@ -88,8 +88,13 @@ effort_options = stacked(
 
 _COUNT = click.IntRange(1, _MOST)
 
-#: What changes the scenario's cluster and workload; and --set, which changes any field.
+#: What changes the scenario's model, cluster and workload; and --set, which changes any field.
 variant_options = stacked(
+    click.option(
+        "--model", metavar="NAME|FILE|DIR",
+        help="Another model: of the catalog, in a YAML file, or a Hugging Face folder or config.json.",
+    ),
+    click.option("--cluster", metavar="NAME|FILE", help="Another cluster."),
     click.option("--nodes", type=_COUNT, metavar="N", help="Nodes of the cluster."),
     click.option("--isl", type=_COUNT, metavar="TOKENS", help="Input tokens of a request."),
     click.option("--osl", type=_COUNT, metavar="TOKENS", help="Output tokens of a request."),

@@ -60,7 +60,7 @@ def layer_problems(
                     "pin an ep that spans fewer nodes, or unset keep_groups",
                 )  # fmt: skip
             group = np.arange(moe.experts) * moe.groups // moe.experts
-        slots, capacity = slots_of(moe, split), None
+        slots, capacity = slots_of(moe.experts, split.redundant, split.ep), None
         if failed_gpus:
             capacity = np.full(topology.gpus, slots)
             capacity[list(failed_gpus)] = 0

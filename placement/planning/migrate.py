@@ -169,7 +169,7 @@ def migrate_plan(
         raise ParameterError("traces", "there is no new routing", "give at least one trace or file of load counts")
     plan = on_engine(plan, engine)
     effort, report = Effort(budget or Budget(), seed, workers, backend), Reporter(on_progress)
-    slots = plan.topology.gpus * plan.slots_per_gpu * len(plan.layers)
+    slots = plan.topology.gpus * sum(plan.widths)
     case = _case(plan, traces, (tuple(failed_gpus), tuple(fixed_gpus)), most, effort, report)
     points = _chosen(case, most, slots)
     whole = case.allocation.least + len(case.allocation.value) - 1
@@ -220,23 +220,21 @@ def _case(
         raise InfeasibleError(
             f"the {int(alive.sum())} GPUs left have {left} slots for {experts} experts, {experts - left} too few"
         )
-    held = np.isin(np.arange(gpus), fixed).repeat(plan.slots_per_gpu)
+    kept = np.isin(np.arange(gpus), fixed)
 
     def posed(statistics: Sequence[LayerData], judged: bool) -> tuple[LayerProblem, ...]:
         made = layer_problems(scenario, split, plan.phase, statistics, objective, tail=plan.tail, failed_gpus=failed)
         if judged:
             return made
         return tuple(
-            one.with_rules(current=slots, fixed=held if held.any() else None)
-            for one, slots in zip(made, running.slots, strict=True)
+            one.with_rules(current=slots, fixed=kept.repeat(width) if kept.any() else None)
+            for one, width, slots in zip(made, plan.widths, running.slots, strict=True)
         )
 
     problems = posed(routing.solved_on, False)
     stages = tuple(
-        next(
-            stage.stage for stage in plan.stages if stage.first_layer <= layer.layer < stage.first_layer + stage.layers
-        )
-        for layer in plan.layers
+        next(stage.stage for stage in plan.stages if stage.first_layer <= block < stage.first_layer + stage.layers)
+        for block in scenario.model.moe_blocks
     )
     senders = alive if failed else None
     sizes = [expert_bytes(scenario.model, scenario.model.layout[i]) for i in scenario.model.moe_blocks]

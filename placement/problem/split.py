@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from placement.errors import InputError
 from placement.problem.schedule import piece_count, schedule_problem
-from specs.blocks.ffn import Moe
 from specs.cluster import Cluster
 from specs.fields import DataType, bytes_of
 from specs.model import Model
@@ -149,9 +148,9 @@ def ep_problem(model: Model, cluster: Cluster, gpus_per_stage: int, ep: int) -> 
     return ""
 
 
-def slots_of(moe: Moe, split: Split) -> int:
-    """Slots of an expert-parallel rank in a layer of these experts: its own, and its share of the redundant ones."""
-    return -(-(moe.experts + split.redundant) // split.ep)
+def slots_of(experts: int, redundant: int, ep: int) -> int:
+    """Slots of an expert-parallel rank in a layer of so many experts: its own, and its share of the redundant ones."""
+    return -(-(experts + redundant) // ep)
 
 
 def least_redundant(experts: int, ep: int) -> int:

@@ -13,7 +13,7 @@ from placement.errors import InputError
 from placement.problem.arrays import EMPTY
 from placement.problem.engine_rules import engine_notes, message_rule, phases_of
 from placement.problem.layer import Objective
-from placement.problem.split import Split, cut_problem
+from placement.problem.split import Split, cut_problem, slots_of
 from placement.records.files import json_text, write_text
 from specs.documents import parse_json, read_text, shown
 from specs.engine import Dispatch, MessageRule
@@ -283,11 +283,14 @@ class Plan(Record):
     phase: PlannedPhase
     objective: Objective
     tail: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
-    engine: EngineRecord
     dispatch: Dispatch
     #: What the placement was made under; `engine.messages` has the rule of each phase.
     message_rule: MessageRule
     split: SplitRecord
+    #: As the scenario has it, where an older plan does not say.
+    engine: EngineRecord = Field(
+        default_factory=lambda data: EngineRecord.of(data["scenario"].spec, data["split"].split())
+    )
     stages: Annotated[tuple[StageRecord, ...], Field(min_length=1, max_length=MAX_LAYERS)]
     topology: TopologyRecord
     #: GPUs of `topology` that are lost, ascending: they hold no experts and are no token's home.
@@ -316,16 +319,15 @@ class Plan(Record):
             raise ValueError(f"split.{problem}; plan it anew")
         if list(self.failed_gpus) != sorted({gpu for gpu in self.failed_gpus if gpu < self.topology.gpus}):
             raise ValueError(f"failed_gpus are not GPUs below {self.topology.gpus} in order; plan it anew")
-        width = self.slots_per_gpu
-        slots = self.topology.gpus * width
         for where, rows in self._placements():
             if rows is not None and len(rows) != len(self.layers):
                 raise ValueError(f"{where} has {len(rows)} placements for {len(self.layers)} layers; plan it anew")
-            for row in rows or ():
+            for moe, width, row in zip(model.moes, self.widths, rows or (), strict=False):
+                slots = self.topology.gpus * width
                 if len(row) != slots:
                     raise ValueError(f"{where} has a placement of {len(row)} slots, not {slots}; plan it anew")
-                if max(row) >= model.moe.experts:
-                    raise ValueError(f"{where} names expert {max(row)} of {model.moe.experts} experts; plan it anew")
+                if max(row) >= moe.experts:
+                    raise ValueError(f"{where} names expert {max(row)} of {moe.experts} experts; plan it anew")
                 empty = sum(row[g * width : (g + 1) * width].count(EMPTY) for g in self.failed_gpus)
                 if not len(self.failed_gpus) * width == empty == row.count(EMPTY):
                     raise ValueError(f"{where}: the slots of failed_gpus, and no others, are {EMPTY}; plan it anew")
@@ -336,6 +338,14 @@ class Plan(Record):
         if len(set(names)) != len(names):
             raise ValueError("strategies names a strategy twice; plan it anew")
         return self
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """[layers] slots of a GPU in each layer: `slots_per_gpu`, or fewer in layers of fewer experts."""
+        split = self.split
+        return tuple(
+            slots_of(moe.experts, split.redundant, self.topology.gpus) for moe in self.scenario.spec.model.moes
+        )
 
     def _placements(self) -> Iterator[tuple[str, tuple[Slots, ...] | None]]:
         yield "layers", tuple(layer.physical_to_logical for layer in self.layers)

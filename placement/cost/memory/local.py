@@ -40,7 +40,7 @@ class LocalBlock:
         """The shares of `split`."""
         moe, experts = model.moe_of(block), Share()
         if moe is not None:
-            count = slots_of(moe, split) * moe.expert_elements(model.hidden) / split.etp
+            count = slots_of(moe.experts, split.redundant, split.ep) * moe.expert_elements(model.hidden) / split.etp
             experts = Share(count, count * bytes_of(expert_type(model, block)))
 
         def part(name: Part) -> Share:

@@ -169,7 +169,15 @@ class PassModel:
         topology, shape = topology_of(scenario, split), self.efficiency.routing_shape.value
 
         def layer(rule: MessageRule) -> BalancedLayer:
-            made = BalancedLayer.of(rates, topology, slots_of(moe, split), moe.experts, moe.computed_top_k, rule, shape)
+            made = BalancedLayer.of(
+                rates,
+                topology,
+                slots_of(moe.experts, split.redundant, split.ep),
+                moe.experts,
+                moe.computed_top_k,
+                rule,
+                shape,
+            )
             return replace(made, curve=curve)
 
         bulk, step = message_rule(scenario, split, phase), message_rule(scenario, split, "decode")
