@@ -34,7 +34,8 @@ from placement.records.convert import (
     strategy_record,
     topology_record,
 )
-from placement.records.plan import CERTIFICATE_UNITS, EngineRecord, Plan, SplitRecord
+from placement.records.layout import EngineRecord, SplitRecord
+from placement.records.plan import CERTIFICATE_UNITS, Plan
 from placement.routing.trace import LoadCounts, Trace
 from specs.documents import shown
 

@@ -26,7 +26,7 @@ from placement.records.deployment import (
     NodesRecord,
     PoolRecord,
 )
-from placement.records.plan import EngineName
+from placement.records.layout import EngineName
 from placement.routing.holdout import read_sources, routing_of, synthetic_source
 from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.columns import ColumnSet, Placed, list_columns, pool_of

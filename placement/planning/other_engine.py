@@ -7,7 +7,8 @@ from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.errors import InfeasibleError, InputError, ParameterError
 from placement.problem.engine_rules import Layout, load_problem
 from placement.records.convert import memory_record
-from placement.records.plan import EngineRecord, Plan
+from placement.records.layout import EngineRecord
+from placement.records.plan import Plan
 from specs.overrides import overridden
 
 

@@ -22,15 +22,8 @@ from placement.planning.tokens import affordable_tokens, with_tokens
 from placement.problem.layer import Objective
 from placement.problem.split import Split
 from placement.records.convert import memory_record, stage_records, topology_record
-from placement.records.plan import (
-    SCHEMA,
-    EngineRecord,
-    Plan,
-    ProvenanceRecord,
-    ScenarioRecord,
-    SplitRecord,
-    TimingsRecord,
-)
+from placement.records.layout import EngineRecord, ScenarioRecord, SplitRecord
+from placement.records.plan import SCHEMA, Plan, ProvenanceRecord, TimingsRecord
 from placement.routing.holdout import Routing, routing_of
 from solvers.ahead import SEARCH_PARTS, compiling, is_compiled
 from solvers.deploy.balance import PlacedLayers

@@ -14,6 +14,7 @@ from placement.cost.step.throughput import Prediction
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.pieces import piece_rows
 from placement.problem.split import Split
+from placement.records.layout import StageRecord, TopologyRecord
 from placement.records.plan import (
     Figure,
     Fractions,
@@ -22,9 +23,7 @@ from placement.records.plan import (
     PartRecord,
     Plan,
     PredictedRecord,
-    StageRecord,
     StrategyRecord,
-    TopologyRecord,
 )
 from specs.scenario import Scenario
 

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from placement.records.plan import Amount, EngineName, LayerStatus, Record, Text
+from placement.records.base import Amount, Record, Text
+from placement.records.layout import EngineName
+from placement.records.plan import LayerStatus
 from specs.fields import Count, Degree
 
 SCHEMA: Literal["placement.deployment/1"] = "placement.deployment/1"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from placement.problem.layer import Objective
-from placement.records.plan import EngineRecord, Plan, RoutingRecord
+from placement.records.layout import EngineRecord
+from placement.records.plan import Plan, RoutingRecord
 from specs.workload import PlannedPhase
 
 

@@ -7,34 +7,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from placement.errors import InputError
 from placement.problem.arrays import EMPTY
-from placement.problem.engine_rules import engine_notes, message_rule, phases_of
 from placement.problem.layer import Objective
-from placement.problem.split import Split, cut_problem, slots_of
+from placement.problem.split import cut_problem, slots_of
+from placement.records.base import Amount, Number, Rank, Record, Slots, Text, Whole
 from placement.records.files import json_text, write_text
+from placement.records.layout import EngineRecord, ScenarioRecord, SplitRecord, StageRecord, TopologyRecord
 from specs.documents import parse_json, read_text, shown
 from specs.engine import Dispatch, MessageRule
-from specs.fields import MAX_EXPERTS, MAX_GPUS, MAX_LAYERS, Count, Degree
-from specs.scenario import Scenario
+from specs.fields import MAX_EXPERTS, MAX_GPUS, MAX_LAYERS, Count
 from specs.validation import validate
-from specs.workload import Phase, PlannedPhase, Recompute
+from specs.workload import PlannedPhase
 
 SCHEMA: Literal["placement.plan/1"] = "placement.plan/1"
 #: Larger files are no plan of a cluster that can be planned.
 MAX_BYTES = 512 * 2**20
-MAX_SLOTS = 2**26
-
-Whole = Annotated[int, Field(ge=0, le=2**53, strict=True)]
-Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
-#: The logical expert of a slot; EMPTY (-1) on a GPU that has failed.
-Held = Annotated[int, Field(ge=EMPTY, lt=MAX_EXPERTS, strict=True)]
-Slots = Annotated[tuple[Held, ...], Field(min_length=1, max_length=MAX_SLOTS)]
-Rank = Annotated[int, Field(ge=0, lt=MAX_GPUS, strict=True)]
-Text = Annotated[str, Field(max_length=4_000, strict=True)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", strict=True)]
 #: [nodes][slots of experts with several copies, ascending] share of that copy, by home node; other slots take all.
 Fractions = tuple[tuple[Amount, ...], ...]
@@ -44,97 +34,6 @@ CertificateUnit = Literal["us", "max_over_mean", "bytes_per_token"]
 CERTIFICATE_UNITS: Mapping[Objective, tuple[CertificateUnit, float]] = {
     "time": ("us", 1e6), "load": ("max_over_mean", 1.0), "traffic": ("bytes_per_token", 1.0),
 }  # fmt: skip
-
-
-class Record(BaseModel):
-    """Base of the plan's records: immutable, and a field that is not known is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ScenarioRecord(Record):
-    """The scenario, resolved: every default and every option of the command line filled in."""
-
-    name: Text
-    spec: Scenario
-
-
-class EngineName(Record):
-    """A serving engine; see specs.engine.Engine. `notes`: what a user of the plan must know of it."""
-
-    name: Text
-    version: Text
-    backend: Text
-    notes: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
-
-    @property
-    def label(self) -> str:
-        """Name, version and backend, for people."""
-        return f"{self.name} {self.version}".rstrip() + f", {self.backend}"
-
-
-class EngineRecord(EngineName):
-    """The engine that a plan is for. `messages`: message rule of each phase under the plan's split."""
-
-    messages: dict[Phase, MessageRule]
-
-    @classmethod
-    def of(cls, scenario: Scenario, split: Split) -> EngineRecord:
-        """The record of a scenario's engine under a split."""
-        engine = scenario.engine
-        return cls(
-            name=engine.name, version=engine.version, backend=engine.backend,
-            messages={phase: message_rule(scenario, split, phase) for phase in phases_of(scenario)},
-            notes=engine_notes(scenario, split),
-        )  # fmt: skip
-
-
-class SplitRecord(Record):
-    """The split; see placement.problem.split.Split."""
-
-    tp: Degree
-    ep: Degree
-    pp: Degree
-    dp: Degree
-    etp: Degree
-    batch: Count
-    instances: Degree
-    redundant: Annotated[int, Field(ge=0, le=MAX_SLOTS, strict=True)]
-    slots_per_gpu: Annotated[int, Field(ge=1, le=MAX_EXPERTS, strict=True)]
-    microbatches: Count
-    #: Layers of each contiguous piece of the model; null: cut evenly.
-    cut: Annotated[tuple[Count, ...], Field(max_length=MAX_LAYERS)] | None = None
-    #: What each layer computes again in training; null: the workload's choice for all.
-    recompute: Annotated[tuple[Recompute, ...], Field(max_length=MAX_LAYERS)] | None = None
-
-    @classmethod
-    def of(cls, split: Split) -> SplitRecord:
-        """The record of a split."""
-        return cls(**{name: getattr(split, name) for name in cls.model_fields})
-
-    def split(self) -> Split:
-        """The split of the record, an InputError where its degrees do not multiply up."""
-        return Split(**{name: getattr(self, name) for name in type(self).model_fields})
-
-
-class StageRecord(Record):
-    """One piece of the model: `layers` layers from `first_layer` on, on the `gpus` GPUs of rank `stage` of an instance.
-
-    Pieces are in the order of layers. Schedules that give a rank several pieces name it several times.
-    """
-
-    stage: Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
-    first_layer: Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
-    layers: Annotated[int, Field(ge=1, le=MAX_LAYERS, strict=True)]
-    gpus: Degree
-
-
-class TopologyRecord(Record):
-    """The expert-parallel ranks ("GPUs" of a layer) of one stage. A rank is `etp` GPUs that share its experts."""
-
-    gpus: Degree
-    gpus_per_node: Degree
-    gpus_per_tray: Degree
 
 
 class LayerRecord(Record):

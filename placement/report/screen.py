@@ -8,15 +8,8 @@ from typing import Protocol
 from rich.console import RenderableType
 from rich.text import Text
 
-from placement.records.plan import (
-    EngineName,
-    EngineRecord,
-    Figure,
-    MemoryLineRecord,
-    Plan,
-    StrategyRecord,
-    TimingsRecord,
-)
+from placement.records.layout import EngineName, EngineRecord
+from placement.records.plan import Figure, MemoryLineRecord, Plan, StrategyRecord, TimingsRecord
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import gb, grouped, kb, or_dash, us
 

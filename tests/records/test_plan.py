@@ -12,13 +12,7 @@ import pytest
 import placement
 from placement.errors import InputError
 from placement.records.files import check_writable, write_text
-from placement.records.plan import (
-    Plan,
-    load_plan,
-    plan_from_json,
-    plan_json,
-    schema_text,
-)
+from placement.records.plan import Plan, load_plan, plan_from_json, plan_json, schema_text
 from tests.cli.conftest import folder as folder
 
 OPTIONAL = ("schema_", "timings", "failed_gpus")
