@@ -174,7 +174,9 @@ def _cluster(entry: Entry, gpus: int) -> Cluster:
     if gpus < cluster.gpus_per_node:
         # A part of a node that the deployment fills.
         tray = cluster.gpus_per_tray if gpus % cluster.gpus_per_tray == 0 else 1
-        return cluster.model_copy(update={"nodes": 1, "gpus_per_node": gpus, "gpus_per_tray": tray})
+        return cluster.model_copy(
+            update={"nodes": 1, "gpus_per_node": gpus, "gpus_per_os_node": None, "gpus_per_tray": tray}
+        )
     return cluster.model_copy(update={"nodes": -(-gpus // cluster.gpus_per_node)})
 
 

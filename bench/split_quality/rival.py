@@ -63,7 +63,7 @@ def scenario_of(case: Case) -> Scenario:
     cluster = load_cluster(case.cluster)
     nodes, rest = divmod(case.gpus, cluster.gpus_per_node)
     if rest:
-        cluster = cluster.model_copy(update={"nodes": 1, "gpus_per_node": case.gpus})
+        cluster = cluster.model_copy(update={"nodes": 1, "gpus_per_node": case.gpus, "gpus_per_os_node": None})
     else:
         cluster = cluster.model_copy(update={"nodes": nodes})
     model: Model = load_model(case.model)

@@ -49,7 +49,7 @@ def test_a_layer_asks_for_nothing_that_was_not_compiled_ahead() -> None:
 
 
 def test_read_only_arrays_do_not_compile_heuristics_again() -> None:
-    kernels = (packing.replicate, packing.longest_first, packing.separate)
+    kernels = (packing.longest_first, packing.separate)
     load, speed, room = np.array([4.0, 3.0, 2.0, 1.0]), np.ones(2), np.full(2, 3)
     packing.distinct_packing(load, 2, 3, room, speed)
     before = [len(each.signatures) for each in kernels]
