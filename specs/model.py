@@ -311,6 +311,11 @@ class Model(_Common):
             unused = set(known) - {getattr(block, word) for block in self.kinds}
             if unused:
                 raise ValueError(f"{word}s {', '.join(sorted(unused))} are in no block; remove them or add blocks")
+        each = self.blocks_per_layer
+        if self.layers % each:
+            raise ValueError(f"blocks are {self.layers}, no multiple of blocks_per_layer {each}; change one of them")
+        if len(set(self.moe_layers)) < len(self.moe_layers):
+            raise ValueError("a layer has several blocks with experts; lower blocks_per_layer")
         if self.layers > MAX_LAYERS:
             raise ValueError(f"blocks are {self.layers} layers; at most {MAX_LAYERS} are planned")
         if not self.moe_blocks:
@@ -334,6 +339,11 @@ class Model(_Common):
     def layers(self) -> int:
         """Number of blocks: what stages are cut from."""
         return len(self.layout)
+
+    @property
+    def whole_layers(self) -> int:
+        """Layers as the model's own numbering counts them."""
+        return self.layers // self.blocks_per_layer
 
     @cached_property
     def kinds(self) -> tuple[Block, ...]:

@@ -121,8 +121,14 @@ class Scenario(Spec):
         product = (pins.tp or 1) * (pins.pp or 1) * (pins.dp or 1)
         if product > gpus:
             raise ValueError(f"pins tp x pp x dp is {product}, but the cluster has {gpus} GPUs; lower a pin")
-        if (pins.pp or 1) > self.model.layers:
-            raise ValueError(f"pins.pp {pins.pp} is more than the model's {self.model.layers} layers; lower pins.pp")
+        if (pins.pp or 1) > self.model.whole_layers:
+            raise ValueError(
+                f"pins.pp {pins.pp} is more than the model's {self.model.whole_layers} layers; lower pins.pp"
+            )
+        if len({each.top_k for each in self.model.moes}) > 1:
+            raise ValueError(
+                f"the MoE layers of model {self.model.name} differ in top_k, which is not planned; give one"
+            )
         moe = self.model.moe
         if self.keep_groups and moe.groups < 2:
             raise ValueError(f"keep_groups is set, but model {self.model.name} has no expert groups; unset keep_groups")

@@ -137,7 +137,7 @@ def _check_topology(case: PlanCase) -> str:
 def _check_stages(case: PlanCase) -> str:
     rows = stage_records(case.scenario, case.split)
     _same("stages", case.plan.stages, rows)
-    return f"{len(rows)} stages hold all {case.scenario.model.layers} layers"
+    return f"{len(rows)} stages hold all {case.scenario.model.whole_layers} layers"
 
 
 def _every_placement(plan: Plan) -> Iterator[tuple[int, str, IntArray, FloatArray | None]]:

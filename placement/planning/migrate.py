@@ -233,8 +233,10 @@ def _case(
 
     problems = posed(routing.solved_on, False)
     stages = tuple(
-        next(stage.stage for stage in plan.stages if stage.first_layer <= block < stage.first_layer + stage.layers)
-        for block in scenario.model.moe_blocks
+        next(
+            stage.stage for stage in plan.stages if stage.first_layer <= layer.layer < stage.first_layer + stage.layers
+        )
+        for layer in plan.layers
     )
     senders = alive if failed else None
     sizes = [expert_bytes(scenario.model, scenario.model.layout[i]) for i in scenario.model.moe_blocks]

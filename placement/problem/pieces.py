@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from placement.problem.schedule import piece_count, rank_of_piece
 from placement.problem.split import Split
@@ -33,9 +33,15 @@ class StageShape:
         return sum(self.counts)
 
 
-def stage_start(layers: int, pp: int, stage: int, cut: tuple[int, ...] | None = None) -> int:
-    """First layer of a stage under `cut` (layers of each stage), or cut evenly: earlier stages take what is left."""
-    return -(-stage * layers // pp) if cut is None else sum(cut[:stage])
+def stage_starts(model: Model, pp: int, cut: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """[pp + 1] first block of each of `pp` stages, and the end, under `cut` (blocks of each stage), or cut evenly.
+
+    Evenly: whole layers as the model's own numbering counts them, the earlier stages take what is left.
+    """
+    if cut is not None:
+        return tuple(accumulate(cut, initial=0))
+    each = model.blocks_per_layer
+    return tuple(each * -(-stage * model.whole_layers // pp) for stage in range(pp + 1))
 
 
 def count_kinds(model: Model, layers: Iterable[int]) -> Counts:
@@ -48,7 +54,7 @@ def count_kinds(model: Model, layers: Iterable[int]) -> Counts:
 
 def stage_shapes(model: Model, pp: int, cut: tuple[int, ...] | None = None) -> tuple[StageShape, ...]:
     """[pp] shape of each of `pp` contiguous stages, under `cut` (layers of each) or cut evenly."""
-    starts = [stage_start(model.layers, pp, stage, cut) for stage in range(pp + 1)]
+    starts = stage_starts(model, pp, cut)
     return tuple(
         StageShape(count_kinds(model, range(first, end)), stage == 0, stage == pp - 1)
         for stage, (first, end) in enumerate(pairwise(starts))
@@ -56,10 +62,10 @@ def stage_shapes(model: Model, pp: int, cut: tuple[int, ...] | None = None) -> t
 
 
 def piece_rows(scenario: Scenario, split: Split) -> tuple[tuple[int, int, int], ...]:
-    """(rank, first layer, layers) of each contiguous piece of the model, in the order of layers."""
-    workload, layers = scenario.workload, scenario.model.layers
-    pieces = piece_count(workload, split.pp)
-    starts = [stage_start(layers, pieces, piece, split.cut) for piece in range(pieces + 1)]
+    """(rank, first layer, layers) of each contiguous piece, in the order of layers, as the model numbers them."""
+    workload, pieces = scenario.workload, piece_count(scenario.workload, split.pp)
+    each = scenario.model.blocks_per_layer
+    starts = [start // each for start in stage_starts(scenario.model, pieces, split.cut)]
     return tuple(
         (rank_of_piece(workload, split.pp, piece), starts[piece], starts[piece + 1] - starts[piece])
         for piece in range(pieces)

@@ -82,8 +82,8 @@ def schedule_problem(model: Model, workload: Workload, pp: int, microbatches: in
     if workload.kind == "serving":
         return ""
     schedule, count = workload.schedule, piece_count(workload, pp)
-    if count > model.layers:
-        return f"schedule {schedule} cuts {model.layers} layers into {count} pieces"
+    if count > model.whole_layers:
+        return f"schedule {schedule} cuts {model.whole_layers} layers into {count} pieces"
     if pp == 1:
         return "schedule dualpipe needs an even pp" if schedule == "dualpipe" else ""
     if schedule == "interleaved" and microbatches % pp:

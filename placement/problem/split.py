@@ -189,6 +189,9 @@ def cut_problem(
         return f"cut has {len(cut)} pieces, the schedule {pieces}"
     if cut is not None and sum(cut) != layers:
         return f"cut holds {sum(cut)} layers, the model has {layers}"
+    each = scenario.model.blocks_per_layer
+    if cut is not None and any(size % each for size in cut):
+        return f"cut parts layers of {each} blocks"
     if recompute is not None and (scenario.workload.kind == "serving" or len(recompute) != layers):
         return f"recompute is given for {len(recompute)} layers; training has it for all {layers} or none"
     return ""
@@ -218,7 +221,7 @@ def make_split(
         ("tp", tp_problem(model, tp) or tp_layout_problem(cluster, tp)),
         ("dp", stage_problem(cluster, tp * dp)),
         ("ep", ep_problem(model, cluster, tp * dp, ep)),
-        ("pp", f"pp {pp} is more than the model's {model.layers} layers" if pp > model.layers else ""),
+        ("pp", f"pp {pp} is more than the model's {model.whole_layers} layers" if pp > model.whole_layers else ""),
     ):
         if problem:
             raise InputError(scenario.name, field, problem, f"choose another {field}")

@@ -70,7 +70,9 @@ def sparse_first(degrees: Sequence[Degrees]) -> tuple[Degrees, ...]:
 
 
 def _sparse(scenario: Scenario) -> bool:
-    return scenario.cluster.nodes > DENSE_NODES or min(scenario.model.layers, scenario.cluster.gpus) > DENSE_DEPTHS
+    return (
+        scenario.cluster.nodes > DENSE_NODES or min(scenario.model.whole_layers, scenario.cluster.gpus) > DENSE_DEPTHS
+    )
 
 
 def stage_sizes(scenario: Scenario, level: int = 0) -> list[int]:
@@ -107,7 +109,9 @@ def _candidates(scenario: Scenario, pins: Pins, redundant: int | None, level: in
         if room < 1:
             continue
         deep = (
-            depths(model.layers, room, level) if pins.pp is None else [pins.pp] * (pins.pp <= min(room, model.layers))
+            depths(model.whole_layers, room, level)
+            if pins.pp is None
+            else [pins.pp] * (pins.pp <= min(room, model.whole_layers))
         )
         parts = divisors(size)
         ranks = [

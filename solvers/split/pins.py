@@ -29,12 +29,12 @@ def check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
         _refuse(
             scenario, "tp x dp x pp", f"{product} GPUs are pinned, the cluster has {cluster.gpus}", "lower one of them"
         )
-    if pins.pp is not None and pins.pp > model.layers:
+    if pins.pp is not None and pins.pp > model.whole_layers:
         _refuse(
             scenario,
             "pp",
-            f"pp {pins.pp} is more than the model's {model.layers} layers",
-            f"use at most {model.layers}",
+            f"pp {pins.pp} is more than the model's {model.whole_layers} layers",
+            f"use at most {model.whole_layers}",
         )
     if pins.tp is not None:
         problem = tp_problem(model, pins.tp) or tp_layout_problem(cluster, pins.tp)

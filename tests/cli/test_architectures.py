@@ -90,3 +90,23 @@ def test_a_plan_that_names_no_engine_is_read_as_its_scenario_says(
     out.write_text(json.dumps(plan))
     assert call("verify", str(out)).code == 0
     assert load_plan(out).engine.name == "generic"
+
+
+def test_stages_hold_whole_layers_of_several_blocks(
+    call: Callable[..., Done], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    shortcut = {**MIXED, "ffns": {"wide": MIXED["ffns"]["wide"], "flat": {"kind": "dense", "width": 128}}}
+    shortcut["mixers"] = {"full": MIXED["mixers"]["full"]}
+    pair = [{"mixer": "full", "ffn": "wide"}, {"mixer": "full", "ffn": "flat"}]
+    shortcut |= {"blocks": [{"repeat": 3, "blocks": pair}], "blocks_per_layer": 2}
+    pins = {"tp": 1, "ep": 2, "pp": 2, "dp": 2, "batch": 8}
+    path, out = tmp_path / "shortcut.yaml", str(tmp_path / "plan.json")
+    path.write_text(yaml.safe_dump({**tiny, "model": shortcut, "pins": pins}))
+    done = call("solve", "--spec", str(path), *QUICK, "--out", out)
+    assert done.code == 0, done.err
+    plan = load_plan(out)
+    assert [layer.layer for layer in plan.layers] == [0, 1, 2]
+    assert [(stage.first_layer, stage.layers) for stage in plan.stages] == [(0, 2), (2, 1)]
+    assert call("verify", out).code == 0
+    done = call("solve", "--spec", str(path), *QUICK, "--pp", "4", "--set", "pins.dp=1", "--set", "pins.ep=1")
+    assert (done.code, "pp 4 is more than the model's 3 layers" in done.err) == (2, True)

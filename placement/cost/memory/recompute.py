@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from placement.problem.pieces import Counts, StageShape, count_kinds, stage_shapes, stage_start
+from placement.problem.pieces import Counts, StageShape, count_kinds, stage_shapes, stage_starts
 from placement.problem.schedule import piece_count
 from placement.problem.split import Split
 from specs.model import Model
@@ -32,7 +32,7 @@ def mode_counts(
         shapes = stage_shapes(model, pieces, split.cut) if shapes is None else shapes
         place = MODES.index(modes[0])
         return tuple((*(nothing,) * place, shape.counts, *(nothing,) * (2 - place)) for shape in shapes)  # type: ignore[misc]
-    starts = [stage_start(model.layers, pieces, piece, split.cut) for piece in range(pieces + 1)]
+    starts = stage_starts(model, pieces, split.cut)
     return tuple(
         (
             count_kinds(model, (i for i in range(first, end) if modes[i] == "none")),
