@@ -97,7 +97,7 @@ def cut_fits(scenario: Scenario, split: Split, efficiency: Efficiency | None = N
 
 
 def _worth_cutting(scenario: Scenario, split: Split) -> bool:
-    """Whether there is anything to choose: stages to cut (layers of several blocks are cut evenly), or recompute modes."""
+    """Whether there is a choice: stages to cut (layers of several blocks are cut evenly), or recompute modes."""
     workload = scenario.workload
     if scenario.model.blocks_per_layer > 1:
         return False
