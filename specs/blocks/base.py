@@ -84,7 +84,7 @@ class Mixer(Spec, ABC):
 
     @abstractmethod
     def decode_flops(self, context: float, tp: int) -> float:
-        """FLOPs of one token after `context` stored ones, beside the products with weights."""
+        """FLOPs of one token where `context` are stored, its own among them, beside the products with weights."""
 
     def read(self, context: float, tp: int) -> Stored:
         """What a decode step reads and writes of what is stored."""
@@ -124,11 +124,12 @@ def causal_pairs(length: float, window: float | None = None, chunked: bool = Fal
 
 
 def sparse_pairs(length: float, ratio: int, most: float | None) -> float:
-    """Pairs of a sequence with entries that stand for `ratio` tokens each, of which a query reads `most` at most."""
-    entries = length / ratio
-    if most is None or most >= entries:
-        return length * entries / 2
-    return most * length - most * most * ratio / 2
+    """Pairs of a sequence with entries that stand for `ratio` tokens each, of which a query reads `most` at most.
+
+    A query sees the entries that are complete at its token: the k-th pairs with every query from k * ratio on.
+    """
+    entries = length // ratio if most is None else min(length // ratio, most)
+    return entries * (length + 1) - ratio * entries * (entries + 1) / 2
 
 
 def does_not_divide(tp: int, count: int, what: str) -> str:
