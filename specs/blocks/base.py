@@ -44,15 +44,18 @@ class Stored:
         elements: of the KV cache's data type.
         states: of the states' data type (linear attention, state space).
         bytes: of types that nobody chooses.
+        scales: bytes beside `elements` where these have 8 bits.
     """
 
     elements: float = 0.0
     states: float = 0.0
     bytes: float = 0.0
+    scales: float = 0.0
 
     def size(self, kv_cache: DataType, state: DataType) -> float:
         """Bytes, with the data types of the KV cache and of states."""
-        return self.elements * bytes_of(kv_cache) + self.states * bytes_of(state) + self.bytes
+        size = bytes_of(kv_cache)
+        return self.elements * size + self.states * bytes_of(state) + self.bytes + self.scales * (size == 1)
 
 
 class Mixer(Spec, ABC):

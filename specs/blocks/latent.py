@@ -6,11 +6,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from specs.blocks.base import Mixer, Stored, Weight, causal_pairs, does_not_divide, sparse_pairs
+from specs.blocks.base import PLAIN_BYTES, Mixer, Stored, Weight, causal_pairs, does_not_divide, sparse_pairs
 from specs.fields import Count, Flag, Heads, Spec, Width
 
-#: An indexer keeps its keys in 8 bits, with a 4-byte scale for every 128 elements (DeepSeek-V3.2, inference code).
-INDEX_SCALE_BYTES, INDEX_SCALE_BLOCK = 4, 128
+#: Scales of what sparse attention stores in 8 bits: 4 bytes for every 128 elements (DeepSeek-V3.2, inference code).
+SCALE_BYTES, SCALE_BLOCK = 4, 128
+
+
+def scale_bytes(width: int) -> int:
+    """Bytes of scales of a vector in 8 bits."""
+    return -(-width // SCALE_BLOCK) * SCALE_BYTES
 
 
 class Indexer(Spec):
@@ -39,8 +44,7 @@ class Indexer(Spec):
     @property
     def entry_bytes(self) -> int:
         """Bytes of one stored key."""
-        scales = -(-self.head_dim // INDEX_SCALE_BLOCK)
-        return 0 if self.shared else self.head_dim + INDEX_SCALE_BYTES * scales
+        return 0 if self.shared else self.head_dim + scale_bytes(self.head_dim)
 
     @property
     def pair_flops(self) -> float:
@@ -105,13 +109,21 @@ class MlaAttention(Mixer):
 
     def stored(self, context: float, tp: int) -> Stored:
         """One compressed vector and the rotary key, and the indexer's key, whole on each GPU."""
-        kept = context if self.window is None else min(context, self.window)
-        return Stored(self._entry * kept, bytes=self.indexer.entry_bytes * context if self.indexer else 0.0)
+        return self._of(context if self.window is None else min(context, self.window), context)
 
     def read(self, context: float, tp: int) -> Stored:
+        return self.stored(context, tp) if self.indexer is None else self._of(min(context, self.indexer.top_k), context)
+
+    def _of(self, entries: float, keys: float) -> Stored:
+        """So many entries and indexer's keys.
+
+        Sparse attention keeps the rotary part in 16 bits, and scales beside an 8-bit vector: 656 bytes in DeepSeek-V3.2
+        (vLLM 0.33, flashmla_sparse.py; SGLang 0.5.23, dsa_backend.py).
+        """
         if self.indexer is None:
-            return self.stored(context, tp)
-        return Stored(self._entry * min(context, self.indexer.top_k), bytes=self.indexer.entry_bytes * context)
+            return Stored(self._entry * entries)
+        fixed = PLAIN_BYTES * self.rope_dim * entries + self.indexer.entry_bytes * keys
+        return Stored(self.kv_rank * entries, bytes=fixed, scales=scale_bytes(self.kv_rank) * entries)
 
     def _absorbed_flops(self, tp: int) -> float:
         """A pair where every head works on the one compressed vector."""

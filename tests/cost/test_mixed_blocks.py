@@ -57,11 +57,11 @@ def hybrid() -> Model:
 
 
 def kept(tokens: int, tp: int) -> int:
-    """Bytes of one sequence on one GPU: 8-bit caches, 32-bit states, 16-bit inputs of the convolution."""
+    """Bytes of a sequence on a GPU: 8-bit caches, 16-bit rotary parts beside an indexer and inputs, 32-bit states."""
     linear = 8 // tp * 16 * 8 * 4 + 3 * ((2 * 4 * 16 + 8 * 8) // tp) * 2
     heads = oracle.kv_heads_of_a_gpu(8, 2, tp)
     total = 6 * linear + 2 * tokens * heads * 32 + oracle.windowed(tokens, 100) * heads * 32
-    total += tokens * (32 + 8) + tokens * (16 + 4)
+    total += tokens * (32 + 4 + 8 * 2) + tokens * (16 + 4)
     return total + (oracle.windowed(tokens, 100) + oracle.compressed(tokens, 7)) * 16 + 2 * 4 * 7 * 16
 
 

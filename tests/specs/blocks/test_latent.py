@@ -35,8 +35,8 @@ def test_mla_keeps_one_vector_whole_on_every_gpu(kv: Any, tp: int) -> None:
             assert size(mixer, context, tp, kv) == pytest.approx(context * 14 * oracle.SIZES[kv])
         kept = oracle.windowed(context, 8)
         assert size(mla(window=8), context, tp, kv) == pytest.approx(kept * 14 * oracle.SIZES[kv])
-        # The indexer's keys have 8 bits and a scale, whatever type the cache has.
-        entry = 14 * oracle.SIZES[kv]
+        # The indexer's keys have 8 bits and a scale, whatever type the cache has; the rotary part always has 16 bits.
+        entry = 10 * oracle.SIZES[kv] + 4 * 2 + (4 if kv == "fp8" else 0)
         assert size(mla(indexer=PICKS), context, tp, kv) == pytest.approx(context * (entry + 16 + 4))
         shared = mla(indexer=PICKS.model_copy(update={"shared": True}))
         assert size(shared, context, tp, kv) == pytest.approx(context * entry)

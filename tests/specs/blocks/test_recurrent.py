@@ -73,6 +73,10 @@ def _layer(model: str, mixer: str, context: float, tp: int = 1) -> float:
 
 
 def test_magnitudes_that_others_state() -> None:
+    # DeepSeek-V3.2: an entry of 656 bytes in 8 bits, 1,152 in 16, and 132 of the indexer (vLLM 0.33, flashmla_sparse.py
+    # and DeepseekV32IndexerCache).
+    sparse = load_model("deepseek_v3_2").mixers["sparse"]
+    assert [size(sparse, 1, 8, kv) for kv in ("fp8", "bf16")] == [656 + 132, 1152 + 132]
     # Qwen3-Next, one Gated DeltaNet layer: 32 heads of 128 x 128 in 32 bits, and 3 inputs of 8,192 channels.
     assert _layer("qwen3_next_80b_a3b", "gated_delta", 9) == 32 * 128 * 128 * 4 + 3 * 8192 * 2
     # Nemotron 3 Super, one Mamba-2 layer: (128, 64, 128), and 3 inputs of 8,192 + 2 x 8 x 128 channels.
