@@ -385,6 +385,11 @@ class Model(_Common):
         return tuple(moe for block in self.layout if (moe := self.moe_of(block)) is not None)
 
     @cached_property
+    def moe_kinds(self) -> tuple[Moe, ...]:
+        """The distinct experts among them."""
+        return tuple(ffn for ffn in self.ffns.values() if isinstance(ffn, Moe))
+
+    @cached_property
     def moe_block(self) -> Block:
         """The kind of MoE layer with the most experts; of equal ones the most frequent."""
         found = [self.layout[i] for i in self.moe_blocks]

@@ -64,7 +64,8 @@ def layer_problems(
         if failed_gpus:
             capacity = np.full(topology.gpus, slots)
             capacity[list(failed_gpus)] = 0
-        hardware = LayerHardware(topology, slots, rates[block], capacity, rank_speeds(scenario, split, rates[block]))
+        speeds = rank_speeds(scenario, split, rates[block], moe)
+        hardware = LayerHardware(topology, slots, rates[block], capacity, speeds)
         rules = LayerRules(scenario.dispatch_in_use, planned_rule(scenario, split, phase, rates[block]), group)
         return LayerProblem(layer.of_experts(moe.experts), hardware, rules, LayerObjective(objective, tail))
 

@@ -163,14 +163,21 @@ def redundant_problem(model: Model, ep: int, redundant: int) -> str:
     experts = model.moe.experts
     if (experts + redundant) % ep:
         return f"{experts} experts + {redundant} redundant do not divide over ep {ep}"
-    if (experts + redundant) // ep > experts:
+    if redundant > _most_redundant(model, ep):
         return f"{redundant} redundant experts over ep {ep} put two copies of an expert on one GPU"
     return ""
 
 
-def nearest_redundant(experts: int, ep: int, redundant: int) -> tuple[int, ...]:
+def _most_redundant(model: Model, ep: int) -> int:
+    """The most that give no rank two copies of an expert, in the layer of the fewest experts either."""
+    most = min(moe.experts for moe in model.moe_kinds) * (ep - 1)
+    return most - (model.moe.experts + most) % ep
+
+
+def nearest_redundant(model: Model, ep: int, redundant: int) -> tuple[int, ...]:
     """The valid counts of redundant experts next to `redundant` on `ep` ranks, below and above, ascending."""
-    least, most = least_redundant(experts, ep), experts * (ep - 1)
+    experts = model.moe.experts
+    least, most = least_redundant(experts, ep), _most_redundant(model, ep)
     below = min(redundant - (experts + redundant) % ep, most)
     return tuple(sorted({min(max(value, least), most) for value in (below, below + ep)}))
 
@@ -229,7 +236,7 @@ def make_split(
         redundant = least_redundant(model.moe.experts, ep) if scenario.redundant == "auto" else scenario.redundant
     problem = redundant_problem(model, ep, redundant)
     if problem:
-        near = " or ".join(map(str, nearest_redundant(model.moe.experts, ep, redundant)))
+        near = " or ".join(map(str, nearest_redundant(model, ep, redundant)))
         raise InputError(scenario.name, "redundant", problem, f"use {near} redundant experts")
     room = instances_that_fit(cluster, tp * dp, pp)
     if instances is None:

@@ -55,7 +55,7 @@ def check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
             good = sorted({ep for size in sizes for ep in divisors(size) if not ep_problem(model, cluster, size, ep)})
             _refuse(scenario, "ep", f"no stage of the cluster's nodes has ep {pins.ep}", _near("ep", good, pins.ep))
         if redundant is not None and redundant_problem(model, pins.ep, redundant):
-            near = " or ".join(map(str, nearest_redundant(model.moe.experts, pins.ep, redundant)))
+            near = " or ".join(map(str, nearest_redundant(model, pins.ep, redundant)))
             _refuse(
                 scenario, "redundant", redundant_problem(model, pins.ep, redundant), f"use {near} redundant experts"
             )
@@ -82,7 +82,7 @@ def refuse_empty(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
             for size in stage_sizes(scenario)
             for ep in divisors(size)
             if pins.ep in (None, ep) and not ep_problem(model, cluster, size, ep)
-            for value in nearest_redundant(model.moe.experts, ep, redundant)
+            for value in nearest_redundant(model, ep, redundant)
         } - {redundant}
         mend = f"unpin one, or {_near('redundant', sorted(near), redundant)}"
     _refuse(

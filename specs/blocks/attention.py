@@ -20,7 +20,7 @@ class BlockIndexer(Spec):
     head_dim: Width
     """Width of a head."""
     block: Count
-    """Tokens of a block, and blocks that a query attends to at most."""
+    """Tokens of a block."""
     top_blocks: Count
     """Blocks that a query attends to at most."""
 
@@ -44,7 +44,7 @@ class GqaAttention(Mixer):
     value_dim: Width | None = None
     """Width of a value head; head_dim where it is not given."""
     bias: Flag = False
-    """Bias of the query, key and value projections, and of the output projection."""
+    """Bias of the query, key and value projections."""
     output_bias: Flag = False
     """Bias of the output projection."""
     qk_norm: Flag = False
@@ -74,30 +74,44 @@ class GqaAttention(Mixer):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_says_what_is_seen(self) -> GqaAttention:
+        if self.window is not None and self.indexer is not None:
+            raise ValueError("window and indexer both say what a query sees; leave one out")
+        if self.chunked and self.window is None:
+            raise ValueError("chunked needs window, the tokens of a chunk; add it")
+        return self
+
     @property
     def _value_dim(self) -> int:
         return self.value_dim or self.head_dim
+
+    @property
+    def _gate(self) -> int:
+        """Elements of a token's gate."""
+        return {"none": 0, "element": self.query_heads * self._value_dim, "head": self.query_heads}[self.gate]
 
     def weights(self, hidden: int) -> tuple[Weight, ...]:
         queries, outputs = self.query_heads * self.head_dim, self.query_heads * self._value_dim
         keys = self.kv_heads * self.head_dim
         values = 0 if self.key_is_value else self.kv_heads * self._value_dim
-        norm = 0
-        if self.qk_norm:
-            norm = queries + keys if self.qk_norm_span == "all_heads" else 2 * self.head_dim
+        wide = self.qk_norm and self.qk_norm_span == "all_heads"
         rank, index, scores = self.q_rank or 0, 0, 0
         if self.indexer is not None:
             index, scores = self.indexer.head_dim, self.indexer.heads * self.indexer.head_dim
-        gate = {"none": 0, "element": outputs, "head": self.query_heads}[self.gate]
         return (
             Weight("q_a_proj", hidden * rank, 1),
             Weight("q_proj", (rank or hidden) * queries),
             Weight("k_proj", hidden * keys, self.kv_heads),
             Weight("v_proj", hidden * values, self.kv_heads),
-            Weight("gate_proj", hidden * gate),
+            Weight("gate_proj", hidden * self._gate),
             Weight("o_proj", outputs * hidden),
-            Weight("bias", (queries + keys + values) * self.bias + hidden * self.output_bias, plain=True),
-            Weight("qk_norm", norm, plain=True),
+            Weight("bias", queries * self.bias, plain=True),
+            Weight("bias", (keys + values) * self.bias, self.kv_heads, plain=True),
+            Weight("bias", hidden * self.output_bias, 1, plain=True),
+            Weight("qk_norm", 2 * self.head_dim * (self.qk_norm and not wide), 1, plain=True),
+            Weight("qk_norm", queries * wide, plain=True),
+            Weight("qk_norm", keys * wide, self.kv_heads, plain=True),
             Weight("sinks", self.query_heads * self.sinks, plain=True),
             Weight("q_a_norm", rank, 1, plain=True),
             Weight("indexer.q_proj", hidden * scores, self.kv_heads),
@@ -127,7 +141,7 @@ class GqaAttention(Mixer):
 
     def _seen(self, context: float) -> float:
         if self.chunked and self.window is not None and context > self.window:
-            return self.window / 2
+            return (self.window + 1) / 2  # the mean over a chunk: sequences are at any place of theirs
         return min(self._kept(context), self.indexer.top_k) if self.indexer else self._kept(context)
 
     def read(self, context: float, tp: int) -> Stored:
@@ -152,7 +166,5 @@ class GqaAttention(Mixer):
         return self._pair_flops(tp) * self._seen(context) + self._score_flops(tp) * self._kept(context)
 
     def width(self, tp: int) -> float:
-        return (self.head_dim + self._value_dim) * (self.query_heads / tp + max(1.0, self.kv_heads / tp))
-
-    def operand_elements(self) -> float:
-        return float((self.head_dim + self._value_dim) * (self.query_heads + self.kv_heads))
+        heads = self.query_heads / tp + math.ceil(self.kv_heads / tp)
+        return self._gate / tp + (self.head_dim + self._value_dim) * heads

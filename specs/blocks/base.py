@@ -44,15 +44,18 @@ class Stored:
         elements: of the KV cache's data type.
         states: of the states' data type (linear attention, state space).
         bytes: of types that nobody chooses.
+        scales: bytes beside `elements` where these have 8 bits.
     """
 
     elements: float = 0.0
     states: float = 0.0
     bytes: float = 0.0
+    scales: float = 0.0
 
     def size(self, kv_cache: DataType, state: DataType) -> float:
         """Bytes, with the data types of the KV cache and of states."""
-        return self.elements * bytes_of(kv_cache) + self.states * bytes_of(state) + self.bytes
+        size = bytes_of(kv_cache)
+        return self.elements * size + self.states * bytes_of(state) + self.bytes + self.scales * (size == 1)
 
 
 class Mixer(Spec, ABC):
@@ -84,7 +87,7 @@ class Mixer(Spec, ABC):
 
     @abstractmethod
     def decode_flops(self, context: float, tp: int) -> float:
-        """FLOPs of one token after `context` stored ones, beside the products with weights."""
+        """FLOPs of one token where `context` are stored, its own among them, beside the products with weights."""
 
     def read(self, context: float, tp: int) -> Stored:
         """What a decode step reads and writes of what is stored."""
@@ -124,11 +127,12 @@ def causal_pairs(length: float, window: float | None = None, chunked: bool = Fal
 
 
 def sparse_pairs(length: float, ratio: int, most: float | None) -> float:
-    """Pairs of a sequence with entries that stand for `ratio` tokens each, of which a query reads `most` at most."""
-    entries = length / ratio
-    if most is None or most >= entries:
-        return length * entries / 2
-    return most * length - most * most * ratio / 2
+    """Pairs of a sequence with entries that stand for `ratio` tokens each, of which a query reads `most` at most.
+
+    A query sees the entries that are complete at its token: the k-th pairs with every query from k * ratio on.
+    """
+    entries = length // ratio if most is None else min(length // ratio, most)
+    return entries * (length + 1) - ratio * entries * (entries + 1) / 2
 
 
 def does_not_divide(tp: int, count: int, what: str) -> str:

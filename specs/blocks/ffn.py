@@ -33,8 +33,11 @@ class DenseFfn(Spec):
 
     def weights(self, hidden: int) -> tuple[Weight, ...]:
         """Every tensor but the layer norm before the block."""
-        bias = ((1 + self.gated) * self.width + hidden) * self.bias
-        return (Weight("ffn", ffn_elements(hidden, self.width, self.gated)), Weight("bias", bias, plain=True))
+        return (
+            Weight("ffn", ffn_elements(hidden, self.width, self.gated)),
+            Weight("bias", (1 + self.gated) * self.width * self.bias, plain=True),
+            Weight("bias", hidden * self.bias, 1, plain=True),
+        )
 
     def tp_problem(self, tp: int) -> str:
         """Why the width can't be shared by `tp` GPUs; "" where it can."""
@@ -68,7 +71,7 @@ class Moe(Spec):
     gated: Flag = True
     """Three matrices (gate, up, down), as in SwiGLU, or two; dense layers alike."""
     bias: Flag = False
-    """Bias of the experts' projections, and of the router (or its load-balancing correction)."""
+    """Bias of the experts' projections."""
     router_bias: Flag = False
     """Bias of the router, or its load-balancing correction."""
     shared_gate: Flag = False

@@ -6,11 +6,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from specs.blocks.base import Mixer, Stored, Weight, causal_pairs, does_not_divide, sparse_pairs
+from specs.blocks.base import PLAIN_BYTES, Mixer, Stored, Weight, causal_pairs, does_not_divide, sparse_pairs
 from specs.fields import Count, Flag, Heads, Spec, Width
 
-#: An indexer keeps its keys in 8 bits with one 4-byte scale each (DeepSeek-V3.2, inference code).
-INDEX_SCALE_BYTES = 4
+#: Scales of what sparse attention stores in 8 bits: 4 bytes for every 128 elements (DeepSeek-V3.2, inference code).
+SCALE_BYTES, SCALE_BLOCK = 4, 128
+
+
+def scale_bytes(width: int) -> int:
+    """Bytes of scales of a vector in 8 bits."""
+    return -(-width // SCALE_BLOCK) * SCALE_BYTES
 
 
 class Indexer(Spec):
@@ -39,7 +44,7 @@ class Indexer(Spec):
     @property
     def entry_bytes(self) -> int:
         """Bytes of one stored key."""
-        return 0 if self.shared else self.head_dim + INDEX_SCALE_BYTES
+        return 0 if self.shared else self.head_dim + scale_bytes(self.head_dim)
 
     @property
     def pair_flops(self) -> float:
@@ -104,13 +109,21 @@ class MlaAttention(Mixer):
 
     def stored(self, context: float, tp: int) -> Stored:
         """One compressed vector and the rotary key, and the indexer's key, whole on each GPU."""
-        kept = context if self.window is None else min(context, self.window)
-        return Stored(self._entry * kept, bytes=self.indexer.entry_bytes * context if self.indexer else 0.0)
+        return self._of(context if self.window is None else min(context, self.window), context)
 
     def read(self, context: float, tp: int) -> Stored:
+        return self.stored(context, tp) if self.indexer is None else self._of(min(context, self.indexer.top_k), context)
+
+    def _of(self, entries: float, keys: float) -> Stored:
+        """So many entries and indexer's keys.
+
+        Sparse attention keeps the rotary part in 16 bits, and scales beside an 8-bit vector: 656 bytes in DeepSeek-V3.2
+        (vLLM 0.33, flashmla_sparse.py; SGLang 0.5.23, dsa_backend.py).
+        """
         if self.indexer is None:
-            return self.stored(context, tp)
-        return Stored(self._entry * min(context, self.indexer.top_k), bytes=self.indexer.entry_bytes * context)
+            return Stored(self._entry * entries)
+        fixed = PLAIN_BYTES * self.rope_dim * entries + self.indexer.entry_bytes * keys
+        return Stored(self.kv_rank * entries, bytes=fixed, scales=scale_bytes(self.kv_rank) * entries)
 
     def _absorbed_flops(self, tp: int) -> float:
         """A pair where every head works on the one compressed vector."""
@@ -135,15 +148,18 @@ class MlaAttention(Mixer):
         return (self.q_rank or 0) + self._entry
 
     def width(self, tp: int) -> float:
-        return self._latent() + 2 * self.heads / tp * (self.nope_dim + self.rope_dim + self.value_dim)
+        gate = self.value_dim * self.gate
+        return self._latent() + self.heads / tp * (2 * (self.nope_dim + self.rope_dim + self.value_dim) + gate)
 
     def selective_width(self, tp: int) -> float:
-        """Up-projections are computed again (arXiv 2412.19437, section 3.2.3)."""
-        return self._latent() + self.heads * self.value_dim / tp
+        """Up-projections from what is compressed are computed again (arXiv 2412.19437, section 3.2.3)."""
+        queries = 0 if self.q_rank else self.nope_dim + self.rope_dim
+        return self._latent() + self.heads / tp * (queries + self.value_dim * (1 + self.gate))
 
     def operand_elements(self) -> float:
         inner = 2 * ((self.q_rank or 0) + self.kv_rank) + self.rope_dim
-        return float(inner + self.heads * (2 * self.nope_dim + self.rope_dim + 2 * self.value_dim))
+        values = (2 + self.gate) * self.value_dim
+        return float(inner + self.heads * (2 * self.nope_dim + self.rope_dim + values))
 
     def again(self) -> int:
         up = self.heads * self.kv_rank * (self.nope_dim + self.value_dim)
@@ -178,14 +194,31 @@ class CompressedAttention(Mixer):
     indexer: Indexer | None = None
     """What picks the entries that a query attends to."""
 
+    @model_validator(mode="after")
+    def _indexer_has_entries(self) -> CompressedAttention:
+        if self.indexer is not None and not self.ratio:
+            raise ValueError("indexer picks compressed entries, but ratio is 0; set ratio or leave the indexer out")
+        if self.heads % self.output_groups:
+            raise ValueError(
+                f"heads {self.heads} is not a multiple of output_groups {self.output_groups}; change one of them"
+            )
+        return self
+
     @property
     def measured_as(self) -> str:
         return "mla"
 
+    @property
+    def _key_dim(self) -> int:
+        """Width of the indexer's own keys; 0 where it has none."""
+        return 0 if self.indexer is None or self.indexer.shared else self.indexer.head_dim
+
     def weights(self, hidden: int) -> tuple[Weight, ...]:
         outputs = self.output_groups * self.output_rank
         compressed = (1 + self.overlap) * self.head_dim if self.ratio else 0
-        keys = (1 + self.overlap) * self.indexer.head_dim if self.indexer else 0
+        keys = (1 + self.overlap) * self._key_dim
+        # Of the query, of keys, and of either compressor's entries.
+        norms = self.q_rank + self.head_dim + (self.head_dim + self._key_dim if self.ratio else 0)
         indexer = self.indexer.weights(hidden, self.q_rank) if self.indexer else ()
         return (
             Weight("q_a_proj", hidden * self.q_rank, 1),
@@ -196,8 +229,8 @@ class CompressedAttention(Mixer):
             Weight("compressor", 2 * hidden * compressed, 1, plain=True),
             # The indexer compresses keys of its own, by a value and a weight.
             Weight("indexer.compressor", 2 * hidden * keys, 1, plain=True),
-            *(each for each in indexer if each.name != "indexer.k_proj"),
-            Weight("norms", self.q_rank + 2 * self.head_dim + self.ratio * (compressed + keys), 1, plain=True),
+            *(each for each in indexer if each.name not in ("indexer.k_proj", "indexer.k_norm")),
+            Weight("norms", norms + self.ratio * (compressed + keys), 1, plain=True),
             Weight("sinks", self.heads, plain=True),
         )
 
@@ -207,12 +240,13 @@ class CompressedAttention(Mixer):
         )
 
     def _entries(self, context: float) -> float:
-        return context / self.ratio if self.ratio else 0.0
+        """Entries that are complete."""
+        return context // self.ratio if self.ratio else 0.0
 
     def stored(self, context: float, tp: int) -> Stored:
         """Whole on each GPU; what waits to be compressed is kept in 32 bits."""
-        entries, width = self._entries(context), self.head_dim + (self.indexer.head_dim if self.indexer else 0)
-        waiting = 2.0 * 4.0 * self.ratio * (1 + self.overlap) ** 2 * width
+        entries = self._entries(context)
+        waiting = 2.0 * 4.0 * self.ratio * (1 + self.overlap) ** 2 * (self.head_dim + self._key_dim)
         keys = self.indexer.entry_bytes * entries if self.indexer else 0.0
         return Stored(self.head_dim * (min(context, self.window) + entries), bytes=waiting + keys)
 
@@ -221,6 +255,7 @@ class CompressedAttention(Mixer):
         return min(entries, self.indexer.top_k) if self.indexer else entries
 
     def read(self, context: float, tp: int) -> Stored:
+        """Of what waits to be compressed a step touches a few rows: not counted."""
         keys = self.indexer.entry_bytes * self._entries(context) if self.indexer else 0.0
         return Stored(self.head_dim * (min(context, self.window) + self._picked(context)), bytes=keys)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,13 @@ Kernel = Annotated[int, Field(ge=1, le=256, strict=True)]
 
 
 class Recurrent(Mixer):
-    """A mixer whose state doesn't grow. Costs follow from the state's shape and the convolution's channels."""
+    """A mixer whose state doesn't grow. Costs follow from the state's shape and the convolution's channels.
+
+    Attributes:
+        corrects: what the state holds of a key already is taken off before a value is added (delta rules).
+    """
+
+    corrects: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -25,6 +31,10 @@ class Recurrent(Mixer):
     @abstractmethod
     def channels(self) -> int:
         """Channels of the short convolution before the recurrence; 0 without one."""
+
+    def local_channels(self, tp: int) -> float:
+        """Those of one GPU."""
+        return self.channels / tp
 
     @property
     def kernel(self) -> int:
@@ -37,7 +47,8 @@ class Recurrent(Mixer):
     def stored(self, context: float, tp: int) -> Stored:
         """The state, and the convolution's last inputs, however long the sequence is."""
         heads, rows, columns = self.state_shape
-        return Stored(states=heads * rows * columns / tp, bytes=PLAIN_BYTES * self.channels * (self.kernel - 1) / tp)
+        inputs = self.local_channels(tp) * (self.kernel - 1)
+        return Stored(states=heads * rows * columns / tp, bytes=PLAIN_BYTES * inputs)
 
     def read(self, context: float, tp: int) -> Stored:
         """The state is read and written."""
@@ -46,20 +57,32 @@ class Recurrent(Mixer):
 
     def prefill_flops(self, length: float, tp: int) -> float:
         """In chunks (arXiv 2405.21060, section 6): scores within a chunk and their products, and the state's update
-        and readout, of every token."""
+        and readout, of every token; a last chunk counts as full for the tokens that it has.
+
+        A correction (arXiv 2412.06464, section 3.3) adds scores between keys, and what they make of keys and values,
+        and takes what the state holds off.
+        """
         heads, rows, columns = self.state_shape
         chunk = min(float(CHUNK), length)
         each = 2 * chunk * (rows + columns) + 4 * rows * columns
-        return length * (heads * each + 2 * self.channels * self.kernel) / tp
+        if self.corrects:
+            each += 2 * chunk * (2 * rows + columns) + 2 * rows * columns
+        return length * (heads * each / tp + self._conv_flops(tp))
 
     def decode_flops(self, context: float, tp: int) -> float:
-        """Decay (1), correction (2), update (2) and readout (2) of every element of the state."""
+        """Decay (1), update (2), readout (2) of every element of the state, and correction (2) where there is one."""
         heads, rows, columns = self.state_shape
-        return (7 * heads * rows * columns + 2 * self.channels * self.kernel) / tp
+        return (5 + 2 * self.corrects) * heads * rows * columns / tp + self._conv_flops(tp)
+
+    def _conv_flops(self, tp: int) -> float:
+        """Of a token's short convolution."""
+        return 2 * self.local_channels(tp) * self.kernel
 
 
 class GatedDelta(Recurrent):
     """Gated DeltaNet (arXiv 2412.06464) as in Qwen3-Next."""
+
+    corrects: ClassVar[bool] = True
 
     kind: Literal["gated_delta"]
     """Which kind of block this is."""
@@ -94,9 +117,7 @@ class GatedDelta(Recurrent):
         )
 
     def tp_problem(self, tp: int) -> str:
-        return super().tp_problem(tp) or (
-            does_not_divide(tp, self.key_heads, "key heads of gated_delta") if tp <= self.key_heads else ""
-        )
+        return super().tp_problem(tp) or does_not_divide(tp, self.key_heads, "key heads of gated_delta")
 
     def width(self, tp: int) -> float:
         return (self.channels + 3 * self.value_heads * self.value_dim) / tp
@@ -104,6 +125,8 @@ class GatedDelta(Recurrent):
 
 class KimiDelta(Recurrent):
     """Kimi Delta Attention (arXiv 2510.26692): a gated delta rule that forgets by channel."""
+
+    corrects: ClassVar[bool] = True
 
     kind: Literal["kda"]
     """Which kind of block this is."""
@@ -172,7 +195,8 @@ class Lightning(Recurrent):
             Weight("qkv_proj", hidden * 3 * inner),
             Weight("gate_proj", hidden * inner),
             Weight("o_proj", inner * hidden),
-            Weight("norms", inner + 2 * self.head_dim * self.qk_norm, plain=True),
+            Weight("norms", inner, plain=True),
+            Weight("qk_norm", 2 * self.head_dim * self.qk_norm, 1, plain=True),
         )
 
     def width(self, tp: int) -> float:
@@ -207,20 +231,33 @@ class Mamba2(Recurrent):
     def channels(self) -> int:
         return self.heads * self.head_dim + 2 * self.groups * self.state
 
+    def local_channels(self, tp: int) -> float:
+        """Inputs and outputs of the state are repeated where tp exceeds their groups."""
+        return self.heads * self.head_dim / tp + 2 * self.groups * self.state / min(tp, self.groups)
+
     def weights(self, hidden: int) -> tuple[Weight, ...]:
-        inner = self.heads * self.head_dim
-        into = inner + self.channels + self.heads
+        inner, shared = self.heads * self.head_dim, 2 * self.groups * self.state
+        alone, taps = 2 * inner + self.heads, self.conv + self.conv_bias
         return (
-            Weight("in_proj", hidden * into),
+            Weight("in_proj", hidden * alone),
+            Weight("in_proj", hidden * shared, self.groups),
             Weight("out_proj", inner * hidden),
-            Weight("conv", self.channels * (self.conv + self.conv_bias), plain=True),
+            Weight("conv", inner * taps, plain=True),
+            Weight("conv", shared * taps, self.groups, plain=True),
             Weight("decay", 3 * self.heads, plain=True),
             Weight("norms", inner, plain=True),
-            Weight("bias", (into + hidden) * self.bias, plain=True),
+            Weight("bias", alone * self.bias, plain=True),
+            Weight("bias", shared * self.bias, self.groups, plain=True),
+            Weight("bias", hidden * self.bias, 1, plain=True),
         )
 
+    def tp_problem(self, tp: int) -> str:
+        # One group is repeated on every GPU; engines repeat no more than one.
+        several = does_not_divide(tp, self.groups, "groups of mamba2") if self.groups > 1 else ""
+        return super().tp_problem(tp) or several
+
     def width(self, tp: int) -> float:
-        return (self.channels + 3 * self.heads * self.head_dim) / tp
+        return self.local_channels(tp) + 3 * self.heads * self.head_dim / tp
 
 
 class Mamba(Recurrent):
@@ -292,7 +329,8 @@ class ShortConv(Recurrent):
             Weight("in_proj", hidden * 3 * self.inner),
             Weight("out_proj", self.inner * hidden),
             Weight("conv", self.inner * self.conv, plain=True),
-            Weight("bias", (3 * self.inner + hidden + self.inner) * self.bias, plain=True),
+            Weight("bias", 4 * self.inner * self.bias, plain=True),
+            Weight("bias", hidden * self.bias, 1, plain=True),
         )
 
     def prefill_flops(self, length: float, tp: int) -> float:

@@ -23,10 +23,12 @@ from tests.cli.conftest import folder as folder
 #: Of the question (which verify takes as it stands) what no figure of one of these plans hangs on: free text; limits
 #: that are raised, and pins lifted; prices of what the plan has not, or of links that are never the slowest; what only
 #: `deploy`, synthetic routing, serving or training looks at; what the engine could do besides, and the HBM that it
-#: would leave (the scenario says how much).
+#: would leave (the scenario says how much); what is not planned of the model; by what a router chooses experts (which
+#: ones, the routing says; its matrix weighs them either way); the block of scales, which these 16-bit weights have not.
 IDLE = re.compile(
     r"scenario\.spec\.(.*\b(name|summary|source|aliases|generation)|workload\.t(tf|po)t_ms|pins\.\w+"
     r"|model\.moe\.shared_(width|gate)|cluster\.fast\.\w+|workload\.decode_tokens_per_gpu|routing\.\w+|model\.moe\.groups"
+    r"|model\.left_out(\[\d\])?|model\.moe\.hash_routed|model\.types\.block"
     r"|model\.tied_embedding|model\.types\.kv_cache|cluster\.gpus_per_tray|workload\.chunks|cluster\.gpus_per_os_node"
     r"|engine\.(assumes|overlaps|workloads|stage_cut|static_map|sequences|reserve\.\w+)"
     r"|engine\.backends\.all_to_all\.(dispatch(\[\d\])?|quantizes|decode|decode_tokens|prefill_tokens|tokens_switch))"

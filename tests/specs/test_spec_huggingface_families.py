@@ -212,7 +212,7 @@ def test_layers_may_attend_to_what_an_earlier_one_picked() -> None:
     projections = 2048 * 32 * 128 + 6144 * 128 + 6144 * 32 + 2 * 128
     assert _count(picks, 6144) - _count(shares, 6144) == projections
     assert picks.stored(4096, 1).bytes - shares.stored(4096, 1).bytes == 4096 * (128 + 4)
-    assert shares.read(4096, 1).elements == 2048 * 576
+    assert shares.read(4096, 1).size("bf16", "fp32") == 2048 * 576 * 2
     assert picks.decode_flops(4096, 1) - shares.decode_flops(4096, 1) == 2 * 32 * 128 * 4096
 
 

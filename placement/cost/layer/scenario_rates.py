@@ -17,8 +17,9 @@ from placement.cost.step.compute import Roofline
 from placement.problem.arrays import FloatArray
 from placement.problem.engine_rules import prefill_tokens
 from placement.problem.rates import LayerRates
-from placement.problem.split import Split
+from placement.problem.split import Split, slots_of
 from placement.problem.topology import Topology
+from specs.blocks.ffn import Moe
 from specs.cluster import Gpu
 from specs.fields import DataType, bytes_of
 from specs.model import Block, Model
@@ -103,8 +104,10 @@ def layer_rates(
     )
 
 
-def rank_speeds(scenario: Scenario, split: Split, rates: LayerRates) -> FloatArray | None:
+def rank_speeds(scenario: Scenario, split: Split, rates: LayerRates, moe: Moe | None = None) -> FloatArray | None:
     """[ranks] rate of expert work relative to `rates` (those of the cluster's `least_gpu`); None where all are alike.
+
+    `moe` are the layer's experts; None takes Model.moe.
 
     All stages of all instances have one placement, so a rank is as fast as the slowest GPU at its place in any of them.
     Speeds are those at balanced loads.
@@ -112,7 +115,8 @@ def rank_speeds(scenario: Scenario, split: Split, rates: LayerRates) -> FloatArr
     cluster, model = scenario.cluster, scenario.model
     if not cluster.other_nodes:
         return None
-    tokens = np.array(rates.tokens_per_gpu * model.moe.computed_top_k / split.slots_per_gpu)
+    moe = moe or model.moe
+    tokens = np.array(rates.tokens_per_gpu * moe.computed_top_k / slots_of(moe, split))
     least = Roofline.of(cluster.least_gpu, efficiency_of(scenario))
 
     def speed(gpu: Gpu) -> float:

@@ -34,13 +34,15 @@ def dense_width(model: Model, tp: int) -> float:
 
 
 def routed_width(model: Model, split: Split) -> float:
-    """Elements per token of a GPU inside the routed experts, at balanced routing.
+    """Elements per token of a GPU inside the widest routed experts, at balanced routing.
 
     On average a rank receives top_k copies for each token it sends; each is gathered over the rank's etp GPUs, which
     split the experts' width.
     """
-    moe = model.moe
-    return moe.computed_top_k * split.etp * (2 * moe.sent_width(model.hidden) + 3 * moe.expert_width / split.etp)
+    return max(
+        moe.computed_top_k * split.etp * (2 * moe.sent_width(model.hidden) + 3 * moe.expert_width / split.etp)
+        for moe in model.moe_kinds
+    )
 
 
 def layer_working_bytes(model: Model, split: Split, tokens: float, margin: float) -> float:

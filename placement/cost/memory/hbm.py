@@ -229,7 +229,7 @@ class MemoryModel:
         copies = constants.buffer_copies.value
         total = 0.0
         if split.ep > 1:
-            sent = model.moe.sent_width(model.hidden)
+            sent = max(moe.sent_width(model.hidden) for moe in model.moe_kinds)
             pair = message_bytes(sent, self.scenario.dispatch_type, constants)
             pair += message_bytes(sent, model.types.combine, constants)
             # Low-latency kernels keep room for every token at every physical expert; bulk ones for a token's copies.

@@ -128,5 +128,5 @@ def test_a_choice_or_a_refusal(case: Any, fixed: tuple[Pins, Any]) -> None:
 def test_nearest_redundant_counts_are_valid(experts: int, ep: int, redundant: int) -> None:
     model = s.small_model(moe=Moe(experts=experts, top_k=1, expert_width=64))
     # More ranks than experts x ranks slots never happens: a rank has at least one slot.
-    for value in nearest_redundant(experts, ep, redundant):
+    for value in nearest_redundant(model, ep, redundant):
         assert redundant_problem(model, ep, value) == ""
