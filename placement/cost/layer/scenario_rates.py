@@ -116,7 +116,7 @@ def rank_speeds(scenario: Scenario, split: Split, rates: LayerRates, moe: Moe | 
     if not cluster.other_nodes:
         return None
     moe = moe or model.moe
-    tokens = np.array(rates.tokens_per_gpu * moe.computed_top_k / slots_of(moe, split))
+    tokens = np.array(rates.tokens_per_gpu * moe.computed_top_k / slots_of(moe.experts, split.redundant, split.ep))
     least = Roofline.of(cluster.least_gpu, efficiency_of(scenario))
 
     def speed(gpu: Gpu) -> float:
