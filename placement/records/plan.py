@@ -241,9 +241,12 @@ class Plan(Record):
     @property
     def widths(self) -> tuple[int, ...]:
         """[layers] slots of a GPU in each layer: `slots_per_gpu`, or fewer in layers of fewer experts."""
-        split = self.split
+        model, redundant = self.scenario.spec.model, self.split.redundant
         return tuple(
-            slots_of(moe.experts, split.redundant, self.topology.gpus) for moe in self.scenario.spec.model.moes
+            self.slots_per_gpu
+            if moe.experts == model.moe.experts
+            else slots_of(moe.experts, redundant, self.topology.gpus)
+            for moe in model.moes
         )
 
     def _placements(self) -> Iterator[tuple[str, tuple[Slots, ...] | None]]:

@@ -15,7 +15,7 @@ from placement.records.files import check_writable, write_text
 from placement.records.plan import Plan, load_plan, plan_from_json, plan_json, schema_text
 from tests.cli.conftest import folder as folder
 
-OPTIONAL = ("schema_", "timings", "failed_gpus")
+OPTIONAL = ("schema_", "timings", "failed_gpus", "engine")
 SCHEMA_FILE = Path(placement.__file__).parent / "records" / "schemas" / "plan.schema.json"
 
 
