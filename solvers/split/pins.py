@@ -46,14 +46,14 @@ def check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
         if stage_problem(cluster, size):
             good = [s // pins.tp for s in stage_sizes(scenario) if s % pins.tp == 0]
             _refuse(scenario, "dp", stage_problem(cluster, size), _near("dp", good, pins.dp))
-        if pins.ep is not None and ep_problem(model, cluster, size, pins.ep):
-            good = [ep for ep in divisors(size) if not ep_problem(model, cluster, size, ep)]
-            _refuse(scenario, "ep", ep_problem(model, cluster, size, pins.ep), _near("ep", good, pins.ep))
     if pins.ep is not None:
-        sizes = stage_sizes(scenario)
-        if all(ep_problem(model, cluster, size, pins.ep) for size in sizes):
+        sizes = _sizes(scenario, pins)
+        problems = [ep_problem(model, cluster, size, pins.ep) for size in sizes]
+        if sizes and all(problems):
             good = sorted({ep for size in sizes for ep in divisors(size) if not ep_problem(model, cluster, size, ep)})
-            _refuse(scenario, "ep", f"no stage of the cluster's nodes has ep {pins.ep}", _near("ep", good, pins.ep))
+            general = problems[0] if len(sizes) == 1 else f"no stage of the cluster's nodes has ep {pins.ep}"
+            divided = (problem for size, problem in zip(sizes, problems, strict=True) if size % pins.ep == 0)
+            _refuse(scenario, "ep", next(divided, general), _near("ep", good, pins.ep))
         if redundant is not None and redundant_problem(model, pins.ep, redundant):
             near = " or ".join(map(str, nearest_redundant(model.moe.experts, pins.ep, redundant)))
             _refuse(
@@ -102,6 +102,13 @@ def _not_loaded(scenario: Scenario, pins: Pins, redundant: int | None) -> tuple[
     if all(problems):
         return problems[0], "unpin it, or choose another engine or backend"
     return "only splits of degrees that nobody runs are left", "unpin one, or take degrees any"
+
+
+def _sizes(scenario: Scenario, pins: Pins) -> list[int]:
+    """GPUs that a stage may have with the pinned tp and dp."""
+    if pins.tp and pins.dp:
+        return [pins.tp * pins.dp]
+    return [size for size in stage_sizes(scenario) if size % (pins.tp or pins.dp or 1) == 0]
 
 
 def _group_sizes(scenario: Scenario) -> list[int]:

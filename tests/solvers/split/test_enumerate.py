@@ -12,10 +12,12 @@ from placement.cost.memory.hbm import memory_of
 from placement.cost.step.throughput import predict
 from placement.errors import InfeasibleError, InputError
 from placement.problem.split import Split, make_split
+from solvers.split.degrees import list_candidates
 from solvers.split.enumerate import enumerate_splits
 from solvers.stop import Stop
 from specs.loading import list_catalog, load_scenario
 from specs.model import GqaAttention, Moe
+from specs.overrides import overridden
 from specs.scenario import Pins, Scenario
 from tests.cost import scenarios as s
 
@@ -128,6 +130,22 @@ def test_impossible_pins_are_refused_by_name(pins: Pins | None, redundant: int, 
         enumerate_splits(s.scenario(), pins, redundant)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("engine", ["generic", "vllm", "sglang", "trtllm"])
+def test_a_share_of_an_expert_that_is_no_whole_blocks_is_refused(engine: str) -> None:
+    # Qwen3-235B-FP8: an expert is 1,536 wide, 192 columns over 8 GPUs; scales are of 128 x 128 weights.
+    types = dict.fromkeys(("attention", "dense", "experts", "compute", "dispatch"), "fp8")
+    fp8 = {"model.types": {**types, "block": 128}, "engine": engine}
+    case = overridden(load_scenario("qwen3_235b_h100_ib"), set=fp8)
+    reason = "8 gives a GPU 192 columns of an expert, which no engine loads: scales are of 128-wide blocks"
+    for pins in (Pins(tp=8, ep=1), Pins(tp=8, ep=1, dp=1), Pins(tp=1, ep=1, dp=8), Pins(dp=8, ep=1)):
+        with pytest.raises(InputError, match=reason):
+            enumerate_splits(case, pins)
+    found = list_candidates(case, Pins(), None).degrees
+    assert {d.tp * d.dp // d.ep for d in found} <= {1, 2, 4}
+    bf16 = list_candidates(overridden(case, set={"model.types": {"experts": "bf16"}}), Pins(), None).degrees
+    assert (8, 1, 1) in {(d.tp, d.ep, d.dp) for d in bf16}
 
 
 def test_too_little_hbm_names_the_line_and_a_cluster_that_just_fits() -> None:
