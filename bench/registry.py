@@ -57,6 +57,7 @@ _ALL = (
     Benchmark(
         "routing_fit", "bench.routing_fit", "Recorded against synthetic routing, and how its constants were set."
     ),
+    Benchmark("fits", "bench.fits.main", "GPUs that the catalog's models need, next to what vLLM's recipes ask for."),
 )
 BENCHMARKS: dict[str, Benchmark] = {each.name: each for each in _ALL}
 

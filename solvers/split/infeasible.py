@@ -96,13 +96,15 @@ def _fits(scenario: Scenario, pins: Pins, redundant: int | None, efficiency: Eff
         key = (degrees.tp, degrees.dp, degrees.ep)
         if key not in deepest or deepest[key].pp < degrees.pp:
             deepest[key] = degrees
-    for degrees in deepest.values():
-        split = first_split(scenario, degrees, pins.batch)
-        if split is None:
-            continue
-        if MemoryModel(scenario, split, efficiency).report().fits or cut_fits(scenario, split, efficiency):
-            return True
-    return False
+    return any(fits(scenario, degrees, pins.batch, efficiency) for degrees in deepest.values())
+
+
+def fits(scenario: Scenario, degrees: Degrees, batch: int | None, efficiency: Efficiency) -> bool:
+    """Whether some cut of a candidate fits HBM with that batch; None: one sequence of each attention rank."""
+    split = first_split(scenario, degrees, batch)
+    if split is None:
+        return False
+    return MemoryModel(scenario, split, efficiency).report().fits or cut_fits(scenario, split, efficiency)
 
 
 def _pinned(pins: Pins) -> bool:
