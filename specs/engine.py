@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from specs.fields import Count, DataType, Degree, Flag, Name, Spec, Text
+from specs.fields import Count, DataType, Degree, Flag, Name, Positive, Spec, Text
 
 Dispatch = Literal["even", "nearest", "planned"]
 
@@ -120,6 +120,15 @@ class Reserve(Spec):
     """The flag that sets it."""
 
 
+class PrefillPass(Spec):
+    """The engine's default for a prefill pass on GPUs of some size."""
+
+    below_gib: Positive | None = None
+    """GPUs of less HBM than this; unset: all others."""
+    tokens: Annotated[Count, Field(json_schema_extra={"unit": "tokens"})]
+    """Most tokens of an attention rank in a pass."""
+
+
 class Balancer(Spec):
     """The engine's own load balancer, where it takes DeepSeek's hierarchical policy if groups % OS nodes == 0."""
 
@@ -154,6 +163,8 @@ class Engine(Spec):
     """HBM that it leaves or takes for itself."""
     sequences: Annotated[Count, Field(json_schema_extra={"unit": "sequences"})] | None = None
     """Most sequences of an attention rank."""
+    prefill_passes: Annotated[tuple[PrefillPass, ...], Field(max_length=16)] = ()
+    """Most tokens of a prefill pass by default; the first entry that fits the GPU counts. None: as the workload asks."""
     kv_types: Annotated[tuple[DataType, ...], Field(min_length=1)] | None = None
     """Types that it stores a KV cache in; None: any."""
     static_map: Text = ""

@@ -85,6 +85,9 @@ def overridden_spec(kind: Kind, spec: T, **changes: Any) -> T:
         over: Any = reduce(lambda inner, step: {step: inner}, reversed(change.steps), change.value)
         data = {field: _plain(each) for field, each in varied(kind, data, over, Place(change.source)).items()}
     paths = [change.path for change in asked]
+    if kind == "scenario" and {"model", "cluster"} & set(paths) and "name" not in paths:
+        # Its own name would tell of another question.
+        data["name"] = shown(f"{data['model']['name']} on {data['cluster']['name']}", 200)
     if "summary" in data.keys() - {*paths} and (
         kind != "scenario" or any(change.steps[0] in PARTS and change.steps[0] != "engine" for change in asked)
     ):

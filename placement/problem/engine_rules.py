@@ -145,17 +145,20 @@ def reserve_bytes(scenario: Scenario, split: Split) -> float:
     reserve, workload = scenario.engine.reserve, scenario.workload
     gib = reserve.gib + reserve.gib_per_gpu * split.gpus_per_instance
     if workload.kind == "serving":
-        gib += reserve.mib_per_prefill_token / 2**10 * prefill_tokens(scenario.engine, workload, split.tp)
-    return reserve.share * scenario.cluster.gpu.hbm_bytes + max(gib, reserve.least_gib) * 2**30
+        gib += reserve.mib_per_prefill_token / 2**10 * prefill_tokens(scenario, workload, split.tp)
+    return reserve.share * scenario.cluster.least_gpu.hbm_bytes + max(gib, reserve.least_gib) * 2**30
 
 
-def prefill_tokens(engine: Engine, workload: ServingWorkload, tp: int) -> float:
-    """Most tokens of an attention rank of `tp` GPUs in a prefill pass: what is asked for, and the backend takes.
+def prefill_tokens(scenario: Scenario, workload: ServingWorkload, tp: int) -> float:
+    """Most tokens of an attention rank of `tp` GPUs in a prefill pass: what is asked for, and the engine takes.
 
     Longer prompts take several passes, short ones that arrive together share one.
     """
-    backend = engine.in_use
-    asked = float(workload.prefill_tokens_per_gpu * tp)
+    backend, asked = scenario.engine.in_use, float(workload.prefill_tokens_per_gpu * tp)
+    for each in scenario.engine.prefill_passes:
+        if each.below_gib is None or scenario.cluster.least_gpu.hbm_gib < each.below_gib:
+            asked = min(asked, float(each.tokens))
+            break
     if backend.prefill_tokens is None:
         return asked
     return min(asked, float(backend.prefill_tokens * (tp if backend.tokens_per == "gpu" else 1)))

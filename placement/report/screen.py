@@ -169,7 +169,7 @@ def _split(plan: Plan, choice: SplitSearch, lowered_from: int | None) -> list[tu
     gpus = split.tp * split.dp * split.pp
     text = f"{degrees}, {split.instances} x {gpus} GPUs, batch {split.batch} per attention rank"
     if lowered_from is not None:
-        text += f" (lowered from {lowered_from} for the routing's imbalance)"
+        text += f" (at {lowered_from} this routing misses an objective)"
     dropped = "".join(f"; {entry.count} dropped: {entry.reason}" for entry in choice.dropped)
     considered = f"{grouped(choice.considered)} splits considered{dropped}"
     if choice.idle_gpus:

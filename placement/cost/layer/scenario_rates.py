@@ -60,7 +60,7 @@ def default_tokens_per_rank(scenario: Scenario, split: Split, phase: Phase) -> f
         return workload.microbatch * workload.sequence / split.tp * split.etp
     if phase == "decode":
         return split.batch / split.microbatches / split.tp * split.etp
-    return prefill_tokens(scenario.engine, workload, split.tp) / split.tp * split.etp
+    return prefill_tokens(scenario, workload, split.tp) / split.tp * split.etp
 
 
 def layer_rates(

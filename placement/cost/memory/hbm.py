@@ -154,7 +154,7 @@ class MemoryModel:
         workload = self.scenario.workload
         if workload.kind == "training":
             return 0.0
-        budget = prefill_tokens(self.scenario.engine, workload, self.split.tp)
+        budget = prefill_tokens(self.scenario, workload, self.split.tp)
         return serving_activation_bytes(self.scenario.model, self.split, batch, budget, self.efficiency)
 
     def _left(self, batch: int) -> float:
@@ -224,7 +224,7 @@ class MemoryModel:
             step, bulk = 0.0, workload.microbatch * workload.sequence / tp
         else:
             step = batch / decode_microbatches(self.split.pp, batch) / tp
-            bulk = max(prefill_tokens(self.scenario.engine, workload, tp) / tp, step)
+            bulk = max(prefill_tokens(self.scenario, workload, tp) / tp, step)
         model, split, constants = self.scenario.model, self.split, self.efficiency
         copies = constants.buffer_copies.value
         total = 0.0

@@ -139,7 +139,7 @@ class ServingModel:
         self.passes = passes or PassModel(scenario, split, constants)
         self.context = decode_context(workload)
         #: Most tokens of an attention rank in one prefill pass, and passes that one prompt fills.
-        self.budget = prefill_tokens(scenario.engine, workload, split.tp)
+        self.budget = prefill_tokens(scenario, workload, split.tp)
         self.prompt_passes = max(1.0, workload.isl / self.budget)
         #: Seconds of a prompt outside the passes.
         self.first_token_s = constants.first_token_s.value
