@@ -164,7 +164,7 @@ class Engine(Spec):
     sequences: Annotated[Count, Field(json_schema_extra={"unit": "sequences"})] | None = None
     """Most sequences of an attention rank."""
     prefill_passes: Annotated[tuple[PrefillPass, ...], Field(max_length=16)] = ()
-    """Most tokens of a prefill pass by default; the first entry that fits the GPU counts. None: as the workload asks."""
+    """Most tokens of a prefill pass by default; the first that fits the GPU counts. None: as the workload says."""
     kv_types: Annotated[tuple[DataType, ...], Field(min_length=1)] | None = None
     """Types that it stores a KV cache in; None: any."""
     static_map: Text = ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from placement.problem.split import Split, redundant_problem
 from specs.cluster import Cluster
-from specs.engine import Engine, MessageRule, Rule, RuleName
+from specs.engine import MessageRule, Rule, RuleName
 from specs.model import Model
 from specs.scenario import Pins, Scenario
 from specs.workload import Phase, ServingWorkload
