@@ -34,7 +34,7 @@ def test_every_gpu_is_played(folder: Path, tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--device", "cpu", "--dtype", "fp8"], "--dtype: fp8: needs a GPU of compute capability 8.9 or later"),
+        (["--device", "cpu", "--dtype", "fp8"], "--dtype: fp8: needs a GPU of compute capability 9 or 10"),
         (["--device", "cuda"], "--device: cuda: is not there; use --device cpu"),
         (["--device", "cpu", "--baseline", "x"], "--baseline: x: is not in the plan"),
     ],
