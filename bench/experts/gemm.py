@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -50,7 +49,7 @@ class Timing:
     @property
     def median_s(self) -> float:
         """The run that counts."""
-        return statistics.median(self.seconds.tolist())
+        return float(np.median(self.seconds))
 
     @property
     def spread(self) -> float:
@@ -71,11 +70,6 @@ class Products:
         self.sets = max(2, -(-CACHES * _cache_bytes(device) // whole))
         self._kernels = KERNELS[library, kind](shape.slots, shape.hidden, shape.width, self.sets, device, seed)
         self._x = self._kernels.states(max(1, most_tokens))
-
-    @property
-    def most_tokens(self) -> int:
-        """Largest number of copies that a run may have."""
-        return len(self._x)
 
     def timed(self, count: IntArray, warmup: int, repeats: int) -> Timing:
         """Times all products of a GPU whose slots have `count` [slots] tokens."""

@@ -94,10 +94,11 @@ def play(
         slots = layout.problems[0].hardware.slots_per_gpu
         if slots not in products:
             own = [each for (_, name), each in counts.items() if name == layout.name]
-            most = max(int(each.sum(axis=1).max()) for each in counts.values())
+            largest = max(1, max(int(each.max()) for each in own))
+            # f(n) goes as far as any slot does: beyond its last point it would be a guess.
+            most = max(slots * largest, max(int(each.sum(axis=1).max()) for each in counts.values()))
             products[slots] = Products(Shape(hidden, width, slots), library_of(kind), kind, device, most, effort.seed)
             tell(f"f(n) with {slots} slots")
-            largest = max(1, max(int(each.max()) for each in own))
             curves[slots] = _curve(products[slots], layout, largest, effort, as_priced and device.type == "cuda")
     times = []
     for place, layer in enumerate(names):
@@ -134,9 +135,7 @@ def _layer_time(layer: int, name: str, counts: IntArray, products: Products, cur
 
 def _curve(products: Products, layout: Layout, largest: int, effort: Effort, with_catalog: bool) -> Curve:
     slots, rates = products.shape.slots, layout.problems[0].hardware.rates
-    held = products.most_tokens // slots
-    tokens = np.unique(np.r_[2 ** np.arange(0, int(np.log2(max(1, min(largest, held)))) + 1), min(largest, held)])
-    tokens = tokens[tokens > 0]
+    tokens = np.unique(np.r_[2 ** np.arange(largest.bit_length()), largest])
     seconds = np.array(
         [products.timed(np.full(slots, n), effort.warmup, effort.repeats).median_s / slots for n in tokens]
     )

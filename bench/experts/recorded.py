@@ -36,7 +36,7 @@ class Case(_Record):
     """
 
     model: str
-    kind: DataType
+    kind: Literal["bf16", "fp8", "mxfp4"]
     slots: int
     etp: int = 1
     library: Literal["torch", "triton"] = "torch"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bench.experts.gemm import Products, Shape
-from bench.experts.kernels import check_kind
+from bench.experts.kernels import ProductType, check_kind
 from bench.experts.recorded import Case, Curve, Point
 
 #: Where the kernel module of NVIDIA's driver says its version.
@@ -28,7 +28,8 @@ def case_curve(case: Case, device: torch.device, most: int, warmup: int, repeats
     Raises:
         InputError, MissingExtraError: the device has no kernels for the case's type.
     """
-    (hidden, width), library, kind = case.dimensions(), case.library, case.kind
+    (hidden, width), library = case.dimensions(), case.library
+    kind: ProductType = case.kind
     if device.type == "cpu":
         (hidden, width), library, kind = _SMALL, "torch", "fp32"
     check_kind(library, kind, device)
