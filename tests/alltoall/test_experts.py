@@ -56,7 +56,7 @@ def test_what_is_not_there_is_told(
 def test_the_curve_goes_as_far_as_the_fullest_slot(folder: Path) -> None:
     # A mean slot has 20 tokens; a fit that ended there would take reading for multiplying in fuller ones.
     plan = load_plan(str(folder / "plan.json"))
-    sample = take_sample(read_traces(plan, (str(folder / "a.npz"),), None), plan.topology.gpus, 40, 0)
+    sample = take_sample(read_traces(plan, (str(folder / "a.npz"),), None), plan.role().topology.gpus, 40, 0)
     layouts = plan_layouts(plan, (), [0], sample, Settings(40), None)
     played = play(
         layouts, [0], [0], sample, 32, 16, "fp32", torch.device("cpu"), Effort(1, 1, 0), False, lambda _: None
