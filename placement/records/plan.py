@@ -47,7 +47,8 @@ class LayerRecord(Record):
     bound_source: Text
     gap: Amount | None
     status: LayerStatus
-    termination: Literal["finished", "work", "time", "interrupted"]
+    #: "proven": nothing was searched, as a heuristic is proven near enough.
+    termination: Literal["finished", "work", "time", "interrupted", "proven"]
 
 
 class MemoryLineRecord(Record):
@@ -159,6 +160,8 @@ class ProvenanceRecord(Record):
     versions: dict[str, str]
     #: Parameters of the search that are not the defaults (`SearchParams`), by name.
     params: dict[str, Whole | Amount | tuple[Amount, ...]] = Field(default={}, max_length=100)
+    #: Gap from which on nothing is searched, where it is not the default.
+    gap: Amount | None = None
     #: What a time limit cut short, in words.
     cut_short: tuple[Text, ...] = Field(default=(), max_length=16)
 
@@ -329,6 +332,8 @@ def plan_json(plan: Plan) -> str:
         del data["failed_gpus"]
     if not plan.provenance.params:
         del data["provenance"]["params"]
+    if plan.provenance.gap is None:
+        del data["provenance"]["gap"]
     if not plan.provenance.cut_short:
         del data["provenance"]["cut_short"]
     return json_text(data)

@@ -133,11 +133,21 @@ def certificate(plan: Plan) -> str:
     record = plan.certificate
     unit = _UNITS[record.unit]
     gap = "no bound" if record.gap is None else f"gap {record.gap:.2%}"
-    proven = sum(layer.status == "optimal" for layer in plan.layers)
+    proven, layers = sum(layer.status == "optimal" for layer in plan.layers), len(plan.layers)
     return (
         f"objective {record.objective:.4g}{unit}, bound {record.bound:.4g}, {gap}; {record.status}, "
-        f"{proven} of {len(plan.layers)} layers proven optimal (on the routing solved on)"
+        f"{proven} of {layers} layers proven optimal (on the routing solved on){_unsearched(plan)}"
     )
+
+
+def _unsearched(plan: Plan) -> str:
+    """In how many layers nothing was searched, and how near the optimum a heuristic is proven there."""
+    settled = [layer for layer in plan.layers if layer.termination == "proven"]
+    if not settled:
+        return ""
+    within = max(layer.gap or 0.0 for layer in settled)
+    where = "" if len(settled) == len(plan.layers) else f" in {len(settled)} of {len(plan.layers)} layers"
+    return f"; a heuristic is proven within {within:.1%}{where}: nothing to search"
 
 
 def _scenario(plan: Plan) -> list[tuple[str, str]]:
