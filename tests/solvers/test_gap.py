@@ -1,4 +1,4 @@
-"""The bound first: nothing is searched where a heuristic is proven near enough, and what is searched stays as it was."""
+"""The bound first: nothing is searched where a heuristic is proven near enough; what is searched stays as it was."""
 
 from dataclasses import replace
 from typing import Any
