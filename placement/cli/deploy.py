@@ -10,6 +10,7 @@ from placement.cli.command import Command
 from placement.cli.options import (
     degrees_option,
     engine_option,
+    explain_option,
     instance_options,
     library_options,
     pin_options,
@@ -37,10 +38,13 @@ from placement.cli.running import emit, run
 @trace_option
 @click.option("--time-limit", type=positive, metavar="SECONDS", help="Stop solving after this many seconds.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, show_default=True)
+@explain_option
 @screen_options
 @click.option("--out", metavar="FILE", help="Write the plan (or the front) as JSON to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(spec: str, out: str | None, as_json: bool, front: bool, verbose: int, **options: Any) -> None:
+def command(
+    spec: str, out: str | None, as_json: bool, front: bool, verbose: int, explain: bool, **options: Any
+) -> None:
     """Choose how many instances of which split serve the most tokens/s, within HBM, TTFT and TPOT.
 
     This is the planner of `solve` with experts placed by the load balancer, in seconds; its plan is read by every
@@ -51,6 +55,7 @@ def command(spec: str, out: str | None, as_json: bool, front: bool, verbose: int
     from placement.cli.progress import ProgressBar
     from placement.planning.case import load_scenario
     from placement.planning.deploy import deployment_case, front_of
+    from placement.planning.explain import explained
     from placement.planning.solve import solve
     from placement.records.files import check_writable, write_text
     from placement.records.plan import plan_json
@@ -66,6 +71,8 @@ def command(spec: str, out: str | None, as_json: bool, front: bool, verbose: int
             told = front_of(case)
         else:
             planned = solve(case)
+            if explain:
+                planned = explained(case, planned)
     if front:
         if out is not None:
             write_text(out, told.json() + "\n", "`out`")

@@ -137,6 +137,11 @@ screen_options = stacked(
     click.option("-q", "--quiet", "verbose", flag_value=-1, type=int, help="The answer alone."),
 )  # fmt: skip
 
+explain_option = click.option(
+    "--explain", is_flag=True,
+    help="Also say what looser limits, more memory, faster links or another node would buy; takes longer.",
+)  # fmt: skip
+
 role_option = click.option(
     "--role", type=click.Choice(["prefill", "decode", "aggregated"]),
     help="Which role of a plan that has several.",

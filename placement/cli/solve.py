@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import library_options, scenario_options, screen_options, solve_options, trace_option
+from placement.cli.options import (
+    explain_option,
+    library_options,
+    scenario_options,
+    screen_options,
+    solve_options,
+    trace_option,
+)
 from placement.cli.running import emit, run
 
 DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
@@ -27,12 +34,20 @@ DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
     "--deployment", metavar="FILE",
     help="Keep the instances of this plan file, such as deploy writes: only experts are placed anew.",
 )  # fmt: skip
+@explain_option
 @screen_options
 @click.option("--out", metavar="FILE", help="Write the plan to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan alone, as JSON.")
 @click.option("--timings", is_flag=True, help="Put wall-clock times into the plan, too.")
 def command(
-    spec: str, deployment: str | None, out: str | None, as_json: bool, timings: bool, verbose: int, **options: Any
+    spec: str,
+    deployment: str | None,
+    out: str | None,
+    as_json: bool,
+    timings: bool,
+    verbose: int,
+    explain: bool,
+    **options: Any,
 ) -> None:
     """Plan a scenario: choose its instances, place their experts, predict what that yields, and certify how good it is.
 
@@ -44,6 +59,7 @@ def command(
     """
     from placement.cli.progress import ProgressBar
     from placement.planning.case import load_scenario, make_case
+    from placement.planning.explain import explained
     from placement.planning.solve import solve
     from placement.records.files import check_writable
     from placement.records.plan import load_plan, plan_json
@@ -56,6 +72,8 @@ def command(
     with ProgressBar() as progress:
         case = make_case(scenario, on_progress=progress, deployment=kept, **library_options(options))
         planned = solve(case, timings)
+        if explain:
+            planned = explained(case, planned)
     if out is not None:
         planned.plan.save(out)
     if as_json:

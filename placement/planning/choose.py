@@ -61,10 +61,13 @@ class Choice:
     record: ChoiceRecord
 
 
-def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
+def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Choice:
     """The instances that serve the most tokens/s within HBM, TTFT and TPOT, or the target with the fewest GPUs.
 
     Columns are priced with quickly placed experts (PlacedLayers), at most `case.max_kinds` kinds are used.
+
+    Args:
+        stop: When pricing ends. alone: Whether the answer is wanted without what came next.
 
     Raises:
         InputError: Pins that no split can have. InfeasibleError: nothing fits HBM, TTFT and TPOT, or the target is out
@@ -94,7 +97,7 @@ def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
     case.report.stage("choosing instances")
     left = stop.seconds_left()
     chosen = solve_master(problem, None if left is None else max(_LEAST_S, left))
-    return _choice(pools, problem, columns, chosen, workload.osl, told=not stop.expired)
+    return _choice(pools, problem, columns, chosen, workload.osl, told=not (alone or stop.expired))
 
 
 def mode_of(case: Case) -> Mode:

@@ -26,6 +26,13 @@ class RunnerUpRecord(Record):
     tokens_per_s: Amount
 
 
+class WhatIfRecord(Record):
+    """What the choice would serve if one thing were otherwise."""
+
+    change: Text
+    tokens_per_s: Amount
+
+
 class ChoiceRecord(Record):
     """The choice of instances.
 
@@ -36,6 +43,7 @@ class ChoiceRecord(Record):
             is the answer's relative distance, `status` "optimal" where that is 0; both are the solver's word.
         considered: Configurations priced, of `listed`; kept: those that no other rules out; thinned: some degrees were
             left out to bound the search.
+        what_if: What other limits would serve, with quickly placed experts; only there on request.
         max_kinds: Most kinds of instances; `without_max_kinds`: share of tokens/s (or GPUs) that any number would gain.
     """
 
@@ -55,3 +63,4 @@ class ChoiceRecord(Record):
     runner_up: RunnerUpRecord | None = None
     max_kinds: Count | None = None
     without_max_kinds: Amount | None = None
+    what_if: Annotated[tuple[WhatIfRecord, ...], Field(max_length=64)] = ()

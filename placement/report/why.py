@@ -37,6 +37,9 @@ def why(plan: Plan) -> list[tuple[str, str]]:
                     f"at most {choice.max_kinds}; without this limit {choice.without_max_kinds:.1%} better in {unit}",
                 )
             )
+        for i, other in enumerate(choice.what_if):
+            gain = other.tokens_per_s / choice.priced_tokens_per_s - 1
+            rows.append(("would buy" if i == 0 else "", f"{other.change}: {gain:+.1%} tokens/s"))
         if choice.idle_gpus:
             rows.append(("idle", f"{choice.idle_gpus} GPUs: no further instance of the chosen kinds fits"))
     rows += _unmatched(plan)
