@@ -303,7 +303,7 @@ def _counts(archive: Archive, key: str, name: str, expected: _Expected) -> LoadC
             source, field, f"layer {layer} has no tokens in window {window}", "leave out dense layers and idle windows"
         )
     _check_sums(source, field, counts)
-    return LoadCounts(counts, name, _origin(meta, "recorded load counts"))
+    return LoadCounts(counts, name, _origin(meta, "recorded load counts"), meta=meta)
 
 
 def _check_sums(source: str, field: str, counts: FloatArray) -> None:
