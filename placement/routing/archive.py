@@ -77,7 +77,7 @@ class OpenArray:
         with self._archive.defects(self._key):
             data = self._file.read(entries * self.dtype.itemsize)
         if len(data) != entries * self.dtype.itemsize:
-            raise InputError(self._archive.source, self._key, "is cut off before its end", _INTACT)
+            raise InputError(self._archive.source, shown(self._key, 200), "is cut off before its end", _INTACT)
         return np.frombuffer(data, self.dtype)
 
 
@@ -123,7 +123,7 @@ class Archive:
             InputError: the member is corrupted, truncated, too large, or holds Python objects.
         """
         with self.defects(key), self._member(key) as (file, size):
-            array = read_array(file, size, self.source, key, each, most)
+            array = read_array(file, size, self.source, shown(key, 200), each, most)
             file.read(1)  # to the end, where the checksum of a member is compared
             return array
 
@@ -136,7 +136,7 @@ class Archive:
         """
         with self._member(key) as (file, size):
             with self.defects(key):
-                shape, fortran, dtype = _header(file, size, self.source, key)
+                shape, fortran, dtype = _header(file, size, self.source, shown(key, 200))
             yield OpenArray(shape[::-1] if fortran else shape, dtype, fortran, self, key, file)
 
     @contextmanager
@@ -153,12 +153,18 @@ class Archive:
                 info = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.namelist() else key)
                 if info.file_size > max(_HARMLESS_BYTES, MAX_EXPANSION * info.compress_size):
                     raise InputError(
-                        self.source, key, f"unpacks to {info.file_size} bytes, too many to be routing", _INTACT
+                        self.source,
+                        shown(key, 200),
+                        f"unpacks to {info.file_size} bytes, too many to be routing",
+                        _INTACT,
                     )
                 if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     # Of these zipfile unpacks all there is, whatever size the member states.
                     raise InputError(
-                        self.source, key, "is compressed as numpy does not", "write it with numpy.savez_compressed"
+                        self.source,
+                        shown(key, 200),
+                        "is compressed as numpy does not",
+                        "write it with numpy.savez_compressed",
                     )
                 member = archive.open(info)
             with member:
@@ -166,7 +172,7 @@ class Archive:
 
     def defects(self, key: str) -> AbstractContextManager[None]:
         """See `defects`, for an array of this file."""
-        return defects(self.source, key)
+        return defects(self.source, shown(key, 200))
 
 
 @contextmanager

@@ -119,8 +119,8 @@ def _exists(path: Path) -> bool:
 
 
 def _listed(keys: tuple[str, ...]) -> str:
-    shown = ", ".join(keys[:12]) or "nothing"
-    return shown + (f" and {len(keys) - 12} more" if len(keys) > 12 else "")
+    told = ", ".join(shown(key) for key in keys[:12]) or "nothing"
+    return told + (f" and {len(keys) - 12} more" if len(keys) > 12 else "")
 
 
 def _trace(archive: Archive, name: str, expected: _Expected) -> Trace:

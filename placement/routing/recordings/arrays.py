@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from placement.errors import InputError
 from placement.routing.archive import MAX_ARRAY_BYTES, Archive, OpenArray
 from placement.routing.reader import COUNT_KEYS
-from placement.routing.recordings.axes import axes_of_counts, axes_of_ids, differ
+from placement.routing.recordings.axes import axes_of_counts, axes_of_ids, differ, is_even
 from placement.routing.recordings.intake import PIECE, Intake
 from specs.documents import shown
 
@@ -33,6 +33,8 @@ ID_KEYS = (
 )
 WEIGHT_KEYS = ("topk_weights", "expert_weights", "routing_weights", "weights")
 ALL_COUNT_KEYS = (*COUNT_KEYS, "expert_counts", "expert_load", "expert_loads", "loads", "load")
+#: Experts of a token that an array of an unknown name may be taken for.
+_MOST_K = 64
 _FORM = "store topk_ids [layers, tokens, k] or counts [windows, layers, experts]"
 
 
@@ -193,17 +195,17 @@ def _counts(archive: Archive, key: str, intake: Intake) -> None:
 
 
 def _by_content(archive: Archive, key: str, intake: Intake) -> None:
-    """An array of a name that says nothing: ids differ along one axis, counts are equal somewhere."""
+    """An array of a name that says nothing: ids differ along the last axis, and counts have equal sums over layers."""
     with archive.open(key) as array:
-        whole = len(array.shape) == 3 and array.dtype.kind in "iu" and array.shape[2] <= 64
-    if whole:
-        try:
-            _ids(archive, key, None, intake)
-            return
-        except InputError:
-            if intake.tokens.tokens:
-                raise
-    _counts(archive, key, intake)
+        k, size = array.shape[-1] if array.shape else 0, math.prod(array.shape)
+        ids = len(array.shape) == 3 and array.dtype.kind in "iu" and 0 < k <= _MOST_K and size > 0
+        if ids:
+            head = array.take(min(size, max(1, PIECE // k) * k))
+            ids = differ(head.reshape(1, -1, k), 2) and (len(head) < size or not is_even(head.reshape(array.shape)))
+    if ids:
+        _ids(archive, key, None, intake)
+    else:
+        _counts(archive, key, intake)
 
 
 def _by_layer(archive: Archive, numbered: Sequence[tuple[int, str]], intake: Intake) -> None:

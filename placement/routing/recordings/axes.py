@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from placement.errors import InputError
 from placement.routing.recordings.shape import ModelShape
-from placement.routing.recordings.spool import PADDING
+from placement.routing.recordings.spool import PADDING, blank_rows
 from specs.fields import MAX_TOP_K
 
 IDS = ("tokens", "layers", "k")
@@ -75,6 +75,11 @@ def axes_of_counts(
     return names if names in candidates else candidates[0]
 
 
+def is_even(array: NDArray[Any]) -> bool:
+    """Whether a 3-d array counts as load counts do, in some order of its axes."""
+    return any(_even(array, order) for order in permutations(COUNTS))
+
+
 def _given(given: tuple[str, ...], names: tuple[str, ...], source: str) -> tuple[str, ...]:
     if sorted(given) != sorted(names):
         raise InputError(
@@ -89,8 +94,7 @@ def _fits(size: dict[str, int], model: ModelShape) -> bool:
     if layers is not None and size["layers"] not in layers:
         return False
     if "k" in size:
-        known = model.top_k is None or size["k"] in (model.top_k, model.top_k + 1)
-        return known and size["k"] <= MAX_TOP_K
+        return (model.top_k or 1) <= size["k"] <= MAX_TOP_K
     return model.experts is None or size["experts"] >= model.experts
 
 
@@ -99,10 +103,10 @@ def differ(array: NDArray[Any], axis: int) -> bool:
     if array.shape[axis] == 1:
         return True
     rows = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
-    rows = np.sort(rows[:: max(1, rows.size // _SAMPLE)], axis=1)
-    rows = rows[(rows[:, :1] != rows[:, -1:])[:, 0]]
-    alike = (rows[:, 1:] == rows[:, :-1]) & (rows[:, 1:] >= 0) & (rows[:, 1:] != PADDING)
-    return bool(len(rows)) and not alike.any()
+    rows = rows[:: max(1, rows.size // _SAMPLE)]
+    rows = np.where(rows < 0, PADDING, rows)
+    rows = np.sort(rows[~blank_rows(rows)], axis=1)
+    return not ((rows[:, 1:] == rows[:, :-1]) & (rows[:, 1:] != PADDING)).any()
 
 
 def _even(array: NDArray[Any], order: tuple[str, ...]) -> bool:

@@ -18,7 +18,7 @@ from placement.errors import InputError
 from placement.problem.arrays import BoolArray, IntArray
 from placement.routing.recordings.layers import choose_layers
 from placement.routing.recordings.shape import ModelShape
-from placement.routing.recordings.spool import PADDING, Spool
+from placement.routing.recordings.spool import PADDING, Spool, blank_rows
 
 #: So many tokens in a row with the same experts in every layer are a profile run, if their weights are equal, too ...
 PROFILED = 8
@@ -52,6 +52,11 @@ class _Columns:
     low: IntArray
     high: IntArray
 
+    @property
+    def empty(self) -> bool:
+        """Whether the layer has no routing; of one id a token, 0 in all rows is what a dense layer looks like."""
+        return self.rows == 0 or (len(self.high) == 1 and self.high[0] == 0)
+
 
 def clean_tokens(spool: Spool, shape: ModelShape, source: str) -> CleanTokens:
     """Finds what is routing.
@@ -65,7 +70,7 @@ def clean_tokens(spool: Spool, shape: ModelShape, source: str) -> CleanTokens:
         raise InputError(source, "", "holds no tokens", "record while the engine serves")
     seen = {layer: _columns(spool, layer) for layer in labels}
     keep_layer, notes = choose_layers(
-        labels, np.array([seen[layer].rows == 0 for layer in labels], dtype=bool), shape, source
+        labels, np.array([seen[layer].empty for layer in labels], dtype=bool), shape, source
     )
     layers = tuple(np.array(labels)[keep_layer].tolist())
     low = np.array([seen[layer].low for layer in layers])
@@ -85,18 +90,10 @@ def clean_tokens(spool: Spool, shape: ModelShape, source: str) -> CleanTokens:
     return CleanTokens(layers, columns, experts, keep, tuple(notes))
 
 
-def _blank(ids: NDArray[Any]) -> BoolArray:
-    """[rows] whether a row holds one id in all its (used) places, or padding alone: no token uses an expert twice."""
-    used = ids != PADDING
-    first = np.where(used, ids, 0).max(axis=1, keepdims=True)
-    alike = (~used | (ids == first)).all(axis=1)
-    return np.asarray(alike if ids.shape[1] > 1 else ~used[:, 0])
-
-
 def _columns(spool: Spool, layer: int) -> _Columns:
     rows, low, high = 0, np.full(spool.width, PADDING), np.full(spool.width, -1)
     for _, ids, _ in spool.rows(layer):
-        full = ids[~_blank(ids)].astype(np.int64)
+        full = ids[~blank_rows(ids)].astype(np.int64)
         rows += len(full)
         if len(full):
             low = np.minimum(low, full.min(axis=0))
@@ -119,7 +116,7 @@ def _routed(
         columns = columns[:-1]
     if shape.top_k is not None and len(columns) != shape.top_k:
         raise InputError(
-            source, "", f"has {len(columns)} experts a token, {shape.name} has {shape.top_k}; no column is a shared expert",
+            source, "", f"has {len(columns)} experts a token, {shape.name} has {shape.top_k}; none is a shared expert",
             "give the model that was recorded with `model`",
         )  # fmt: skip
     most = int(high[:, columns].max())
@@ -154,7 +151,7 @@ def _marks(
         for start, every, weights in spool.rows(layer):
             ids = every[:, columns]
             stop = start + len(ids)
-            blank = (ids >= experts).any(axis=1) | _blank(ids)
+            blank = (ids >= experts).any(axis=1) | blank_rows(ids)
             _check_distinct(ids, blank, start, layer, source)
             padded[start:stop] |= blank
             before = np.concatenate([last if len(last) else ids[:1], ids[:-1]])

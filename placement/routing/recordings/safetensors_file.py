@@ -86,9 +86,10 @@ class SafetensorsFile:
             dtype, shape, (start, end) = _TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
             whole = all(type(n) is int and n >= 0 for n in (*shape, start, end))
             size = math.prod(shape) * np.dtype(dtype).itemsize if whole else -1
+            said = end - start if whole else 0
         except (KeyError, TypeError, ValueError):
             raise InputError(self._source, shown(name), "has an entry of an unknown form or type", _INTACT) from None
-        if size != end - start or end > room:
+        if size != said or end > room:
             raise InputError(self._source, shown(name), "says another size than its bytes have", _INTACT)
         if size > MAX_ARRAY_BYTES:
             raise InputError(self._source, shown(name), f"has {size} bytes", f"at most {MAX_ARRAY_BYTES} are taken")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.errors import InputError
+from placement.problem.arrays import BoolArray
 from specs.fields import MAX_LAYERS, MAX_TOP_K
 
 #: What a spool holds for every negative id. 65535 means padding in recordings, too.
@@ -133,3 +134,11 @@ class Spool:
 
     def _path(self, layer: int, kind: str) -> Path:
         return self._folder / f"{layer}.{kind}"
+
+
+def blank_rows(ids: NDArray[Any]) -> BoolArray:
+    """[rows] whether a row holds one id in all its (used) places, or padding alone: no token uses an expert twice."""
+    used = ids != PADDING
+    first = np.where(used, ids, 0).max(axis=1, keepdims=True)
+    alike = (~used | (ids == first)).all(axis=1)
+    return np.asarray(alike if ids.shape[1] > 1 else ~used[:, 0])
