@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from placement.errors import InputError, ParameterError
-from placement.planning.progress import OnProgress, Reporter
+from placement.planning.progress import COMPILING, OnProgress, Reporter
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.hardware import LayerHardware
 from placement.problem.layer import LayerObjective, LayerProblem
@@ -28,6 +28,7 @@ from placement.routing.recordings.vllm import LogSeries, read_log
 from placement.routing.statistics import layer_statistics
 from placement.routing.trace import LoadCounts, Trace
 from placement.routing.writer import write_counts, write_trace
+from solvers.ahead import is_compiled
 from solvers.registry import get_solver
 from solvers.stop import Stop
 from specs.loading import load_model
@@ -222,6 +223,8 @@ def _locality(trace: Trace, seed: int, report: Reporter) -> Locality | None:
     chosen = sorted(set(np.linspace(0, trace.layers - 1, min(_LOCAL_LAYERS, trace.layers)).astype(int).tolist()))
     part = replace(trace, topk_ids=trace.topk_ids[chosen], topk_weights=None)
     solved_on, judged_on = (layer_statistics([half]) for half in split_by_sequence(part))
+    if not is_compiled():
+        report.stage(COMPILING)
     report.stage("placing experts", len(chosen))
     found = []
     hardware = LayerHardware(Topology(nodes, 1), trace.experts // nodes, _RATES)

@@ -159,7 +159,7 @@ def _table(report: TraceReport) -> RenderableType:
         _row(report.portraits, "  of that, by sampling alone", lambda each: each.noise, "{:.1%}"),
         _row(report.portraits, "closest partner, times chance", lambda each: each.partner, "{:.1f}"),
     ]
-    return columns(("over the layers", "mean", "most", "in layer"), [row for row in rows if row is not None])
+    return columns(("over the layers", "mean", "most", "MoE layer"), [row for row in rows if row is not None])
 
 
 def _row(
@@ -192,6 +192,6 @@ def _verdict(report: TraceReport) -> str:
     worst = max(layers, key=lambda each: each.top_share or 0.0)
     return (
         f"DEGENERATE: in {len(layers)} of {report.layers} layers one expert takes over half of the tokens "
-        f"(layer {worst.layer}: expert {worst.top_expert}, {worst.top_share:.0%}). Such routing is of random weights, "
-        "dummy inputs or one prompt again and again; record what users send"
+        f"(MoE layer {worst.layer}: expert {worst.top_expert}, {worst.top_share:.0%}). Such routing is of random "
+        "weights, dummy inputs or one prompt again and again; record what users send"
     )

@@ -75,6 +75,17 @@ def find_format(files: Sequence[Path], name: str | None = None) -> Format:
     return FORMATS[kinds[0]]
 
 
+def recording_told(path: str | Path) -> str | None:
+    """What a file is called that is a recording and no trace; None of all other files."""
+    try:
+        found = find_format([Path(path)])
+    except InputError:
+        return None
+    if found.name == "array" or (found.name in ("csv", "json") and Path(path).suffix in (".npz", ".npy")):
+        return None
+    return found.told
+
+
 def _check_there(path: Path) -> None:
     with defects(str(path), ""):
         if not path.exists():
