@@ -127,8 +127,8 @@ def test_a_recording_of_sglang_all_the_way_to_a_plan(here: Path, shared_dir: Pat
         "500",
     ]
     done = call(
-        "solve", "--spec", "deepseek_r1_gb200_ib", "--trace", "r1.npz", "--strategy", "greedy", "--work", "0.01", *given,
-        "--out", "plan.json", "--json",
+        "solve", "--spec", "deepseek_r1_gb200_ib", "--trace", "r1.npz", "--strategy", "greedy", "--work", "0.01",
+        *given, "--out", "plan.json", "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert json.loads(done.out)["provenance"]["inputs"][0]["kind"] == "counts"

@@ -94,10 +94,11 @@ def _tokens(
     field = f"{where}.topk_ids_of_layer"
     if slots.ndim != 3 or len(slots) != len(table) or slots.dtype.kind not in "iu":
         raise InputError(source, field, f"has shape {slots.shape} for a map of {len(table)} layers", _FORM)
-    if slots.size and slots.max() >= table.shape[1]:
-        raise InputError(source, field, f"holds slot {slots.max()} of {table.shape[1]}", _FORM)
-    flat = table[np.arange(len(table))[:, None, None], np.maximum(slots, 0)]
-    ids = np.where(slots < 0, -1, flat).transpose(1, 0, 2)
+    # Beyond the slots are fused shared experts, which cleaning leaves out behind the routed ones.
+    width, experts = table.shape[1], intake.shape.experts or int(table.max()) + 1
+    routed = table[np.arange(len(table))[:, None, None], np.clip(slots, 0, width - 1)]
+    logical = np.where(slots < width, routed, slots.astype(np.int64) - width + experts)
+    ids = np.where(slots < 0, -1, logical).transpose(1, 0, 2)
     intake.note("read slots as logical experts through last_physical_to_logical_map")
     lengths = record.get("extend_seq_lens")
     numbers = list(lengths) if isinstance(lengths, Iterable) else []

@@ -175,3 +175,32 @@ def test_the_same_recording_gives_the_same_bytes(tmp_path: Path) -> None:
         convert([path], tmp_path / name, SHAPE)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert not [each for each in tmp_path.iterdir() if each.name.startswith(".placement")]
+
+
+def test_fused_shared_experts_behind_the_slots_are_left_out(tmp_path: Path) -> None:
+    """SGLang's recorder with shared experts fused: their ids follow the slots."""
+    torch = pytest.importorskip("torch")
+    tokens = samples.ids()
+    slots = samples.slots_of(tokens)
+    shared = np.full((4, 40, 1), samples.SLOTS.shape[1], np.int32)
+    shared[0] = -1
+    wide = np.concatenate([slots, shared, np.full((4, 40, 5), -1, np.int32)], axis=2)
+    record = {"topk_ids_of_layer": torch.tensor(wide), "extend_seq_lens": None}
+    data = {"records": [record], "last_physical_to_logical_map": torch.tensor(samples.SLOTS)}
+    (tmp_path / "dump.pt").write_bytes(samples.pt(data))
+    done = convert([tmp_path / "dump.pt"], tmp_path / "out.npz", SHAPE)
+    found = read_trace(tmp_path / "out.npz")
+    assert isinstance(found, Trace)
+    assert np.array_equal(found.topk_ids, truth())
+    assert any("a fused shared expert" in note for note in done.notes)
+    assert any("passes of decoding count as a sequence each" in note for note in done.notes)
+
+
+def test_the_library_s_own_safetensors_files_are_read(tmp_path: Path) -> None:
+    library = pytest.importorskip("safetensors.numpy")
+    tensors = {f"50_{layer}": counts()[layer].astype(np.int64) for layer in (1, 2, 3)}
+    library.save_file(tensors, tmp_path / "rank0.safetensors")
+    convert([tmp_path / "rank0.safetensors"], tmp_path / "out.npz", SHAPE)
+    found = read_trace(tmp_path / "out.npz")
+    assert isinstance(found, LoadCounts)
+    assert np.array_equal(found.counts[0], counts()[1:])
