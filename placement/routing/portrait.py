@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -41,6 +41,59 @@ class LayerPortrait:
     partner: float | None
 
 
+@dataclass(frozen=True)
+class Locality:
+    """Distinct nodes per token that placements without replicas reach, on the half of the sequences not solved on.
+
+    Attributes:
+        nodes: each of one GPU with as many experts. layers: how many were looked at.
+        spread: by a load balancer. together: with experts that are used together on one node.
+    """
+
+    nodes: int
+    layers: int
+    spread: float
+    together: float
+
+
+@dataclass(frozen=True, repr=False)
+class TraceReport:
+    """What recorded routing is like.
+
+    Attributes:
+        name, origin: the file's stem, and where it comes from. kind: "trace" or "counts".
+        layers: MoE layers. experts: a layer's. top_k: None: not known.
+        tokens, sequences: None of counts. windows: that drift is told over.
+        portraits: each layer's figures. load: [layers, experts] share of a layer's load.
+        locality: None of counts, or where nothing can be held out.
+        notes: what was left out, where the file is a recording and no trace.
+    """
+
+    name: str
+    origin: str
+    kind: str
+    layers: int
+    experts: int
+    top_k: int | None
+    tokens: int | None
+    sequences: int | None
+    windows: int
+    portraits: tuple[LayerPortrait, ...]
+    load: FloatArray = field(compare=False)
+    locality: Locality | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def degenerate(self) -> tuple[LayerPortrait, ...]:
+        """Layers of which one expert takes over half of the tokens."""
+        return tuple(each for each in self.portraits if each.top_share is not None and each.top_share > DEGENERATE)
+
+    def __repr__(self) -> str:
+        skew = sum(each.skew for each in self.portraits) / len(self.portraits)
+        told = f", degenerate in {len(self.degenerate)}" if self.degenerate else ""
+        return f"<TraceReport {self.name}: {self.layers} layers of {self.experts} experts, skew {skew:.2f}{told}>"
+
+
 def portraits(routing: Trace | LoadCounts, windows: int, top_k: int | None) -> tuple[LayerPortrait, ...]:
     """Each MoE layer's figures.
 
@@ -65,11 +118,6 @@ def portraits(routing: Trace | LoadCounts, windows: int, top_k: int | None) -> t
     return tuple(
         LayerPortrait(**{**each.__dict__, "partner": partner}) for each, partner in zip(found, partners, strict=True)
     )
-
-
-def is_degenerate(layer: LayerPortrait) -> bool:
-    """Whether one expert takes over half of the layer's tokens."""
-    return layer.top_share is not None and layer.top_share > DEGENERATE
 
 
 def loads(routing: Trace | LoadCounts) -> FloatArray:

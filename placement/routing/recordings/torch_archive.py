@@ -39,7 +39,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-class _Names(Directory):
+class Names(Directory):
     """A recording has a tensor or two for each pass of the engine."""
 
     most = 2**24
@@ -93,7 +93,7 @@ class TorchFile:
         """
         self.source = source
         with self.defects(""):
-            with _Names(path) as names, zipfile.ZipFile(names):
+            with Names(path) as names, zipfile.ZipFile(names):
                 pass
             self._zip = zipfile.ZipFile(path)
             found = [name for name in self._zip.namelist() if name.endswith("/data.pkl")]
