@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from placement.routing.trace import LoadCounts, Trace
 
 #: A layer is degenerate where one expert takes more than this share of its tokens.
 DEGENERATE = 0.5
+#: Least load of an expert that counts as another's partner, as a share of the largest.
+_PARTNER_LOAD = 0.01
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,7 @@ def portraits(routing: Trace | LoadCounts, windows: int, top_k: int | None) -> t
         return tuple(found)
     halves = [layer_statistics([half]) for half in split_by_sequence(routing)]
     partners = [_partner(first, second) for first, second in zip(*halves, strict=True)]
-    return tuple(
-        LayerPortrait(**{**each.__dict__, "partner": partner}) for each, partner in zip(found, partners, strict=True)
-    )
+    return tuple(replace(each, partner=partner) for each, partner in zip(found, partners, strict=True))
 
 
 def loads(routing: Trace | LoadCounts) -> FloatArray:
@@ -193,8 +193,8 @@ def _partner(first: LayerData, second: LayerData) -> float | None:
     seen, chance = _pairs(first), np.outer(first.mean_load, first.mean_load)
     with np.errstate(divide="ignore", invalid="ignore"):
         lift = np.where(chance > 0, seen / chance, 0.0)
-    # Of rare experts few tokens tell: partners are chosen where ten tokens in a thousand take the expert.
-    lift[:, first.mean_load < 0.01 * first.mean_load.max()] = 0.0
+    # Of rare experts too few tokens tell: a partner has at least a hundredth of the largest load.
+    lift[:, first.mean_load < _PARTNER_LOAD * first.mean_load.max()] = 0.0
     partner = lift.argmax(axis=1)
     rows = np.arange(first.experts)
     together = _pairs(second)[rows, partner]

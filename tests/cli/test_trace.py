@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import placement
 from placement.cli import trace as commands
 from placement.planning.trace import merge_traces, split_trace, trace_statistics
 from placement.routing.reader import example_trace, read_trace
@@ -229,3 +230,12 @@ def test_a_layer_that_leans_on_one_expert_is_degenerate() -> None:
     assert [each.layer for each in report.degenerate] == [0]
     assert report.locality is None
     assert trace_statistics(LoadCounts(counts, "c", "recorded")).degenerate == ()
+
+
+def test_the_library_converts_and_describes(here: Path) -> None:
+    (here / "out.jsonl").write_bytes(samples.vllm_responses())
+    done = placement.convert_recording(["out.jsonl"], "t.npz")
+    assert (done.kind, done.tokens) == ("trace", 40)
+    report = placement.trace_statistics("out.jsonl")  # a recording is converted on the way
+    assert repr(report) == "<TraceReport out: 3 layers of 8 experts, skew 1.97, degenerate in 1>"
+    assert report.notes == done.notes

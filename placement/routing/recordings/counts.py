@@ -168,7 +168,7 @@ def _is_shared(counts: FloatArray, shape: ModelShape) -> bool:
     """Whether the last column counts every token: the others' sum is k times its, with one whole k."""
     total = counts.sum(axis=0)
     last, others = total[:, -1], total[:, :-1].sum(axis=1)
-    if counts.shape[2] < 3 or (last == 0).any():
+    if counts.shape[2] < 3 or (last <= total[:, :-1].max(axis=1)).any():
         return False
     k = np.round(others / last)
     return bool((k == k[0]).all() and k[0] == (shape.top_k or max(k[0], 1)) and np.array_equal(others, k * last))
