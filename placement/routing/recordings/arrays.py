@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -104,39 +105,30 @@ def _say(order: tuple[str, ...], usual: tuple[str, ...], intake: Intake) -> None
 
 
 def _ids(archive: Archive, key: str, weights_key: str | None, intake: Intake) -> None:
-    with archive.open(key) as array:
+    with ExitStack() as files:
+        array = files.enter_context(archive.open(key))
+        weights = None if weights_key is None else files.enter_context(archive.open(weights_key))
         if array.dtype.kind not in "iuf":
             raise InputError(archive.source, shown(key), f"has type {array.dtype}", "store whole numbers")
-        if len(array.shape) == 3 and 0 not in array.shape:
-            streamed = _streamed_axes(archive, key, array, intake)
-            if streamed is not None:
-                _say(streamed, ("layers", "tokens", "k"), intake)
-                if weights_key is None:
-                    _stream(array, None, streamed, intake)
-                else:
-                    with archive.open(weights_key) as weights:
-                        if (
-                            weights.shape != array.shape
-                            or weights.dtype.kind != "f"
-                            or weights.fortran != array.fortran
-                        ):
-                            problem = f"has shape {weights.shape} and type {weights.dtype} beside ids of {array.shape}"
-                            raise InputError(archive.source, weights_key, problem, "store a weight for each id")
-                        _stream(array, weights, streamed, intake)
-                _sequences(archive, intake)
-                return
-    ids = archive.read(key)
-    weights_array = None if weights_key is None else archive.read(weights_key)
-    if weights_array is not None and (weights_array.shape != ids.shape or weights_array.dtype.kind != "f"):
-        raise InputError(
-            archive.source, str(weights_key), f"has shape {weights_array.shape}", "give a weight for each id"
-        )
-    add_ids(ids, weights_array, intake, archive.source)
+        if weights is not None:
+            same = (weights.shape, weights.fortran) == (array.shape, array.fortran)
+            if not same or weights.dtype.kind != "f":
+                problem = f"has shape {weights.shape} and type {weights.dtype} beside ids of {array.shape}"
+                raise InputError(archive.source, str(weights_key), problem, "store a weight for each id, as floats")
+        order = _streamed_axes(archive, key, array, intake)
+        if order is not None:
+            _say(order, ("layers", "tokens", "k"), intake)
+            _stream(array, weights, order, intake)
+    if order is None:
+        beside = None if weights_key is None else archive.read(weights_key)
+        add_ids(archive.read(key), beside, intake, archive.source)
     _sequences(archive, intake)
 
 
 def _streamed_axes(archive: Archive, key: str, array: OpenArray, intake: Intake) -> tuple[str, ...] | None:
-    """The axes of an array whose last one is k, which is read piece by piece; None for others."""
+    """The axes of a 3-d array whose last one is k, which is read piece by piece; None for others."""
+    if len(array.shape) != 3 or 0 in array.shape:
+        return None
     if intake.axes is not None:
         given = intake.axes[::-1] if array.fortran else intake.axes
         order = axes_of_ids(array.shape, bool, intake.shape, given, archive.source)

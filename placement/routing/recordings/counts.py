@@ -22,7 +22,7 @@ MAX_CELLS, MOST_KEPT = 2**24, 2**25
 #: Tokens of a pass that all take the same experts, from which on it is a profile run and no text.
 PROFILED = 8
 #: Means are scaled so that a layer's least total has at least this many tokens.
-_RESOLUTION = 10**6
+_RESOLUTION, _MOST_DIGITS = 10**6, 250
 
 
 class CountWindows:
@@ -160,7 +160,8 @@ def _routed(counts: FloatArray, shape: ModelShape, source: str, notes: list[str]
         )  # fmt: skip
     if columns > experts:
         what = "a fused shared expert (every token)" if shared else "no tokens"
-        notes.append(f"dropped column{'s' if columns > experts + 1 else ''} {experts}-{columns - 1}: {what}")
+        beyond = f"column {experts}" if columns == experts + 1 else f"columns {experts}-{columns - 1}"
+        notes.append(f"dropped {beyond}: {what}")
     return counts[:, :, :experts]
 
 
@@ -195,7 +196,7 @@ def _whole(counts: FloatArray, source: str, notes: list[str]) -> FloatArray:
     total = counts.sum(axis=(0, 2))
     scale = 1.0
     if (counts != np.floor(counts)).any():
-        scale = 10.0 ** max(0, int(np.ceil(np.log10(_RESOLUTION / total.min()))))
+        scale = 10.0 ** np.clip(np.ceil(np.log10(_RESOLUTION) - np.log10(total.min())), 0, _MOST_DIGITS)
         notes.append(f"counts are means or shares: times {scale:,.0f}, rounded")
     if total.max() * scale > MAX_COUNTED:
         scale = MAX_COUNTED / 2 / total.max()

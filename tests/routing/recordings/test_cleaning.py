@@ -172,7 +172,7 @@ def test_every_order_of_axes_is_recognized(tmp_path: Path) -> None:
 def test_a_shared_expert_that_counts_every_token_is_dropped(shape: ModelShape, tmp_path: Path) -> None:
     table = np.concatenate([counts(), np.array([[0], [40], [40], [40]])], axis=1)
     notes, found = _counts(tmp_path, table, shape)
-    assert "dropped column 8-8: a fused shared expert (every token)" in notes
+    assert "dropped column 8: a fused shared expert (every token)" in notes
     assert np.array_equal(found[0], counts()[1:])
 
 
@@ -190,6 +190,7 @@ def test_means_become_whole_numbers(tmp_path: Path) -> None:
     notes, found = _counts(tmp_path, means)
     assert "counts are means or shares: times 100,000, rounded" in notes
     assert np.allclose(found[0] / found[0].sum(axis=1, keepdims=True), counts()[1:] / 80, atol=1e-6)
+    assert "too unevenly" in _refused(tmp_path, counts=means * np.array([1, 1, 1e-308, 1])[:, None])
     assert "is no count" in _refused(tmp_path, counts=-means)
     assert "is no count" in _refused(tmp_path, counts=means * np.nan)
 
