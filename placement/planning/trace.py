@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from placement.errors import InputError, ParameterError
-from placement.planning.progress import COMPILING, OnProgress, Reporter
+from placement.planning.progress import COMPILING, OnProgress, Progress, Reporter
 from placement.problem.arrays import IntArray
 from placement.problem.hardware import LayerHardware
 from placement.problem.layer import LayerObjective, LayerProblem
@@ -65,7 +65,7 @@ def convert_recording(
         axes: Of an array, where they can't be told: such as "layers,tokens,k" or "windows,layers,experts".
         windows: Most windows of load counts.
         tokens: Keep at most so many tokens, in whole sequences that are evenly spread. None: what a trace may hold.
-        on_progress: Called at the start of the stage and after each MB.
+        on_progress: Called at the start of each stage and after each MB of it.
 
     Raises:
         InputError: Files that can't be read, or are no recording of this model; the message has the cause.
@@ -78,25 +78,8 @@ def convert_recording(
     shape = (
         ModelShape() if model is None else ModelShape.of(model if isinstance(model, Model) else load_model(str(model)))
     )
-    meter = _Meter(paths, on_progress)
-    return convert(paths, out, shape, form=form, axes=order, windows=windows, most_tokens=tokens, advance=meter.advance)
-
-
-class _Meter:
-    """Tells of bytes that were read, in MB."""
-
-    def __init__(self, paths: Sequence[Path], on_progress: OnProgress | None) -> None:
-        files = [each for path in paths for each in (path.iterdir() if path.is_dir() else (path,))]
-        total = sum(each.stat().st_size for each in files if each.is_file())
-        self._report, self._bytes, self._told = Reporter(on_progress), 0, 0
-        self._report.stage("reading, MB", max(1, total // 10**6))
-
-    def advance(self, size: int) -> None:
-        """So many bytes more were read."""
-        self._bytes += size
-        while self._told < self._bytes // 10**6:
-            self._told += 1
-            self._report.advance()
+    tell = None if on_progress is None else lambda stage, done, total: on_progress(Progress(stage, done, total))
+    return convert(paths, out, shape, form=form, axes=order, windows=windows, most_tokens=tokens, tell=tell)
 
 
 def trace_statistics(

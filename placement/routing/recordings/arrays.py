@@ -46,6 +46,7 @@ def read(files: Sequence[Path], intake: Intake) -> None:
         InputError: a broken file, or one without ids and counts.
     """
     for path in files:
+        end = intake.meter.done + path.stat().st_size
         archive = Archive(path, str(path), _MAX_FILE)
         ids, weights, counts = (
             next((key for key in keys if key in archive.keys), None) for keys in (ID_KEYS, WEIGHT_KEYS, ALL_COUNT_KEYS)
@@ -62,7 +63,7 @@ def read(files: Sequence[Path], intake: Intake) -> None:
         else:
             listed = ", ".join(shown(key) for key in archive.keys[:12])
             raise InputError(str(path), "", f"holds {listed or 'nothing'}, but no ids or counts", _FORM)
-        intake.advance(path.stat().st_size)
+        intake.meter.reach(end)
 
 
 def add_ids(ids: NDArray[Any], weights: NDArray[Any] | None, intake: Intake, source: str) -> None:
@@ -118,7 +119,7 @@ def _ids(archive: Archive, key: str, weights_key: str | None, intake: Intake) ->
         order = _streamed_axes(archive, key, array, intake)
         if order is not None:
             _say(order, ("layers", "tokens", "k"), intake)
-            _stream(array, weights, order, intake)
+            _stream(array, weights, order, intake, archive.path.stat().st_size)
     if order is None:
         beside = None if weights_key is None else archive.read(weights_key)
         add_ids(archive.read(key), beside, intake, archive.source)
@@ -141,19 +142,22 @@ def _streamed_axes(archive: Archive, key: str, array: OpenArray, intake: Intake)
     return axes_of_ids(array.shape, lambda axis: axis == 2, intake.shape, None, archive.source)
 
 
-def _stream(array: OpenArray, weights: OpenArray | None, order: tuple[str, ...], intake: Intake) -> None:
+def _stream(array: OpenArray, weights: OpenArray | None, order: tuple[str, ...], intake: Intake, size: int) -> None:
+    """Adds an array of a file of `size` bytes piece by piece."""
     first, second, k = array.shape
     if order[0] == "tokens":
         at_once = max(1, PIECE // (second * k))
         for start in range(0, first, at_once):
             block = (min(at_once, first - start), second, k)
             intake.add_tokens(_taken(array, block), None if weights is None else _taken(weights, block))
+            intake.meter.advance(size * block[0] // first)
         return
     at_once = max(1, PIECE // k)
     for layer in range(first):
         for start in range(0, second, at_once):
             rows = (min(at_once, second - start), k)
             intake.tokens.add(layer, _taken(array, rows), None if weights is None else _taken(weights, rows))
+            intake.meter.advance(size * rows[0] // (first * second))
 
 
 def _taken(array: OpenArray, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -73,7 +73,7 @@ def _rows(file: IO[bytes], source: str, intake: Intake) -> Iterator[list[str]]:
         while line := file.readline(MAX_LINE + 1):
             if len(line) > MAX_LINE:
                 raise InputError(source, "", f"has a line of over {MAX_LINE} bytes", "give a table, a row a line")
-            intake.advance(len(line))
+            intake.meter.advance(len(line))
             try:
                 text = line.decode("utf-8-sig")
             except UnicodeDecodeError:

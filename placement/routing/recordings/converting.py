@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from placement.routing.recordings.cleaning import CleanTokens, clean_tokens
 from placement.routing.recordings.counts import clean_counts
 from placement.routing.recordings.detect import find_format
 from placement.routing.recordings.intake import Intake
+from placement.routing.recordings.meter import Meter, Tell
 from placement.routing.recordings.shape import ModelShape
 from placement.routing.recordings.spool import Spool
 from placement.routing.writer import Member, id_type, meta_member, write_members
@@ -57,7 +58,7 @@ def convert(
     axes: tuple[str, ...] | None = None,
     windows: int = 16,
     most_tokens: int | None = None,
-    advance: Callable[[int], None] = lambda _: None,
+    tell: Tell | None = None,
 ) -> Conversion:
     """Converts the files of one recording.
 
@@ -67,7 +68,7 @@ def convert(
         shape: what is known of the model. form: of FORMATS; None: by what is in the files.
         axes: of arrays, where they can't be told. windows: most windows of load counts.
         most_tokens: whole sequences, evenly spread, of at most so many tokens are kept; a trace has a limit of its own.
-        advance: called with numbers of bytes that were read.
+        tell: called with the stage, its MB that are done, and those that it has.
 
     Raises:
         InputError: files that can't be read or are no recording of this model, with the cause.
@@ -79,7 +80,8 @@ def convert(
     if not folder.is_dir():
         raise InputError("`out`", shown(str(out), 200), "its folder does not exist", "make the folder, or name another")
     with tempfile.TemporaryDirectory(prefix=".placement-trace-", dir=folder) as spool:
-        intake = Intake(source, shape, Path(spool), axes, advance)
+        intake = Intake(source, shape, Path(spool), axes, Meter(tell))
+        intake.meter.stage("reading", _size(files))
         found.read(files, intake)
         if intake.tokens.tokens and intake.counts.seen:
             raise InputError(source, "", "holds token choices and counts", "convert them apart")
@@ -87,6 +89,12 @@ def convert(
         if intake.tokens.tokens:
             return _trace(intake, out, meta, found.told, most_tokens)
         return _counts(intake, out, meta, found.told, windows)
+
+
+def _size(files: Sequence[Path]) -> int:
+    """Bytes of files, and of those in folders."""
+    found = [each for path in files for each in (path.iterdir() if path.is_dir() else (path,))]
+    return sum(each.stat().st_size for each in found if each.is_file())
 
 
 def _counts(intake: Intake, out: str | Path, meta: dict[str, Any], told: str, windows: int) -> Conversion:
@@ -101,6 +109,7 @@ def _counts(intake: Intake, out: str | Path, meta: dict[str, Any], told: str, wi
 
 def _trace(intake: Intake, out: str | Path, meta: dict[str, Any], told: str, most_tokens: int | None) -> Conversion:
     spool, notes = intake.tokens, list(intake.notes)
+    intake.meter.stage("checking", 2 * spool.size)
     clean = clean_tokens(spool, intake.shape, intake.source)
     notes += clean.notes
     lengths, keep = _sequences(spool, clean, most_tokens, notes)
@@ -115,6 +124,7 @@ def _trace(intake: Intake, out: str | Path, meta: dict[str, Any], told: str, mos
     if spool.weighted:
         pieces = _pieces(spool, clean, keep, weights=True)
         members.append(Member("topk_weights", np.float16, (layers, tokens, top_k), pieces))
+    intake.meter.stage("writing", spool.size * (2 if spool.weighted else 1))
     write_members(out, members)
     sequences = -(-tokens // DEFAULT_SEQUENCE) if lengths is None else len(lengths)
     if lengths is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from placement.errors import InputError
 from placement.routing.recordings.counts import CountWindows
+from placement.routing.recordings.meter import Meter
 from placement.routing.recordings.shape import ModelShape
 from placement.routing.recordings.spool import Spool
 
@@ -33,15 +33,15 @@ class Intake:
         shape: ModelShape,
         folder: Path,
         axes: tuple[str, ...] | None = None,
-        advance: Callable[[int], None] = lambda _: None,
+        meter: Meter | None = None,
     ) -> None:
         """An empty one.
 
         Args:
-            folder: where tokens are kept meanwhile. advance: called with the number of bytes that were read.
+            folder: where tokens are kept meanwhile. meter: told of the bytes that were read.
         """
-        self.source, self.shape, self.axes, self.advance = source, shape, axes, advance
-        self.tokens = Spool(folder, source)
+        self.source, self.shape, self.axes, self.meter = source, shape, axes, meter or Meter()
+        self.tokens = Spool(folder, source, self.meter)
         self.counts = CountWindows(source)
         self.notes: list[str] = []
 

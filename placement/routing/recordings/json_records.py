@@ -29,7 +29,7 @@ def read(files: Sequence[Path], intake: Intake) -> None:
     table, rows, tabular = TableReader(intake), [], False
     for path in files:
         source = str(path)
-        for where, value in values(path, source, intake.advance):
+        for where, value in values(path, source, intake.meter.advance):
             if isinstance(value, dict) and _is_row(value):
                 rows.append(value)
                 if len(rows) == _ROWS:

@@ -36,7 +36,7 @@ def read(files: Sequence[Path], intake: Intake) -> None:
             for batch in file.iter_batches(batch_size=_ROWS):
                 names = batch.schema.names
                 table.add({name: batch.column(i).to_pylist() for i, name in enumerate(names)}, str(path))
-                intake.advance(path.stat().st_size * batch.num_rows // max(1, file.metadata.num_rows))
+                intake.meter.advance(path.stat().st_size * batch.num_rows // max(1, file.metadata.num_rows))
         except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
             problem = f"cannot be read ({shown(str(error), 200)})"
             raise InputError(str(path), "", problem, "write the file anew") from error

@@ -7,6 +7,7 @@ Layers are all hidden layers; dense ones have no routing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def read(files: Sequence[Path], intake: Intake) -> None:
     """
     for path in files:
         source = str(path)
+        end = intake.meter.done + path.stat().st_size
         dump = TorchFile(path, source)
         try:
             data = dump.data
@@ -43,7 +45,7 @@ def read(files: Sequence[Path], intake: Intake) -> None:
                 raise InputError(source, "", f"holds neither logical_count nor records, but {keys[:100]}", _FORM)
         finally:
             dump.close()
-        intake.advance(path.stat().st_size)
+        intake.meter.reach(end)
 
 
 def _stat(counts: Tensor, intake: Intake, source: str) -> None:
@@ -68,6 +70,7 @@ def _records(data: dict[Any, Any], intake: Intake, source: str) -> None:
             raise InputError(source, where, "is no record", _FORM)
         ids, counts = record.get("topk_ids_of_layer"), record.get("global_physical_count")
         if isinstance(ids, Tensor):
+            intake.meter.advance(math.prod(ids.shape) * ids.dtype.itemsize)
             intake.learn(source, "last_physical_to_logical_map", experts)
             _tokens(record, ids.read(), table, intake, source, where)
         elif isinstance(counts, Tensor):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from placement.errors import InputError
 from placement.problem.arrays import BoolArray
+from placement.routing.recordings.meter import Meter
 from specs.fields import MAX_LAYERS, MAX_TOP_K
 
 #: What a spool holds for every negative id. 65535 means padding in recordings, too.
@@ -26,9 +27,12 @@ ROWS, MAX_TOKENS = 2**17, 2**30
 class Spool:
     """Rows of ids (and weights) by layer, in the order in which they were added."""
 
-    def __init__(self, folder: Path, source: str) -> None:
-        """An empty spool that keeps its files in `folder`; messages name the recording `source`."""
-        self._folder, self._source = folder, source
+    def __init__(self, folder: Path, source: str, meter: Meter) -> None:
+        """An empty spool that keeps its files in `folder`; messages name the recording `source`.
+
+        `meter` is told of the bytes that are read back.
+        """
+        self._folder, self._source, self._meter = folder, source, meter
         self._tokens: dict[int, int] = {}
         self._ends: list[int] = []
         self.width = 0
@@ -43,6 +47,11 @@ class Spool:
     def tokens(self) -> int:
         """Tokens of the longest layer."""
         return max(self._tokens.values(), default=0)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all ids."""
+        return 2 * self.width * sum(self._tokens.values())
 
     def add(self, layer: int, ids: NDArray[Any], weights: NDArray[Any] | None = None) -> None:
         """Rows of a layer.
@@ -107,6 +116,7 @@ class Spool:
                 count = min(ROWS, self._tokens[layer] - start) * self.width
                 own = np.frombuffer(ids.read(2 * count), np.uint16).reshape(-1, self.width)
                 beside = None if weights is None else np.frombuffer(weights.read(4 * count), np.float32)
+                self._meter.advance(2 * count)
                 yield start, own, None if beside is None else beside.reshape(-1, self.width)
 
     def _check(self, layer: int, ids: NDArray[Any], weights: NDArray[Any] | None) -> None:

@@ -118,7 +118,7 @@ def _read_counts(files: Sequence[Path], intake: Intake) -> None:
         if not width or any(row.size not in (0, width) for row in rows):
             raise InputError(str(files[0]), f"iteration {iteration}", "has layers of unlike size", _FORM)
         intake.counts.add(np.stack([row if row.size else np.zeros(width) for row in rows]), layers)
-        intake.advance(size // len(iterations))
+        intake.meter.advance(size // len(iterations))
 
 
 def _read_ids(files: Sequence[Path], intake: Intake) -> None:
@@ -136,5 +136,5 @@ def _read_ids(files: Sequence[Path], intake: Intake) -> None:
                     raise InputError(rank.source, name, f"has shape {ids.shape}, not [tokens, k]", _FORM)
                 intake.tokens.add(key[1], ids)
             intake.tokens.end_sequence()
-        intake.advance(sum(path.stat().st_size for path in files) // len(ranks))
+        intake.meter.advance(sum(path.stat().st_size for path in files) // len(ranks))
     intake.note("the tokens of an iteration on a rank count as one sequence")

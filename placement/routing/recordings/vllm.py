@@ -44,7 +44,7 @@ def read_responses(files: Sequence[Path], intake: Intake) -> None:
     """
     responses = found = 0
     for path in files:
-        for where, value in values(path, str(path), intake.advance):
+        for where, value in values(path, str(path), intake.meter.advance):
             responses += 1
             for holder in _holders(value, _DEPTH):
                 found += 1
@@ -104,7 +104,7 @@ def read_loads(files: Sequence[Path], intake: Intake) -> None:
     """
     for path in files:
         source = str(path)
-        for where, record in values(path, source, intake.advance):
+        for where, record in values(path, source, intake.meter.advance):
             if not isinstance(record, dict) or record.get("record_type") != "eplb_load_stats":
                 continue
             load = number_array(record.get("expert_load"), source, f"{where}.expert_load")

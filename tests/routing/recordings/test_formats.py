@@ -248,3 +248,15 @@ def test_sequences_end_with_the_first_layer_of_the_table(tmp_path: Path) -> None
     found = read_trace(tmp_path / "out.npz")
     assert isinstance(found, Trace)
     assert found.seq_lens.tolist() == [2, 2, 2]
+
+
+def test_progress_is_told_by_stage_in_mb(tmp_path: Path) -> None:
+    ids = np.tile(samples.ids().astype(np.int64), (2000, 1, 1))
+    (tmp_path / "t.npy").write_bytes(samples.npy(ids))
+    told: list[tuple[str, int, int]] = []
+    convert([tmp_path / "t.npy"], tmp_path / "out.npz", SHAPE, tell=lambda *now: told.append(now))
+    stages = {stage: [done for name, done, _ in told if name == stage] for stage, _, _ in told}
+    assert list(stages) == ["reading, MB", "checking, MB", "writing, MB"]
+    assert stages["reading, MB"][-1] == told[0][2] == 5
+    assert all(done == sorted(set(done)) for done in stages.values())
+    assert all(done <= total for _, done, total in told)
