@@ -16,8 +16,6 @@ from placement.routing.portrait import LayerPortrait, TraceReport
 from placement.routing.recordings.converting import Conversion
 from placement.routing.recordings.vllm import LogSeries
 
-_WIDTH = 80
-
 
 def conversion_text(done: Conversion) -> str:
     """What became of a recording, and what of it was left out."""
@@ -30,7 +28,7 @@ def conversion_text(done: Conversion) -> str:
     rows = [("from", done.told), ("holds", f"{shape}; {held}")]
     rows += [("", note) for note in done.notes]
     rows += [("next", f"placement trace stats {done.out}")]
-    return rendered([heading("wrote ", done.out), fields(rows)], _WIDTH)
+    return rendered([heading("wrote ", done.out), fields(rows)])
 
 
 def conversion_json(done: Conversion) -> str:
@@ -51,7 +49,7 @@ def statistics_text(report: TraceReport, plot: str | None = None) -> str:
     rows = [("locality", _locality(report)), ("verdict", _verdict(report))]
     if plot is not None:
         rows.append(("plot", plot))
-    return rendered([*parts, fields(rows)], _WIDTH)
+    return rendered([*parts, fields(rows)])
 
 
 def statistics_json(report: TraceReport) -> str:
@@ -76,7 +74,7 @@ def log_text(path: str, series: LogSeries) -> str:
     """What an EPLB log says."""
     values = series.balancedness
     if not len(values):
-        return rendered([heading(path), fields([("holds", "no line of EPLB with a balancedness")])], _WIDTH)
+        return rendered([heading(path), fields([("holds", "no line of EPLB with a balancedness")])])
     half = len(values) // 2
     rows = [
         ("model", series.model),
@@ -87,7 +85,7 @@ def log_text(path: str, series: LogSeries) -> str:
         ("", "a log holds no expert's load: nothing can be planned on it"),
         ("next", "serve with --enable-return-routed-experts, then placement trace convert"),
     ]
-    return rendered([heading(path), fields(rows)], _WIDTH)
+    return rendered([heading(path), fields(rows)])
 
 
 def log_json(path: str, series: LogSeries) -> str:
@@ -114,7 +112,7 @@ def _table(report: TraceReport) -> RenderableType:
         _row(report.portraits, "  of that, by sampling alone", lambda each: each.noise, "{:.1%}"),
         _row(report.portraits, "closest partner, times chance", lambda each: each.partner, "{:.1f}"),
     ]
-    return columns(("over the layers", "mean", "most", "MoE layer"), [row for row in rows if row is not None])
+    return columns(("over the layers", "mean", "most", "layer"), [row for row in rows if row is not None])
 
 
 def _row(

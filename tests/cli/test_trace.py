@@ -61,13 +61,13 @@ def test_the_screen_of_the_example_trace(here: Path, call: Callable[..., Done]) 
         "       softmax router; trained from scratch on text and source files that\n"
         "       Debian packages install)\n"
         "\n"
-        "over the layers                     mean   most  MoE layer\n"
-        "largest / mean expert load          3.25   5.01          3\n"
-        "tokens on the busiest expert       20.3%  31.3%          3\n"
-        "experts without a token              0.0    0.0          0\n"
-        "load that moves between 8 windows  29.1%  32.2%          3\n"
-        "  of that, by sampling alone        3.6%   3.7%          2\n"
-        "closest partner, times chance        6.0    8.0          0\n"
+        "over the layers                     mean   most  layer\n"
+        "largest / mean expert load          3.25   5.01      3\n"
+        "tokens on the busiest expert       20.3%  31.3%      3\n"
+        "experts without a token              0.0    0.0      0\n"
+        "load that moves between 8 windows  29.1%  32.2%      3\n"
+        "  of that, by sampling alone        3.6%   3.7%      2\n"
+        "closest partner, times chance        6.0    8.0      0\n"
         "\n"
         "locality  2.80 nodes per token balanced, 2.10 with experts that go together on\n"
         "          one node (25% less; 4 nodes, 4 layers, held out)\n"
@@ -109,7 +109,7 @@ def test_a_recording_of_sglang_all_the_way_to_a_plan(here: Path, shared_dir: Pat
         "next   placement trace stats r1.npz\n"
     )
     text = _screen(call("trace", "stats", "r1.npz"))
-    assert "largest / mean expert load    24.42  31.81         29\n" in text
+    assert "largest / mean expert load    24.42  31.81     29\n" in text
     assert "verdict   DEGENERATE: in 48 of 58 layers one expert takes over half of the\n" in text
     given = [
         "--nodes",
