@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from placement.planning.migrate import migrate_plan
     from placement.planning.progress import Progress
     from placement.planning.solve import plan_scenario
+    from placement.planning.trace import convert_recording, trace_statistics
     from placement.records.evaluation import Evaluation
     from placement.records.front import Front
     from placement.records.migration import Migration
@@ -63,8 +64,9 @@ _WHERE = {
     "placement.planning.migrate": ("migrate_plan",),
     "placement.planning.progress": ("Progress",),
     "placement.planning.solve": ("plan_scenario",),
-    "placement.records.front": ("Front",),
+    "placement.planning.trace": ("convert_recording", "trace_statistics"),
     "placement.records.evaluation": ("Evaluation",),
+    "placement.records.front": ("Front",),
     "placement.records.migration": ("Migration",),
     "placement.records.plan": ("Plan", "load_plan"),
     "placement.report.comparison": ("Comparison",),
@@ -80,9 +82,10 @@ _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = [
     "Budget", "Check", "CheckFailedError", "Comparison", "Evaluation", "Front", "InfeasibleError", "InputError",
     "LoadCounts", "Migration", "MissingExtraError", "NothingFoundError", "ParameterError", "PlacementError", "Plan",
-    "Progress", "Scenario", "SearchParams", "Trace", "compare_strategies", "evaluate_plan", "example_trace",
-    "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace", "load_workload",
-    "migrate_plan", "plan_deployment", "plan_front", "plan_scenario", "verify_plan",
+    "Progress", "Scenario", "SearchParams", "Trace", "compare_strategies", "convert_recording", "evaluate_plan",
+    "example_trace", "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace",
+    "load_workload", "migrate_plan", "plan_deployment", "plan_front", "plan_scenario", "trace_statistics",
+    "verify_plan",
 ]  # fmt: skip
 
 
