@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "The models, clusters, workloads, engines and scenarios that can be planned.",
     ),
     "topology": ("placement.cli.topology", "topology", "Clusters from what machines tell of themselves."),
+    "trace": ("placement.cli.trace", "trace", "Recorded routing: convert what engines record, describe, split, merge."),
     "strategies": ("placement.cli.strategies", "command", "List the solvers that --strategy takes."),
 }
 

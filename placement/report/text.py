@@ -15,10 +15,10 @@ PIPE_WIDTH = 118
 _LEAST, _MOST = 80, 140
 
 
-def rendered(parts: Sequence[RenderableType]) -> str:
-    """The parts below each other."""
+def rendered(parts: Sequence[RenderableType], pipe_width: int = PIPE_WIDTH) -> str:
+    """The parts below each other; `pipe_width`: columns where stdout is no terminal."""
     terminal = sys.stdout.isatty()
-    width = min(_MOST, max(_LEAST, Console().width)) if terminal else PIPE_WIDTH
+    width = min(_MOST, max(_LEAST, Console().width)) if terminal else pipe_width
     buffer = io.StringIO()
     console = Console(file=buffer, force_terminal=terminal, width=width, highlight=False, soft_wrap=False)
     for part in parts:
