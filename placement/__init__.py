@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from placement.planning.migrate import migrate_plan
     from placement.planning.progress import Progress
     from placement.planning.solve import plan_scenario
+    from placement.planning.trace import convert_recording, trace_statistics
     from placement.records.deployment import Deployment
     from placement.records.evaluation import Evaluation
     from placement.records.migration import Migration
@@ -63,6 +64,7 @@ _WHERE = {
     "placement.planning.migrate": ("migrate_plan",),
     "placement.planning.progress": ("Progress",),
     "placement.planning.solve": ("plan_scenario",),
+    "placement.planning.trace": ("convert_recording", "trace_statistics"),
     "placement.records.deployment": ("Deployment",),
     "placement.records.evaluation": ("Evaluation",),
     "placement.records.migration": ("Migration",),
@@ -80,9 +82,9 @@ _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = [
     "Budget", "Check", "CheckFailedError", "Comparison", "Deployment", "Evaluation", "InfeasibleError", "InputError",
     "LoadCounts", "Migration", "MissingExtraError", "NothingFoundError", "ParameterError", "PlacementError", "Plan",
-    "Progress", "Scenario", "SearchParams", "Trace", "compare_strategies", "evaluate_plan", "example_trace",
-    "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace", "load_workload",
-    "migrate_plan", "plan_deployment", "plan_scenario", "verify_plan",
+    "Progress", "Scenario", "SearchParams", "Trace", "compare_strategies", "convert_recording", "evaluate_plan",
+    "example_trace", "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace",
+    "load_workload", "migrate_plan", "plan_deployment", "plan_scenario", "trace_statistics", "verify_plan",
 ]  # fmt: skip
 
 

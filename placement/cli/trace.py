@@ -94,7 +94,7 @@ def stats_command(file: str, plot: str | None, as_json: bool, **options: Any) ->
     with ProgressBar() as progress:
         report = trace_statistics(file, **options, on_progress=progress)
     if plot is not None:
-        write_plot(plot, report, report.load)
+        write_plot(plot, report)
     emit(statistics_json(report) if as_json else statistics_text(report, plot))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from placement.errors import InputError, ParameterError
-from placement.planning.progress import OnProgress, Reporter
-from placement.problem.arrays import FloatArray, IntArray
+from placement.planning.progress import COMPILING, OnProgress, Reporter
+from placement.problem.arrays import IntArray
 from placement.problem.hardware import LayerHardware
 from placement.problem.layer import LayerObjective, LayerProblem
 from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
 from placement.routing.parts import split_by_sequence, take_sequences, window_edges
-from placement.routing.portrait import LayerPortrait, is_degenerate, loads, nodes_per_token, portraits
+from placement.routing.portrait import Locality, TraceReport, loads, nodes_per_token, portraits
 from placement.routing.reader import read_trace
 from placement.routing.recordings.converting import Conversion, convert
 from placement.routing.recordings.detect import FORMATS, find_format
@@ -28,6 +28,7 @@ from placement.routing.recordings.vllm import LogSeries, read_log
 from placement.routing.statistics import layer_statistics
 from placement.routing.trace import LoadCounts, Trace
 from placement.routing.writer import write_counts, write_trace
+from solvers.ahead import is_compiled
 from solvers.registry import get_solver
 from solvers.stop import Stop
 from specs.loading import load_model
@@ -40,54 +41,6 @@ _LOCAL_LAYERS, _LOCAL_WORK = 8, 0.2
 #: Only bytes between nodes count.
 _RATES = LayerRates(256.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0)
 AnyRouting = Trace | LoadCounts | str | Path
-
-
-@dataclass(frozen=True)
-class Locality:
-    """Distinct nodes per token that placements without replicas reach, on the half of the sequences not solved on.
-
-    Attributes:
-        nodes: each of one GPU with as many experts. layers: how many were looked at.
-        spread: by a load balancer. together: with experts that are used together on one node.
-    """
-
-    nodes: int
-    layers: int
-    spread: float
-    together: float
-
-
-@dataclass(frozen=True)
-class TraceReport:
-    """What recorded routing is like.
-
-    Attributes:
-        name, origin: the file's stem, and where it comes from. kind: "trace" or "counts".
-        layers: MoE layers. experts: a layer's. top_k: None: not known.
-        tokens, sequences: None of counts. windows: that drift is told over.
-        portraits: each layer's figures. load: [layers, experts] share of a layer's load.
-        locality: None of counts, or where nothing can be held out.
-        notes: what was left out, where the file is a recording and no trace.
-    """
-
-    name: str
-    origin: str
-    kind: str
-    layers: int
-    experts: int
-    top_k: int | None
-    tokens: int | None
-    sequences: int | None
-    windows: int
-    portraits: tuple[LayerPortrait, ...]
-    load: FloatArray
-    locality: Locality | None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def degenerate(self) -> tuple[LayerPortrait, ...]:
-        """Layers of which one expert takes over half of the tokens."""
-        return tuple(filter(is_degenerate, self.portraits))
 
 
 def convert_recording(
@@ -222,6 +175,8 @@ def _locality(trace: Trace, seed: int, report: Reporter) -> Locality | None:
     chosen = sorted(set(np.linspace(0, trace.layers - 1, min(_LOCAL_LAYERS, trace.layers)).astype(int).tolist()))
     part = replace(trace, topk_ids=trace.topk_ids[chosen], topk_weights=None)
     solved_on, judged_on = (layer_statistics([half]) for half in split_by_sequence(part))
+    if not is_compiled():
+        report.stage(COMPILING)
     report.stage("placing experts", len(chosen))
     found = []
     hardware = LayerHardware(Topology(nodes, 1), trace.experts // nodes, _RATES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Protocol
 
 import numpy as np
 from rich.console import RenderableType
@@ -13,55 +12,11 @@ from rich.text import Text
 
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import grouped
-from placement.routing.portrait import LayerPortrait
+from placement.routing.portrait import LayerPortrait, TraceReport
 from placement.routing.recordings.converting import Conversion
 from placement.routing.recordings.vllm import LogSeries
 
 _WIDTH = 80
-
-
-class Locality(Protocol):
-    """See placement.planning.trace.Locality."""
-
-    @property
-    def nodes(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def spread(self) -> float: ...
-    @property
-    def together(self) -> float: ...
-
-
-class TraceReport(Protocol):
-    """See placement.planning.trace.TraceReport."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def origin(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def experts(self) -> int: ...
-    @property
-    def top_k(self) -> int | None: ...
-    @property
-    def tokens(self) -> int | None: ...
-    @property
-    def sequences(self) -> int | None: ...
-    @property
-    def windows(self) -> int: ...
-    @property
-    def portraits(self) -> tuple[LayerPortrait, ...]: ...
-    @property
-    def locality(self) -> Locality | None: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-    @property
-    def degenerate(self) -> tuple[LayerPortrait, ...]: ...
 
 
 def conversion_text(done: Conversion) -> str:
@@ -159,7 +114,7 @@ def _table(report: TraceReport) -> RenderableType:
         _row(report.portraits, "  of that, by sampling alone", lambda each: each.noise, "{:.1%}"),
         _row(report.portraits, "closest partner, times chance", lambda each: each.partner, "{:.1f}"),
     ]
-    return columns(("over the layers", "mean", "most", "in layer"), [row for row in rows if row is not None])
+    return columns(("over the layers", "mean", "most", "MoE layer"), [row for row in rows if row is not None])
 
 
 def _row(
@@ -192,6 +147,6 @@ def _verdict(report: TraceReport) -> str:
     worst = max(layers, key=lambda each: each.top_share or 0.0)
     return (
         f"DEGENERATE: in {len(layers)} of {report.layers} layers one expert takes over half of the tokens "
-        f"(layer {worst.layer}: expert {worst.top_expert}, {worst.top_share:.0%}). Such routing is of random weights, "
-        "dummy inputs or one prompt again and again; record what users send"
+        f"(MoE layer {worst.layer}: expert {worst.top_expert}, {worst.top_share:.0%}). Such routing is of random "
+        "weights, dummy inputs or one prompt again and again; record what users send"
     )

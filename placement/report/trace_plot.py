@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from placement.errors import InputError, MissingExtraError
-from placement.problem.arrays import FloatArray
 from placement.records.files import write_file
-from placement.report.trace import TraceReport
+from placement.routing.portrait import TraceReport
 from specs.documents import shown
 
 INSTALL = "pip install 'placement[plot]'"
@@ -33,11 +32,8 @@ def check_plot(path: str) -> str:
     return kind
 
 
-def write_plot(path: str, report: TraceReport, load: FloatArray) -> None:
+def write_plot(path: str, report: TraceReport) -> None:
     """Draws expert loads and what each layer is like.
-
-    Args:
-        load: [layers, experts] share of a layer's load.
 
     Raises:
         InputError, MissingExtraError: see check_plot; or the file can't be written.
@@ -47,7 +43,7 @@ def write_plot(path: str, report: TraceReport, load: FloatArray) -> None:
 
     figure = Figure(figsize=(9.6, 6.4), layout="constrained")
     heat, ranks, skew, drift = figure.subplots(2, 2).ravel()
-    ordered = -np.sort(-load, axis=1) * load.shape[1]
+    ordered = -np.sort(-report.load, axis=1) * report.experts
     image = heat.imshow(ordered, aspect="auto", interpolation="nearest", cmap="viridis")
     figure.colorbar(image, ax=heat, label="load / mean")
     heat.set(xlabel="expert, busiest first", ylabel="MoE layer", title="expert loads")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from placement.routing.trace import LoadCounts, Trace
 
 #: A layer is degenerate where one expert takes more than this share of its tokens.
 DEGENERATE = 0.5
+#: Least load of an expert that counts as another's partner, as a share of the largest.
+_PARTNER_LOAD = 0.01
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,59 @@ class LayerPortrait:
     partner: float | None
 
 
+@dataclass(frozen=True)
+class Locality:
+    """Distinct nodes per token that placements without replicas reach, on the half of the sequences not solved on.
+
+    Attributes:
+        nodes: each of one GPU with as many experts. layers: how many were looked at.
+        spread: by a load balancer. together: with experts that are used together on one node.
+    """
+
+    nodes: int
+    layers: int
+    spread: float
+    together: float
+
+
+@dataclass(frozen=True, repr=False)
+class TraceReport:
+    """What recorded routing is like.
+
+    Attributes:
+        name, origin: the file's stem, and where it comes from. kind: "trace" or "counts".
+        layers: MoE layers. experts: a layer's. top_k: None: not known.
+        tokens, sequences: None of counts. windows: that drift is told over.
+        portraits: each layer's figures. load: [layers, experts] share of a layer's load.
+        locality: None of counts, or where nothing can be held out.
+        notes: what was left out, where the file is a recording and no trace.
+    """
+
+    name: str
+    origin: str
+    kind: str
+    layers: int
+    experts: int
+    top_k: int | None
+    tokens: int | None
+    sequences: int | None
+    windows: int
+    portraits: tuple[LayerPortrait, ...]
+    load: FloatArray = field(compare=False)
+    locality: Locality | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def degenerate(self) -> tuple[LayerPortrait, ...]:
+        """Layers of which one expert takes over half of the tokens."""
+        return tuple(each for each in self.portraits if each.top_share is not None and each.top_share > DEGENERATE)
+
+    def __repr__(self) -> str:
+        skew = sum(each.skew for each in self.portraits) / len(self.portraits)
+        told = f", degenerate in {len(self.degenerate)}" if self.degenerate else ""
+        return f"<TraceReport {self.name}: {self.layers} layers of {self.experts} experts, skew {skew:.2f}{told}>"
+
+
 def portraits(routing: Trace | LoadCounts, windows: int, top_k: int | None) -> tuple[LayerPortrait, ...]:
     """Each MoE layer's figures.
 
@@ -62,14 +117,7 @@ def portraits(routing: Trace | LoadCounts, windows: int, top_k: int | None) -> t
         return tuple(found)
     halves = [layer_statistics([half]) for half in split_by_sequence(routing)]
     partners = [_partner(first, second) for first, second in zip(*halves, strict=True)]
-    return tuple(
-        LayerPortrait(**{**each.__dict__, "partner": partner}) for each, partner in zip(found, partners, strict=True)
-    )
-
-
-def is_degenerate(layer: LayerPortrait) -> bool:
-    """Whether one expert takes over half of the layer's tokens."""
-    return layer.top_share is not None and layer.top_share > DEGENERATE
+    return tuple(replace(each, partner=partner) for each, partner in zip(found, partners, strict=True))
 
 
 def loads(routing: Trace | LoadCounts) -> FloatArray:
@@ -145,8 +193,8 @@ def _partner(first: LayerData, second: LayerData) -> float | None:
     seen, chance = _pairs(first), np.outer(first.mean_load, first.mean_load)
     with np.errstate(divide="ignore", invalid="ignore"):
         lift = np.where(chance > 0, seen / chance, 0.0)
-    # Of rare experts few tokens tell: partners are chosen where ten tokens in a thousand take the expert.
-    lift[:, first.mean_load < 0.01 * first.mean_load.max()] = 0.0
+    # Of rare experts too few tokens tell: a partner has at least a hundredth of the largest load.
+    lift[:, first.mean_load < _PARTNER_LOAD * first.mean_load.max()] = 0.0
     partner = lift.argmax(axis=1)
     rows = np.arange(first.experts)
     together = _pairs(second)[rows, partner]

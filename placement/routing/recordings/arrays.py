@@ -56,7 +56,7 @@ def read(files: Sequence[Path], intake: Intake) -> None:
             _counts(archive, counts, intake)
         elif len(archive.keys) == 1:
             _by_content(archive, archive.keys[0], intake)
-        elif len(numbered) == len(archive.keys) == len({layer for layer, _ in numbered}):
+        elif 0 < len(numbered) == len(archive.keys) == len({layer for layer, _ in numbered}):
             _by_layer(archive, sorted(numbered), intake)
         else:
             listed = ", ".join(shown(key) for key in archive.keys[:12])

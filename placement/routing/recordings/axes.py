@@ -38,6 +38,11 @@ def axes_of_ids(
     if given is not None:
         return _given(given, IDS, source)
     fitting = [order for order in permutations(IDS) if _fits(dict(zip(order, shape, strict=True)), model)]
+    if not fitting:
+        moe = 0 if model.moe_layers is None else len(model.moe_layers)
+        sizes = f"{model.name} has {model.layers} layers, {moe} with experts, and top-{model.top_k}"
+        problem = sizes if moe else f"of which none can be the experts of a token (1 to {MAX_TOP_K})"
+        raise InputError(source, "", f"has ids of shape {shape}, {problem}", "give the recording's own `model`")
     fitting = [order for order in fitting if may_be_k(order.index("k"))]
     if len({order.index("k") for order in fitting}) > 1:
         fitting = [order for order in fitting if order[2] == "k"] or fitting

@@ -122,7 +122,7 @@ def _routed(
     most = int(high[:, columns].max())
     experts = shape.experts or most + 1
     if shape.experts is None:
-        notes.append(f"took {experts} experts for all, the highest id and one: without a model nobody says")
+        notes.append(f"took {experts} experts, the highest id and one, as no model was given")
     if most > experts:
         raise InputError(
             source, "", f"holds the id {most}, {shape.name} has {experts} experts: ids are slots of a placement",

@@ -17,8 +17,8 @@ from specs.fields import MAX_EXPERTS, MAX_LAYERS
 
 #: Windows that are kept apart while a recording is read; above twice as many, neighbours are added up.
 FINE = 256
-#: Counts that a recording may hold in one window.
-MAX_CELLS = 2**24
+#: Counts that a recording may hold in one window, and that are kept in all: of large windows fewer stay apart.
+MAX_CELLS, MOST_KEPT = 2**24, 2**25
 #: Tokens of a pass that all take the same experts, from which on it is a profile run and no text.
 PROFILED = 8
 #: Means are scaled so that a layer's least total has at least this many tokens.
@@ -26,48 +26,53 @@ _RESOLUTION = 10**6
 
 
 class CountWindows:
-    """Counts by window, layer and expert (or another column), with their neighbours added up as they become many."""
+    """Counts by window, layer and expert (or another column), with neighbours added up as they become many.
+
+    Attributes:
+        layers: labels of the rows. seen: windows that were added; idle, profiled: of them, left out.
+    """
 
     def __init__(self, source: str) -> None:
         """No counts yet; messages name the recording `source`."""
         self._source = source
-        self._windows: list[FloatArray] = []
-        self._group, self._filled = 1, 0
+        self._sums: dict[int, FloatArray] = {}
+        self._group, self._fine, self._columns = 1, FINE, 0
         self.layers: tuple[int, ...] = ()
         self.idle = self.profiled = self.seen = 0
 
-    def add(self, counts: NDArray[Any], layers: tuple[int, ...] | None = None) -> None:
+    def add(self, counts: NDArray[Any], layers: tuple[int, ...] | None = None, place: int | None = None) -> None:
         """One window.
 
         Args:
             counts: [layers, columns] numbers of at least 0. layers: their labels; None: 0, 1, ...
+            place: where it stands among all, such as a pass that each rank counts its part of; None: behind the others.
 
         Raises:
             InputError: numbers that are no counts, or a window unlike the others.
         """
         counts = self._checked(counts, layers)
-        self.seen += 1
+        at, self.seen = self.seen if place is None else place, self.seen + 1
         if not counts.any():
             self.idle += 1
-            return
-        if _is_profile(counts):
+        elif _is_profile(counts):
             self.profiled += 1
-            return
-        if self._filled % self._group == 0:
-            self._windows.append(counts)
         else:
-            self._windows[-1] = self._windows[-1] + counts
-        self._filled += 1
-        if len(self._windows) >= 2 * FINE and self._filled % self._group == 0:
-            self._windows = [one + two for one, two in zip(self._windows[::2], self._windows[1::2], strict=True)]
-            self._group *= 2
+            self._put(at // self._group, counts)
+            while len(self._sums) >= 2 * self._fine:
+                self._group *= 2
+                halves, self._sums = self._sums, {}
+                for key in sorted(halves):
+                    self._put(key // 2, halves[key])
 
     def array(self) -> FloatArray:
-        """[windows, layers, columns] of what was added."""
-        return np.stack(self._windows)
+        """[windows, layers, columns] of what was added, in order."""
+        return np.stack([self._sums[key] for key in sorted(self._sums)])
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self._sums)
+
+    def _put(self, key: int, counts: FloatArray) -> None:
+        self._sums[key] = self._sums[key] + counts if key in self._sums else counts
 
     def _checked(self, counts: NDArray[Any], layers: tuple[int, ...] | None) -> FloatArray:
         if counts.ndim != 2 or counts.dtype.kind not in "iuf" or not counts.size:
@@ -79,13 +84,11 @@ class CountWindows:
             )
         labels = tuple(range(len(counts))) if layers is None else layers
         if not self.seen:
-            self.layers = labels
-        elif labels != self.layers or (self._windows and counts.shape != self._windows[0].shape):
-            raise InputError(
-                self._source, "", f"has windows of unlike shape: {counts.shape} after {self._windows[0].shape}"
-                if self._windows else "has windows of unlike layers",
-                "give the same layers and experts in every window",
-            )  # fmt: skip
+            self.layers, self._columns = labels, counts.shape[1]
+            self._fine = max(1, min(FINE, MOST_KEPT // counts.size))
+        elif labels != self.layers or counts.shape[1] != self._columns:
+            problem = f"has windows of unlike shape: {counts.shape} after {(len(self.layers), self._columns)}"
+            raise InputError(self._source, "", problem, "give the same layers and experts in every window")
         found = counts.astype(np.float64)
         broken = ~np.isfinite(found) | (found < 0) | (found > 2.0**53)
         if broken.any():
@@ -165,7 +168,7 @@ def _is_shared(counts: FloatArray, shape: ModelShape) -> bool:
     """Whether the last column counts every token: the others' sum is k times its, with one whole k."""
     total = counts.sum(axis=0)
     last, others = total[:, -1], total[:, :-1].sum(axis=1)
-    if counts.shape[2] < 3 or (last == 0).any():
+    if counts.shape[2] < 3 or (last <= total[:, :-1].max(axis=1)).any():
         return False
     k = np.round(others / last)
     return bool((k == k[0]).all() and k[0] == (shape.top_k or max(k[0], 1)) and np.array_equal(others, k * last))

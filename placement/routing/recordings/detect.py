@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from placement.errors import InputError, ParameterError
-from placement.routing.archive import Directory, defects
+from placement.routing.archive import defects
 from placement.routing.recordings import (
     arrays,
     comma_separated,
@@ -21,6 +21,7 @@ from placement.routing.recordings import (
 )
 from placement.routing.recordings.intake import Intake
 from placement.routing.recordings.json_file import values
+from placement.routing.recordings.torch_archive import Names
 
 #: Bytes that are looked at.
 _HEAD = 2**16
@@ -75,6 +76,17 @@ def find_format(files: Sequence[Path], name: str | None = None) -> Format:
     return FORMATS[kinds[0]]
 
 
+def recording_told(path: str | Path) -> str | None:
+    """What a file is called that is a recording and no trace; None of all other files."""
+    try:
+        found = find_format([Path(path)])
+    except InputError:
+        return None
+    if found.name == "array" or (found.name in ("csv", "json") and Path(path).suffix in (".npz", ".npy")):
+        return None
+    return found.told
+
+
 def _check_there(path: Path) -> None:
     with defects(str(path), ""):
         if not path.exists():
@@ -110,16 +122,13 @@ def _format_of(path: Path) -> str:
         raise InputError(source, "", "is compressed", "unpack it first")
     if b"\0" in head:
         raise InputError(source, "", "is of no known format", f"give one of: {', '.join(FORMATS)}")
-    if vllm.is_log(head):
+    if (b"INFO " in head or path.suffix == ".log") and vllm.is_log(path):
         return "vllm-log"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     return _json(path, source) if text.startswith((b"{", b"[", b"data:")) else "csv"
 
 
 def _zip(path: Path, source: str) -> str:
-    class Names(Directory):
-        most = 2**24
-
     with defects(source, ""), Names(path) as file, zipfile.ZipFile(file) as archive:
         names = archive.namelist()
     return "sglang" if any(name.endswith("/data.pkl") for name in names) else "array"

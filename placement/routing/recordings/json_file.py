@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from specs.documents import shown
 MAX_LINE = 2**28
 #: Most entries of one value: Python takes up to 64 bytes for each.
 _MAX_ENTRIES = 2**24
+_DECODER = json.JSONDecoder()
+_BLANK = re.compile(r"\s*")
 _FORM = "give JSON lines, one value a line"
 
 
@@ -39,7 +42,7 @@ def values(path: Path, source: str, advance: Callable[[int], None]) -> Iterator[
                 advance(len(line))
                 continue
             try:
-                value = _parsed(text)
+                found = _parsed(text)
             except ValueError as error:
                 if number > 1 or path.stat().st_size > MAX_LINE:
                     raise InputError(source, f"line {number}", f"is no JSON ({shown(str(error))})", _FORM) from None
@@ -47,29 +50,35 @@ def values(path: Path, source: str, advance: Callable[[int], None]) -> Iterator[
                 yield from _document(file.read(), source)
                 advance(path.stat().st_size)
                 return
-            if number == 1 and isinstance(value, list):
-                yield from ((f"[{i}]", each) for i, each in enumerate(value))
+            if number == 1 and len(found) == 1 and isinstance(found[0], list):
+                yield from ((f"[{i}]", each) for i, each in enumerate(found[0]))
             else:
-                yield f"line {number}", value
+                yield from ((f"line {number}", value) for value in found)
             advance(len(line))
 
 
 def _document(data: bytes, source: str) -> Iterator[tuple[str, Any]]:
     try:
-        value = _parsed(data)
+        found = _parsed(data)
     except ValueError as error:
         raise InputError(source, "", f"is no JSON ({shown(str(error))})", _FORM) from None
-    if isinstance(value, list):
-        yield from ((f"[{i}]", each) for i, each in enumerate(value))
-    else:
-        yield "", value
+    for value in found:
+        if isinstance(value, list):
+            yield from ((f"[{i}]", each) for i, each in enumerate(value))
+        else:
+            yield "", value
 
 
-def _parsed(text: bytes) -> Any:
-    if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_ENTRIES:
+def _parsed(data: bytes) -> list[Any]:
+    """The values of a text, one after the other: responses that were appended to a file have no line ends."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > _MAX_ENTRIES:
         raise ValueError(f"over {_MAX_ENTRIES} entries in one value")
     try:
-        return json.loads(text)
+        text, place, found = data.decode().rstrip(), 0, []
+        while place < len(text):
+            value, place = _DECODER.raw_decode(text, _BLANK.match(text, place).end())  # type: ignore[union-attr]
+            found.append(value)
+        return found
     except (RecursionError, UnicodeDecodeError) as error:
         raise ValueError(type(error).__name__) from None
 

@@ -21,8 +21,6 @@ from placement.routing.recordings.torch_archive import PickledList, Tensor, Torc
 from specs.documents import shown
 
 _FORM = "dump it again with SGLang's expert distribution recorder"
-#: Passes of counts that wait for the same pass of the other ranks.
-_MAX_PASSES = 100_000
 
 
 def read(files: Sequence[Path], intake: Intake) -> None:
@@ -31,7 +29,6 @@ def read(files: Sequence[Path], intake: Intake) -> None:
     Raises:
         InputError: a file that is no such dump.
     """
-    passes: dict[int, NDArray[Any]] = {}
     for path in files:
         source = str(path)
         dump = TorchFile(path, source)
@@ -40,15 +37,13 @@ def read(files: Sequence[Path], intake: Intake) -> None:
             if isinstance(data, dict) and isinstance(data.get("logical_count"), Tensor):
                 _stat(data["logical_count"], intake, source)
             elif isinstance(data, dict) and isinstance(data.get("records"), PickledList):
-                _records(data, intake, source, passes)
+                _records(data, intake, source)
             else:
                 keys = ", ".join(shown(key) for key in data) if isinstance(data, dict) else type(data).__name__
                 raise InputError(source, "", f"holds neither logical_count nor records, but {keys[:100]}", _FORM)
         finally:
             dump.close()
         intake.advance(path.stat().st_size)
-    for number in sorted(passes):
-        intake.counts.add(passes[number])
 
 
 def _stat(counts: Tensor, intake: Intake, source: str) -> None:
@@ -58,7 +53,7 @@ def _stat(counts: Tensor, intake: Intake, source: str) -> None:
         intake.counts.add(window)
 
 
-def _records(data: dict[Any, Any], intake: Intake, source: str, passes: dict[int, NDArray[Any]]) -> None:
+def _records(data: dict[Any, Any], intake: Intake, source: str) -> None:
     stored = data.get("last_physical_to_logical_map")
     if not isinstance(stored, Tensor):
         raise InputError(source, "last_physical_to_logical_map", "is missing: ids are of slots", _FORM)
@@ -77,12 +72,9 @@ def _records(data: dict[Any, Any], intake: Intake, source: str, passes: dict[int
             _tokens(record, ids.read(), table, intake, source, where)
         elif isinstance(counts, Tensor):
             number = record.get("forward_pass_id")
-            if type(number) is not int or len(passes) >= _MAX_PASSES:
-                raise InputError(source, where, "has no forward_pass_id, or there are too many passes", _FORM)
-            found = to_logical(counts.read(), table, experts, source)
-            if number in passes and passes[number].shape != found.shape:
-                raise InputError(source, where, f"has counts of shape {found.shape}", _FORM)
-            passes[number] = passes[number] + found if number in passes else found
+            if type(number) is not int or number < 0:
+                raise InputError(source, f"{where}.forward_pass_id", "is no number of a pass", _FORM)
+            intake.counts.add(to_logical(counts.read(), table, experts, source), place=number)
         else:
             raise InputError(source, where, "holds neither topk_ids_of_layer nor global_physical_count", _FORM)
 
@@ -94,10 +86,11 @@ def _tokens(
     field = f"{where}.topk_ids_of_layer"
     if slots.ndim != 3 or len(slots) != len(table) or slots.dtype.kind not in "iu":
         raise InputError(source, field, f"has shape {slots.shape} for a map of {len(table)} layers", _FORM)
-    if slots.size and slots.max() >= table.shape[1]:
-        raise InputError(source, field, f"holds slot {slots.max()} of {table.shape[1]}", _FORM)
-    flat = table[np.arange(len(table))[:, None, None], np.maximum(slots, 0)]
-    ids = np.where(slots < 0, -1, flat).transpose(1, 0, 2)
+    # Beyond the slots are fused shared experts, which cleaning leaves out behind the routed ones.
+    width, experts = table.shape[1], intake.shape.experts or int(table.max()) + 1
+    routed = table[np.arange(len(table))[:, None, None], np.clip(slots, 0, width - 1)]
+    logical = np.where(slots < width, routed, slots.astype(np.int64) - width + experts)
+    ids = np.where(slots < 0, -1, logical).transpose(1, 0, 2)
     intake.note("read slots as logical experts through last_physical_to_logical_map")
     lengths = record.get("extend_seq_lens")
     numbers = list(lengths) if isinstance(lengths, Iterable) else []

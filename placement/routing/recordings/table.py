@@ -166,12 +166,12 @@ class TableReader:
         )
         if self._first_layer is None and len(layer):
             self._first_layer = int(layer[0])
-        for each in np.unique(layer):
+        for each in sorted(set(layer.tolist()), key=lambda label: label != self._first_layer):
             rows = np.flatnonzero(layer == each)
             if each == self._first_layer and columns.sequence is not None:
-                self._sequences(batch[columns.sequence], rows, int(each), ids, weights)
+                self._sequences(batch[columns.sequence], rows, each, ids, weights)
             else:
-                self._intake.tokens.add(int(each), ids[rows], None if weights is None else weights[rows])
+                self._intake.tokens.add(each, ids[rows], None if weights is None else weights[rows])
 
     def _sequences(
         self,

@@ -27,6 +27,8 @@ from specs.documents import shown
 
 #: Most bytes of a pickle, objects in it (whole numbers in lists aside), bytes of text, and objects stacked at a time.
 _MAX_PICKLE, _MAX_ENTRIES, _MAX_TEXT, _MAX_STACK = 2**28, 2**22, 2**24, 2**17
+#: Bytes of a tensor that are read at once, where it is read in parts.
+_PART_BYTES = 2**22
 _INTACT = "copy the file anew, or record again"
 _MARK = object()
 _TYPES = {
@@ -37,7 +39,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-class _Names(Directory):
+class Names(Directory):
     """A recording has a tensor or two for each pass of the engine."""
 
     most = 2**24
@@ -91,7 +93,7 @@ class TorchFile:
         """
         self.source = source
         with self.defects(""):
-            with _Names(path) as names, zipfile.ZipFile(names):
+            with Names(path) as names, zipfile.ZipFile(names):
                 pass
             self._zip = zipfile.ZipFile(path)
             found = [name for name in self._zip.namelist() if name.endswith("/data.pkl")]
@@ -170,7 +172,7 @@ class Tensor:
     def parts(self) -> Iterator[NDArray[Any]]:
         """The tensor's arrays along its first axis, one after the other."""
         step = self.stride[0]
-        at_once = max(1, (MAX_ARRAY_BYTES // 64) // max(1, step * self.dtype.itemsize))
+        at_once = max(1, _PART_BYTES // max(1, step * self.dtype.itemsize))
         for start in range(0, self.shape[0], at_once):
             count = min(at_once, self.shape[0] - start)
             part = Tensor(

@@ -30,7 +30,7 @@ _KEY = "routed_experts"
 _FORM = "save vLLM's responses as they are, one a line"
 _LOG = re.compile(
     rb"EPLB step: (\d{1,12}) for model (.{0,200}?): avg_tokens=([\d.]{1,30}), max_tokens=(\d{1,20}), "
-    rb"balancedness=([\d.]{1,20})"
+    rb"balancedness=(\d[\d.]{0,20})"
 )
 #: Nesting of a response that is looked into, and longest line of a log.
 _DEPTH, _LINE = 8, 2**16
@@ -129,20 +129,25 @@ class LogSeries:
 def read_log(path: Path) -> LogSeries:
     """The balancedness that a server logged; empty where it logged none. Lines of another model are left out."""
     model, steps, balancedness = "", [], []
-    with path.open("rb") as file:
-        while line := file.readline(_LINE):
-            if (found := _LOG.search(line)) is not None:
-                name = found[2].decode("utf-8", "replace")
-                model = model or name
-                if name == model:
-                    steps.append(int(found[1]))
-                    balancedness.append(float(found[5]) if found[5].count(b".") < 2 else 0.0)
+    for found in _log_lines(path):
+        name = found[2].decode("utf-8", "replace")
+        model = model or name
+        if name == model and found[5].count(b".") < 2:
+            steps.append(int(found[1]))
+            balancedness.append(float(found[5]))
     return LogSeries(model, np.array(steps, np.int64), np.array(balancedness, np.float64))
 
 
-def is_log(head: bytes) -> bool:
-    """Whether text looks like a log with EPLB's lines."""
-    return _LOG.search(head) is not None or b"EPLB step:" in head
+def is_log(path: Path) -> bool:
+    """Whether a text has a line of EPLB's log, however much comes before."""
+    return next(_log_lines(path), None) is not None
+
+
+def _log_lines(path: Path) -> Iterator[re.Match[bytes]]:
+    with path.open("rb") as file:
+        while line := file.readline(_LINE):
+            if (found := _LOG.search(line)) is not None:
+                yield found
 
 
 def refuse_log(files: Sequence[Path], _: Intake) -> None:

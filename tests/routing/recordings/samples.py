@@ -163,6 +163,11 @@ def vllm_events() -> bytes:
     return b"".join(b"data: " + line + b"\n\n" for line in vllm_responses().split(b"\n")) + b"data: [DONE]\n\n"
 
 
+def vllm_appended() -> bytes:
+    """The same, appended to a file without line ends."""
+    return vllm_responses().replace(b"\n", b"")
+
+
 def sglang_responses() -> bytes:
     """SGLang's: raw 32-bit numbers."""
     return "\n".join(
@@ -250,6 +255,7 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes], bool]] = {
     "trtllm_raw": ("rank0_raw.safetensors", trtllm_raw, True),
     "vllm_responses": ("out.jsonl", vllm_responses, True),
     "vllm_events": ("out.txt", vllm_events, True),
+    "vllm_appended": ("out.jsonl", vllm_appended, True),
     "sglang_responses": ("out.jsonl", sglang_responses, True),
     "vllm_loads": ("eplb.jsonl", vllm_loads, False),
     "npz_trace": ("t.npz", lambda: npz(topk_ids=ids().transpose(1, 0, 2), seq_lens=np.array(LENGTHS)), True),

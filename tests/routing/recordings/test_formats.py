@@ -175,3 +175,76 @@ def test_the_same_recording_gives_the_same_bytes(tmp_path: Path) -> None:
         convert([path], tmp_path / name, SHAPE)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert not [each for each in tmp_path.iterdir() if each.name.startswith(".placement")]
+
+
+def test_fused_shared_experts_behind_the_slots_are_left_out(tmp_path: Path) -> None:
+    """SGLang's recorder with shared experts fused: their ids follow the slots."""
+    torch = pytest.importorskip("torch")
+    tokens = samples.ids()
+    slots = samples.slots_of(tokens)
+    shared = np.full((4, 40, 1), samples.SLOTS.shape[1], np.int32)
+    shared[0] = -1
+    wide = np.concatenate([slots, shared, np.full((4, 40, 5), -1, np.int32)], axis=2)
+    record = {"topk_ids_of_layer": torch.tensor(wide), "extend_seq_lens": None}
+    data = {"records": [record], "last_physical_to_logical_map": torch.tensor(samples.SLOTS)}
+    (tmp_path / "dump.pt").write_bytes(samples.pt(data))
+    done = convert([tmp_path / "dump.pt"], tmp_path / "out.npz", SHAPE)
+    found = read_trace(tmp_path / "out.npz")
+    assert isinstance(found, Trace)
+    assert np.array_equal(found.topk_ids, truth())
+    assert any("a fused shared expert" in note for note in done.notes)
+    assert any("passes of decoding count as a sequence each" in note for note in done.notes)
+
+
+def test_the_library_s_own_safetensors_files_are_read(tmp_path: Path) -> None:
+    library = pytest.importorskip("safetensors.numpy")
+    tensors = {f"50_{layer}": counts()[layer].astype(np.int64) for layer in (1, 2, 3)}
+    library.save_file(tensors, tmp_path / "rank0.safetensors")
+    convert([tmp_path / "rank0.safetensors"], tmp_path / "out.npz", SHAPE)
+    found = read_trace(tmp_path / "out.npz")
+    assert isinstance(found, LoadCounts)
+    assert np.array_equal(found.counts[0], counts()[1:])
+
+
+def test_the_same_pass_of_two_ranks_is_one_window(tmp_path: Path) -> None:
+    """Ranks dump one file each; a pass's counts lie in both, under its number."""
+    torch = pytest.importorskip("torch")
+    table = torch.arange(8).expand(4, 8).clone()
+    each = samples.counts()
+    for rank in (0, 1):
+        mine = each * (np.arange(8) // 4 == rank)  # the experts of this rank alone
+        records = [{"forward_pass_id": 6 + n, "global_physical_count": torch.tensor(mine * n)} for n in (1, 2, 3)]
+        data = {"records": records, "last_physical_to_logical_map": table}
+        (tmp_path / f"{rank}.pt").write_bytes(samples.pt(data))
+    convert([tmp_path / "0.pt", tmp_path / "1.pt"], tmp_path / "out.npz", SHAPE)
+    found = read_trace(tmp_path / "out.npz")
+    assert isinstance(found, LoadCounts)
+    assert np.array_equal(found.counts, [each[1:] * n for n in (1, 2, 3)])
+
+
+def test_many_windows_are_added_up_in_order(tmp_path: Path) -> None:
+    """1,200 windows, more than are kept apart, become eight: none is lost, and neighbours stay together."""
+    windows = np.arange(1, 1201)[:, None, None] * np.ones((1, 3, 8), int)
+    (tmp_path / "c.npz").write_bytes(samples.npz(counts=windows))
+    convert([tmp_path / "c.npz"], tmp_path / "out.npz", ModelShape(), windows=8)
+    found = read_trace(tmp_path / "out.npz")
+    assert isinstance(found, LoadCounts)
+    assert found.counts.shape == (8, 3, 8)
+    assert found.counts[:, 0, 0].sum() == 1200 * 1201 // 2
+    assert (np.diff(found.counts[:, 0, 0]) > 0).all()
+
+
+def test_a_log_is_found_behind_a_long_start(tmp_path: Path) -> None:
+    line = "INFO 07:00 EPLB step: 7 for model x: avg_tokens=12.00, max_tokens=20, balancedness=0.6000, steps ...\n"
+    (tmp_path / "server.log").write_text("INFO loading weights\n" * 20_000 + line)
+    assert find_format([tmp_path / "server.log"]) is FORMATS["vllm-log"]
+
+
+def test_sequences_end_with_the_first_layer_of_the_table(tmp_path: Path) -> None:
+    """The rows' first layer is not the least one, and a batch holds whole sequences."""
+    rows = [f"{token // 2},{layer},{token % 4},{4 + token % 3}" for token in range(6) for layer in (2, 0, 1)]
+    (tmp_path / "t.csv").write_text("\n".join(["sequence,layer,expert_0,expert_1", *rows]))
+    convert([tmp_path / "t.csv"], tmp_path / "out.npz", ModelShape())
+    found = read_trace(tmp_path / "out.npz")
+    assert isinstance(found, Trace)
+    assert found.seq_lens.tolist() == [2, 2, 2]
