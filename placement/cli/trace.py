@@ -9,6 +9,7 @@ import click
 
 from placement.cli.command import Command
 from placement.cli.running import emit, run
+from placement.cli.trace_record import record
 
 # Kept beside placement.routing.recordings.detect.FORMATS (a test compares them) so that --help imports nothing heavy.
 FORMATS = ("sglang", "tensorrt-llm", "vllm", "vllm-eplb", "vllm-log", "array", "csv", "parquet", "json")
@@ -122,6 +123,9 @@ def merge_command(files: tuple[str, ...], out: str) -> None:
     merged = merge_traces(files)
     save_routing(out, merged)
     emit(f"{out}: {merged!r}")
+
+
+trace.add_command(record)
 
 
 def main() -> None:

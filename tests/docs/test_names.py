@@ -32,6 +32,7 @@ FOREIGN = frozenset(
         "--expert-distribution-recorder-buffer-size", "--enable-return-routed-experts",
         """--eplb-config '{"log_balancedness": true}'""", "meta_info.json",
         "--init-expert-location", "--eplb-algorithm deepseek", "--tp-size", "tp_size", "internode_ll.cu",
+        "--eplb-algorithm", "VLLM_PLUGINS", "SGLANG_PLUGINS", "VLLM_RAY_EXTRA_ENV_VAR_PREFIXES_TO_COPY=PLACEMENT_",
     }
 )  # fmt: skip
 #: Files that a reader has, or that a command writes.
