@@ -82,5 +82,6 @@ class DeepseekMap:
         held = experts.filled(None, "deepseek")
         rows = np.array([held.flat(i) for i in range(len(held.layers))], dtype=np.int64)
         file = io.BytesIO()
-        np.savez_compressed(file, **dict(zip(KEYS, triple(rows, count), strict=True)))
+        phy2log, log2phy, logcnt = triple(rows, count)
+        np.savez_compressed(file, phy2log=phy2log, log2phy=log2phy, logcnt=logcnt)
         return file.getvalue()

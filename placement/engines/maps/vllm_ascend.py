@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from placement.engines.content import Content, only_keys, whole, whole_list
-from placement.engines.expert_map import ExpertMap, ModelLayers
+from placement.engines.expert_map import ExpertMap, ModelLayers, Row
 from placement.engines.maps.base import Extras, ReadMap
 from specs.documents import shown
 from specs.fields import MAX_GPUS, MAX_LAYERS
@@ -39,7 +39,7 @@ class AscendMap:
                 "moe_layer_count", f"is {count}, for {len(layers)} layers in layer_list; the model has "
                 f"{len(model.moe)} MoE layers", "use a map of this model",
             )  # fmt: skip
-        rows = []
+        rows: list[Row] = []
         for i, layer in enumerate(layers):
             field = f"layer_list[{i}]"
             if whole(content, layer.get("layer_id"), f"{field}.layer_id", MAX_LAYERS) != i:
