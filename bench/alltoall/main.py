@@ -122,7 +122,7 @@ def _run(
     from placement.records.plan import load_plan
 
     plan = load_plan(plan_path)
-    gpus = plan.topology.gpus
+    gpus = plan.role().topology.gpus
     if ranks is not None and ranks != gpus:
         raise InputError(
             "--ranks", "", f"is {ranks}, but the plan has {gpus} expert-parallel ranks",
@@ -148,8 +148,8 @@ def _run(
         timeout_s=timeout_s,
     )
     recorded = read_traces(plan, traces, part)
-    sample = take_sample(recorded, gpus, settings.tokens_per_rank, seed, plan.failed_gpus)
-    chosen = spaced(layers, len(plan.layers))
+    sample = take_sample(recorded, gpus, settings.tokens_per_rank, seed, plan.role().failed_gpus)
+    chosen = spaced(layers, len(plan.role().layers))
     layouts = plan_layouts(plan, baselines, chosen, sample, settings, fabric)
     prepared = prepare(layouts, chosen, sample, plan.scenario.spec.model, settings)
     ran = _measure(prepared.job, settings, fabric, torchrun)
@@ -193,7 +193,8 @@ def _need_gpus(job: Job, torchrun: bool) -> None:
 
 def plans_phase(plan: Plan) -> Phase:
     """The phase of the passes that a plan is made for; decode where it is made for both."""
-    return "decode" if plan.phase == "serving" else plan.phase
+    phase = plan.role().phase
+    return "decode" if phase == "serving" else phase
 
 
 def phase_tokens(plan: Plan, phase: Phase) -> int:
@@ -207,7 +208,7 @@ def phase_tokens(plan: Plan, phase: Phase) -> int:
         raise InputError(
             "--phase", "", f"{phase} is no phase of the plan's workload", f"choose {' or '.join(phases_of(scenario))}"
         )
-    return max(1, round(default_tokens_per_rank(scenario, plan.split.split(), phase)))
+    return max(1, round(default_tokens_per_rank(scenario, plan.role().split.split(), phase)))
 
 
 def read_traces(plan: Plan, paths: tuple[str, ...], part: Part | None) -> list[Trace]:

@@ -94,20 +94,20 @@ def command(
     kind: ProductType = dtype or ("bf16" if device == "cuda" else "fp32")
     target = _device(device, kind)
     divisor = scale or (1 if device == "cuda" else CPU_SCALE)
-    hidden, width = (max(16, size // divisor // 16 * 16) for size in _dimensions(plan.split.etp, scenario.model))
-    sample = take_sample(recorded, plan.topology.gpus, tokens, seed, plan.failed_gpus)
-    positions = spaced(layers, len(plan.layers))
+    hidden, width = (max(16, size // divisor // 16 * 16) for size in _dimensions(plan.role().split.etp, scenario.model))
+    sample = take_sample(recorded, plan.role().topology.gpus, tokens, seed, plan.role().failed_gpus)
+    positions = spaced(layers, len(plan.role().layers))
     layouts = plan_layouts(plan, baselines, positions, sample, Settings(tokens, seed=seed), None)
-    names = [plan.layers[i].layer for i in positions]
+    names = [plan.role().layers[i].layer for i in positions]
     with torch.no_grad():
         played = play(
             layouts, positions, names, sample, hidden, width, kind, target, Effort(warmup, repeats, seed),
-            (hidden, width) == _dimensions(plan.split.etp, scenario.model), note,
+            (hidden, width) == _dimensions(plan.role().split.etp, scenario.model), note,
         )  # fmt: skip
     report = Report(
         scenario=plan.scenario.name,
         phase=chosen_phase,
-        gpus=plan.topology.gpus,
+        gpus=plan.role().topology.gpus,
         tokens_per_rank=tokens,
         synthetic=not traces,
         hidden=hidden,

@@ -35,7 +35,7 @@ class Check:
 
 def claims(case: PlanCase, proven: Sequence[int]) -> Iterator[Check]:
     """What nothing but the plan says; `proven`: layers whose bounds are checked."""
-    layers, rows = case.plan.layers, case.plan.strategies
+    layers, rows = case.role.layers, case.role.strategies
 
     def claim(name: str, detail: str, fields: Iterable[str]) -> Check:
         return Check(name, "claimed", None, detail, tuple(fields))

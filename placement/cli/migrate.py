@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import effort_options, engine_option, library_options, trace_option
+from placement.cli.options import effort_options, engine_option, library_options, role_option, trace_option
 from placement.cli.running import emit, note, run
 
 
@@ -38,6 +38,7 @@ from placement.cli.running import emit, note, run
     help="A GPU that keeps its experts. Repeatable.",
 )
 @engine_option
+@role_option
 @effort_options
 @click.option("--out", metavar="FILE", help="Write the migrated plan to this file; needs a budget.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

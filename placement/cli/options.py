@@ -112,6 +112,11 @@ engine_option = click.option(
     help="Serving engine of the catalog (or a file) with its all-to-all backend, such as sglang:deepep.",
 )  # fmt: skip
 
+role_option = click.option(
+    "--role", type=click.Choice(["prefill", "decode", "aggregated"]),
+    help="Which role of a plan that has several.",
+)  # fmt: skip
+
 degrees_option = click.option(
     "--degrees", type=click.Choice(["usual", "any"]),
     help="Degrees that are tried where none is pinned: those that somebody runs (powers of two, and stages of a "

@@ -21,12 +21,10 @@ from placement.records.deployment import (
     Deployment,
     DeploymentCertificate,
     DroppedRecord,
-    HeldRecord,
     InstanceRecord,
-    NodesRecord,
     PoolRecord,
 )
-from placement.records.layout import EngineName
+from placement.records.layout import EngineName, HeldRecord, NodesRecord
 from placement.routing.holdout import read_sources, routing_of, synthetic_source
 from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.columns import ColumnSet, Placed, list_columns, pool_of

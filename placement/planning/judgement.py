@@ -16,7 +16,7 @@ from placement.planning.progress import Reporter
 from placement.planning.strategies import Answers
 from placement.problem.layer import Objective
 from placement.records.convert import packed_fractions, predicted_record, strategy_record
-from placement.records.plan import CERTIFICATE_UNITS, CertificateRecord, LayerRecord, PredictedRecord, StrategyRecord
+from placement.records.role import CERTIFICATE_UNITS, CertificateRecord, LayerRecord, PredictedRecord, StrategyRecord
 from solvers.experts.layers import TOLERANCE, LayerAnswer
 from solvers.result import Status
 

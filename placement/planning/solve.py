@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from placement.cost.assess import Assessor
 from placement.cost.memory.hbm import memory_of
@@ -21,9 +21,10 @@ from placement.planning.strategies import Answers, place, place_baselines, place
 from placement.planning.tokens import affordable_tokens, with_tokens
 from placement.problem.layer import Objective
 from placement.problem.split import Split
-from placement.records.convert import memory_record, stage_records, topology_record
+from placement.records.convert import engine_name, figures_record, memory_record, stage_records, topology_record
 from placement.records.layout import EngineRecord, ScenarioRecord, SplitRecord
 from placement.records.plan import SCHEMA, Plan, ProvenanceRecord, TimingsRecord
+from placement.records.role import RolePlan
 from placement.routing.holdout import Routing, routing_of
 from solvers.ahead import SEARCH_PARTS, compiling, is_compiled
 from solvers.deploy.balance import PlacedLayers
@@ -167,16 +168,15 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
     )  # fmt: skip
     scenario, own = case.scenario, answers[case.own]
     rates = planned_rates(scenario, split, case.phase)
-    plan = Plan(
-        schema_=SCHEMA,
-        scenario=ScenarioRecord(name=scenario.name, spec=scenario),
+    kind: Literal["aggregated", "training"] = "aggregated" if scenario.workload.kind == "serving" else "training"
+    role = RolePlan(
+        role=kind,
         phase=case.phase,
-        objective=objective,
-        tail=case.tail,
-        engine=EngineRecord.of(scenario, split),
         dispatch=scenario.dispatch_in_use,
         message_rule=planned_rule(scenario, split, case.phase, rates),
+        messages=EngineRecord.of(scenario, split).messages,
         split=SplitRecord.of(split),
+        posed_batch=split.batch,
         stages=stage_records(scenario, split),
         topology=topology_record(scenario, split),
         slots_per_gpu=split.slots_per_gpu,
@@ -186,6 +186,16 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
         predicted=judgement.predicted,
         strategies=judgement.strategies,
         certificate=certificate_of(own, objective),
+    )
+    plan = Plan(
+        schema_=SCHEMA,
+        scenario=ScenarioRecord(name=scenario.name, spec=scenario),
+        engine=engine_name(scenario, [role]),
+        mode=kind,
+        objective=objective,
+        tail=case.tail,
+        roles=(role,),
+        predicted=figures_record(scenario, [role]),
         provenance=ProvenanceRecord(
             strategy=case.strategy,
             seed=case.effort.seed,

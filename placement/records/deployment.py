@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from placement.records.base import Amount, Record, Text
-from placement.records.layout import EngineName
-from placement.records.plan import LayerStatus
+from placement.records.layout import EngineName, NodesRecord
+from placement.records.role import LayerStatus
 from specs.fields import Count, Degree
 
 SCHEMA: Literal["placement.deployment/1"] = "placement.deployment/1"
@@ -51,22 +51,6 @@ class InstanceRecord(Record):
         """The degrees that are not 1, for people."""
         named = (("TP", self.tp), ("EP", self.ep), ("PP", self.pp), ("DP", self.dp), ("CP", self.cp))
         return " ".join(f"{name}{degree}" for name, degree in named if degree > 1) or "on one GPU"
-
-
-class HeldRecord(Record):
-    """What a node holds: instances (or parts of one) by their index in `instances`, on so many of its GPUs."""
-
-    instance: Annotated[int, Field(ge=0)]
-    gpus: Degree
-    count: Degree
-
-
-class NodesRecord(Record):
-    """Nodes of a pool that hold the same."""
-
-    pool: Text
-    nodes: Degree
-    holds: tuple[HeldRecord, ...]
 
 
 class DeploymentCertificate(Record):

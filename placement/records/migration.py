@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from placement.problem.layer import Objective
-from placement.records.layout import EngineRecord
+from placement.records.layout import EngineName
 from placement.records.plan import Plan, RoutingRecord
+from placement.records.role import RoleName
 from specs.workload import PlannedPhase
 
 
@@ -45,7 +46,8 @@ class Migration:
     """
 
     scenario: str
-    engine: EngineRecord
+    engine: EngineName
+    role: RoleName
     phase: PlannedPhase
     objective: Objective
     routing: RoutingRecord

@@ -26,6 +26,7 @@ def migration_json(told: Migration, path: str) -> str:
             "plan": path,
             "scenario": told.scenario,
             "engine": told.engine.model_dump(mode="json"),
+            "role": told.role,
             "phase": told.phase,
             "objective": told.objective,
             "routing": told.routing.model_dump(mode="json"),
@@ -37,7 +38,7 @@ def migration_json(told: Migration, path: str) -> str:
             "chosen": None if told.chosen is None else _record(told.chosen),
             "layers": [
                 {"layer": layer.layer, "physical_to_logical": list(layer.physical_to_logical)}
-                for layer in (told.plan.layers if told.plan is not None else ())
+                for layer in (told.plan.role(told.role).layers if told.plan is not None else ())
             ],
         },
         indent=2,

@@ -8,8 +8,9 @@ from typing import Protocol
 from rich.console import RenderableType
 from rich.text import Text
 
-from placement.records.layout import EngineName, EngineRecord
-from placement.records.plan import Figure, MemoryLineRecord, Plan, StrategyRecord, TimingsRecord
+from placement.records.layout import EngineName
+from placement.records.plan import Plan, TimingsRecord
+from placement.records.role import Figure, MemoryLineRecord, RolePlan, StrategyRecord
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import gb, grouped, kb, or_dash, us
 
@@ -55,23 +56,23 @@ def solve_screen(
         plan: the plan. choice: how its split was chosen. lowered_from: batch before it was lowered for the routing.
         timings: wall-clock seconds. out: the file the plan was written to.
     """
-    figure = plan.predicted.tokens_per_s
+    role, figure = plan.roles[0], plan.predicted.tokens_per_s
     made = f"split {timings.split_s:.1f}, routing {timings.routing_s:.1f}, solving {timings.solve_s:.1f}"
     parts: list[RenderableType] = [
         heading(plan.scenario.name, f"  {plan.scenario.spec.summary}".rstrip()),
-        fields([*_scenario(plan), *_split(plan, choice, lowered_from)]),
+        fields([*_scenario(plan), *_split(plan, role, choice, lowered_from)]),
         Text(),
-        heading("memory", _memory_title(plan)),
-        _memory(plan.memory.lines),
+        heading("memory", _memory_title(role)),
+        _memory(role.memory.lines),
         Text(),
         heading("predicted", f" ({figure.provenance}; MoE layers: {figure.moe_layer})"),
         fields(_predicted(plan)),
         Text(),
-        heading("expert placement", f", {plan.phase}, {_judged(plan)}"),
-        strategy_table(plan),
+        heading("expert placement", f", {role.phase}, {_judged(plan)}"),
+        strategy_table(role),
         Text(),
         fields(
-            [("certificate", certificate(plan)), ("made in", f"{timings.total_s:.1f} s ({made})"), *_cut_short(plan)]
+            [("certificate", certificate(role)), ("made in", f"{timings.total_s:.1f} s ({made})"), *_cut_short(plan)]
         ),
     ]
     if out is not None:
@@ -79,37 +80,37 @@ def solve_screen(
     return rendered(parts)
 
 
-def strategy_table(plan: Plan) -> RenderableType:
+def strategy_table(role: RolePlan) -> RenderableType:
     """Every strategy's figures, the plan's own in bold."""
-    own = next((i for i, strategy in enumerate(plan.strategies) if strategy.placements is None), None)
-    return columns(strategy_header(plan), [strategy_row(plan, strategy) for strategy in plan.strategies], own)
+    own = next((i for i, strategy in enumerate(role.strategies) if strategy.placements is None), None)
+    return columns(strategy_header(role), [strategy_row(role, strategy) for strategy in role.strategies], own)
 
 
-def strategy_header(plan: Plan) -> tuple[str, ...]:
+def strategy_header(role: RolePlan) -> tuple[str, ...]:
     """The names of `strategy_row`."""
-    return (*STRATEGY_HEADER, *time_header(plan), "tokens/s")
+    return (*STRATEGY_HEADER, *time_header(role), "tokens/s")
 
 
-def strategy_row(plan: Plan, strategy: StrategyRecord) -> tuple[str, ...]:
+def strategy_row(role: RolePlan, strategy: StrategyRecord) -> tuple[str, ...]:
     """One strategy's figures under `strategy_header`."""
     return (
         strategy.name,
         or_dash(strategy.balancedness, 3),
         or_dash(strategy.nodes_per_token),
         kb(strategy.cross_node_bytes_per_token),
-        *time_cells(plan, strategy),
+        *time_cells(role, strategy),
         grouped(strategy.tokens_per_s),
     )
 
 
-def time_header(plan: Plan) -> tuple[str, ...]:
+def time_header(role: RolePlan) -> tuple[str, ...]:
     """The names of `time_cells`: an MoE layer's microseconds in each phase of serving, or in training."""
-    return ("MoE layer us",) if plan.phase == "train" else ("decode us", "prefill us")
+    return ("MoE layer us",) if role.phase == "train" else ("decode us", "prefill us")
 
 
-def time_cells(plan: Plan, strategy: StrategyRecord) -> tuple[str, ...]:
+def time_cells(role: RolePlan, strategy: StrategyRecord) -> tuple[str, ...]:
     """An MoE layer's microseconds, under `time_header`."""
-    if plan.phase == "train":
+    if role.phase == "train":
         return (us(strategy.moe_layer_us),)
     return tuple("-" if each is None else us(each) for each in (strategy.decode_us, strategy.prefill_us))
 
@@ -120,23 +121,23 @@ def engine_lines(engine: EngineName, assumes: str) -> list[tuple[str, str]]:
     return [("engine", told), *(("", note) for note in engine.notes)]
 
 
-def messages(engine: EngineRecord) -> str:
+def messages(role: RolePlan) -> str:
     """The message rule of each phase, once where it is one for all."""
-    rules = engine.messages
+    rules = role.messages
     if len(set(rules.values())) == 1:
         return next(iter(rules.values()))
     return ", ".join(f"{rule} in {phase}" for phase, rule in rules.items())
 
 
-def certificate(plan: Plan) -> str:
+def certificate(role: RolePlan) -> str:
     """The certificate in one sentence."""
-    record = plan.certificate
+    record = role.certificate
     unit = _UNITS[record.unit]
     gap = "no bound" if record.gap is None else f"gap {record.gap:.2%}"
-    proven = sum(layer.status == "optimal" for layer in plan.layers)
+    proven = sum(layer.status == "optimal" for layer in role.layers)
     return (
         f"objective {record.objective:.4g}{unit}, bound {record.bound:.4g}, {gap}; {record.status}, "
-        f"{proven} of {len(plan.layers)} layers proven optimal (on the routing solved on)"
+        f"{proven} of {len(role.layers)} layers proven optimal (on the routing solved on)"
     )
 
 
@@ -161,8 +162,8 @@ def _scenario(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _split(plan: Plan, choice: SplitSearch, lowered_from: int | None) -> list[tuple[str, str]]:
-    split = plan.split
+def _split(plan: Plan, role: RolePlan, choice: SplitSearch, lowered_from: int | None) -> list[tuple[str, str]]:
+    split = role.split
     degrees = f"TP {split.tp} x EP {split.ep} x PP {split.pp} x DP {split.dp}"
     if split.etp > 1:
         degrees += f" (expert TP {split.etp})"
@@ -178,18 +179,18 @@ def _split(plan: Plan, choice: SplitSearch, lowered_from: int | None) -> list[tu
     return [
         ("split", text),
         ("", considered),
-        *_stages(plan, choice),
+        *_stages(role, choice),
         (
             "experts",
-            f"{experts} + {split.redundant} redundant in {plan.slots_per_gpu} slots per GPU; dispatch {plan.dispatch}, "
-            f"messages {messages(plan.engine)}",
+            f"{experts} + {split.redundant} redundant in {role.slots_per_gpu} slots per GPU; dispatch {role.dispatch}, "
+            f"messages {messages(role)}",
         ),
     ]
 
 
-def _stages(plan: Plan, choice: SplitSearch) -> list[tuple[str, str]]:
+def _stages(role: RolePlan, choice: SplitSearch) -> list[tuple[str, str]]:
     """How layers are cut and what they recompute, where that was chosen."""
-    split, said = plan.split, []
+    split, said = role.split, []
     if split.cut is not None:
         said.append("layers " + " ".join(map(str, split.cut)))
     if split.recompute is not None:
@@ -202,10 +203,10 @@ def _stages(plan: Plan, choice: SplitSearch) -> list[tuple[str, str]]:
     return [("stages", "; ".join(said))] if said else []
 
 
-def _memory_title(plan: Plan) -> str:
-    memory = plan.memory
+def _memory_title(role: RolePlan) -> str:
+    memory = role.memory
     share = memory.total_bytes / memory.capacity_bytes
-    stage = f" (stage {memory.stage})" if plan.split.pp > 1 else ""
+    stage = f" (stage {memory.stage})" if role.split.pp > 1 else ""
     return f" of the fullest GPU{stage}: {gb(memory.total_bytes)} of {gb(memory.capacity_bytes)} HBM ({share:.0%})"
 
 

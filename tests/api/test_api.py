@@ -153,7 +153,7 @@ def test_results_print_in_a_line_or_a_table(folder: Path) -> None:
 
 def test_comparing_and_deploying(folder: Path) -> None:
     found = compare_strategies([folder / "tiny.yaml", load_scenario(folder / "tiny.yaml", redundant=0)], **QUICK)
-    assert [plan.split.redundant for plan in found.plans] == [4, 0]
+    assert [plan.role().split.redundant for plan in found.plans] == [4, 0]
     assert str(found).count("\nsolved ") == 2
     deployment = plan_deployment(load_scenario(folder / "tiny.yaml", redundant=0), mode="aggregated", placed=False)
     assert deployment.answers[0].tokens_per_s > 0
@@ -185,15 +185,15 @@ def test_a_time_limit_cuts_steps_short_says_so_and_leaves_a_plan_that_verifies(f
     scenario = scenario.model_copy(update={"routing": scenario.routing.model_copy(update={"tokens": 4096})})
     plan = plan_scenario(scenario, budget=Budget(time_limit=1e-9), workers=1)
     assert [check for check in verify_plan(plan) if check.passed is False] == []
-    assert {layer.termination for layer in plan.layers} == {"time"}
+    assert {layer.termination for layer in plan.role().layers} == {"time"}
     assert plan.scenario.spec.routing.tokens == LEAST_TOKENS
     told = " ".join(plan.provenance.cut_short)
     assert f"{LEAST_TOKENS} of 4,096 tokens" in told
     assert "redundant experts" not in told  # their number was asked for
     assert "ended early in 2 of 2 layers" in told
-    rivals = [row.tokens_per_s for row in plan.strategies if row.placements is not None]
-    assert plan.own is not None
-    assert plan.own.tokens_per_s >= min(rivals)
+    rivals = [row.tokens_per_s for row in plan.role().strategies if row.placements is not None]
+    assert plan.role().own is not None
+    assert plan.role().own.tokens_per_s >= min(rivals)
 
 
 def test_a_time_limit_that_does_not_bind_cuts_nothing(folder: Path) -> None:

@@ -213,8 +213,9 @@ def test_too_little_hbm_of_a_catalog_scenario(call: Callable[..., Done]) -> None
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("", "JSON"), ("{", "JSON"), ("[]", ""), ("{}", "schema"), ('{"schema": "placement.plan/2"}', "schema"),
-        ('{"schema": "placement.plan/1"}', "missing"), ("[" * 100_000, "nested"), ('{"a": NaN}', "NaN"),
+        ("", "JSON"), ("{", "JSON"), ("[]", ""), ("{}", "schema"), ('{"schema": "placement.plan/3"}', "schema"),
+        ('{"schema": "placement.plan/2"}', "missing"), ('{"schema": "placement.plan/1"}', "missing"),
+        ("[" * 100_000, "nested"), ('{"a": NaN}', "NaN"),
         ('{"a": 1, "a": 2}', "twice"), ("1" * 5_000, ""), ("\ud800", "UTF-8"),
     ],
 )  # fmt: skip

@@ -27,7 +27,7 @@ def test_second_half_gives_the_plans_own_figures(call: Callable[..., Done], fold
     (trace,) = json.loads(done.out)["traces"]
     assert trace["tokens"] == plan.provenance.routing.tokens_judged
     assert set(trace["baselines"]) == BASELINES
-    for strategy in plan.strategies:
+    for strategy in plan.role().strategies:
         record = trace["plan"] if strategy.placements is None else trace["baselines"][strategy.name]
         for name in FIGURES:
             assert record[name] == pytest.approx(getattr(strategy, name), rel=1e-9)

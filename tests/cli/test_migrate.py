@@ -38,7 +38,7 @@ def test_a_migrated_plan_verifies_and_keeps_the_budget(call: Callable[..., Done]
     done = call(*_args(folder, "--max-moves", "2", "--out", str(out)))
     assert done.code == 0, done.err
     assert "held-out gain" in done.out
-    old, new = load_plan(folder / "recorded.json"), load_plan(out)
+    old, new = load_plan(folder / "recorded.json").role(), load_plan(out).role()
     moves = sum(
         len(set(after[g : g + 3]) - set(before[g : g + 3]))
         for before, after in (
@@ -50,7 +50,7 @@ def test_a_migrated_plan_verifies_and_keeps_the_budget(call: Callable[..., Done]
     assert new.strategy("running").placements == tuple(layer.physical_to_logical for layer in old.layers)
     verified = call("verify", str(out), "--trace", str(folder / "b.npz"))
     assert verified.code == 0, verified.out
-    assert verified.out.endswith("14 checked, 4 claimed, 0 missing\n")
+    assert verified.out.endswith("15 checked, 4 claimed, 0 missing\n")
     assert call("evaluate", "--plan", str(out), "--trace", str(folder / "b.npz")).code == 0
 
 
@@ -100,9 +100,9 @@ def test_a_plan_with_a_failed_gpu_is_written_verified_evaluated_and_migrated_on(
     done = call("migrate", "--plan", old, "--trace", b, *QUICK, "--failed-gpu", "1", "--max-moves", "9", "--out", new)
     assert done.code == 0, done.err
     plan = load_plan(new)
-    assert plan.failed_gpus == (1,)
-    assert plan.strategy("running") is None
-    for layer in plan.layers:
+    assert plan.role().failed_gpus == (1,)
+    assert plan.role().strategy("running") is None
+    for layer in plan.role().layers:
         assert layer.physical_to_logical[3:6] == (-1, -1, -1)
         assert set(range(8)) <= set(layer.physical_to_logical)
     verified = call("verify", new, "--trace", b, "--json")
@@ -110,7 +110,7 @@ def test_a_plan_with_a_failed_gpu_is_written_verified_evaluated_and_migrated_on(
     checks = json.loads(verified.out)["checks"]
     assert {(check["kind"], check["passed"]) for check in checks} == {("checked", True), ("claimed", None)}
     evaluated = json.loads(call("evaluate", "--plan", new, "--trace", b, "--part", "second-half", "--json").out)
-    assert evaluated["traces"][0]["plan"]["moe_layer_us"] == pytest.approx(plan.strategy("solved").moe_layer_us)
+    assert evaluated["traces"][0]["plan"]["moe_layer_us"] == pytest.approx(plan.role().strategy("solved").moe_layer_us)
 
     done = call("migrate", "--plan", new, "--trace", a, *QUICK, "--max-moves", "3", "--out", later, "--json")
     assert done.code == 0, done.err
@@ -118,7 +118,8 @@ def test_a_plan_with_a_failed_gpu_is_written_verified_evaluated_and_migrated_on(
     assert told["failed_gpus"] == [1]
     assert told["forced_moves"] == 0
     assert told["running"] is not None
-    assert load_plan(later).strategy("running").placements == tuple(each.physical_to_logical for each in plan.layers)
+    ran = tuple(each.physical_to_logical for each in plan.role().layers)
+    assert load_plan(later).role().strategy("running").placements == ran
     assert call("verify", later, "--trace", a).code == 0
     done = call("migrate", "--plan", new, "--trace", a, *QUICK, "--fixed-gpu", "1")
     assert done.code == 2

@@ -23,7 +23,7 @@ def test_solve_plans_the_variant_and_the_plan_holds_it(call: Call, folder: Path,
     spec = plan["scenario"]["spec"]
     assert (spec["name"], spec["cluster"]["nodes"], spec["workload"]["isl"]) == ("mine", 1, 32)
     assert (spec["model"]["moe"]["expert_width"], spec["model"]["types"]["experts"]) == (64, "fp8")
-    assert plan["split"]["ep"] == 2
+    assert plan["roles"][0]["split"]["ep"] == 2
 
 
 def test_deploy_and_compare_take_the_same_options(call: Call, folder: Path) -> None:

@@ -122,15 +122,30 @@ def prefill_point(model: ServingModel, ttft_s: float, cp: int = 1) -> InstancePo
     at a utilization u is u / (2 (1 - u)) services. The KV cache leaves over the ranks' own links before the first
     decode step. Sharing a prompt between cp ranks shortens it and its wait, and costs gathers.
     """
-    workload, alone = model.workload, prompt_alone_s(model, cp)
+    alone = prompt_alone_s(model, cp)
     spare = ttft_s - alone
     if spare < 0:
         return None
-    full = _passes(model, model.budget, cp)
-    service = full.slowest_s * max(1.0, workload.isl / (cp * model.budget))
+    service, capacity = _service(model, cp)
     busy = min(MOST_BUSY, 2 * spare / (service + 2 * spare))
-    capacity = model.split.dp * model.budget / (workload.isl * full.slowest_s)
     return InstancePoint(busy * capacity, alone + busy / (2 * (1 - busy)) * service, None)
+
+
+def prefill_at(model: ServingModel, requests_per_s: float, cp: int = 1) -> InstancePoint:
+    """An instance that only prefills, given so many requests/s; see `prefill_point`.
+
+    Beyond MOST_BUSY it serves what MOST_BUSY allows: more would wait without end.
+    """
+    service, capacity = _service(model, cp)
+    busy = min(MOST_BUSY, requests_per_s / capacity)
+    return InstancePoint(busy * capacity, prompt_alone_s(model, cp) + busy / (2 * (1 - busy)) * service, None)
+
+
+def _service(model: ServingModel, cp: int) -> tuple[float, float]:
+    """Seconds that a prompt takes up cp ranks, and prompts/s of an instance that is never idle."""
+    full, isl = _passes(model, model.budget, cp), model.workload.isl
+    service = full.slowest_s * max(1.0, isl / (cp * model.budget))
+    return service, model.split.dp * model.budget / (isl * full.slowest_s)
 
 
 def deployment_requests_per_s(kinds: Sequence[RoleRate], kv_bytes: float) -> float:
