@@ -48,7 +48,7 @@ class SglangMap:
             raise content.refuse(KEY, problem, "add rows for dense layers, or use a map of this model")
         held = ExpertMap.from_flat(model.moe, [rows[layer] for layer in model.moe], gpus, content.source)
         dense = model.hidden - len(model.moe)
-        return ReadMap(held, (f"{dense} rows of dense layers are left out",) if dense else ())
+        return ReadMap(held, (f"the rows of dense layers ({dense}) are left out",) if dense else ())
 
     def write(self, experts: ExpertMap, model: ModelLayers, extras: Extras) -> bytes:
         """See MapFormat."""
