@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import role_option
+from placement.cli.options import engine_option, role_option
 from placement.cli.running import emit, note, run
 
 #: Kept beside placement.engines (a test compares them) so that --help needs no import of it.
@@ -27,11 +27,12 @@ FORMATS = ("sglang", "trtllm", "vllm", "vllm-record", "vllm-hygon", "vllm-ascend
     "--next-token-layers", type=click.IntRange(0, 64), metavar="N", default=0,
     help="Layers of a next-token module that get rows, too (trtllm).",
 )  # fmt: skip
+@engine_option
 @role_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     plan_path: str, to: str, out: str | None, check_path: str | None, architecture: str, next_token_layers: int,
-    role: str | None, as_json: bool,
+    engine: str | None, role: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a folder with all that starts an engine as planned, or check an engine's file.
 
@@ -58,7 +59,9 @@ def command(
         return
     if role is not None:
         raise ParameterError("role", "all roles are written", "leave it out")
-    written = export_plan(plan, to, out or "", architecture=architecture, next_token_layers=next_token_layers)
+    written = export_plan(
+        plan, to, out or "", engine=engine, architecture=architecture, next_token_layers=next_token_layers
+    )
     if as_json:
         emit(json.dumps(asdict(written), indent=2))
         return

@@ -44,7 +44,13 @@ class Compared:
 
 
 def export_plan(
-    plan: Plan, to: str, out: str | Path, *, architecture: str = "", next_token_layers: int = 0
+    plan: Plan,
+    to: str,
+    out: str | Path,
+    *,
+    engine: str | None = None,
+    architecture: str = "",
+    next_token_layers: int = 0,
 ) -> Exported:
     """Writes the folder that an engine is started from: maps, launch commands, manifests, README.md.
 
@@ -54,6 +60,7 @@ def export_plan(
         plan: The plan. One that was made for another engine is exported where this one loads its split and dispatch.
         to: The engine or format: sglang, trtllm, vllm, vllm-record, vllm-hygon, vllm-ascend, omni or deepseek.
         out: The folder, which must not be there yet, or be empty.
+        engine: The engine of the catalog with its backend, NAME[:BACKEND]; None: the plan's own where that is the one.
         architecture: The model's class, as config.json has it in `architectures`; some formats ask for it.
         next_token_layers: Layers of a next-token module that get rows, too, where the engine looks for them.
 
@@ -64,9 +71,10 @@ def export_plan(
     made, target = get_format(to), _new_folder(out)
     if next_token_layers and made.name != "trtllm":
         raise ParameterError("next_token_layers", f"{made.name} has no rows of theirs", "leave it out")
-    content = dict(_content(_for_engine(plan, made), made, Extras(architecture, next_token_layers)))
+    adapted = _for_engine(plan, made, engine)
+    content = dict(_content(adapted, made, Extras(architecture, next_token_layers)))
     _write_folder(target, {name: data for name, (data, _) in content.items()}, out)
-    notes = tuple(dict.fromkeys(note for _, told in content.values() for note in told))
+    notes = tuple(dict.fromkeys((*adapted.engine.notes, *(note for _, told in content.values() for note in told))))
     return Exported(str(out), tuple(content), notes)
 
 
@@ -95,8 +103,8 @@ def check_export(plan: Plan, file: str | Path, to: str, *, role: str | None = No
     return Compared(str(file), to, len(held.layers), held.gpus, slots, notes)
 
 
-def _for_engine(plan: Plan, made: MapFormat) -> Plan:
-    """The plan as the format's engine runs it.
+def _for_engine(plan: Plan, made: MapFormat, engine: str | None = None) -> Plan:
+    """The plan as the format's engine runs it; `engine`: NAME[:BACKEND] of the catalog.
 
     Raises:
         InputError: The engine does not load it.
@@ -104,8 +112,10 @@ def _for_engine(plan: Plan, made: MapFormat) -> Plan:
     wanted = catalog_engine(made.name)
     if plan.mode == "training" and wanted is not None:
         raise ParameterError("to", f"{made.name} serves, and the plan trains", "plan a serving workload")
+    if engine is not None or (wanted is not None and plan.engine.name != wanted):
+        plan = on_engine(plan, engine or wanted)
     if wanted is not None and plan.engine.name != wanted:
-        plan = on_engine(plan, wanted)
+        raise ParameterError("engine", f"{plan.engine.name} is not {wanted}", f"name a backend of {wanted}")
     for role in plan.roles:
         if role.dispatch == "planned":
             problem = f"{made.name} takes no planned dispatch shares"
@@ -116,19 +126,19 @@ def _for_engine(plan: Plan, made: MapFormat) -> Plan:
     return plan
 
 
-def _sites(plan: Plan, made: MapFormat) -> Iterator[Site]:
+def _sites(plan: Plan, made: MapFormat, architecture: str = "") -> Iterator[Site]:
     """The roles, each with a folder of its own."""
     seen: Counter[str] = Counter()
     for role in plan.roles:
         seen[role.role] += 1
         number = seen[role.role]
         folder = role.role if number == 1 else f"{role.role}-{number}"
-        yield Site(role, plan.scenario_of(role), folder, made.file if role.topology.gpus > 1 else "")
+        yield Site(role, plan.scenario_of(role), folder, made.file if role.topology.gpus > 1 else "", architecture)
 
 
 def _content(plan: Plan, made: MapFormat, extras: Extras) -> Iterator[tuple[str, tuple[bytes, tuple[str, ...]]]]:
     """Every file of the folder, with what its user must know."""
-    launcher, sites = launcher_of(made.name), tuple(_sites(plan, made))
+    launcher, sites = launcher_of(made.name), tuple(_sites(plan, made, extras.architecture))
     for site in sites:
         yield from ((f"{site.folder}/{name}", held) for name, held in _role_files(plan, made, extras, site))
     managed = () if launcher is None else tuple(site for site in sites if launcher.scripts(site) == site.nodes)

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from placement.cli import export as command
 from placement.cli.options import role_option as role_option
 from placement.engines.launch.registry import LAUNCHERS
 from placement.engines.launch.scripts import PORTS
-from placement.engines.launch.site import map_of
+from placement.engines.launch.site import Site, map_of
 from placement.engines.launch.switches import PLACEHOLDERS, PLUGIN, shell_word, switches_of
 from placement.engines.maps.registry import FORMATS
 from placement.planning import export
@@ -246,10 +247,29 @@ def test_what_is_ignored_in_silence_is_said(tmp_path: Path) -> None:
     notes = export_plan(alone, "trtllm", tmp_path / "alone").notes
     assert any("Without attention data parallelism (DP 1) TensorRT-LLM ignores" in note for note in notes)
     assert "moe_config" not in yaml.safe_load((tmp_path / "alone" / "aggregated" / "config.yaml").read_text())
+    notes = export_plan(planned("trtllm"), "trtllm", tmp_path / "odd", architecture="OddForCausalLM").notes
+    assert any("OddForCausalLM is not listed" in note for note in notes)
     small = plans.plan("sglang", pins={"tp": 1, "ep": 1, "pp": 1, "dp": 1, "batch": 8}, redundant=0)
     written = export_plan(small, "sglang", tmp_path / "small")
     assert any("no map is written" in note for note in written.notes)
     assert not any(file.endswith("expert_location.json") for file in written.files)
+
+
+@pytest.mark.parametrize("tp", [1, 2, 8])
+@pytest.mark.parametrize("pp", [1, 2, 3])
+@pytest.mark.parametrize("dp", [1, 3, 9, 16])
+def test_os_nodes_part_instances_evenly(tp: int, pp: int, dp: int) -> None:
+    """Every OS node holds whole stages or equal parts of one, and whole attention ranks or equal parts of one."""
+    split = SimpleNamespace(gpus_per_instance=tp * pp * dp, tp=tp, pp=pp, dp=dp)
+    role = SimpleNamespace(split=SimpleNamespace(split=lambda: split))
+    for most in (4, 8):
+        held = SimpleNamespace(cluster=SimpleNamespace(os_node_gpus=most))
+        site = Site(role, held, "", "")  # type: ignore[arg-type]
+        gpus = site.node_gpus
+        assert gpus <= most
+        assert gpus * site.nodes == tp * pp * dp
+        assert gpus % (tp * dp) == 0 or (tp * dp) % gpus == 0
+        assert gpus % (tp * pp) == 0 or (tp * pp) % gpus == 0
 
 
 def test_stock_vllm_orders(bin_folder: Path, tmp_path: Path) -> None:
@@ -334,6 +354,13 @@ def test_a_plan_of_another_engine(tmp_path: Path) -> None:
     """It is exported where the engine loads its split, and refused with the rule where it does not."""
     export_plan(planned("vllm"), "sglang", tmp_path / "out")
     assert load_plan(tmp_path / "out" / "plan.json").engine.name == "sglang"
+    # SGLang's default backend gathers every token, which is said; another can be asked for.
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "every token goes to every GPU: expert placement buys balance alone" in text
+    export_plan(planned("vllm"), "sglang", tmp_path / "deepep", engine="sglang:deepep")
+    assert "--moe-a2a-backend deepep" in (tmp_path / "deepep" / "aggregated" / "node-0.sh").read_text()
+    with pytest.raises(ParameterError, match="trtllm is not sglang"):
+        export_plan(planned("vllm"), "sglang", tmp_path / "wrong", engine="trtllm")
     odd = plans.plan(pins={"tp": 2, "ep": 4, "pp": 1, "dp": 2, "batch": 8})
     with pytest.raises(InputError, match="tp 2 and dp 2 are both more than 1"):
         export_plan(odd, "trtllm", tmp_path / "odd")

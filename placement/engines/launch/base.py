@@ -32,6 +32,10 @@ class Launcher(Protocol):
         """Launch scripts of an instance: one for each OS node, or one for all."""
         ...
 
+    def start(self, site: Site) -> Iterator[str]:
+        """What a user runs for an instance, one line a script."""
+        ...
+
     def options(self, site: Site, node: int) -> Iterator[Option]:
         """The options of an instance's node."""
         ...
@@ -51,6 +55,12 @@ class Launcher(Protocol):
     def taken(self, site: Site) -> Iterator[str]:
         """How to check that the map was taken, one step each, in Markdown."""
         ...
+
+
+def start_nodes(site: Site) -> Iterator[str]:
+    """The scripts of an instance, each run on its OS node."""
+    for node in range(site.nodes):
+        yield f"bash {site.folder}/node-{node}.sh    # {site.folder}, OS node {node}: {site.node_gpus} GPUs"
 
 
 def kv_option(switches: Switches, site: Site, names: dict[DataType, str]) -> Iterator[Option]:

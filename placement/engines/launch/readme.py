@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from placement.engines.launch.base import Launcher
 from placement.engines.launch.manifests import MANIFEST_PLACEHOLDERS
-from placement.engines.launch.scripts import PORTS, launch_script, script_name
+from placement.engines.launch.scripts import PORTS, launch_script
 from placement.engines.launch.site import Site
 from placement.engines.launch.switches import PLACEHOLDERS
 from placement.engines.maps.base import MapFormat
@@ -19,6 +19,8 @@ def readme(plan: Plan, made: MapFormat, launcher: Launcher | None, sites: Sequen
     if launcher is not None:
         lines += [*_start(launcher, sites), ""]
     lines += [*_check(made, launcher, sites), ""]
+    if plan.engine.notes:
+        lines += ["## What the plan says of the engine", "", *(f"- {note}" for note in plan.engine.notes), ""]
     for site in sites:
         lines += [f"## {site.folder}", ""]
         if launcher is None:
@@ -56,18 +58,17 @@ def _start(launcher: Launcher, sites: Sequence[Site]) -> Iterator[str]:
     if any(site.disaggregated for site in sites):
         yield "- `NODE_ADDRESS`: this machine's own address, where it is not node 0"
     yield ""
-    yield "Then, for each instance, run on its OS nodes:"
+    yield "Then, for each instance, run:"
     yield ""
     yield "```sh"
     for site in sites:
-        for node in range(launcher.scripts(site)):
-            yield f"bash {site.folder}/{script_name(node)}    # {site.folder}, OS node {node}: {site.node_gpus} GPUs"
+        yield from launcher.start(site)
     yield "```"
     yield ""
     yield "Instances that share a machine need their own GPUs (`CUDA_VISIBLE_DEVICES`) and ports."
-    yield ""
     managed = tuple(site for site in sites if launcher.scripts(site) == site.nodes)
     if managed:
+        yield ""
         yield "With Docker Compose, on each machine: `docker compose --profile NAME up`, NAME being one of"
         yield f"{', '.join(f'`{site.folder}-{node}`' for site in managed for node in range(site.nodes))}."
         yield ""

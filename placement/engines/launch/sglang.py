@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from placement.engines.launch.base import kv_option, stage_text
+from placement.engines.launch.base import kv_option, stage_text, start_nodes
 from placement.engines.launch.site import Site
 from placement.engines.launch.switches import Option, Variable, switches_of
 
@@ -28,6 +28,10 @@ class SglangLauncher:
     def scripts(self, site: Site) -> int:
         """See Launcher."""
         return site.nodes
+
+    def start(self, site: Site) -> Iterator[str]:
+        """See Launcher."""
+        return start_nodes(site)
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
         """See Launcher."""

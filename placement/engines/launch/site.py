@@ -21,12 +21,14 @@ class Site:
     Attributes:
         role, scenario: The role, and the scenario as it has it.
         folder: Name of its folder. map_file: Name of its expert map there, "" where it has none.
+        architecture: The model's class, "" where it is not known.
     """
 
     role: RolePlan
     scenario: Scenario
     folder: str
     map_file: str
+    architecture: str = ""
 
     @property
     def disaggregated(self) -> bool:
@@ -61,22 +63,15 @@ class Site:
 
     @cached_property
     def nodes(self) -> int:
-        """OS nodes of an instance: the fewest that part its stages, or its ranks, evenly.
+        """OS nodes of an instance: the fewest over which engines part stages and attention ranks evenly."""
+        whole, most, pp = self.split.gpus_per_instance, self.scenario.cluster.os_node_gpus, self.split.pp
 
-        Raises:
-            InputError: No number of nodes does.
-        """
-        whole, most = self.split.gpus_per_instance, self.scenario.cluster.os_node_gpus
-        for nodes in range(-(-whole // most), whole + 1):
-            pp = self.split.pp
-            if whole % nodes == 0 and (pp % nodes == 0 or (nodes % pp == 0 and self.stage_gpus % (nodes // pp) == 0)):
-                return nodes
-        raise InputError(
-            self.scenario.name,
-            "split",
-            f"instances of {whole} GPUs do not part over OS nodes of {most}",
-            "pin tp or dp",
-        )
+        def parts(nodes: int) -> bool:
+            stages = pp % nodes == 0 or (nodes % pp == 0 and self.stage_gpus % (nodes // pp) == 0)
+            rank, held = self.split.tp * pp, whole // nodes
+            return stages and whole % nodes == 0 and (rank % held == 0 or held % rank == 0)
+
+        return next(nodes for nodes in range(-(-whole // most), whole + 1) if parts(nodes))
 
     @property
     def node_gpus(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from placement.engines.launch.base import start_nodes
 from placement.engines.launch.site import Site
 from placement.engines.launch.switches import Option, Variable, switches_of
 from specs.documents import yaml_text
@@ -43,6 +44,13 @@ class TrtllmLauncher:
     def scripts(self, site: Site) -> int:
         """Every task of MPI runs the same command."""
         return 1
+
+    def start(self, site: Site) -> Iterator[str]:
+        """See Launcher."""
+        if site.nodes == 1:
+            yield from start_nodes(site)
+        else:
+            yield f"srun --mpi=pmix -N {site.nodes} --ntasks-per-node={site.node_gpus} bash {site.folder}/node-0.sh"
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
         """See Launcher."""
@@ -104,6 +112,11 @@ class TrtllmLauncher:
                 "on (both are here) and the first of `architectures` in the model's config.json is listed: "
                 f"{', '.join(ARCHITECTURES)}, and in newer releases others."
             )
+            if site.architecture and site.architecture not in ARCHITECTURES:
+                yield (
+                    f"{site.architecture} is not listed in TensorRT-LLM {self.switches.version}: it ignores the map in "
+                    "silence, unless your release lists it in `moe_model_arch_list`."
+                )
             yield "`layer_updates_per_iter: 0` keeps the map as it is."
             yield (
                 "A model with a next-token module (speculative decoding) asks for rows of its layers, too: export with "
@@ -111,9 +124,8 @@ class TrtllmLauncher:
             )
         if site.nodes > 1:
             yield (
-                f"Start it under MPI or Slurm with one task a GPU: {site.node_gpus} on each of {site.nodes} OS nodes, "
-                f"such as `srun --mpi=pmix -N {site.nodes} --ntasks-per-node={site.node_gpus} bash "
-                f"{site.folder}/node-0.sh`. Kubernetes and Docker Compose start no MPI: no file of theirs is written."
+                f"Over several OS nodes it starts under MPI (here Slurm's), one task a GPU: {site.node_gpus} on each "
+                f"of {site.nodes}. Kubernetes and Docker Compose start no MPI: no file of theirs is written."
             )
         if site.disaggregated:
             yield "`trtllm-serve disaggregated` in front sends each request to both roles."

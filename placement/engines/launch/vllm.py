@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from placement.engines.launch.base import kv_option, stage_text
+from placement.engines.launch.base import kv_option, stage_text, start_nodes
 from placement.engines.launch.site import Site, map_of
 from placement.engines.launch.switches import Option, Switches, Variable, switches_of
 
@@ -66,6 +66,10 @@ class VllmLauncher:
     def scripts(self, site: Site) -> int:
         """See Launcher."""
         return site.nodes
+
+    def start(self, site: Site) -> Iterator[str]:
+        """See Launcher."""
+        return start_nodes(site)
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
         """See Launcher."""
