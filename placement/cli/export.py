@@ -12,7 +12,7 @@ from placement.cli.options import engine_option, role_option
 from placement.cli.running import emit, note, run
 
 #: Kept beside placement.engines (a test compares them) so that --help needs no import of it.
-FORMATS = ("sglang", "trtllm", "vllm", "vllm-record", "vllm-hygon", "vllm-ascend", "omni", "deepseek")
+FORMATS = ("sglang", "trtllm", "vllm", "vllm-record", "vllm-hygon", "vllm-ascend", "omni", "deepseek", "megatron")
 
 
 @click.command("export", cls=Command, short_help="Write a plan as the files that a serving engine loads.")

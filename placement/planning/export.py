@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from placement.engines.launch import megatron
 from placement.engines.launch.manifests import compose, kubernetes
 from placement.engines.launch.readme import readme
 from placement.engines.launch.registry import catalog_engine, launcher_of
@@ -20,6 +21,9 @@ from placement.errors import CheckFailedError, InputError, ParameterError
 from placement.planning.other_engine import on_engine
 from placement.records.plan import Plan, plan_json
 from specs.documents import shown
+
+#: The target that has arguments and no map.
+MEGATRON = "megatron"
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def export_plan(
 
     Args:
         plan: The plan. One that was made for another engine is exported where this one loads its split and dispatch.
-        to: The engine or format: sglang, trtllm, vllm, vllm-record, vllm-hygon, vllm-ascend, omni or deepseek.
+        to: The engine or format: sglang, trtllm, vllm, vllm-record, vllm-hygon, vllm-ascend, omni or deepseek; for a
+            training plan megatron.
         out: The folder, which must not be there yet, or be empty.
         engine: The engine of the catalog with its backend, NAME[:BACKEND]; None: the plan's own where that is the one.
         architecture: The model's class, as config.json has it in `architectures`; some formats ask for it.
@@ -68,7 +73,12 @@ def export_plan(
         InputError: The engine can't load the plan, or the folder can't be written.
         InfeasibleError: The plan exceeds the HBM that the engine leaves.
     """
-    made, target = get_format(to), _new_folder(out)
+    target = _new_folder(out)
+    if to == MEGATRON:
+        held = dict(_training(plan))
+        _write_folder(target, held, out)
+        return Exported(str(out), tuple(held), tuple(megatron.notes(_training_site(plan))))
+    made = get_format(to)
     if next_token_layers and made.name != "trtllm":
         raise ParameterError("next_token_layers", f"{made.name} has no rows of theirs", "leave it out")
     adapted = _for_engine(plan, made, engine)
@@ -103,6 +113,19 @@ def check_export(plan: Plan, file: str | Path, to: str, *, role: str | None = No
     return Compared(str(file), to, len(held.layers), held.gpus, slots, notes)
 
 
+def _training_site(plan: Plan) -> Site:
+    role = plan.role()
+    return Site(role, plan.scenario_of(role), role.role, "")
+
+
+def _training(plan: Plan) -> Iterator[tuple[str, bytes]]:
+    """The folder of a training plan: arguments, and no map."""
+    site = _training_site(plan)
+    yield f"{site.folder}/{megatron.FILE}", megatron.script(site).encode()
+    yield "plan.json", plan_json(plan).encode()
+    yield "README.md", megatron.readme(site).encode()
+
+
 def _for_engine(plan: Plan, made: MapFormat, engine: str | None = None) -> Plan:
     """The plan as the format's engine runs it; `engine`: NAME[:BACKEND] of the catalog.
 
@@ -111,7 +134,7 @@ def _for_engine(plan: Plan, made: MapFormat, engine: str | None = None) -> Plan:
     """
     wanted = catalog_engine(made.name)
     if plan.mode == "training" and wanted is not None:
-        raise ParameterError("to", f"{made.name} serves, and the plan trains", "plan a serving workload")
+        raise ParameterError("to", f"{made.name} serves, and the plan trains", f"export it to {MEGATRON}")
     if engine is not None or (wanted is not None and plan.engine.name != wanted):
         plan = on_engine(plan, engine or wanted)
     if wanted is not None and plan.engine.name != wanted:

@@ -134,6 +134,9 @@ def test_scripts_start_the_engine(name: str, bin_folder: Path, tmp_path: Path) -
             assert "--enable-expert-parallel" in options
         if name == "vllm":
             assert json.loads(str(options["--eplb-config"]))["num_redundant_experts"] == 4
+            linear = planned(name).roles[0].strategy("linear")
+            assert linear is not None
+            assert any(f"predicted {linear.tokens_per_s:,.0f} tokens/s instead of" in note for note in written.notes)
             held = load_plan(started["env"]["PLACEMENT_PLAN"])
             assert [role.layers for role in held.roles] == [role.layers for role in planned(name).roles]
         if name == "vllm-ascend":
@@ -266,7 +269,7 @@ def test_os_nodes_part_instances_evenly(tp: int, pp: int, dp: int) -> None:
         held = SimpleNamespace(cluster=SimpleNamespace(os_node_gpus=most))
         site = Site(role, held, "", "")  # type: ignore[arg-type]
         gpus = site.node_gpus
-        assert gpus <= most
+        assert most % gpus == 0
         assert gpus * site.nodes == tp * pp * dp
         assert gpus % (tp * dp) == 0 or (tp * dp) % gpus == 0
         assert gpus % (tp * pp) == 0 or (tp * pp) % gpus == 0
@@ -431,7 +434,7 @@ def test_the_command(tmp_path: Path, call: Callable[..., Done]) -> None:
 
 def test_names_of_the_command() -> None:
     """The names that --help shows are those that are written."""
-    assert tuple(FORMATS) == command.FORMATS
+    assert (*FORMATS, export.MEGATRON) == command.FORMATS
 
 
 def test_an_exporter_writes_no_other_option() -> None:
@@ -505,6 +508,36 @@ def test_sglang_reads_an_exported_map(sglang_wheel: Path, tmp_path: Path) -> Non
     rows = engine("sglang_reader", sglang_wheel, asked)["map"]
     for layer in planned("sglang").roles[0].layers:
         assert rows[layer.layer] == list(layer.physical_to_logical)
+
+
+def test_a_training_plan(tmp_path: Path) -> None:
+    """Megatron gets degrees, batches and the cut; nothing that serves takes the plan, and no schedule that it lacks."""
+    training = {
+        "kind": "training", "name": "tiny_train", "global_batch": 16, "sequence": 64, "schedule": "1f1b",
+    }  # fmt: skip
+    model = {**plans.TINY["model"], "layers": 7}
+    pins = {"tp": 1, "ep": 2, "pp": 2, "dp": 2, "batch": 8}
+    made = plans.plan(workload=training, model=model, pins=pins, redundant=0)
+    written = export_plan(made, "megatron", tmp_path / "out")
+    assert written.files[0] == "training/megatron.sh"
+    show = 'source "$1"; printf "%s\\n" "${PLACEMENT_ARGS[@]}"'
+    script = str(tmp_path / "out" / "training" / "megatron.sh")
+    done = subprocess.run(["bash", "-c", show, "-", script], capture_output=True, text=True, check=True, timeout=20)
+    options = options_of(["", *done.stdout.splitlines()])
+    assert set(options) <= switches_of("megatron").options
+    assert (options["--pipeline-model-parallel-size"], options["--expert-model-parallel-size"]) == ("2", "2")
+    cut = str(options["--pipeline-model-parallel-layout"])
+    assert (cut[0], cut[-1]) == ("E", "L")
+    layers = [int(piece.strip("EL").replace("t*", "").replace("t", "1")) for piece in cut.split("|")]
+    assert layers == [stage.layers for stage in made.roles[0].stages]
+    with pytest.raises(ParameterError, match="sglang serves, and the plan trains; export it to megatron"):
+        export_plan(made, "sglang", tmp_path / "serving")
+    with pytest.raises(InputError, match="serves, and Megatron trains"):
+        export_plan(planned("vllm"), "megatron", tmp_path / "training")
+    folded = plans.plan(workload={**training, "schedule": "dualpipe_v"}, model=model, pins=pins, redundant=0)
+    with pytest.raises(InputError, match="plan with schedule 1f1b or interleaved"):
+        export_plan(folded, "megatron", tmp_path / "folded")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 def test_a_changed_file_fails(tmp_path: Path) -> None:

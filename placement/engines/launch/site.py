@@ -63,7 +63,10 @@ class Site:
 
     @cached_property
     def nodes(self) -> int:
-        """OS nodes of an instance: the fewest over which engines part stages and attention ranks evenly."""
+        """OS nodes of an instance: the fewest over which engines part stages and attention ranks evenly.
+
+        Shares that fill an OS node, alone or several together, come first: others would leave GPUs over.
+        """
         whole, most, pp = self.split.gpus_per_instance, self.scenario.cluster.os_node_gpus, self.split.pp
 
         def parts(nodes: int) -> bool:
@@ -71,7 +74,8 @@ class Site:
             rank, held = self.split.tp * pp, whole // nodes
             return stages and whole % nodes == 0 and (rank % held == 0 or held % rank == 0)
 
-        return next(nodes for nodes in range(-(-whole // most), whole + 1) if parts(nodes))
+        fit = [nodes for nodes in range(-(-whole // most), whole + 1) if parts(nodes)]
+        return next(nodes for nodes in fit if most % (whole // nodes) == 0)
 
     @property
     def node_gpus(self) -> int:

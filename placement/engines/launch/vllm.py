@@ -127,7 +127,7 @@ class VllmLauncher:
                 f"vLLM {self.switches.version} loads no map by itself. Install this package beside it (`pip install "
                 "placement`): its plug-in puts the map of `plan.json` in place at the first rebalance, about "
                 f"{_STEP_INTERVAL // 4} steps after the start. Until then, and without the plug-in, experts lie in "
-                "order (`linear`)."
+                f"order (`linear`){_in_order(site)}."
             )
             yield f"`{site.map_file}` is in a proposed format; no release loads it."
             yield "vLLM draws the copy that serves a token evenly (a hash of its index), whatever node it is on."
@@ -144,6 +144,14 @@ class VllmLauncher:
         if site.map_file and not own_order(site):
             yield "Lines of the logger `vllm.placement` name the plan that is served, or say why vLLM's own map is."
             yield f"EPLB says `Rearranging experts` every {_STEP_INTERVAL} steps; after the first time nothing moves."
+
+
+def _in_order(site: Site) -> str:
+    """What the plan says of experts in order, beside its own placement."""
+    own, linear = site.role.own, site.role.strategy("linear")
+    if own is None or linear is None:
+        return ""
+    return f": predicted {linear.tokens_per_s:,.0f} tokens/s instead of {own.tokens_per_s:,.0f}"
 
 
 def own_order(site: Site) -> str:

@@ -30,7 +30,7 @@ def get_format(name: str) -> MapFormat:
         ParameterError: There is none.
     """
     if name not in FORMATS:
-        raise ParameterError("to", f"{name!r} is no format that is written", f"choose {', '.join(FORMATS)}")
+        raise ParameterError("to", f"{name!r} has no expert maps", f"choose {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
