@@ -13,11 +13,11 @@ from placement.cli.running import run
 #: name -> (module, attribute, summary). Summaries stand here too, so that --help imports no command; a test keeps
 #: them equal to the commands' own.
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "solve": ("placement.cli.solve", "command", "Plan a scenario: split, expert placement, certificate."),
+    "solve": ("placement.cli.solve", "command", "Plan a scenario: instances, expert placement, certificate."),
     "deploy": (
         "placement.cli.deploy",
         "command",
-        "Choose instances: how many of which split, aggregated or disaggregated.",
+        "Choose instances: how many of which split, with quickly placed experts.",
     ),
     "compare": ("placement.cli.compare", "command", "Compare strategies over several scenarios."),
     "evaluate": ("placement.cli.evaluate", "command", "Score a plan on other routing."),

@@ -112,6 +112,15 @@ engine_option = click.option(
     help="Serving engine of the catalog (or a file) with its all-to-all backend, such as sglang:deepep.",
 )  # fmt: skip
 
+#: How much a screen says.
+screen_options = stacked(
+    click.option(
+        "-v", "--verbose", "verbose", flag_value=1, type=int, default=0,
+        help="Also memory by line, what nodes hold, what was left out, and where the time went.",
+    ),
+    click.option("-q", "--quiet", "verbose", flag_value=-1, type=int, help="The answer alone."),
+)  # fmt: skip
+
 role_option = click.option(
     "--role", type=click.Choice(["prefill", "decode", "aggregated"]),
     help="Which role of a plan that has several.",
@@ -126,6 +135,51 @@ degrees_option = click.option(
     "--degrees", type=click.Choice(["usual", "any"]),
     help="Degrees that are tried where none is pinned: those that somebody runs (powers of two, and stages of a "
     "multiple of 8 GPUs), or any that the engine loads. Default: the scenario's, which is usual if it says nothing.",
+)  # fmt: skip
+
+#: Degrees that are fixed; prefill and decode instances may have their own.
+pin_options = stacked(
+    *(
+        click.option(f"--{name}", type=_COUNT, metavar="N", help=f"Pin the {what}.")
+        for name, what in (
+            ("tp", "tensor-parallel degree"), ("ep", "expert-parallel degree"), ("pp", "pipeline stages"),
+            ("dp", "attention data-parallel degree of an instance"), ("batch", "sequences per attention rank"),
+        )
+    ),
+    *(
+        click.option(
+            f"--{role}-{name}", type=_COUNT, metavar="N",
+            help=f"Pin {name.upper() if name != 'batch' else name} of {role} instances alone.",
+        )
+        for role in ("prefill", "decode")
+        for name in ("tp", "ep", "pp", "dp", *(("batch",) if role == "decode" else ()))
+    ),
+)  # fmt: skip
+
+#: Which instances may be chosen.
+instance_options = stacked(
+    click.option(
+        "--mode", type=click.Choice(["auto", "aggregated", "disaggregated"]), default="auto", show_default=True,
+        help="Instances that serve whole requests, that prefill or decode, or whichever serve more.",
+    ),
+    click.option(
+        "--max-kinds", type=click.IntRange(1, 64), metavar="N", default=2, show_default=True,
+        help="Most kinds of instances: 2 are one that prefills and one that decodes.",
+    ),
+    click.option(
+        "--pool", "pools", multiple=True, metavar="CLUSTER", help="A further pool of other GPUs. Repeatable."
+    ),
+    click.option(
+        "--target-rate", type=positive, metavar="TOKENS/S", help="Reach this output rate with the fewest GPUs."
+    ),
+    click.option(
+        "--placed/--balanced", default=True, show_default=True,
+        help="Price splits with quickly placed experts, or take experts as balanced.",
+    ),
+    click.option(
+        "--kernel-tables", is_flag=True,
+        help="Price splits with measured times of expert kernels where there are any ([kernels] extra).",
+    ),
 )  # fmt: skip
 
 #: All of a solve but --trace.
@@ -159,12 +213,9 @@ solve_options = stacked(
         "--keep-groups/--no-keep-groups", default=None,
         help="Keep all copies of an expert group on one node (group-limited routing). Default: the scenario's.",
     ),
-    click.option("--tp", type=_COUNT, metavar="N", help="Pin the tensor-parallel degree."),
-    click.option("--ep", type=_COUNT, metavar="N", help="Pin the expert-parallel degree."),
-    click.option("--pp", type=_COUNT, metavar="N", help="Pin the pipeline stages."),
-    click.option("--dp", type=_COUNT, metavar="N", help="Pin the attention data-parallel degree of an instance."),
-    click.option("--batch", type=_COUNT, metavar="N", help="Pin the sequences per attention rank."),
+    pin_options,
     degrees_option,
+    instance_options,
     click.option(
         "--holdout/--no-holdout", default=None,
         help="Solve on the first half of each trace's sequences and report on the second. Default: where possible.",
