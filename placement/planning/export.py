@@ -183,7 +183,9 @@ def _role_files(
     if launcher is None:
         return
     for node in range(launcher.scripts(site)):
-        yield script_name(node), (launch_script(launcher, site, node).encode(), tuple(launcher.notes(site)))
+        which = f"{site.folder}: " if len(plan.roles) > 1 else ""
+        notes = tuple(which + note for note in launcher.notes(site))
+        yield script_name(node), (launch_script(launcher, site, node).encode(), notes)
     for name, text in launcher.files(site).items():
         yield name, (text.encode(), ())
     # What a plug-in inside the engine reads: this role alone, so that no other of the same sizes is taken for it.

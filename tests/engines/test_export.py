@@ -209,9 +209,13 @@ def test_roles_apart(name: str, bin_folder: Path, tmp_path: Path) -> None:
         if name == "sglang":
             assert options["--disaggregation-mode"] == role
             assert options["--deepep-mode"] == {"prefill": "normal", "decode": "low_latency"}[role]
-            assert ("--disaggregation-bootstrap-port" in options) == (role == "prefill")
+            assert options.get("--disaggregation-bootstrap-port") == ("8998" if role == "prefill" else None)
+            assert ("--max-running-requests" in options) == (role == "decode")
         elif name == "vllm":
             told = json.loads(str(options["--kv-transfer-config"]))
+            started = run_script(tmp_path / "out" / role / "node-1.sh", bin_folder, NODE_ADDRESS="node-b")
+            assert started["env"]["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "node-b"
+            assert ("--max-num-seqs" in options) == (role == "decode")
             assert told["kv_role"] == {"prefill": "kv_producer", "decode": "kv_consumer"}[role]
         else:
             config = yaml.safe_load((tmp_path / "out" / role / "config.yaml").read_text())

@@ -81,7 +81,10 @@ def compose(launcher: Launcher, sites: Sequence[Site]) -> str:
                 "command": ["bash", f"{_MOUNT}/{site.folder}/{script_name(node)}"],
                 "environment": {
                     "MODEL": "${MODEL:?set it}",
-                    "HEAD_ADDRESS": "${HEAD_ADDRESS:-127.0.0.1}" if site.nodes == 1 else "${HEAD_ADDRESS:?set it}",
+                    "HEAD_ADDRESS": "${HEAD_ADDRESS:?set it}"
+                    if site.nodes > 1 or site.disaggregated
+                    else "${HEAD_ADDRESS:-127.0.0.1}",
+                    "NODE_ADDRESS": "${NODE_ADDRESS:-}",
                     **{name: f"${{{name}:-{port}}}" for name, port in PORTS.items()},
                 },
                 "network_mode": "host",

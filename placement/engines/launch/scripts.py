@@ -8,7 +8,7 @@ from placement.engines.launch.switches import PLACEHOLDERS, shell_word
 from placement.engines.launch.trtllm import CONFIG
 
 #: Ports where nothing else is said.
-PORTS = {"PORT": 8000, "RENDEZVOUS_PORT": 29500, "RANKS_PORT": 29550}
+PORTS = {"PORT": 8000, "RENDEZVOUS_PORT": 29500, "RANKS_PORT": 29550, "TRANSFER_PORT": 8998}
 
 
 def script_name(node: int) -> str:

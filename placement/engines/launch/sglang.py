@@ -63,11 +63,9 @@ class SglangLauncher:
             )  # fmt: skip
         yield option("--mem-fraction-static", site.memory_share, reason="HBM less what was planned to be left free")
         yield option("--context-length", site.context, reason="input and output of a request, as planned")
-        yield option(
-            "--max-running-requests",
-            split.batch * split.dp,
-            reason=f"{split.batch} for each attention rank, as planned",
-        )
+        if site.role.role != "prefill":  # whose passes are bound by their tokens
+            told = f"{split.batch} for each attention rank, as planned"
+            yield option("--max-running-requests", split.batch * split.dp, reason=told)
         yield option(
             "--chunked-prefill-size", site.pass_tokens * split.dp,
             reason=f"{site.pass_tokens} for each attention rank: SGLang divides it among them",
@@ -79,7 +77,7 @@ class SglangLauncher:
             yield option("--disaggregation-mode", site.role.role, reason="this role serves one phase")
             yield option("--disaggregation-transfer-backend", "mooncake", reason="carries KV caches; the default")
             if site.role.role == "prefill":
-                yield option("--disaggregation-bootstrap-port", 8998, reason="where decode instances ask; the default")
+                yield option("--disaggregation-bootstrap-port", "$TRANSFER_PORT", reason="where decode instances ask")
         yield option("--host", "0.0.0.0", reason="other machines may ask")
         yield option("--port", "$PORT", reason="where it serves")
 

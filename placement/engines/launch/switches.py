@@ -17,6 +17,7 @@ PLACEHOLDERS = {
     "PORT": "port that node 0 serves on",
     "RENDEZVOUS_PORT": "port of node 0 where the nodes of an instance meet",
     "RANKS_PORT": "port of node 0 where the attention ranks of an instance meet",
+    "TRANSFER_PORT": "port of this node where other instances ask for KV caches",
 }
 #: Variables of the plug-in of this package (docs/engines.md).
 PLUGIN = ("PLACEMENT_EPLB", "PLACEMENT_PLAN")

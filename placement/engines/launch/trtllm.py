@@ -62,7 +62,8 @@ class TrtllmLauncher:
             yield option("--pp_size", split.pp, reason="stages")
         if site.nodes > 1:
             yield option("--gpus_per_node", site.node_gpus, reason="GPUs of the instance on each OS node")
-        yield option("--max_batch_size", split.batch, reason="sequences of an attention rank, as planned")
+        if site.role.role != "prefill":  # whose passes are bound by their tokens
+            yield option("--max_batch_size", split.batch, reason="sequences of an attention rank, as planned")
         yield option("--max_num_tokens", site.pass_tokens, reason="tokens of an attention rank in a pass")
         yield option("--max_seq_len", site.context, reason="input and output of a request, as planned")
         yield option(

@@ -41,7 +41,8 @@ def limits(switches: Switches, site: Site, node: int) -> Iterator[Option]:
     option = switches.option
     yield option("--gpu-memory-utilization", site.memory_share, reason="HBM less what was planned to be left free")
     yield option("--max-model-len", site.context, reason="input and output of a request, as planned")
-    yield option("--max-num-seqs", site.split.batch, reason="sequences of an attention rank, as planned")
+    if site.role.role != "prefill":  # whose passes are bound by their tokens
+        yield option("--max-num-seqs", site.split.batch, reason="sequences of an attention rank, as planned")
     yield option("--max-num-batched-tokens", site.pass_tokens, reason="tokens of an attention rank in a pass")
     yield from kv_option(switches, site, {"fp8": "fp8"})
     if node:
@@ -106,6 +107,7 @@ class VllmLauncher:
                 "VLLM_NIXL_SIDE_CHANNEL_HOST", "${NODE_ADDRESS:-$HEAD_ADDRESS}",
                 reason="the address under which other instances fetch KV caches from this node",
             )  # fmt: skip
+            yield variable("VLLM_NIXL_SIDE_CHANNEL_PORT", "$TRANSFER_PORT", reason="where they ask, rank after rank")
         if site.spans_fast_nodes:
             yield variable("NCCL_MNNVL_ENABLE", 1, reason="NVLink reaches the other OS nodes of the rack")
             if site.scenario.engine.backend == "deepep_low_latency":
