@@ -41,6 +41,17 @@ def positive(value: str) -> float:
     return number
 
 
+def share(value: str) -> float:
+    """A share from 0 to 1, as a number or in percent."""
+    try:
+        number = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a share, such as 0.01, nor a percentage, such as 1%") from None
+    if not 0 <= number <= 1:
+        raise click.BadParameter(f"{value} is not in the range 0 to 1")
+    return number
+
+
 def scenario_options(options: dict[str, Any]) -> dict[str, Any]:
     """Takes out of `options` those that override the scenario (specs.overrides)."""
     from specs.overrides import OVERRIDES, read_settings
@@ -54,7 +65,7 @@ def library_options(options: dict[str, Any]) -> dict[str, Any]:
     from placement.planning.effort import Budget
     from solvers.params import SearchParams
 
-    budget = Budget(options.pop("work", 1.0), options.pop("time_limit", None))
+    budget = Budget(**{name: options.pop(name) for name in ("work", "time_limit", "gap") if name in options})
     if options.get("params") is not None:
         options["params"] = SearchParams.load(options["params"])
     return {**options, "budget": budget}
@@ -71,6 +82,11 @@ effort_options = stacked(
     click.option(
         "--work", type=positive, metavar="NUMBER", default="1", show_default=True,
         help="Effort of search and bounds over the default; the plan depends on it and the seed, not on the clock.",
+    ),
+    click.option(
+        "--gap", type=share, metavar="SHARE", default="1%", show_default=True,
+        help="Search nothing where a heuristic is proven within this share of the optimum, or within what a search "
+        "would have to gain to count. 0 searches everything.",
     ),
     click.option(
         "--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, show_default=True,

@@ -58,6 +58,7 @@ class Case:
         target_tokens_per_s: Output rate to reach with the fewest GPUs; None: the most tokens/s.
         placed: Whether splits are priced with quickly placed experts; else experts are taken as balanced.
         kernel_tables: Whether splits are priced with measured times of expert kernels, where there are any.
+        certify: Whether the plan's own layers carry the best bound known; else what loads alone prove.
         deployment: A plan whose instances are kept; None: they are chosen.
         effort: Budget, seed, workers.
         report: Who is told of progress.
@@ -78,6 +79,7 @@ class Case:
     target_tokens_per_s: float | None = None
     placed: bool = True
     kernel_tables: bool = False
+    certify: bool = True
     deployment: Plan | None = None
     effort: Effort = field(default_factory=Effort)
     report: Reporter = field(default_factory=Reporter)

@@ -86,7 +86,7 @@ def deployment_case(scenario: Scenario | str | Path, **asked: object) -> Case:
     scenario = load_scenario(scenario)
     if scenario.workload.kind != "serving":
         raise InputError(scenario.name, "workload", "is training; instances are deployed for serving", "use solve")
-    return make_case(scenario, strategy=QUICK, **asked)  # type: ignore[arg-type]
+    return replace(make_case(scenario, strategy=QUICK, **asked), certify=False)  # type: ignore[arg-type]
 
 
 def front_of(case: Case) -> Front:

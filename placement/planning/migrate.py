@@ -398,6 +398,7 @@ def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Report
                 strategy="migrate",
                 seed=effort.seed,
                 work=effort.budget.work,
+                gap=effort.budget.stated_gap,
                 balance_floor=False,
                 routing=case.routing.record,
                 inputs=case.routing.inputs,

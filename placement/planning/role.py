@@ -117,7 +117,7 @@ def _place(
     """Each baseline's answers and the plan's own, by the name of their row. The baselines come first, and are quick."""
     problems = layer_problems(chosen.scenario, split, phase, routing.solved_on, objective, tail=case.tail)
     placing = stop.share_of_time(PLACING)
-    answers = place_baselines(problems, placing, case.effort, case.report, case.own)
+    answers = place_baselines(problems, placing, case.effort, case.report, case.own if case.certify else "")
     if case.own not in answers:
         compiled(placing)
         answers[case.own] = place(problems, case.strategy, placing, case.effort, case.report, case.balance_floor)

@@ -188,6 +188,7 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
             routing=routing.record,
             inputs=routing.inputs,
             params=case.effort.params.changed,
+            gap=case.effort.budget.stated_gap,
             versions=versions(),
             cut_short=tuple(cut_short),
         ),

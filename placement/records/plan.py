@@ -64,6 +64,8 @@ class ProvenanceRecord(Record):
     versions: dict[str, str]
     #: Parameters of the search that are not the defaults (`SearchParams`), by name.
     params: dict[str, Whole | Amount | tuple[Amount, ...]] = Field(default={}, max_length=100)
+    #: Gap from which on nothing is searched, where it is not the default.
+    gap: Amount | None = None
     #: What a time limit cut short, in words.
     cut_short: tuple[Text, ...] = Field(default=(), max_length=16)
 
@@ -208,7 +210,7 @@ def plan_json(plan: Plan) -> str:
     """The plan as JSON text: fields in their fixed order, lists of numbers on one line each."""
     data = plan.model_dump(mode="json", by_alias=True)
     _drop_unset(data, "timings", "nodes", "choice")
-    _drop_unset(data["provenance"], "params", "cut_short")
+    _drop_unset(data["provenance"], "params", "gap", "cut_short")
     for role in data["roles"]:
         _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds")
     return json_text(data)
@@ -217,7 +219,7 @@ def plan_json(plan: Plan) -> str:
 def _drop_unset(record: dict[str, Any], *names: str) -> None:
     """Leaves out fields that say nothing."""
     for name in names:
-        if not record[name]:
+        if record[name] in (None, [], {}):
             del record[name]
 
 

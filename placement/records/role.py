@@ -43,7 +43,8 @@ class LayerRecord(Record):
     bound_source: Text
     gap: Amount | None
     status: LayerStatus
-    termination: Literal["finished", "work", "time", "interrupted"]
+    #: "proven": nothing was searched, as a heuristic is proven near enough.
+    termination: Literal["finished", "work", "time", "interrupted", "proven"]
 
 
 class MemoryLineRecord(Record):

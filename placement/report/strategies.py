@@ -74,7 +74,17 @@ def certificate(role: RolePlan) -> str:
         told = f"proven: no placement has less than {least}"
         if proven:
             told += f"; {proven} of {len(role.layers)} layers are optimal"
-    return f"{told} (on the routing solved on)"
+    return f"{told} (on the routing solved on){_unsearched(role)}"
+
+
+def _unsearched(role: RolePlan) -> str:
+    """In how many layers nothing was searched, and how near the optimum a heuristic is proven there."""
+    settled = [layer for layer in role.layers if layer.termination == "proven"]
+    if not settled or role.certificate.status == "optimal":
+        return ""
+    within = max(layer.gap or 0.0 for layer in settled)
+    where = "" if len(settled) == len(role.layers) else f" in {len(settled)} of {len(role.layers)} layers"
+    return f"; a heuristic is proven within {within:.1%}{where}: nothing to search"
 
 
 def totals(plan: Plan) -> Columns | None:

@@ -83,7 +83,7 @@ def test_a_running_plan_migrates_on_load_counts_of_its_layers(
 def as_first_version(plan: dict[str, Any]) -> dict[str, Any]:
     """A plan of one role as `placement.plan/1` wrote it."""
     (role,) = plan.pop("roles")
-    for name in ("mode", "predicted", "choice", "nodes"):
+    for name in ("mode", "predicted", "choice"):
         del plan[name]
     role.pop("binds", None)
     del role["posed_batch"], role["role"], role["cp"]
