@@ -147,6 +147,11 @@ role_option = click.option(
     help="Which role of a plan that has several.",
 )  # fmt: skip
 
+current_option = click.option(
+    "--current", metavar="FILE",
+    help="The engine's own file of what runs, in any format of 'placement export'.",
+)  # fmt: skip
+
 degrees_option = click.option(
     "--degrees", type=click.Choice(["usual", "any"]),
     help="Degrees that are tried where none is pinned: those that somebody runs (powers of two, and stages of a "
