@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("placement.cli.evaluate", "command", "Score a plan on other routing."),
     "migrate": ("placement.cli.migrate", "command", "Move a running plan to new routing with few moves."),
     "verify": ("placement.cli.verify", "command", "Re-check a plan file from outside."),
+    "report": ("placement.cli.report", "command", "Write a plan, or two compared, as a page."),
     "specs": (
         "placement.cli.specs",
         "specs",
