@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from placement.planning.evaluate import evaluate_plan
     from placement.planning.migrate import migrate_plan
     from placement.planning.progress import Progress
+    from placement.planning.report import Report, compare_plans, report_plan
     from placement.planning.solve import plan_scenario
     from placement.records.deployment import Deployment
     from placement.records.evaluation import Evaluation
@@ -62,6 +63,7 @@ _WHERE = {
     "placement.planning.evaluate": ("evaluate_plan",),
     "placement.planning.migrate": ("migrate_plan",),
     "placement.planning.progress": ("Progress",),
+    "placement.planning.report": ("Report", "compare_plans", "report_plan"),
     "placement.planning.solve": ("plan_scenario",),
     "placement.records.deployment": ("Deployment",),
     "placement.records.evaluation": ("Evaluation",),
@@ -80,9 +82,9 @@ _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = [
     "Budget", "Check", "CheckFailedError", "Comparison", "Deployment", "Evaluation", "InfeasibleError", "InputError",
     "LoadCounts", "Migration", "MissingExtraError", "NothingFoundError", "ParameterError", "PlacementError", "Plan",
-    "Progress", "Scenario", "SearchParams", "Trace", "compare_strategies", "evaluate_plan", "example_trace",
-    "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace", "load_workload",
-    "migrate_plan", "plan_deployment", "plan_scenario", "verify_plan",
+    "Progress", "Report", "Scenario", "SearchParams", "Trace", "compare_plans", "compare_strategies", "evaluate_plan",
+    "example_trace", "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace",
+    "load_workload", "migrate_plan", "plan_deployment", "plan_scenario", "report_plan", "verify_plan",
 ]  # fmt: skip
 
 

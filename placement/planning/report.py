@@ -119,5 +119,5 @@ def _why_not(cases: Sequence[PlanCase], checks: Sequence[Check]) -> str:
     if failed:
         return f"is not shown, as the plan fails its checks ({', '.join(failed)})."
     if why_not := next((case.why_not for case in cases if case.why_not), ""):
-        return f"{why_not}: give it with --trace, or as `traces` from Python."
+        return f"{why_not}: give it with --trace."
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from placement.problem.moves import moves_between
@@ -49,17 +50,18 @@ def _verdict(first: Plan, second: Plan, header: tuple[str, str]) -> str:
 
 
 def _answers(first: Plan, second: Plan, header: tuple[str, str]) -> Section:
-    def figure(name: str) -> tuple[Figure | None, Figure | None]:
-        return getattr(first.predicted, name), getattr(second.predicted, name)
+    def value(plan: Plan, name: str) -> float | None:
+        figure: Figure | None = getattr(plan.predicted, name)
+        return None if figure is None else figure.value
 
     rows = []
     for name, what, digits in (
         ("tokens_per_s", "tokens/s", 0), ("tokens_per_s_per_gpu", "tokens/s per GPU", 1), ("ttft_ms", "TTFT ms", 2),
         ("tpot_ms", "TPOT ms", 2), ("step_ms", "training step ms", 1),
     ):  # fmt: skip
-        mine, its = figure(name)
+        mine, its = value(first, name), value(second, name)
         if mine is not None or its is not None:
-            rows.append(_row(what, mine and mine.value, its and its.value, lambda value, d=digits: grouped(value, d)))
+            rows.append(_row(what, mine, its, partial(grouped, digits=digits)))
     rows.append(_row("GPUs", first.gpus, second.gpus, grouped))
     chart = Bars(
         "Tokens/s", "Bars start at 0.", "tokens/s",
@@ -70,9 +72,12 @@ def _answers(first: Plan, second: Plan, header: tuple[str, str]) -> Section:
 
 
 def _question(first: Plan, second: Plan, header: tuple[str, str]) -> Section:
-    rows = [("scenario", told(first.scenario.name, 80), told(second.scenario.name, 80))]
-    rows.append(("routing", *(told(plan.provenance.routing.source, 120) for plan in (first, second))))
-    rows.append(("engine", *(told(plan.engine.label, 80) for plan in (first, second))))
+    plans = (first, second)
+    rows: list[tuple[str, ...]] = [
+        ("scenario", *(told(plan.scenario.name, 80) for plan in plans)),
+        ("routing", *(told(plan.provenance.routing.source, 120) for plan in plans)),
+        ("engine", *(told(plan.engine.label, 80) for plan in plans)),
+    ]
     changes = list(differing(first.scenario.spec, second.scenario.spec))
     rows += [(path, told(str(mine), 80), told(str(its), 80)) for path, mine, its in changes[:MOST_LISTED]]
     blocks: list[Block] = [Table("What was asked", ("", *header), tuple(rows), words=True)]
@@ -99,7 +104,7 @@ def _degrees(role: RolePlan, other: RolePlan) -> Iterator[tuple[str, ...]]:
 
 
 def _memory(role: RolePlan, other: RolePlan) -> Iterator[tuple[str, ...]]:
-    mine, its = ({line.name: line.bytes for line in each.memory.lines} for each in (role, other))
+    mine, its = ({told(line.name, 60): line.bytes for line in each.memory.lines} for each in (role, other))
     for name in dict.fromkeys((*mine, *its)):
         if mine.get(name, 0.0) or its.get(name, 0.0):
             yield _row(name, mine.get(name), its.get(name), gb)
@@ -107,16 +112,15 @@ def _memory(role: RolePlan, other: RolePlan) -> Iterator[tuple[str, ...]]:
 
 
 def _own(role: RolePlan, other: RolePlan) -> Iterator[tuple[str, ...]]:
-    mine, its = role.own, other.own
     for name, what, digits in (
         ("balancedness", "balancedness", 3), ("nodes_per_token", "nodes per token", 2),
         ("cross_node_bytes_per_token", "bytes between nodes per token", 0), ("moe_layer_us", "MoE layer us", 1),
         ("tokens_per_s", "tokens/s", 0),
     ):  # fmt: skip
-        values = (None if mine is None else getattr(mine, name), None if its is None else getattr(its, name))
-        yield _row(what, *values, lambda value, d=digits: grouped(value, d))
-    gaps = [None if each.certificate.gap is None else each.certificate.gap * 100 for each in (role, other)]
-    yield _row("certificate's gap in %", *gaps, lambda value: grouped(value, 2))
+        mine, its = (None if each.own is None else getattr(each.own, name) for each in (role, other))
+        yield _row(what, mine, its, partial(grouped, digits=digits))
+    gap, its_gap = (None if each.certificate.gap is None else each.certificate.gap * 100 for each in (role, other))
+    yield _row("certificate's gap in %", gap, its_gap, partial(grouped, digits=2))
 
 
 def _moves(role: RolePlan, other: RolePlan) -> str:

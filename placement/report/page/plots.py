@@ -13,6 +13,7 @@ from placement.problem.arrays import FloatArray
 from placement.report.page.blocks import Bars, Chart, Heat, Lines
 from placement.report.page.svg import GRID, INK, SERIES, embedded
 from placement.report.units import grouped
+from specs.documents import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +24,8 @@ WIDTH = 400
 #: Pixels of a row of bars, and least and most of a row of a heat map.
 BAR, LEAST_ROW, MOST_ROW = 19, 5, 26
 _DPI = 72
+#: Letters of a name in a drawing.
+LONGEST = 26
 #: Kinds of a heat map: the palette of Okabe and Ito (2008), which the colour-blind can tell apart.
 KINDS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#8c8c8c")
 #: Amounts: even steps of lightness.
@@ -44,14 +47,14 @@ def svg_of(chart: Chart, prefix: str) -> str:
     """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     settings = {**matplotlib.rcParamsDefault, **_SETTINGS, "backend": "svg"}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # Names in a script that the measuring font lacks: the browser has its own font.
         warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure = Figure(dpi=_DPI, layout="constrained")
+        figure = Figure(dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
         figure.patch.set_alpha(0.0)
-        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
         draw(chart, figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -73,7 +76,7 @@ def _bars(chart: Bars, figure: Figure) -> None:
     at, values = np.arange(len(chart.rows)), [value for _, value in chart.rows]
     bars = axes.barh(at, values, height=0.7, color=SERIES[0])
     axes.bar_label(bars, [_short(value) for value in values], padding=3)
-    axes.set_yticks(at, [name for name, _ in chart.rows])
+    axes.set_yticks(at, [_label(name) for name, _ in chart.rows])
     axes.invert_yaxis()
     most = max(values, default=0.0)
     axes.set_xlim(0, most * 1.2 if most > 0 else 1.0)
@@ -86,14 +89,24 @@ def _bars(chart: Bars, figure: Figure) -> None:
 
 @draw.register(Lines)
 def _lines(chart: Lines, figure: Figure) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     _sized(figure, 210)
     axes = figure.add_subplot()
     for i, curve in enumerate(chart.curves):
         style, marker = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))[i % 4]
-        axes.plot(chart.at, curve.values, style, color=SERIES[i % len(SERIES)], marker=marker, ms=3.5, label=curve.name)
+        axes.plot(
+            chart.at,
+            curve.values,
+            style,
+            color=SERIES[i % len(SERIES)],
+            marker=marker,
+            ms=3.5,
+            label=_label(curve.name),
+        )
     axes.set_xlabel(chart.across)
     axes.set_ylabel(chart.unit)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     _plain(axes, "y")
     figure.legend(loc="outside upper center", ncols=len(chart.curves))
 
@@ -118,7 +131,8 @@ def _heat(chart: Heat, figure: Figure) -> None:
         _name_kinds(chart, figure)
     else:
         bar = figure.colorbar(image, ax=axes, orientation="horizontal", aspect=40, pad=0.02)
-        bar.solids.set_rasterized(True)
+        if bar.solids is not None:
+            bar.solids.set_rasterized(True)
         bar.outline.set_visible(False)
         bar.set_label(chart.unit)
 
@@ -161,7 +175,7 @@ def _ticks(axes: Axes, which: str, count: int, labels: tuple[str, ...]) -> None:
     step = 1 if named else next(size for size in (*_STEPS, count) if count <= size * most)
     at = np.arange(0, count, step)
     axis = axes.yaxis if which == "y" else axes.xaxis
-    axis.set_ticks(at, [labels[i] if labels else str(i) for i in at])
+    axis.set_ticks(at, [_label(labels[i]) if labels else str(i) for i in at])
 
 
 def _plain(axes: Axes, along: str) -> None:
@@ -173,6 +187,11 @@ def _plain(axes: Axes, along: str) -> None:
 
 def _sized(figure: Figure, height: float) -> None:
     figure.set_size_inches(WIDTH / _DPI, height / _DPI)
+
+
+def _label(name: str) -> str:
+    """A name that leaves room for what it names."""
+    return shown(name, LONGEST)
 
 
 def _short(value: float) -> str:

@@ -44,7 +44,7 @@ def reproduction(plan: Plan) -> Reproduction:
         return Reproduction(
             "It was made by `placement migrate` from a plan that ran before. To check it:", (verify,), ""
         )
-    open_points = "; ".join(_open(plan))
+    open_points = " ".join(_open(plan))
     settings = _settings(plan.scenario.spec)
     options = dict(_options(plan))
     if settings is None:

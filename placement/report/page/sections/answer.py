@@ -64,7 +64,10 @@ def _question(plan: Plan) -> Iterator[tuple[str, str]]:
     model, cluster, workload = spec.model, spec.cluster, spec.workload
     experts = f"{len(model.moe_layers)} MoE layers of {model.moe.experts} experts, top-{model.moe.top_k}"
     yield "model", f"{told(model.name)}: {experts}"
-    yield "cluster", f"{told(cluster.name)}: {cluster.nodes} nodes of {cluster.gpus_per_node} {cluster.least_gpu.name}"
+    yield (
+        "cluster",
+        f"{told(cluster.name)}: {cluster.nodes} nodes of {cluster.gpus_per_node} {told(cluster.least_gpu.name)}",
+    )
     if workload.kind == "serving":
         yield "workload", f"requests of {grouped(workload.isl)} input and {grouped(workload.osl)} output tokens"
     else:
@@ -100,7 +103,8 @@ def _why_role(plan: Plan, role: RolePlan) -> Iterator[str]:
     yield _nearest(plan, role)
     if parts := [part for part in role.predicted.breakdown if part.ms > 0]:
         largest, total = max(parts, key=lambda part: part.ms), sum(part.ms for part in parts)
-        yield f"Most of {PASS[role.role]} goes to {largest.name}: {share(largest.ms, total)} of {total:,.2f} ms."
+        part = f"{told(largest.name, 60)}: {share(largest.ms, total)} of {total:,.2f} ms"
+        yield f"Most of {PASS[role.role]} goes to {part}."
     if compared := than_rival(role):
         yield compared
     yield from _little_to_place(role)

@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 from placement.records.role import RolePlan
-from placement.report.page.blocks import Bars, Prose, Section, Table
-from placement.report.page.sections.words import PASS, share
+from placement.report.page.blocks import Bars, Block, Prose, Section, Table
+from placement.report.page.sections.words import PASS, share, told
 from placement.report.units import gb, grouped
 
 
 def memory(role: RolePlan) -> Section:
     """HBM of the fullest GPU by line."""
     record = role.memory
-    lines = sorted((line for line in record.lines if line.bytes > 0), key=lambda line: -line.bytes)
+    lines = [(told(line.name, 60), line.bytes) for line in record.lines if line.bytes > 0]
+    lines.sort(key=lambda line: -line[1])
     stage = f" of stage {record.stage}" if role.split.pp > 1 else ""
     used = (
         f"{gb(record.total_bytes)} of {gb(record.capacity_bytes)} ({share(record.total_bytes, record.capacity_bytes)})"
     )
-    rows = [(line.name, gb(line.bytes), share(line.bytes, record.capacity_bytes)) for line in lines]
+    rows = [(name, gb(size), share(size, record.capacity_bytes)) for name, size in lines]
     rows.append(("in all", gb(record.total_bytes), share(record.total_bytes, record.capacity_bytes)))
     rows.append(("left free", gb(record.headroom_bytes), share(record.headroom_bytes, record.capacity_bytes)))
-    largest = f" Most of it is {lines[0].name}." if lines else ""
+    largest = f" Most of it is {lines[0][0]}." if lines else ""
     chart = Bars(
         "Memory by line",
         f"The fullest GPU{stage} uses {used} of HBM.{largest}",
         "GB",
-        tuple((line.name, line.bytes / 1e9) for line in lines),
+        tuple((name, size / 1e9) for name, size in lines),
     )
-    return Section("Memory", (chart, Table(f"HBM of the fullest GPU{stage}", ("line", "size", "of HBM"), tuple(rows))))
+    drawn = [chart] if lines else []
+    return Section("Memory", (*drawn, Table(f"HBM of the fullest GPU{stage}", ("line", "size", "of HBM"), tuple(rows))))
 
 
 def step(role: RolePlan) -> Section | None:
     """Parts of a step; None where the plan has none."""
-    parts = sorted((part for part in role.predicted.breakdown if part.ms > 0), key=lambda part: -part.ms)
+    parts = [(told(part.name, 60), part.ms) for part in role.predicted.breakdown if part.ms > 0]
+    parts.sort(key=lambda part: -part[1])
     if not parts:
         return None
-    total = sum(part.ms for part in parts)
-    pieces = [
+    total = sum(ms for _, ms in parts)
+    pieces: list[Block] = [
         Bars(
             "Time by part",
-            f"Most goes to {parts[0].name}: {share(parts[0].ms, total)} of {grouped(total, 2)} ms.",
-            "ms", tuple((part.name, part.ms) for part in parts),
+            f"Most goes to {parts[0][0]}: {share(parts[0][1], total)} of {grouped(total, 2)} ms.",
+            "ms", tuple(parts),
         ),
         Table(
             f"Parts of {PASS[role.role]}, over all layers and stages", ("part", "ms", "share"),
-            tuple((part.name, grouped(part.ms, 3), share(part.ms, total)) for part in parts),
+            tuple((name, grouped(ms, 3), share(ms, total)) for name, ms in parts),
         ),
     ]  # fmt: skip
-    more = Prose("TPOT is longer than a decode step: prefill passes of other requests come in between.")
-    return Section("Time", (*pieces, *([more] if role.role == "aggregated" else [])))
+    if role.role == "aggregated":
+        pieces.append(Prose("TPOT is longer than a decode step: prefill passes of other requests come in between."))
+    return Section("Time", tuple(pieces))
