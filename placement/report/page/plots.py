@@ -95,15 +95,8 @@ def _lines(chart: Lines, figure: Figure) -> None:
     axes = figure.add_subplot()
     for i, curve in enumerate(chart.curves):
         style, marker = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))[i % 4]
-        axes.plot(
-            chart.at,
-            curve.values,
-            style,
-            color=SERIES[i % len(SERIES)],
-            marker=marker,
-            ms=3.5,
-            label=_label(curve.name),
-        )
+        colour, name = SERIES[i % len(SERIES)], _label(curve.name)
+        axes.plot(chart.at, curve.values, style, color=colour, marker=marker, ms=3.5, label=name)
     axes.set_xlabel(chart.across)
     axes.set_ylabel(chart.unit)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
