@@ -18,6 +18,7 @@ from specs.documents import shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 #: Pixels across, at which text reads on a phone.
 WIDTH = 400
@@ -26,6 +27,8 @@ BAR, LEAST_ROW, MOST_ROW = 19, 5, 26
 _DPI = 72
 #: Letters of a name in a drawing.
 LONGEST = 26
+#: Relative luminance that stands out as much from black as from white (WCAG 2.2).
+MIDDLE = 0.179
 #: Kinds of a heat map: the palette of Okabe and Ito (2008), which the colour-blind can tell apart.
 KINDS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#8c8c8c")
 #: Amounts: even steps of lightness.
@@ -119,7 +122,7 @@ def _heat(chart: Heat, figure: Figure) -> None:
     for side in axes.spines.values():
         side.set_visible(False)
     if chart.digits is not None:
-        _write_cells(axes, chart.values, chart.digits, sum(image.get_clim()) / 2)
+        _write_cells(axes, image, chart.values, chart.digits)
     if chart.names:
         _name_kinds(chart, figure)
     else:
@@ -149,11 +152,13 @@ def _name_kinds(chart: Heat, figure: Figure) -> None:
     figure.legend(handles=kinds, loc="outside lower center", ncols=min(4, len(kinds)), handlelength=1.0)
 
 
-def _write_cells(axes: Axes, values: FloatArray, digits: int, middle: float) -> None:
+def _write_cells(axes: Axes, image: AxesImage, values: FloatArray, digits: int) -> None:
+    """Each value in the cell's middle, in black or white: whichever stands out more from its colour."""
     size = 11.5 if len(values) <= 6 else 8.5
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            colour = "#000000" if value > middle else "#ffffff"
+            red, green, blue, _ = (part**2.2 for part in image.cmap(image.norm(value)))
+            colour = "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > MIDDLE else "#ffffff"
             axes.text(column, row, grouped(value, digits), ha="center", va="center", color=colour, fontsize=size)
 
 
