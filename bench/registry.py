@@ -53,6 +53,7 @@ _ALL = (
     Benchmark("alltoall", "bench.alltoall.acceptance", "Layouts' traffic on a shaped fabric: measured and predicted."),
     Benchmark("placement_speed", "bench.placement_speed.main", "Seconds to place the layers of a model."),
     Benchmark("split_quality", "bench.split_quality.main", "Solved splits against hand recipes and a rival planner."),
+    Benchmark("recipe_gain", "bench.recipe_gain.main", "Planned deployments against the best recipe, 40 scenarios."),
     Benchmark("accuracy", "bench.accuracy.main", "Predicted against measured TTFT and TPOT."),
     Benchmark(
         "routing_fit", "bench.routing_fit", "Recorded against synthetic routing, and how its constants were set."

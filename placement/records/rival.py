@@ -1,0 +1,35 @@
+"""A rival of a plan: a recipe at its best on the same GPUs, under the same limits, priced by the same cost model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from placement.records.base import Amount, Record, Text
+from placement.records.deployment import InstanceRecord
+
+
+class RivalRecord(Record):
+    """A recipe's best deployment, or why it has none.
+
+    Attributes:
+        source: where the recipe comes from.
+        roles: instances in use, largest part first; none where it has no deployment.
+        ttft_ms, tpot_ms: of the slowest instances. gpus: in use.
+        why: what keeps the recipe from a deployment; "" where it has one.
+    """
+
+    name: Text
+    source: Text
+    roles: tuple[InstanceRecord, ...]
+    tokens_per_s: Amount | None
+    ttft_ms: Amount | None
+    tpot_ms: Amount | None
+    gpus: Annotated[int, Field(ge=0)]
+    why: Text
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the recipe has a deployment."""
+        return self.tokens_per_s is not None
