@@ -52,7 +52,9 @@ _ALL = (
     ),
     Benchmark("alltoall", "bench.alltoall.acceptance", "Layouts' traffic on a shaped fabric: measured and predicted."),
     Benchmark("placement_speed", "bench.placement_speed.main", "Seconds to place the layers of a model."),
-    Benchmark("split_quality", "bench.split_quality.main", "Solved splits against hand recipes and a rival planner."),
+    Benchmark(
+        "split_quality", "bench.split_quality.main", "Training splits against hand recipes; a rival planner's cases."
+    ),
     Benchmark("recipe_gain", "bench.recipe_gain.main", "Planned deployments against the best recipe, 40 scenarios."),
     Benchmark("accuracy", "bench.accuracy.main", "Predicted against measured TTFT and TPOT."),
     Benchmark(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from specs.cluster import Cluster
-from specs.loading import catalog_names, load_cluster, load_model, load_scenario
+from specs.loading import list_catalog, load_cluster, load_model, load_scenario
 from specs.scenario import Scenario
 from specs.workload import ServingWorkload
 
@@ -58,6 +58,7 @@ CASES = (
     Case("deepseek_r1_one_b200_node", "few GPUs", "deepseek_r1", (("b200_hgx_ib", 1),)),
     Case("deepseek_r1_5_h200_nodes", "odd node count", "deepseek_r1", (("h200_hgx_ib", 5),)),
     Case("qwen3_235b_3_h100_nodes", "odd node count", "qwen3_235b", (("h100_hgx_ib", 3),)),
+    Case("deepseek_r1_3_gb200_racks", "odd node count", "deepseek_r1", (("gb200_nvl72_ib", 3),)),
     Case("kimi_k2_7_b200_nodes", "odd node count", "kimi_k2", (("b200_hgx_ib", 7),)),
     Case(
         "deepseek_r1_gb200_long_answers", "long answers", "deepseek_r1", (("gb200_nvl72_ib", 8),), isl=1024, osl=8192,
@@ -73,4 +74,5 @@ CASES = (
 
 def catalog_cases() -> tuple[str, ...]:
     """The catalog's serving scenarios by name."""
-    return tuple(name for name in catalog_names("scenario") if load_scenario(name).workload.kind == "serving")
+    names = [entry.name for entry in list_catalog("scenario")]
+    return tuple(name for name in names if load_scenario(name).workload.kind == "serving")

@@ -12,6 +12,8 @@ import click
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from bench.recipe_gain.measure import Answer, Row
     from bench.targets import Target
 
@@ -128,7 +130,13 @@ def _text(rows: Sequence[Row]) -> str:
     head = ("scenario", "kind", "GPUs", "planner tokens/s", "best recipe", "gain", "any kinds")
     why = [Text(f"  {row.name} {_gain(row.few)}: {reason(row.few)}") for row in _paying(rows)]
     missed = [target for target in _targets(rows) if not target.met]
-    parts = [columns(head, table), Text(), Text(_summary(rows)), Text("Where solving pays:"), *why]
+    parts: list[RenderableType] = [
+        columns(head, table),
+        Text(),
+        Text(_summary(rows)),
+        Text("Where solving pays:"),
+        *why,
+    ]
     return rendered([*parts, *([target_table(missed)] if missed else [])])
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from placement.cost.step.roles import Role
 from placement.problem.engine_rules import usual_size
 from placement.problem.split import stage_problem
-from solvers.deploy.rivals.layouts import FAMILIES, families, gpus_of, name_of, named, powers
+from solvers.deploy.rivals.layouts import families, gpus_of, name_of, named, powers
 from solvers.deploy.rivals.recipes import nearest_entries
 from solvers.split.degrees import divisors
 from specs.cluster import Cluster
@@ -18,6 +18,13 @@ ROLES: tuple[Role, ...] = ("aggregated", "prefill", "decode")
 #: Decode groups are configured up to this many GPUs where the fast-link domain is larger.
 WIDEST = 64
 
+#: Wide EP is published up to this many GPUs.
+MOST_WIDE = 144
+WIDE = (
+    "SGLang on 12 x 8 H100 (LMSYS, 2025-05-05): prefill EP 32, decode EP 72; DeepSeek's inference system (2025-02-28): "
+    "prefill EP 32, decode EP 144"
+)
+DEEP = "vLLM's guide to distributed serving: tensor parallel over the GPUs of a node, pipeline parallel over nodes"
 #: Where the points come from; recipes.yaml has the addresses.
 FIELD = "InferenceX, srt-slurm, vLLM recipes, Dynamo, SGLang (August 2026)"
 
@@ -115,22 +122,44 @@ def _rules(pools: Sequence[Scenario]) -> list[Recipe]:
 
 def _grids(pools: Sequence[Scenario]) -> list[Recipe]:
     small, wide = families((1, 2)), families((2, 4, 8, 16), ("TEP", "DEP"))
-    boxes = [powers(pool.cluster.gpus_per_node) for pool in pools]
     found = [
         Recipe(
             "grid: prefill on 1 or 2 GPUs, decode EP 2 to 16", "a common first sweep",
             tuple(a for p in range(len(pools)) for a in (Allowed(p, "prefill", small), Allowed(p, "decode", wide))),
         ),
     ]  # fmt: skip
-    plain: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-        ("TP only", "a default of engines", ("TP",)),
-        ("EP only", "attention data-parallel, experts over the same GPUs", ("DEP",)),
-        ("powers of two", "TP, TEP, DEP and DTP on powers of two of a node's GPUs", FAMILIES),
+    plain: tuple[tuple[str, str, Callable[[Cluster], tuple[str, ...]]], ...] = (
+        ("TP only", "a default of engines", lambda on: families(powers(on.gpus_per_node), ("TP",))),
+        ("EP only", "attention data-parallel, experts over the same GPUs", lambda on: families(_boxes(on), ("DEP",))),
+        ("powers of two", "TP, TEP, DEP and DTP on powers of two of a node's GPUs", lambda on: families(_boxes(on))),
+        ("wide EP: DEP over whole nodes", WIDE, lambda on: families(_whole_nodes(on), ("DEP",))),
+        ("TP in a node, PP over nodes", DEEP, _deep),
     )
-    for name, source, kinds in plain:
-        allowed = tuple(Allowed(p, role, families(boxes[p], kinds)) for p in range(len(pools)) for role in ROLES)
+    for name, source, layouts in plain:
+        allowed = tuple(Allowed(p, role, layouts(pool.cluster)) for p, pool in enumerate(pools) for role in ROLES)
         found.append(Recipe(name, source, allowed))
     return found
+
+
+def _boxes(cluster: Cluster) -> tuple[int, ...]:
+    return powers(cluster.gpus_per_node)
+
+
+def _whole_nodes(cluster: Cluster) -> tuple[int, ...]:
+    """A node, as many as hold up to MOST_WIDE GPUs, and the powers of two inside one, which wide decode is fed by."""
+    most = max(1, MOST_WIDE // cluster.gpus_per_node)
+    nodes = [cluster.gpus_per_node * n for n in range(1, min(cluster.nodes, most) + 1)]
+    return tuple(sorted({*_boxes(cluster), *nodes}))
+
+
+def _deep(cluster: Cluster) -> tuple[str, ...]:
+    """All GPUs of a node as one TP group, a stage for each node of a power of two of nodes."""
+    largest = max(size for size in powers(cluster.gpus_per_node) if cluster.gpus_per_node % size == 0)
+    return tuple(
+        f"{kind}{largest}" + (f"xPP{stages}" if stages > 1 else "")
+        for stages in powers(cluster.nodes)
+        for kind in ("TP", "TEP")
+    )
 
 
 def _widths(cluster: Cluster) -> tuple[int, ...]:
