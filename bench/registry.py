@@ -55,7 +55,7 @@ _ALL = (
     Benchmark(
         "split_quality", "bench.split_quality.main", "Training splits against hand recipes; a rival planner's cases."
     ),
-    Benchmark("recipe_gain", "bench.recipe_gain.main", "Planned deployments against the best recipe, 40 scenarios."),
+    Benchmark("recipe_gain", "bench.recipe_gain.main", "Planned deployments against the best recipe."),
     Benchmark("accuracy", "bench.accuracy.main", "Predicted against measured TTFT and TPOT."),
     Benchmark(
         "routing_fit", "bench.routing_fit", "Recorded against synthetic routing, and how its constants were set."
