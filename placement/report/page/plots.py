@@ -157,7 +157,7 @@ def _write_cells(axes: Axes, image: AxesImage, values: FloatArray, digits: int) 
     size = 11.5 if len(values) <= 6 else 8.5
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            red, green, blue, _ = (part**2.2 for part in image.cmap(image.norm(value)))
+            red, green, blue, _ = (part**2.2 for part in image.cmap(np.ravel(image.norm(np.array([value])))[0]))
             colour = "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > MIDDLE else "#ffffff"
             axes.text(column, row, grouped(value, digits), ha="center", va="center", color=colour, fontsize=size)
 

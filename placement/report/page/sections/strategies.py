@@ -6,7 +6,7 @@ from placement.records.plan import Plan
 from placement.records.role import OperationRecord, RolePlan, StrategyRecord
 from placement.report.page.blocks import Bars, Block, Prose, Section, Table
 from placement.report.page.sections.words import at_own, difference, than_rival, tokens_per_s, told
-from placement.report.screen import strategy_header, strategy_row
+from placement.report.strategies import strategy_header, strategy_row
 from placement.report.units import grouped, or_dash
 
 
