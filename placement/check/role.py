@@ -97,7 +97,7 @@ def _check_topology(case: PlanCase) -> str:
     rates = planned_rates(scenario, split, role.phase)
     same("topology", role.topology, topology_record(scenario, split))
     same("tokens_per_gpu", role.tokens_per_gpu, rates.tokens_per_gpu)
-    if role.stake is not None:
+    if case.plan.choice is not None:
         same("stake", role.stake, moe_stake(scenario, role.role, split, role.cp))
     same("message_rule", role.message_rule, planned_rule(scenario, split, role.phase, rates))
     return f"{made.gpus} expert-parallel ranks on {made.nodes} nodes"

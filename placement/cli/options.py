@@ -85,7 +85,7 @@ effort_options = stacked(
     ),
     click.option(
         "--gap", type=share, metavar="SHARE", default="1%", show_default=True,
-        help="Search nothing where a heuristic is proven within this share of the tokens/s that any placement could serve, or within what a search "
+        help="Search nothing where a heuristic is proven within this share of tokens/s, or within what a search "
         "would have to gain to count. 0 searches everything.",
     ),
     click.option(

@@ -262,6 +262,8 @@ def _runner_up(problem: MasterProblem, chosen: Deployment, used: Sequence[int], 
     best: tuple[float, str] | None = None
     for i in used:
         kept = [j for j in range(len(problem.columns)) if j != i]
+        if not kept:
+            continue
         fewer = replace(problem, columns=tuple(problem.columns[j] for j in kept))
         try:
             other = solve_master(fewer, _EXTRA_S)

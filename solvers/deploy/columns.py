@@ -262,8 +262,9 @@ class _PoolSearch:
         Roles that are pinned alike are priced together.
         """
         alike: dict[Pins, list[Role]] = {}
+        asked = self.scenario.model_copy(update={"pins": self.pins})
         for role in roles:
-            alike.setdefault(self.scenario.of_role(role).pins, []).append(role)
+            alike.setdefault(asked.of_role(role).pins, []).append(role)
         found: list[Column] = []
         for pins, same in alike.items():
             candidates = list_candidates(self.scenario, pins, self.redundant)
