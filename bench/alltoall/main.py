@@ -136,6 +136,8 @@ def _run(
     if out is not None:
         check_writable(out, "--out")
     need_torch()
+    if backend == "nccl":
+        _need_gpus(gpus, torchrun)
     settings = Settings(
         tokens_per_rank=tokens_per_rank or phase_tokens(plan, phase or plans_phase(plan)),
         backend=backend,
@@ -167,8 +169,6 @@ def _measure(job: Job, settings: Settings, fabric: Fabric | None, torchrun: bool
     """What the ranks saw; None on a rank of torchrun other than 0."""
     from bench.alltoall.launch import run_job, run_under_torchrun
 
-    if settings.backend == "nccl":
-        _need_gpus(job, torchrun)
     if torchrun:
         return run_under_torchrun(job)
     if fabric is None:
@@ -179,12 +179,12 @@ def _measure(job: Job, settings: Settings, fabric: Fabric | None, torchrun: bool
         return run_job(job, places)
 
 
-def _need_gpus(job: Job, torchrun: bool) -> None:
+def _need_gpus(ranks: int, torchrun: bool) -> None:
     import torch
 
     from placement.errors import InputError
 
-    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torchrun else job.gpus
+    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torchrun else ranks
     if torch.cuda.device_count() < wanted:
         raise InputError(
             "--backend", "nccl", f"needs a GPU a rank, {wanted}; here are {torch.cuda.device_count()}", "use gloo"

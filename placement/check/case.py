@@ -9,6 +9,7 @@ from pathlib import Path
 
 from placement.check.bounds import least_objective
 from placement.cost.assess import Assessor
+from placement.cost.own_batch import BatchFit
 from placement.cost.step.role_figures import at_batch, predict_role
 from placement.cost.step.throughput import MoeTimes, Prediction
 from placement.errors import ParameterError
@@ -65,10 +66,11 @@ class PlanCase:
         batch = self.role.posed_batch
         return self.split if batch == self.split.batch else at_batch(self.split, batch)
 
-    @cached_property
-    def balanced(self) -> Prediction:
-        """Of the split as it was posed, with balanced routing."""
-        return predict_role(self.scenario, self.role.role, self.posed, cp=self.role.cp)
+    @property
+    def least_loaded(self) -> Prediction:
+        """Of the split with balanced routing, one sequence an attention rank, and prompts that meet no other."""
+        role = self.role
+        return predict_role(self.scenario, role.role, at_batch(self.split, 1), cp=role.cp, requests_per_s=0.0)
 
     def predict(self, times: MoeTimes) -> Prediction:
         """Of the role, with MoE layers of these times."""
@@ -104,7 +106,21 @@ class PlanCase:
 
     @cached_property
     def judge(self) -> Assessor:
-        return self._assessor(self.split, self.routing.judged_on, 1.0)
+        return self.assessor_on(self.routing.judged_on)
+
+    def assessor_on(self, statistics: Sequence[LayerData]) -> Assessor:
+        """Judges placements of the role on a routing."""
+        return self._assessor(self.split, statistics, 1.0)
+
+    @cached_property
+    def fits(self) -> tuple[BatchFit, BatchFit]:
+        """Figures at any batch, on the routing solved on and on the one that judges."""
+        role = self.role
+        solved, judged = (
+            BatchFit(self.scenario, role.role, self.split, on, cp=role.cp, failed_gpus=role.failed_gpus)
+            for on in (self.routing.solved_on, self.routing.judged_on)
+        )
+        return solved, judged
 
     def _assessor(self, split: Split, statistics: Sequence[LayerData], tail: float) -> Assessor:
         plan, role = self.plan, self.role

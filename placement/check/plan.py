@@ -8,23 +8,19 @@ from functools import partial
 from pathlib import Path
 
 from placement.check.case import MissingError, PlanCase, sources_of
+from placement.check.deployment import HeldGpus, Kind, deployment_faults
 from placement.check.findings import Check as Check
 from placement.check.findings import claims
 from placement.check.role import BASE, CHECKS, FailureError, same
 from placement.errors import InputError
-from placement.records.convert import engine_name, figures_record
-from placement.records.plan import Mode, Plan
+from placement.records.convert import engine_name, figures_record, mode_of_roles
+from placement.records.plan import Plan
 from placement.routing.trace import LoadCounts, Trace
+from specs.documents import shown
+from specs.scenario import Scenario
 
 #: Fields of the plan itself; all others that checks name are of a role.
 _OF_PLAN = ("provenance", "timings", "scenario", "tail")
-
-#: The mode of a plan by the roles that it has.
-_MODES: dict[frozenset[str], Mode] = {
-    frozenset({"aggregated"}): "aggregated",
-    frozenset({"training"}): "training",
-    frozenset({"prefill", "decode"}): "disaggregated",
-}
 
 
 def verify_plan(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path] = ()) -> tuple[Check, ...]:
@@ -46,14 +42,28 @@ def verify_plan(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path] = 
 
 def findings(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> Iterator[Check]:
     """Every check of `plan`, made when it is asked for, then every claim in it."""
+    yield from findings_of(plan, cases_of(plan, traces))
+
+
+def cases_of(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> tuple[PlanCase, ...]:
+    """Every role of `plan` with its routing; see `sources_of`."""
     sources, why_not = sources_of(plan, traces)
+    return tuple(PlanCase(plan, i, sources, why_not) for i in range(len(plan.roles)))
+
+
+def findings_of(plan: Plan, cases: Sequence[PlanCase]) -> Iterator[Check]:
+    """The findings of a plan whose roles are at hand with their routing."""
     told: list[Check] = []
-    for i in range(len(plan.roles)):
-        case = PlanCase(plan, i, sources, why_not)
+    for case in cases:
         for check in _of_role(case, told):
             yield _placed(check, case)
+    yield _made("nodes", partial(_check_nodes, plan))
     yield _made("total", partial(_check_total, plan))
     yield from dict.fromkeys(told)
+    if plan.choice is not None:
+        yield Check(
+            "choice", "claimed", None, "how the instances were chosen, its bound and what came next", ("choice",)
+        )
 
 
 def _of_role(case: PlanCase, told: list[Check]) -> Iterator[Check]:
@@ -93,8 +103,43 @@ def _placed(check: Check, case: PlanCase) -> Check:
 
 def _check_total(plan: Plan) -> str:
     """The mode, the engine and the figures of all roles together."""
-    kinds = {role.role for role in plan.roles}
-    same("mode", plan.mode, _MODES.get(frozenset(kinds), "mixed"))
+    same("mode", plan.mode, mode_of_roles(plan.roles))
     same("engine", plan.engine, engine_name(plan.scenario.spec, plan.roles))
     same("predicted", plan.predicted, figures_record(plan.scenario.spec, plan.roles))
     return f"{plan.predicted.tokens_per_s.value:,.0f} tokens/s follow from the figures of the roles"
+
+
+def _check_nodes(plan: Plan) -> str:
+    """Instances lie on the nodes of their pools, each whole; of one kind, in order."""
+    if len(plan.roles) == 1:
+        role = plan.roles[0]
+        cluster = plan.scenario_of(role).cluster
+        if plan.nodes or role.gpus > cluster.gpus:
+            raise FailureError(f"instances of one kind lie on the {cluster.gpus} GPUs in order; nodes are not listed")
+        return f"{role.gpus} of {cluster.gpus} GPUs, in order"
+    pools: dict[str, Scenario] = {plan.scenario.spec.cluster.name: plan.scenario.spec}
+    for role in plan.roles:
+        scenario = plan.scenario_of(role)
+        pools.setdefault(scenario.cluster.name, scenario)
+    order = list(pools)
+    unknown = next((group.pool for group in plan.nodes if group.pool not in pools), None)
+    if unknown is not None:
+        raise FailureError(f"nodes are of pool {shown(unknown)}, which no role runs on")
+    kinds = [
+        Kind(order.index(plan.scenario_of(role).cluster.name), role.split.split(), role.split.instances, None, None)
+        for role in plan.roles
+    ]
+    held = [
+        HeldGpus(order.index(group.pool), group.nodes, {part.instance: part.gpus for part in group.holds})
+        for group in plan.nodes
+    ]
+    faults = deployment_faults(list(pools.values()), kinds, held)
+    if faults:
+        raise FailureError("; ".join(faults))
+    for group in plan.nodes:
+        for part in group.holds:
+            size = kinds[part.instance].split.gpus_per_instance
+            room = pools[group.pool].cluster.gpus_per_node
+            if part.gpus % part.count or part.gpus // part.count not in (size % room, min(size, room)):
+                raise FailureError(f"{part.count} instances of {size} GPUs don't take {part.gpus} of a node")
+    return f"{sum(group.nodes for group in plan.nodes)} nodes hold every instance whole"

@@ -13,22 +13,25 @@ from placement.cli.running import run
 #: name -> (module, attribute, summary). Summaries stand here too, so that --help imports no command; a test keeps
 #: them equal to the commands' own.
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "solve": ("placement.cli.solve", "command", "Plan a scenario: split, expert placement, certificate."),
+    "solve": ("placement.cli.solve", "command", "Plan a scenario: instances, expert placement, certificate."),
     "deploy": (
         "placement.cli.deploy",
         "command",
-        "Choose instances: how many of which split, aggregated or disaggregated.",
+        "Choose instances: how many of which split, with quickly placed experts.",
     ),
     "compare": ("placement.cli.compare", "command", "Compare strategies over several scenarios."),
     "evaluate": ("placement.cli.evaluate", "command", "Score a plan on other routing."),
     "migrate": ("placement.cli.migrate", "command", "Move a running plan to new routing with few moves."),
+    "export": ("placement.cli.export", "command", "Write a plan as the files that a serving engine loads."),
     "verify": ("placement.cli.verify", "command", "Re-check a plan file from outside."),
+    "report": ("placement.cli.report", "command", "Write a plan, or two compared, as a page."),
     "specs": (
         "placement.cli.specs",
         "specs",
         "The models, clusters, workloads, engines and scenarios that can be planned.",
     ),
     "topology": ("placement.cli.topology", "topology", "Clusters from what machines tell of themselves."),
+    "trace": ("placement.cli.trace", "trace", "Recorded routing: convert what engines record, describe, split, merge."),
     "strategies": ("placement.cli.strategies", "command", "List the solvers that --strategy takes."),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from placement.cost.pose import layer_problems
 from placement.cost.step.role_figures import at_batch
 from placement.errors import InfeasibleError, ParameterError
 from placement.planning.case import SOLVED, AnyTrace
+from placement.planning.current import check_widths, read_current
 from placement.planning.effort import Budget, Effort
 from placement.planning.judgement import certificate_of, judge, layer_record, versions
 from placement.planning.other_engine import on_engine
 from placement.planning.progress import OnProgress, Reporter
+from placement.planning.resize import Resized, resize
 from placement.planning.strategies import place_baselines, placement_of_answers
 from placement.problem.arrays import IntArray
 from placement.problem.data import LayerData
@@ -40,6 +43,7 @@ from specs.scenario import Scenario
 
 #: Shares of all slots that the front's table shows.
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
 #: The running placement's row in a migrated plan.
 RUNNING = "running"
 
@@ -51,7 +55,7 @@ class _Case:
     Attributes:
         problems, judged: one a layer, on the routing solved on and on the one that judges.
         failed_gpus: those of the plan, and those lost since, ascending.
-        stages: stage of each layer. transfers: of each layer's points.
+        stages: stage of each layer. transfers: of each layer's points. resized: whether the number of GPUs changes.
     """
 
     plan: Plan
@@ -67,6 +71,7 @@ class _Case:
     fronts: Fronts
     transfers: tuple[tuple[Transfer, ...], ...]
     allocation: Allocation
+    resized: bool
 
 
 @dataclass(frozen=True)
@@ -109,22 +114,25 @@ class MoveBudget:
         return self.max_moves
 
     def check_forced(self, slots: int, forced: int, seconds: float) -> None:
-        """Whether there is room for what failed GPUs force.
+        """Whether there is room for what can't be left out.
 
         Args:
-            slots: Of all layers. forced, seconds: Moves that failed GPUs force, and the time of their transfers.
+            slots: Of all layers.
+            forced, seconds: Moves that failed, leaving or joining GPUs force, and the time of their transfers.
 
         Raises:
             InfeasibleError: They exceed the budget.
         """
         if self.max_transfer_ms is not None and seconds > self.max_transfer_ms * 1e-3:
             raise InfeasibleError(
-                f"the {forced} moves that failed GPUs force take {seconds * 1e3:.3g} ms, "
+                f"the {forced} moves that failed, leaving or joining GPUs force take {seconds * 1e3:.3g} ms, "
                 f"{seconds * 1e3 - self.max_transfer_ms:.3g} ms over `max_transfer_ms`"
             )
         most = self.moves(slots)
         if most is not None and forced > most:
-            raise InfeasibleError(f"failed GPUs force {forced} moves, {forced - most} more than the budget of {most}")
+            raise InfeasibleError(
+                f"failed, leaving or joining GPUs force {forced} moves, {forced - most} more than the budget of {most}"
+            )
 
 
 def migrate_plan(
@@ -136,8 +144,10 @@ def migrate_plan(
     max_transfer_ms: float | None = None,
     failed_gpus: Sequence[int] = (),
     fixed_gpus: Sequence[int] = (),
+    to_gpus: int | None = None,
     engine: str | None = None,
     role: str | None = None,
+    current: str | Path | None = None,
     budget: Budget | None = None,
     seed: int = 0,
     workers: int = 0,
@@ -156,8 +166,11 @@ def migrate_plan(
         max_transfer_ms: Budget: time that the busiest link is taken up.
         failed_gpus: GPUs (expert-parallel ranks) lost since; what they held is put back with the fewest moves first.
         fixed_gpus: GPUs that keep their experts.
+        to_gpus: Expert-parallel ranks that the plan is to have from now on; see `placement.planning.resize`. Experts of
+            GPUs that leave are put back, and GPUs that join are filled, with the fewest moves first.
         engine: The engine that runs the plan, NAME[:BACKEND] or a file; None: the plan's own.
         role: Which role's experts move, where the plan has several.
+        current: A file of the engine that runs: its map is what runs, not the plan's placement.
         budget: When solving stops.
         seed: Of every random choice.
         workers: Processes or threads; 0: one per core.
@@ -177,8 +190,22 @@ def migrate_plan(
     plan = on_engine(plan, engine)
     effort, report = Effort(budget or Budget(), seed, workers, backend), Reporter(on_progress)
     of = plan.role(role)
+    ran, resized = of, None
+    if to_gpus is not None:
+        for name, given in (("failed_gpus", failed_gpus), ("fixed_gpus", fixed_gpus)):
+            if given:
+                raise ParameterError(name, "GPUs are named while their number changes", "leave out `to_gpus`, or these")
+        resized = resize(plan, of, to_gpus)
+        plan, of = resized.plan, resized.role
     slots = of.topology.gpus * sum(of.widths(plan.scenario_of(of)))
-    case = _case(plan, of, traces, (tuple(failed_gpus), tuple(fixed_gpus)), most, effort, report)
+    running = own_placement(of)
+    if current is not None:
+        if resized is not None:
+            raise ParameterError("current", "the map changes with the number of GPUs", "leave out `to_gpus`")
+        runs = read_current(plan, of, current)
+        check_widths(runs, of.widths(plan.scenario_of(of)), of)
+        running = runs.placement
+    case = _case(plan, of, running, traces, (tuple(failed_gpus), tuple(fixed_gpus)), most, effort, report, resized)
     points = _chosen(case, most, slots)
     whole = case.allocation.least + len(case.allocation.value) - 1
     totals = sorted({case.allocation.least, *(int(share * slots) for share in SHOWN), whole})
@@ -197,14 +224,17 @@ def migrate_plan(
     return Migration(
         scenario=plan.scenario.name, engine=plan.engine, role=of.role, phase=of.phase, objective=case.objective,
         routing=case.routing.record, slots=slots, failed_gpus=case.failed_gpus, forced_moves=case.allocation.least,
+        gpus_before=None if resized is None else ran.topology.gpus, gpus=of.topology.gpus - len(case.failed_gpus),
+        batch_before=None if resized is None else ran.split.batch, batch=of.split.batch,
         before=before[1] if before is not None else None, rows=tuple(rows), chosen=chosen,
         plan=None if points is None else _migrated(case, points, effort, report),
     )  # fmt: skip
 
 
 def _case(
-    plan: Plan, role: RolePlan, traces: Sequence[AnyTrace], named: tuple[tuple[int, ...], tuple[int, ...]],
-    most: MoveBudget, effort: Effort, report: Reporter,
+    plan: Plan, role: RolePlan, running: Placement, traces: Sequence[AnyTrace],
+    named: tuple[tuple[int, ...], tuple[int, ...]], most: MoveBudget, effort: Effort, report: Reporter,
+    resized: Resized | None,
 ) -> _Case:  # fmt: skip
     """The case, solved; `named` are the failed and the fixed GPUs."""
     scenario, split = plan.scenario_of(role), role.split.split()
@@ -223,7 +253,6 @@ def _case(
     moe = scenario.model.moe
     routing = routing_of(read_sources(scenario.model, traces), moe.computed_top_k, mixture=plan.tail >= 1.0)
     objective: Objective = "load" if routing.counts_only else plan.objective
-    running = own_placement(role)
     alive = np.ones(gpus, dtype=bool)
     alive[list(failed)] = False
     experts, left = moe.experts, int(alive.sum()) * role.slots_per_gpu
@@ -255,6 +284,8 @@ def _case(
     def moved(i: int, slots: IntArray) -> Transfer:
         one = problems[i]
         width, rates = one.hardware.slots_per_gpu, one.hardware.rates
+        if resized is not None:
+            return resized.transfer(i, slots, width, sizes[i], rates)
         return transfer(one.topology, running.slots[i], slots, width, sizes[i], rates, senders)
 
     # Told before anything is solved.
@@ -271,7 +302,7 @@ def _case(
     transfers = tuple(tuple(moved(i, point.slots) for point in front.points) for i, front in enumerate(fronts.layers))
     return _Case(
         plan, role, scenario, routing, objective, failed, problems, posed(routing.judged_on, True), running, stages,
-        fronts, transfers, allocate(fronts.layers),
+        fronts, transfers, allocate(fronts.layers), resized is not None,
     )  # fmt: skip
 
 
@@ -361,8 +392,8 @@ def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Report
     free = tuple(problem.with_rules(current=None, fixed=None) for problem in case.problems)
     baselines = place_baselines(free, effort.stop(), effort, report)
     placements = {name: placement_of_answers(layers) for name, layers in baselines.items()}
-    # What ran does not run without the GPUs that were lost since.
-    if case.failed_gpus == role.failed_gpus:
+    # What ran does not run without the GPUs that were lost since, or on another number of them.
+    if case.failed_gpus == role.failed_gpus and not case.resized:
         placements[RUNNING] = case.running
     placements[SOLVED] = placement_of_answers(tuple(answers))
     assessor = Assessor(
@@ -389,6 +420,7 @@ def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Report
                 strategy="migrate",
                 seed=effort.seed,
                 work=effort.budget.work,
+                gap=effort.budget.stated_gap,
                 balance_floor=False,
                 routing=case.routing.record,
                 inputs=case.routing.inputs,

@@ -33,11 +33,19 @@ def on_engine(plan: Plan, engine: str | None) -> Plan:
     own = plan.scenario.spec.model_copy(update={"dispatch": None, "message_rule": None, "overlap": None})
     scenario = overridden(own, engine=engine)
     moved = plan.model_copy(update={"scenario": plan.scenario.model_copy(update={"spec": scenario})})
-    roles = tuple(_on_engine(role, moved.scenario_of(role), plan.scenario.name) for role in plan.roles)
+    roles = tuple(as_run(role, moved.scenario_of(role), plan.scenario.name) for role in plan.roles)
     return moved.model_copy(update={"engine": engine_name(scenario, roles), "roles": roles})
 
 
-def _on_engine(role: RolePlan, scenario: Scenario, name: str) -> RolePlan:
+def as_run(role: RolePlan, scenario: Scenario, name: str) -> RolePlan:
+    """A role with what follows from its split under a scenario: dispatch, messages, tokens and memory.
+
+    Args:
+        name: Of the scenario, in messages.
+
+    Raises:
+        InputError: The scenario's engine does not load the split. InfeasibleError: HBM has no room for it.
+    """
     split = role.split.split()
     problem = load_problem(scenario, Layout.of(scenario, split))
     if problem:

@@ -16,7 +16,7 @@ from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.pieces import piece_rows
 from placement.problem.split import Split
 from placement.records.layout import EngineName, EngineRecord, StageRecord, TopologyRecord
-from placement.records.plan import FiguresRecord
+from placement.records.plan import FiguresRecord, Mode
 from placement.records.role import (
     Figure,
     Fractions,
@@ -73,6 +73,16 @@ def predicted_record(prediction: Prediction) -> PredictedRecord:
         step_ms=ms("step_s", step),
         breakdown=tuple(PartRecord(name=part.name, ms=part.seconds * 1e3) for part in prediction.breakdown),
     )
+
+
+def mode_of_roles(roles: Sequence[RolePlan]) -> Mode:
+    """The mode of a plan by the roles that it has."""
+    kinds = frozenset(role.role for role in roles)
+    if kinds == {"prefill", "decode"}:
+        return "disaggregated"
+    if len(kinds) > 1:
+        return "mixed"
+    return "training" if "training" in kinds else "aggregated"
 
 
 def engine_name(scenario: Scenario, roles: Sequence[RolePlan]) -> EngineName:

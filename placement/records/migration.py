@@ -40,8 +40,10 @@ class Migration:
     """A plan's front on new routing.
 
     Attributes:
-        slots: of all layers. forced_moves: what failed GPUs force.
-        before: the running placement, None where failed GPUs hold a part of it. rows: the front. chosen: what the
+        slots: of all layers. forced_moves: what failed, leaving or joining GPUs force.
+        gpus: expert-parallel ranks that work. batch: sequences of an attention rank. gpus_before, batch_before: as it
+            ran, where the number of GPUs changes.
+        before: the running placement, None where it can't go on as it is. rows: the front. chosen: what the
             budget buys, and `plan` the migrated plan; None without a budget.
     """
 
@@ -54,6 +56,10 @@ class Migration:
     slots: int
     failed_gpus: tuple[int, ...]
     forced_moves: int
+    gpus_before: int | None
+    gpus: int
+    batch_before: int | None
+    batch: int
     before: FrontRow | None
     rows: tuple[FrontRow, ...]
     chosen: FrontRow | None

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from placement.errors import InputError, ParameterError
 from placement.problem.layer import Objective
 from placement.records.base import Amount, Record, Text, Whole
+from placement.records.choice import ChoiceRecord
 from placement.records.files import json_text, write_text
 from placement.records.layout import EngineName, NodesRecord, ScenarioRecord
 from placement.records.role import Figure, RoleName, RolePlan
@@ -63,6 +64,8 @@ class ProvenanceRecord(Record):
     versions: dict[str, str]
     #: Parameters of the search that are not the defaults (`SearchParams`), by name.
     params: dict[str, Whole | Amount | tuple[Amount, ...]] = Field(default={}, max_length=100)
+    #: Gap from which on nothing is searched, where it is not the default.
+    gap: Amount | None = None
     #: What a time limit cut short, in words.
     cut_short: tuple[Text, ...] = Field(default=(), max_length=16)
 
@@ -91,6 +94,7 @@ class Plan(Record):
 
     Attributes:
         roles: One of an aggregated or a training plan, prefill and decode of a disaggregated one.
+        choice: How the instances were chosen; null in older plans.
         nodes: What nodes hold, instances by the index of their role; empty: instances fill the cluster in order.
     """
 
@@ -104,6 +108,7 @@ class Plan(Record):
     tail: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
     roles: Annotated[tuple[RolePlan, ...], Field(min_length=1, max_length=16)]
     nodes: Annotated[tuple[NodesRecord, ...], Field(max_length=4096)] = ()
+    choice: ChoiceRecord | None = None
     predicted: FiguresRecord
     provenance: ProvenanceRecord
     timings: TimingsRecord | None = None
@@ -204,17 +209,17 @@ def load_plan(path: str | Path) -> Plan:
 def plan_json(plan: Plan) -> str:
     """The plan as JSON text: fields in their fixed order, lists of numbers on one line each."""
     data = plan.model_dump(mode="json", by_alias=True)
-    _drop_unset(data, "timings", "nodes")
-    _drop_unset(data["provenance"], "params", "cut_short")
+    _drop_unset(data, "timings", "nodes", "choice")
+    _drop_unset(data["provenance"], "params", "gap", "cut_short")
     for role in data["roles"]:
-        _drop_unset(role, "cluster", "failed_gpus", "requests_per_s")
+        _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds")
     return json_text(data)
 
 
 def _drop_unset(record: dict[str, Any], *names: str) -> None:
     """Leaves out fields that say nothing."""
     for name in names:
-        if not record[name]:
+        if record[name] in (None, [], {}):
             del record[name]
 
 

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from placement.records.base import Amount, Record, Text
-from placement.records.deployment import InstanceRecord
+from specs.fields import Count, Degree
+
+
+class RivalInstances(Record):
+    """Instances of one kind: role, pool, how many, GPUs of each, and the split of each.
+
+    Attributes:
+        cp: attention ranks that share a prompt. moe_layer: how the MoE layers in its figures were timed.
+    """
+
+    role: Literal["aggregated", "prefill", "decode"]
+    pool: Text
+    count: Degree
+    gpus: Degree
+    tp: Degree
+    ep: Degree
+    etp: Degree
+    pp: Degree
+    dp: Degree
+    cp: Degree
+    batch: Count
+    redundant: Annotated[int, Field(ge=0)]
+    slots_per_gpu: Annotated[int, Field(ge=1)]
+    requests_per_s: Amount
+    ttft_ms: Amount | None
+    tpot_ms: Amount | None
+    moe_layer: Text
 
 
 class RivalRecord(Record):
@@ -22,7 +48,7 @@ class RivalRecord(Record):
 
     name: Text
     source: Text
-    roles: tuple[InstanceRecord, ...]
+    roles: tuple[RivalInstances, ...]
     tokens_per_s: Amount | None
     ttft_ms: Amount | None
     tpot_ms: Amount | None

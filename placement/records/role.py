@@ -9,6 +9,7 @@ from pydantic import Field
 
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import Objective
+from placement.problem.limits import Limit
 from placement.problem.split import cut_problem, slots_of
 from placement.records.base import Amount, Number, Rank, Record, Slots, Text
 from placement.records.layout import SplitRecord, StageRecord, TopologyRecord
@@ -42,7 +43,8 @@ class LayerRecord(Record):
     bound_source: Text
     gap: Amount | None
     status: LayerStatus
-    termination: Literal["finished", "work", "time", "interrupted"]
+    #: "proven": nothing was searched, as a heuristic is proven near enough.
+    termination: Literal["finished", "work", "time", "interrupted", "proven"]
 
 
 class MemoryLineRecord(Record):
@@ -148,6 +150,7 @@ class RolePlan(Record):
         split: Of one instance; `split.instances` says how many there are. `cp`: attention ranks that share a prompt.
         posed_batch: Sequences per attention rank that the experts were placed for.
         requests_per_s: Most that an instance is given, where it only prefills.
+        binds: What a larger batch (or more requests/s) would break on the routing solved on.
         failed_gpus: GPUs of `topology` that are lost, ascending: they hold no experts and are no token's home.
         predicted: Of all instances together.
     """
@@ -162,6 +165,7 @@ class RolePlan(Record):
     cp: Degree = 1
     posed_batch: Count
     requests_per_s: Amount | None = None
+    binds: Annotated[tuple[Limit, ...], Field(max_length=8)] = ()
     stages: Annotated[tuple[StageRecord, ...], Field(min_length=1, max_length=MAX_LAYERS)]
     topology: TopologyRecord
     failed_gpus: Annotated[tuple[Rank, ...], Field(max_length=MAX_GPUS)] = ()

@@ -8,7 +8,8 @@ from typing import Any
 
 from placement.records.plan import Plan
 from placement.records.role import RolePlan, StrategyRecord
-from placement.report.screen import certificate, engine_lines, strategy_header, strategy_row
+from placement.report.screen import engine_lines
+from placement.report.strategies import certificate, own_row, strategy_header, strategy_row
 from placement.report.text import columns, fields, heading, html, rendered
 
 
@@ -32,7 +33,7 @@ class Comparison:
         parts: list[Any] = []
         for plan, role in ((each, role) for each in self.plans for role in each.roles):
             split, routing = role.split, plan.provenance.routing
-            own = next((i for i, strategy in enumerate(role.strategies) if strategy.placements is None), None)
+            own = own_row(role)
             judged = "nothing held out" if routing.judged_on == "all" else "judged on held-out routing"
             parts += [
                 heading(
@@ -47,7 +48,7 @@ class Comparison:
                     ]
                 ),
                 columns(
-                    (*strategy_header(role), "time/plan"),
+                    (*strategy_header(role), "layer time/ plan's"),
                     [(*strategy_row(role, row), _relative(role, row)) for row in role.strategies],
                     own,
                 ),

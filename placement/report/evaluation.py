@@ -11,7 +11,8 @@ from rich.console import RenderableType
 from placement.records.evaluation import Evaluation, Row
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
-from placement.report.screen import engine_lines, time_cells, time_header
+from placement.report.screen import engine_lines
+from placement.report.strategies import time_cells, time_header
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import grouped, kb, or_dash
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from placement.problem.arrays import FloatArray, IntArray
-from solvers.bounds.consensus import least_reached
-from solvers.bounds.partitions import Floats, new_tokens
+from solvers.bounds.consensus import Enough, Token, least_in_parts, never
+from solvers.bounds.partitions import Floats
 from solvers.bounds.symmetric import (
     ROUNDING,
     cone,
@@ -27,26 +27,29 @@ from solvers.stop import DEFAULT, Stop
 
 
 def remote_bins(
-    ids: IntArray, weight: FloatArray, experts: int, homes: FloatArray, most: int, stop: Stop = DEFAULT
-) -> float:
+    ids: IntArray, weight: FloatArray, experts: int, homes: FloatArray, most: int, stop: Stop = DEFAULT,
+    enough: Enough = never,
+) -> float:  # fmt: skip
     """A lower bound on the mean number of bins other than its home that a token reaches.
 
     Args:
         ids: [sets, k] experts, k at most MOST_IN_SET. weight: [sets] share of the tokens; sums to 1. experts: how many.
         homes: [bins] share of the tokens whose home a bin is; sums to 1. most: experts that one bin can hold.
-        stop: when to return the best bound so far; its work scales the steps.
+        stop: when to return the best bound so far; its work scales the steps. enough: ends them, too.
     """
     k, count = ids.shape[1], pair_count(experts)
     if len(homes) == 1 or most >= experts:
         return 0.0
     place = pair_places(experts)
-    pairs = [place[ids[:, i], ids[:, j]] for i in range(k) for j in range(i)]
-    alone = [2 * count + ids[:, i] for i in range(k)]
-    variable = np.stack([*pairs, *(count + column for column in pairs), *alone], axis=1)
-    tokens = new_tokens(variable, weight, k, True, most)
-    penalty = max(1, len(pairs)) / count
+
+    def variables(ids: IntArray) -> IntArray:
+        pairs = [place[ids[:, i], ids[:, j]] for i in range(k) for j in range(i)]
+        alone = [2 * count + ids[:, i] for i in range(k)]
+        return np.stack([*pairs, *(count + column for column in pairs), *alone], axis=1)
+
+    penalty = max(1, pair_count(k)) / count
     relaxation = Homes(experts, homes, most, penalty, 2 * k / experts / penalty)
-    return max(0.0, least_reached(tokens, relaxation, stop))
+    return least_in_parts(ids, weight, Token(variables, True, most), relaxation, 0.0, stop, enough)
 
 
 class Homes:

@@ -130,10 +130,10 @@ def kinds(plan: Plan, traces: tuple[str, ...] = ()) -> dict[str, list[str]]:
     return {kind: [check.name for check in checks if check.kind == kind] for kind in ("checked", "claimed", "missing")}
 
 
-ROUTED = ["routing", "objectives", "figures", "heuristics", "bounds"]
-TOTAL = ["total"]
+ROUTED = ["routing", "objectives", "figures", "batches", "heuristics", "bounds"]
+TOTAL = ["nodes", "total"]
 PLAIN = ["split", "topology", "stages", "placements", "baselines", "memory", "limits", "certificate", "prediction"]
-CLAIMS = ["question", "proofs", "rivals", "run"]
+CLAIMS = ["question", "proofs", "rivals", "run", "choice"]
 
 
 def test_sound_plans_pass_every_check(folder: Path) -> None:
@@ -168,12 +168,12 @@ def test_bounds_that_loads_alone_prove_are_checked(call: Callable[..., Done], fo
     assert call(*args, "--out", out).code == 0
     plan = load_plan(out)
     assert plan.role().certificate.status == "optimal"
-    assert kinds(plan, (even,))["claimed"] == ["question", "rivals", "run"]
+    assert kinds(plan, (even,))["claimed"] == ["question", "rivals", "run", "choice"]
     bounds = next(check for check in verify_plan(plan, (even,)) if check.name == "bounds")
     assert bounds.detail.endswith("2 of 2 bounds, 2 optimal")
     done = call("verify", out, "--trace", even)
-    assert done.out.splitlines()[-1] == "15 checked, 3 claimed, 0 missing"
-    assert json.loads(call("verify", out, "--json").out)["counts"] == {"checked": 10, "claimed": 4, "missing": 5}
+    assert done.out.splitlines()[-1] == "17 checked, 4 claimed, 0 missing"
+    assert json.loads(call("verify", out, "--json").out)["counts"] == {"checked": 11, "claimed": 5, "missing": 6}
 
 
 def test_figures_of_plans_without_times_by_phase_are_checked_all_the_same(folder: Path) -> None:
@@ -334,9 +334,9 @@ def _judged_on_all(data: dict[str, Any]) -> None:
         (_lower_objectives, ["objectives"]),
         (_meet_limits, ["limits", "prediction", "figures"]),
         (_faster_rows, ["figures"]),
-        (_swapped_layers, ["objectives", "figures"]),
+        (_swapped_layers, ["objectives", "figures", "batches"]),
         (_other_seed, ["routing"]),
-        (_judged_on_all, ["objectives", "figures", "heuristics"]),
+        (_judged_on_all, ["objectives", "figures", "batches", "heuristics"]),
     ],
 )
 def test_changes_that_agree_with_each_other_fail_all_the_same(

@@ -83,8 +83,9 @@ def test_a_running_plan_migrates_on_load_counts_of_its_layers(
 def as_first_version(plan: dict[str, Any]) -> dict[str, Any]:
     """A plan of one role as `placement.plan/1` wrote it."""
     (role,) = plan.pop("roles")
-    for name in ("mode", "predicted"):
+    for name in ("mode", "predicted", "choice"):
         del plan[name]
+    role.pop("binds", None)
     del role["posed_batch"], role["role"], role["cp"]
     plan["engine"]["messages"] = role.pop("messages")
     for row in role["strategies"]:
