@@ -172,7 +172,9 @@ def solve_milp(problem: MasterProblem, time_limit: float | None = None, gap: flo
         raise InfeasibleError(f"no deployment serves {problem.target:.4g} requests/s")
     if answer.x is None:
         raise NothingFoundError("no deployment found within the limit; raise `time_limit`")
-    return _deployment(problem, master.counts(answer), master.value(answer.mip_dual_bound))
+    # Without columns nothing is whole, and HiGHS tells no bound of a linear program but its optimum.
+    bound = answer.fun if answer.mip_dual_bound is None else answer.mip_dual_bound
+    return _deployment(problem, master.counts(answer), master.value(float(bound)))
 
 
 def _deployment(problem: MasterProblem, counts: tuple[int, ...], bound: float) -> Deployment:

@@ -121,6 +121,13 @@ def test_symmetry_does_not_hold_up_the_master(seed: int, most: int | None) -> No
     assert layout(problem, found.counts) is not None
 
 
+def test_no_columns_serve_nothing() -> None:
+    found = solve_master(MasterProblem((Pool("p", 1, 8, 1e9),), (), 0.0))
+    assert found.counts == ()
+    assert found.requests_per_s == found.bound == 0.0
+    assert found.optimal
+
+
 def test_of_equal_answers_the_one_with_fewer_gpus() -> None:
     pool = Pool("p", 1, 8, 1e9)
     problem = MasterProblem(
