@@ -9,13 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from placement.check.case import PlanCase, sources_of
+from placement.planning.case import load_scenario
 from placement.planning.effort import Budget
 from placement.planning.solve import plan_scenario
-from placement.records.convert import engine_name, figures_record, placement_of, predicted_record, strategy_record
-from placement.records.layout import EngineRecord
 from placement.records.plan import Plan, plan_from_json, plan_json
-from placement.records.role import RolePlan
 from placement.routing.holdout import load_trace
 from placement.routing.trace import Trace
 from specs.scenario import Scenario
@@ -46,34 +43,6 @@ def hostile_plan(folder: Path) -> tuple[Plan, list[Trace]]:
 
 
 def two_roles(folder: Path) -> Plan:
-    """A prefill and a decode instance, each on the small cluster: two solves, each judged as its role."""
-    trace = folder / "a.npz"
-    roles, plans = [], [plan_scenario(folder / "tiny.yaml", traces=[trace], phase=kind, **QUICK) for kind in _KINDS]
-    for kind, plan in zip(_KINDS, plans, strict=True):
-        cluster = None if kind == "prefill" else plan.scenario.spec.cluster.model_copy(update={"name": "decode_pool"})
-        role = plan.roles[0].model_copy(update={"role": kind, "cluster": cluster})
-        roles.append(_judged(plan.model_copy(update={"roles": (role,)}), trace))
-    scenario = plans[0].scenario.spec
-    return plans[0].model_copy(
-        update={
-            "mode": "disaggregated", "roles": tuple(roles), "engine": engine_name(scenario, roles),
-            "predicted": figures_record(scenario, roles),
-        }
-    )  # fmt: skip
-
-
-_KINDS = ("prefill", "decode")
-
-
-def _judged(plan: Plan, trace: Path) -> RolePlan:
-    role = plan.roles[0]
-    case = PlanCase(plan, 0, *sources_of(plan, [trace]))
-    rows, predicted = [], role.predicted
-    for row in role.strategies:
-        placed = placement_of(role, row)
-        assessment = case.judge.assess(placed)
-        rows.append(strategy_record(row.name, assessment, None if row.placements is None else placed))
-        if row.placements is None:
-            predicted = predicted_record(assessment.prediction)
-    messages = EngineRecord.of(case.scenario, case.split, role.role).messages
-    return role.model_copy(update={"strategies": tuple(rows), "predicted": predicted, "messages": messages})
+    """A prefill and a decode instance on twice the small cluster."""
+    scenario = load_scenario(folder / "tiny.yaml", nodes=4)
+    return plan_scenario(scenario, traces=[folder / "a.npz"], mode="disaggregated", **QUICK)
