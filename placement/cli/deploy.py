@@ -20,6 +20,7 @@ from placement.cli.options import (
 from placement.cli.running import emit, run
 
 _DEGREE = click.IntRange(1, 10_000_000)
+_IN_FLIGHT = click.IntRange(1, 1_000_000)
 
 
 @click.command(
@@ -34,6 +35,23 @@ _DEGREE = click.IntRange(1, 10_000_000)
     help="Instances that serve whole requests, that prefill or decode, or whichever is best.",
 )
 @click.option("--target-rate", type=positive, metavar="TOKENS/S", help="Reach this output rate with the fewest GPUs.")
+@click.option("--rate", type=positive, metavar="REQUESTS/S", help="Serve this demand with the fewest GPUs.")
+@click.option(
+    "--concurrency", type=_IN_FLIGHT, metavar="N", help="Serve so many requests in flight with the fewest GPUs."
+)
+@click.option("--arrivals", metavar="FILE", help="Serve the requests of a CSV file: columns arrival_s, isl and osl.")
+@click.option(
+    "--simulate/--no-simulate",
+    default=None,
+    help="Simulate arrivals: TTFT and TPOT at the mean and for 95 of 100 requests. Default: where there is a demand.",
+)
+@click.option(
+    "--routing",
+    type=click.Choice(["planned", "random", "round_robin", "least_loaded"]),
+    default="planned",
+    show_default=True,
+    help="Which rank gets a simulated request; planned: by chance if it only prefills, else in turn.",
+)
 @click.option("--front", is_flag=True, help="Tokens/s per GPU against tokens/s per user: the Pareto front over TPOT.")
 @click.option("--pool", "pools", multiple=True, metavar="CLUSTER", help="A further pool of other GPUs. Repeatable.")
 @click.option("--redundant", type=redundant_experts, metavar="N|auto", help="Redundant experts per MoE layer, or auto.")
@@ -66,17 +84,24 @@ def command(spec: str, out: str | None, as_json: bool, **options: Any) -> None:
     the nodes. Redundant experts are chosen with the split: a replica costs KV cache.
     """
     from placement.cli.progress import ProgressBar
+    from placement.errors import ParameterError
     from placement.planning.case import load_scenario
-    from placement.planning.deploy import plan_deployment
+    from placement.planning.demand import at_mean_lengths, plan_for_demand
+    from placement.records.arrivals import read_arrivals
     from placement.records.files import check_writable, write_text
     from placement.report.deployment import deployment_text
 
     started = time.perf_counter()
-    scenario = load_scenario(spec, **scenario_options(options))
+    if options["arrivals"] is not None:
+        for name in ("isl", "osl"):
+            if options[name] is not None:
+                raise ParameterError(name, "it and `arrivals` exclude each other", "leave one of the two out")
+        options["arrivals"] = read_arrivals(options["arrivals"])
+    scenario = at_mean_lengths(load_scenario(spec, **scenario_options(options)), options["arrivals"])
     if out is not None:
         check_writable(out, "`out`")
     with ProgressBar() as progress:
-        deployment = plan_deployment(scenario, on_progress=progress, **options)
+        deployment = plan_for_demand(scenario, on_progress=progress, **options)
     if out is not None:
         write_text(out, deployment.json() + "\n", "`out`")
     seconds = time.perf_counter() - started

@@ -10,6 +10,7 @@ from typing import Literal
 from placement.check.deployment import HeldGpus, Kind, deployment_faults
 from placement.cost.step.kernels import KernelTables
 from placement.cost.step.roles import Role, kv_bytes_per_request
+from placement.cost.step.throughput import MoeTimes
 from placement.errors import InfeasibleError, InputError, ParameterError
 from placement.planning.case import AnyTrace, load_scenario
 from placement.planning.progress import OnProgress, Reporter
@@ -121,7 +122,7 @@ def plan_deployment(
                 continue
             raise
         found = (columns, problem)
-        answers.append(_answer(here, problem, chosen, workload, limit))
+        answers.append(_answer(here, problem, chosen, workload, limit, layers))
     if found is None:
         raise InfeasibleError(
             f"{scenario.name}: nothing is feasible at any TPOT from {limits[0]:.4g} to {limits[-1]:.4g} ms"
@@ -178,7 +179,12 @@ def _require(scenario: Scenario, columns: ColumnSet, mode: Mode) -> None:
 
 
 def _answer(
-    scenarios: Sequence[Scenario], problem: MasterProblem, chosen: Chosen, workload: ServingWorkload, tpot_ms: float
+    scenarios: Sequence[Scenario],
+    problem: MasterProblem,
+    chosen: Chosen,
+    workload: ServingWorkload,
+    tpot_ms: float,
+    layers: Placed | None,
 ) -> AnswerRecord:
     """The answer with its packing, checked from outside.
 
@@ -200,7 +206,10 @@ def _answer(
     if faults:
         raise RuntimeError(f"the solver returned an invalid deployment: {'; '.join(faults)}")
     rate = chosen.requests_per_s * workload.osl
-    instances = tuple(_instance(problem, column, count) for column, count in parts)
+    instances = tuple(
+        _instance(problem, column, count, layers(scenarios[column.pool], column.split) if layers else MoeTimes())
+        for column, count in parts
+    )
     return AnswerRecord(
         tpot_limit_ms=tpot_ms,
         tokens_per_s=rate,
@@ -235,13 +244,14 @@ def _notes(scenarios: Sequence[Scenario], problem: MasterProblem, chosen: Chosen
     return tuple(dict.fromkeys(told))
 
 
-def _instance(problem: MasterProblem, column: Column, count: int) -> InstanceRecord:
+def _instance(problem: MasterProblem, column: Column, count: int, moe: MoeTimes) -> InstanceRecord:
     split, point = column.split, column.point
     degrees = {name: getattr(split, name) for name in ("tp", "ep", "etp", "pp", "dp", "batch", "redundant")}
     return InstanceRecord(
         role=column.role, pool=problem.pools[column.pool].name, count=count, gpus=column.gpus, cp=column.cp,
         slots_per_gpu=split.slots_per_gpu, requests_per_s=point.requests_per_s, ttft_ms=_ms(point.ttft_s),
-        tpot_ms=_ms(point.tpot_s), moe_layer=column.moe_source, **degrees,
+        tpot_ms=_ms(point.tpot_s), moe_layer=column.moe_source, prefill_moe_ratio=moe.prefill_ratio,
+        decode_moe_ratio=moe.decode_ratio, **degrees,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from placement.records.base import Amount, Record, Text
+from placement.records.demand import DemandRecord
 from placement.records.layout import EngineName
 from placement.records.plan import LayerStatus
 from specs.fields import Count, Degree
@@ -45,6 +46,9 @@ class InstanceRecord(Record):
     tpot_ms: Amount | None
     #: How the MoE layers in its figures were timed.
     moe_layer: Text
+    #: Times of placed MoE layers over the balanced estimate, by phase.
+    prefill_moe_ratio: Amount = 1.0
+    decode_moe_ratio: Amount = 1.0
 
     @property
     def degrees(self) -> str:
@@ -125,6 +129,8 @@ class Deployment(Record):
     pools: tuple[PoolRecord, ...]
     answers: Annotated[tuple[AnswerRecord, ...], Field(min_length=1)]
     columns: ColumnsRecord
+    #: What the last answer does under the demand that was asked for.
+    demand: DemandRecord | None = None
 
     @property
     def gpus(self) -> int:

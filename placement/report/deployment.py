@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from placement.records.deployment import AnswerRecord, Deployment, InstanceRecord
+from placement.report.demand import demand_parts
 from placement.report.screen import engine_lines
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import grouped
@@ -45,6 +46,8 @@ def deployment_text(deployment: Deployment, scenario: Scenario, seconds: float, 
     else:
         parts += [Text(), heading("instances"), columns(HEADER, [_row(each) for each in last.instances])]
         parts += [Text(), heading("nodes"), *(Text(f"  {line}") for line in _nodes(last))]
+    if deployment.demand is not None:
+        parts += [Text(), *demand_parts(deployment.demand, last.gpus)]
     considered = deployment.columns
     thinned = ", some degrees left out" if considered.thinned else ""
     told = f"  {considered.considered:,} priced, {considered.kept} not dominated{thinned}"
