@@ -51,6 +51,9 @@ _ALL = (
         "Solved placements against heuristics, on held-out routing.",
     ),
     Benchmark("alltoall", "bench.alltoall.acceptance", "Layouts' traffic on a shaped fabric: measured and predicted."),
+    Benchmark(
+        "experts", "bench.experts.roofline", "The time of an expert with n tokens on a GPU: measured and modelled."
+    ),
     Benchmark("placement_speed", "bench.placement_speed.main", "Seconds to place the layers of a model."),
     Benchmark("split_quality", "bench.split_quality.main", "Solved splits against hand recipes and a rival planner."),
     Benchmark("accuracy", "bench.accuracy.main", "Predicted against measured TTFT and TPOT."),

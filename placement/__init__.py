@@ -26,14 +26,16 @@ if TYPE_CHECKING:
     )
     from placement.planning.case import load_scenario
     from placement.planning.compare import compare_strategies
-    from placement.planning.deploy import plan_deployment
+    from placement.planning.demand import plan_for_demand
+    from placement.planning.deploy import plan_deployment, plan_front
     from placement.planning.effort import Budget
     from placement.planning.evaluate import evaluate_plan
     from placement.planning.migrate import migrate_plan
     from placement.planning.progress import Progress
     from placement.planning.solve import plan_scenario
-    from placement.records.deployment import Deployment
+    from placement.planning.trace import convert_recording, trace_statistics
     from placement.records.evaluation import Evaluation
+    from placement.records.front import Front
     from placement.records.migration import Migration
     from placement.records.plan import Plan, load_plan
     from placement.report.comparison import Comparison
@@ -57,14 +59,16 @@ _WHERE = {
     ),
     "placement.planning.case": ("load_scenario",),
     "placement.planning.compare": ("compare_strategies",),
-    "placement.planning.deploy": ("plan_deployment",),
+    "placement.planning.demand": ("plan_for_demand",),
+    "placement.planning.deploy": ("plan_deployment", "plan_front"),
     "placement.planning.effort": ("Budget",),
     "placement.planning.evaluate": ("evaluate_plan",),
     "placement.planning.migrate": ("migrate_plan",),
     "placement.planning.progress": ("Progress",),
     "placement.planning.solve": ("plan_scenario",),
-    "placement.records.deployment": ("Deployment",),
+    "placement.planning.trace": ("convert_recording", "trace_statistics"),
     "placement.records.evaluation": ("Evaluation",),
+    "placement.records.front": ("Front",),
     "placement.records.migration": ("Migration",),
     "placement.records.plan": ("Plan", "load_plan"),
     "placement.report.comparison": ("Comparison",),
@@ -78,11 +82,12 @@ _WHERE = {
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "Budget", "Check", "CheckFailedError", "Comparison", "Deployment", "Evaluation", "InfeasibleError", "InputError",
+    "Budget", "Check", "CheckFailedError", "Comparison", "Evaluation", "Front", "InfeasibleError", "InputError",
     "LoadCounts", "Migration", "MissingExtraError", "NothingFoundError", "ParameterError", "PlacementError", "Plan",
-    "Progress", "Scenario", "SearchParams", "Trace", "compare_strategies", "evaluate_plan", "example_trace",
-    "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace", "load_workload",
-    "migrate_plan", "plan_deployment", "plan_scenario", "verify_plan",
+    "Progress", "Scenario", "SearchParams", "Trace", "compare_strategies", "convert_recording", "evaluate_plan",
+    "example_trace", "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace",
+    "load_workload", "migrate_plan", "plan_deployment", "plan_for_demand", "plan_front", "plan_scenario",
+    "trace_statistics", "verify_plan",
 ]  # fmt: skip
 
 

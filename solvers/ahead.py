@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -28,12 +29,24 @@ SEARCH_PARTS = ("compile_search", "compile_bounds")
 
 def is_compiled() -> bool:
     """Whether there is code on disk for the last of the search's functions, not older than its source."""
-    from solvers.experts.search.anneal import __file__ as source
-    from solvers.experts.search.anneal import _steps
+    from solvers.experts.search import anneal
 
-    folder, written = Path(_steps.stats.cache_path), Path(source).stat().st_mtime
+    return _on_disk(anneal, "_steps")
+
+
+def loads_compiled() -> bool:
+    """The same of the local search for loads alone."""
+    from solvers.experts.loads import local
+
+    return _on_disk(local, "_go_on")
+
+
+def _on_disk(module: ModuleType, function: str) -> bool:
+    """Whether there is code on disk for a compiled function of a module, not older than its source."""
+    folder, written = Path(getattr(module, function).stats.cache_path), Path(str(module.__file__)).stat().st_mtime
     with suppress(OSError):
-        return any(path.stat().st_mtime >= written for path in folder.glob("anneal._steps-*.nbi"))
+        name = module.__name__.rpartition(".")[2]
+        return any(path.stat().st_mtime >= written for path in folder.glob(f"{name}.{function}-*.nbi"))
     return False
 
 
@@ -85,6 +98,26 @@ def compile_bounds() -> None:
     layer_bound(problem, stop=Stop(1e-3))
     cost = np.ones((len(_START), problem.windows, problem.experts))
     balance(_START, problem.hardware.slots_per_gpu, problem.topology.gpus, cost, problem.data.window_weight, 0.0, 1, 0)
+
+
+def compile_loads_start() -> None:
+    """What `placement.compat.eplb` runs, but for the local search."""
+    from placement.compat.eplb import rebalance_experts
+    from solvers.experts.loads.layer import cost_table
+    from solvers.experts.loads.pairs import best_copies, paired
+
+    # After this limit nothing is searched; a map in use that breaks the rules is not mended.
+    rebalance_experts(np.ones((1, 8)), 12, 4, 2, 4, np.zeros((1, 12), np.int64), time_limit=1e-9)
+    copies, _, _ = best_copies(cost_table(np.ones(8), 2), np.ones(8, np.int64), 0.0, 1, 0)
+    paired(cost_table(np.ones(8), 2), copies)
+
+
+def compile_loads_search() -> None:
+    """The local search for loads alone."""
+    from solvers.experts.loads.layer import cost_table
+    from solvers.experts.loads.local import improve
+
+    improve(_START[:12] % 8, 3, cost_table(np.ones(8), 2), 0.0, 1, 0)
 
 
 #: Two windows of tokens, nodes that hold some of the experts, more slots a GPU than the packing bound is for: what most

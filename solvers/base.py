@@ -12,6 +12,7 @@ from solvers.stop import Stop
 from specs.engine import Dispatch
 
 if TYPE_CHECKING:
+    from solvers.bounds.layer import LayerBounds
     from solvers.experts.candidates import Candidate
 
 
@@ -98,6 +99,22 @@ class RivalSolver(LayerSolver, Protocol):
 
     def solve_against(self, problem: LayerProblem, rivals: Sequence[Candidate], stop: Stop, seed: int) -> Result:
         """The answer of `solve`; `rivals` are the baselines, scored on `problem` or on it without its `max_load`."""
+        ...
+
+
+@runtime_checkable
+class SettlingSolver(RivalSolver, Protocol):
+    """A solver that takes the best baseline, and searches nothing, where a bound proves that one near enough."""
+
+    def settle(
+        self, problem: LayerProblem, rivals: Sequence[Candidate], bounds: LayerBounds, stop: Stop
+    ) -> Result | None:
+        """The answer with its bound, or None where nothing proves it.
+
+        Args:
+            problem, rivals, stop: as in `solve_against`; `stop.gap` is how near is near enough.
+            bounds: of `problem`, or of it without its `max_load`.
+        """
         ...
 
 

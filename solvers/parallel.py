@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
@@ -95,17 +95,20 @@ class Carried:
     unix: float
     boot: str
     params: SearchParams = DEFAULTS
+    gap: float = 0.0
 
     def here(self) -> Stop:
         """The stop criterion in this process: seconds left are counted anew by the wall clock on another machine."""
         if self.deadline is None or self.boot == _boot():
-            return Stop(self.work, self.deadline, self.params)
-        return Stop.after(max(0.0, self.unix - time.time()), self.work, self.params)
+            return Stop(self.work, self.deadline, self.params, self.gap)
+        left = Stop.after(max(0.0, self.unix - time.time()), self.work, self.params)
+        return replace(left, gap=self.gap)
 
 
 def carry(stop: Stop) -> Carried:
     """`stop` made portable; call `here` on it where the work starts."""
-    return Carried(stop.work, stop.deadline, time.time() + (stop.seconds_left() or 0.0), _boot(), stop.params)
+    left = stop.seconds_left() or 0.0
+    return Carried(stop.work, stop.deadline, time.time() + left, _boot(), stop.params, stop.gap)
 
 
 def _boot() -> str:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from placement.errors import ParameterError
 from placement.problem.layer import LayerProblem
-from solvers.base import Features, LayerSolver, RivalSolver, UnsupportedError, unsupported
+from solvers.base import Features, LayerSolver, RivalSolver, SettlingSolver, UnsupportedError, unsupported
 from solvers.result import Result
 from solvers.stop import Stop
 
 if TYPE_CHECKING:
+    from solvers.bounds.layer import LayerBounds
     from solvers.experts.candidates import Candidate
 
 #: name -> (module, class)
@@ -67,6 +68,18 @@ class Gated:
         if isinstance(self.solver, RivalSolver):
             return self.solver.solve_against(problem, rivals, stop, seed)
         return self.solver.solve(problem, stop, seed)
+
+    @property
+    def settles(self) -> bool:
+        """Whether it takes a baseline that is proven near enough."""
+        return isinstance(self.solver, SettlingSolver)
+
+    def settle(
+        self, problem: LayerProblem, rivals: Sequence[Candidate], bounds: LayerBounds, stop: Stop
+    ) -> Result | None:
+        """See SettlingSolver.settle; a solver that settles for nothing gives None."""
+        self._refuse(problem)
+        return self.solver.settle(problem, rivals, bounds, stop) if isinstance(self.solver, SettlingSolver) else None
 
     def _refuse(self, problem: LayerProblem) -> None:
         lacking = unsupported(self.features, problem)

@@ -20,6 +20,7 @@ class Termination(StrEnum):
     WORK = "work"  # iterations or deterministic time used up
     TIME = "time"  # the wall-clock limit
     INTERRUPTED = "interrupted"
+    PROVEN = "proven"  # nothing was searched: a heuristic is proven as near the optimum as counts
 
 
 @dataclass(frozen=True)

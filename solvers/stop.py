@@ -23,11 +23,13 @@ class Stop:
         deadline: time.monotonic() value after which a solver returns its best answer so far, or None. A plan that
             was cut by a deadline may differ from run to run, and its termination says so.
         params: what a user may set of the search.
+        gap: (objective - bound) / bound from which on an answer is near enough: nothing better is sought. At 0 all is.
     """
 
     work: float = 1.0
     deadline: float | None = None
     params: SearchParams = DEFAULTS
+    gap: float = 0.0
 
     @classmethod
     def after(cls, seconds: float | None, work: float = 1.0, params: SearchParams = DEFAULTS) -> Self:

@@ -27,6 +27,7 @@ T = TypeVar("T", bound=BaseModel)
 OVERRIDES: dict[str, str] = {
     **{name: name for name in ("redundant", "dispatch", "message_rule", "keep_groups", "overlap", "engine", "degrees")},
     **{name: f"pins.{name}" for name in Pins.model_fields},
+    **{f"{role}_{name}": f"{role}_pins.{name}" for role in ("prefill", "decode") for name in Pins.model_fields},
     **{name: f"workload.{name}" for name in ("isl", "osl", "ttft_ms", "tpot_ms")},
     "model": "model",
     "cluster": "cluster",

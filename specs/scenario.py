@@ -89,6 +89,10 @@ class Scenario(Spec):
     """Requests and their objectives, or a training step."""
     pins: Pins = Pins()
     """Degrees that are fixed; what is not pinned is solved."""
+    prefill_pins: Pins = Pins()
+    """Degrees of instances that only prefill, where they differ from `pins`."""
+    decode_pins: Pins = Pins()
+    """Degrees of instances that only decode, where they differ from `pins`."""
     redundant: Annotated[int, Field(ge=0, le=MAX_EXPERTS, strict=True)] | Literal["auto"] = "auto"
     """Redundant experts (slots beyond one copy each) per MoE layer; auto: replicas are weighed against KV cache."""
     engine: Annotated[Engine, BeforeValidator(_named_engine)] = Field(default_factory=lambda: _named_engine(None))
@@ -166,6 +170,15 @@ class Scenario(Spec):
             able = " or ".join(engine.kv_types)
             raise ValueError(f"model.types.kv_cache {stored} is no type that {engine.label} stores; choose {able}")
         return self
+
+    def of_role(self, role: str, cluster: Cluster | None = None) -> Scenario:
+        """The scenario of a role's instances: with the role's pins, on their cluster (None: the scenario's)."""
+        own = {"prefill": self.prefill_pins, "decode": self.decode_pins}.get(role, Pins())
+        pinned = {name: degree for name, degree in own if degree is not None}
+        if not pinned and cluster is None:
+            return self
+        pins = self.pins.model_copy(update=pinned)
+        return self.model_copy(update={"pins": pins, "cluster": cluster or self.cluster})
 
     @property
     def dispatch_in_use(self) -> Dispatch:

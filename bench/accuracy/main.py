@@ -139,7 +139,7 @@ def _text(rows: Sequence[Row], left: Sequence[Unpredicted], judged: Sequence[Jud
             ]
             for name, e in lines
         ]  # fmt: skip
-        parts += ["", heading(each.name, "  (absolute percentage errors)"), columns(header, table, strong=0)]
+        parts += ["", heading(each.name, "  (absolute percentage errors)"), columns(header, table, marked=0)]
     if targets:
         parts += ["", target_table(targets)]
     return rendered(parts)

@@ -85,25 +85,29 @@ class LocalExperts:
         if self._job.kind == "scale":
             y = x.float() * self._scale.repeat_interleave(count, dim=0)
         else:
-            y = grouped_mlp(x.to(self._up.dtype), self._up, self._down, count).float()
+            y = grouped_mlp(x.to(self._up.dtype), self._up, self._down, ends_of(count)).float()
         total = y.new_zeros((work.rows, self._job.hidden))
         return total.index_add_(0, work.row, y * work.weight)
 
 
-def grouped_mlp(x: Tensor, up: Tensor, down: Tensor, count: Tensor) -> Tensor:
+def ends_of(count: Tensor) -> Tensor:
+    """[experts] int32 row after the last of each expert, which has `count` [experts] rows."""
+    return count.cumsum(0).to(torch.int32)
+
+
+def grouped_mlp(x: Tensor, up: Tensor, down: Tensor, ends: Tensor) -> Tensor:
     """SwiGLU of several experts, [copies, hidden].
 
     Args:
-        x: [copies, hidden] sorted by expert. count: [experts] copies of each.
+        x: [copies, hidden] sorted by expert. ends: as `ends_of` gives them.
         up: [experts, hidden, 2 * width] gate, then up. down: [experts, width, hidden].
     """
-    ends = count.cumsum(0).to(torch.int32)
-    gate, value = _grouped(x, up, ends).chunk(2, dim=-1)
-    return _grouped(functional.silu(gate) * value, down, ends)
+    gate, value = grouped(x, up, ends).chunk(2, dim=-1)
+    return grouped(functional.silu(gate) * value, down, ends)
 
 
-def _grouped(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
-    """[copies, out]: rows up to ends[e] by weights[e]."""
+def grouped(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    """[copies, out]: rows of x [copies, in] up to ends[e] by weights[e], [in, out]."""
     aligned = all(size * x.element_size() % 16 == 0 for size in weights.shape[1:])
     if x.dtype == torch.bfloat16 and aligned and len(x):
         return functional.grouped_mm(x.contiguous(), weights, offs=ends)

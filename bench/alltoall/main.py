@@ -122,7 +122,7 @@ def _run(
     from placement.records.plan import load_plan
 
     plan = load_plan(plan_path)
-    gpus = plan.topology.gpus
+    gpus = plan.role().topology.gpus
     if ranks is not None and ranks != gpus:
         raise InputError(
             "--ranks", "", f"is {ranks}, but the plan has {gpus} expert-parallel ranks",
@@ -136,6 +136,8 @@ def _run(
     if out is not None:
         check_writable(out, "--out")
     need_torch()
+    if backend == "nccl":
+        _need_gpus(gpus, torchrun)
     settings = Settings(
         tokens_per_rank=tokens_per_rank or phase_tokens(plan, phase or plans_phase(plan)),
         backend=backend,
@@ -148,8 +150,8 @@ def _run(
         timeout_s=timeout_s,
     )
     recorded = read_traces(plan, traces, part)
-    sample = take_sample(recorded, gpus, settings.tokens_per_rank, seed, plan.failed_gpus)
-    chosen = spaced(layers, len(plan.layers))
+    sample = take_sample(recorded, gpus, settings.tokens_per_rank, seed, plan.role().failed_gpus)
+    chosen = spaced(layers, len(plan.role().layers))
     layouts = plan_layouts(plan, baselines, chosen, sample, settings, fabric)
     prepared = prepare(layouts, chosen, sample, plan.scenario.spec.model, settings)
     ran = _measure(prepared.job, settings, fabric, torchrun)
@@ -167,8 +169,6 @@ def _measure(job: Job, settings: Settings, fabric: Fabric | None, torchrun: bool
     """What the ranks saw; None on a rank of torchrun other than 0."""
     from bench.alltoall.launch import run_job, run_under_torchrun
 
-    if settings.backend == "nccl":
-        _need_gpus(job, torchrun)
     if torchrun:
         return run_under_torchrun(job)
     if fabric is None:
@@ -179,12 +179,12 @@ def _measure(job: Job, settings: Settings, fabric: Fabric | None, torchrun: bool
         return run_job(job, places)
 
 
-def _need_gpus(job: Job, torchrun: bool) -> None:
+def _need_gpus(ranks: int, torchrun: bool) -> None:
     import torch
 
     from placement.errors import InputError
 
-    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torchrun else job.gpus
+    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torchrun else ranks
     if torch.cuda.device_count() < wanted:
         raise InputError(
             "--backend", "nccl", f"needs a GPU a rank, {wanted}; here are {torch.cuda.device_count()}", "use gloo"
@@ -193,7 +193,8 @@ def _need_gpus(job: Job, torchrun: bool) -> None:
 
 def plans_phase(plan: Plan) -> Phase:
     """The phase of the passes that a plan is made for; decode where it is made for both."""
-    return "decode" if plan.phase == "serving" else plan.phase
+    phase = plan.role().phase
+    return "decode" if phase == "serving" else phase
 
 
 def phase_tokens(plan: Plan, phase: Phase) -> int:
@@ -207,7 +208,7 @@ def phase_tokens(plan: Plan, phase: Phase) -> int:
         raise InputError(
             "--phase", "", f"{phase} is no phase of the plan's workload", f"choose {' or '.join(phases_of(scenario))}"
         )
-    return max(1, round(default_tokens_per_rank(scenario, plan.split.split(), phase)))
+    return max(1, round(default_tokens_per_rank(scenario, plan.role().split.split(), phase)))
 
 
 def read_traces(plan: Plan, paths: tuple[str, ...], part: Part | None) -> list[Trace]:

@@ -128,7 +128,8 @@ class Agreement:
 
 
 def measured(prepared: Prepared, ran: Ran, links_known: bool) -> tuple[Measured, ...]:
-    """Every exchange of a run, layer by layer."""
+    """Every exchange of a run, layer by layer. A single rank has no links to predict."""
+    links_known = links_known and prepared.job.gpus > 1
     found = []
     for work, told, records in zip(prepared.job.layers, prepared.expected, ran.records, strict=True):
         for exchange, expected, each in zip(work.exchanges, told, records, strict=True):

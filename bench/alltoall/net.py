@@ -44,7 +44,8 @@ class Net:
             kind: what the bytes count as (KINDS).
         """
         out = rows.new_empty((int(receive.sum()), *rows.shape[1:]))
-        if len(self.ranks) == 1:
+        if len(self.ranks) == 1 < dist.get_world_size():
+            # A group of one is made of no ranks but this; a world of one has its group.
             out.copy_(rows)
         else:
             dist.all_to_all_single(out, rows.contiguous(), receive.tolist(), send.tolist(), group=self.group)

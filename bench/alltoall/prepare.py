@@ -168,18 +168,19 @@ def plan_layouts(
     Raises:
         InputError: a baseline that the plan does not hold.
     """
-    scenario = plan.scenario.spec
+    role = plan.role()
+    scenario = plan.scenario_of(role)
     statistics = layer_statistics([sample.trace])
-    frames = layer_problems(scenario, plan.split.split(), plan.phase, statistics, failed_gpus=plan.failed_gpus)
+    frames = layer_problems(scenario, role.split.split(), role.phase, statistics, failed_gpus=role.failed_gpus)
     problems = tuple(posed(frames[i], statistics[i], scenario.model, settings, fabric) for i in layers)
-    own = next(strategy for strategy in plan.strategies if strategy.placements is None)
+    own = next(strategy for strategy in role.strategies if strategy.placements is None)
     found = []
     for name in dict.fromkeys((own.name, *baselines)):
-        strategy = plan.strategy(name)
+        strategy = role.strategy(name)
         if strategy is None:
-            held = ", ".join(each.name for each in plan.strategies)
+            held = ", ".join(each.name for each in role.strategies)
             raise InputError("--baseline", name, "is not in the plan", f"choose of {held}")
-        placed = placement_of(plan, strategy)
+        placed = placement_of(role, strategy)
         found.append(
             Layout(name, problems, tuple(placed.slots[i] for i in layers), tuple(placed.fractions[i] for i in layers))
         )

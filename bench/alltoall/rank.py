@@ -66,13 +66,14 @@ def join(job: Job, rank: int, store: str, local_rank: int) -> torch.device:
         store: a rendezvous for torch.distributed, such as file:///... or env://.
     """
     torch.set_num_threads(1)
-    device = torch.device("cpu")
+    device, bound = torch.device("cpu"), None
     if job.backend == "nccl":
-        device = torch.device("cuda", local_rank % torch.cuda.device_count())
+        device = bound = torch.device("cuda", local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     dist.init_process_group(
-        job.backend, init_method=store, rank=rank, world_size=job.gpus, timeout=timedelta(seconds=job.timeout_s)
-    )
+        job.backend, init_method=store, rank=rank, world_size=job.gpus, timeout=timedelta(seconds=job.timeout_s),
+        device_id=bound,
+    )  # fmt: skip
     return device
 
 

@@ -152,7 +152,7 @@ def report_text(report: Report) -> str:
 def agreement_lines(found: Agreement | None) -> list[str]:
     """Predicted against measured, in words."""
     if found is None:
-        return ["no prediction: the links' rates are not known (give --fabric)"]
+        return ["no prediction: there are no links, or their rates are not known (give --fabric)"]
     rank = "" if math.isnan(found.spearman) else f"Spearman {found.spearman:.3f} over {found.layouts} layouts, "
     return [
         f"predicted against measured: {rank}median error {found.median_error:.1%} "

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from bench.alltoall.experts import grouped_mlp
+from bench.experts.kernels import KERNELS, Library, ProductType, Run
 from placement.problem.arrays import FloatArray, IntArray
+from specs.fields import bytes_of
 
-ProductType = Literal["bf16", "fp8", "fp32"]
-BYTES: dict[ProductType, int] = {"bf16": 2, "fp8": 1, "fp32": 4}
 #: Weights are rotated through so many times the last-level cache, so that each run reads them from memory.
 CACHES = 4
 #: Cache of a CPU, where nothing better is known.
 _CPU_CACHE = 64 * 2**20
-_FP8 = torch.float8_e4m3fn
-#: cuBLASLt wants fp8 rows in these units.
-_FP8_ROWS = 16
+#: Runs in one captured graph, at least: what a replay takes to begin is a small part of it.
+_GRAPH_RUNS = 12
+#: Seconds of untimed work: an idle GPU's clock is low, a busy one's falls as far as its power wants.
+_SETTLE_S = 0.1
+#: Cycles that the GPU spins before the clock starts (about 2 ms), so that the host is ahead of it ever after.
+_HEAD_START = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -35,99 +34,102 @@ class Shape:
     slots: int
 
 
-def has_fp8(device: torch.device) -> bool:
-    """Whether the chip multiplies fp8 matrices."""
-    return device.type == "cuda" and bool(torch.cuda.get_device_capability(device) >= (8, 9))
+@dataclass(frozen=True)
+class Timing:
+    """Repeated runs.
+
+    Attributes:
+        seconds: [repeats] of one run each (on a GPU: the mean over one graph's runs).
+        clock_mhz: the GPU's clock while they ran, or None where nobody tells.
+    """
+
+    seconds: FloatArray
+    clock_mhz: float | None = None
+
+    @property
+    def median_s(self) -> float:
+        """The run that counts."""
+        return float(np.median(self.seconds))
+
+    @property
+    def spread(self) -> float:
+        """Half of what lies between the quartiles, relative to the median."""
+        low, high = np.percentile(self.seconds, [25, 75])
+        return float(high - low) / 2 / self.median_s if self.median_s else 0.0
 
 
 class Products:
     """The SwiGLU products of one GPU's slots, over rotating sets of weights."""
 
-    def __init__(self, shape: Shape, kind: ProductType, device: torch.device, most_tokens: int, seed: int) -> None:
+    def __init__(
+        self, shape: Shape, library: Library, kind: ProductType, device: torch.device, most_tokens: int, seed: int
+    ) -> None:
         """Args: most_tokens: largest number of copies that a run will have."""
-        self.shape, self.kind, self.device = shape, kind, device
-        random = torch.Generator(device=device).manual_seed(seed)
-        whole = 3 * shape.slots * shape.hidden * shape.width * BYTES[kind]
+        self.shape, self.device = shape, device
+        whole = round(3 * shape.slots * shape.hidden * shape.width * bytes_of(kind))
         self.sets = max(2, -(-CACHES * _cache_bytes(device) // whole))
-        self._x = _random((max(1, most_tokens), shape.hidden), kind, device, random)
-        # fp8 products want the second operand by columns: weights are kept transposed.
-        wide, narrow = (shape.hidden, 2 * shape.width), (shape.width, shape.hidden)
-        if kind == "fp8":
-            wide, narrow = wide[::-1], narrow[::-1]
-        self._up = [_random((shape.slots, *wide), kind, device, random) for _ in range(self.sets)]
-        self._down = [_random((shape.slots, *narrow), kind, device, random) for _ in range(self.sets)]
-        self._one = torch.ones((), device=device)
+        self._kernels = KERNELS[library, kind](shape.slots, shape.hidden, shape.width, self.sets, device, seed)
+        self._x = self._kernels.states(max(1, most_tokens))
 
-    @property
-    def most_tokens(self) -> int:
-        """Largest number of copies that a run may have."""
-        return len(self._x)
-
-    def seconds(self, count: IntArray, warmup: int, repeats: int) -> FloatArray:
-        """[repeats] seconds of all products of a GPU whose slots have `count` [slots] tokens."""
-        run = self._prepared(count)
-        for turn in range(warmup):
-            run(turn % self.sets)
-        if self.device.type == "cuda":
-            return self._by_events(run, repeats)
-        found = np.zeros(repeats)
-        for turn in range(repeats):
-            started = time.perf_counter()
-            run(turn % self.sets)
-            found[turn] = time.perf_counter() - started
-        return found
-
-    def _by_events(self, run: Callable[[int], object], repeats: int) -> FloatArray:
-        # A graph a set of weights: launches from Python would be longer than a decode step's kernels.
-        graphs = []
-        torch.cuda.synchronize(self.device)
-        for turn in range(min(self.sets, repeats)):
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                run(turn)
-            graphs.append(graph)
-        pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
-        for turn, (start, end) in enumerate(pairs):
-            start.record()
-            graphs[turn % len(graphs)].replay()
-            end.record()
-        torch.cuda.synchronize(self.device)
-        return np.array([start.elapsed_time(end) * 1e-3 for start, end in pairs])
-
-    def _prepared(self, count: IntArray) -> Callable[[int], object]:
-        """The products as a function of the set of weights; sizes are on the device beforehand."""
+    def timed(self, count: IntArray, warmup: int, repeats: int) -> Timing:
+        """Times all products of a GPU whose slots have `count` [slots] tokens."""
         x = self._x[: int(count.sum())]
         if not len(x):
-            return lambda _: None
-        if self.kind != "fp8":
-            sizes = torch.from_numpy(count).to(self.device)
-            return lambda which: grouped_mlp(x, self._up[which], self._down[which], sizes)
-        sizes_list = [int(n) for n in count]
-
-        def products(which: int) -> list[Tensor]:
-            parts = zip(x.split(sizes_list), self._up[which], self._down[which], strict=True)
-            return [self._expert(part, up, down) for part, up, down in parts if len(part)]
-
-        return products
-
-    def _expert(self, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        padded = functional.pad(x.view(torch.uint8), (0, 0, 0, -len(x) % _FP8_ROWS)).view(_FP8)
-        both = self._scaled(padded, up)
-        gate, value = both.chunk(2, dim=-1)
-        return self._scaled((functional.silu(gate) * value).to(_FP8), down)
-
-    def _scaled(self, x: Tensor, weight: Tensor) -> Tensor:
-        return torch._scaled_mm(
-            x, weight.t(), scale_a=self._one, scale_b=self._one, out_dtype=torch.bfloat16, use_fast_accum=True
-        )
+            return Timing(np.zeros(repeats))
+        # Sizes are on the device beforehand.
+        run = self._kernels.run(x, torch.from_numpy(count).to(self.device))
+        return timed(run, self.sets, self.device, warmup, repeats)
 
 
-def _random(size: tuple[int, ...], kind: ProductType, device: torch.device, random: torch.Generator) -> Tensor:
-    found = torch.randn(
-        size, generator=random, device=device, dtype=torch.float32 if kind == "fp32" else torch.bfloat16
-    )
-    found *= size[-1] ** -0.5
-    return found.to(_FP8) if kind == "fp8" else found
+def timed(run: Run, sets: int, device: torch.device, warmup: int, repeats: int) -> Timing:
+    """Times `run(which)`, with `which` in turn below `sets`."""
+    for turn in range(warmup):
+        run(turn % sets)
+    if device.type == "cuda":
+        return _by_events(run, sets, device, repeats)
+    found = np.zeros(repeats)
+    for turn in range(repeats):
+        started = time.perf_counter()
+        run(turn % sets)
+        found[turn] = time.perf_counter() - started
+    return Timing(found)
+
+
+def _by_events(run: Run, sets: int, device: torch.device, repeats: int) -> Timing:
+    # One graph: launches from Python, and of a graph a run, would be longer than a decode step's kernels.
+    runs = max(_GRAPH_RUNS, sets)
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize(device)
+    with torch.cuda.graph(graph):
+        for turn in range(runs):
+            run(turn % sets)
+    _settle(graph, device)
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    torch.cuda._sleep(_HEAD_START)
+    marks[0].record()
+    for mark in marks[1:]:
+        graph.replay()
+        mark.record()
+    clock = clock_mhz(device)
+    torch.cuda.synchronize(device)
+    each = [begun.elapsed_time(ended) * 1e-3 / runs for begun, ended in pairwise(marks)]
+    return Timing(np.array(each), clock)
+
+
+def _settle(graph: torch.cuda.CUDAGraph, device: torch.device) -> None:
+    """Replays until the clock is what it stays at under this load."""
+    until = time.monotonic() + _SETTLE_S
+    while time.monotonic() < until:
+        graph.replay()
+        torch.cuda.synchronize(device)
+
+
+def clock_mhz(device: torch.device) -> float | None:
+    """The GPU's clock now; None where its driver's library is not installed for Python."""
+    try:
+        return float(torch.cuda.clock_rate(device))
+    except (ModuleNotFoundError, RuntimeError):
+        return None
 
 
 def _cache_bytes(device: torch.device) -> int:

@@ -9,9 +9,7 @@ import click
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
-    import torch
-
-    from bench.experts.gemm import ProductType
+    from bench.experts.kernels import ProductType
     from placement.routing.parts import Part
     from specs.model import Model
     from specs.workload import Phase
@@ -25,7 +23,11 @@ CPU_SCALE = 8
 @click.option("--trace", "traces", multiple=True, metavar="FILE", help="Recorded routing; without: synthetic.")
 @click.option("--baseline", "baselines", multiple=True, metavar="NAME", help="A strategy of the plan. Repeatable.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
-@click.option("--dtype", type=click.Choice(["bf16", "fp8", "fp32"]), help="Default: bf16, on a CPU fp32.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["bf16", "fp8", "mxfp4", "fp32"]),
+    help="Default: bf16, fp8 if the model's; on a CPU fp32.",
+)
 @click.option(
     "--phase", type=click.Choice(["prefill", "decode", "train"]), help="Default: the plan's, decode of serving."
 )
@@ -49,7 +51,7 @@ def command(
     traces: tuple[str, ...],
     baselines: tuple[str, ...],
     device: Literal["cuda", "cpu"],
-    dtype: Literal["bf16", "fp8", "fp32"] | None,
+    dtype: Literal["bf16", "fp8", "mxfp4", "fp32"] | None,
     phase: Phase | None,
     tokens_per_rank: int | None,
     part: Part | None,
@@ -89,25 +91,28 @@ def command(
     need_torch()
     import torch
 
+    from bench.experts.kernels import check_kind, chosen_device, library_of
     from bench.experts.measure import Effort, play
 
-    kind: ProductType = dtype or ("bf16" if device == "cuda" else "fp32")
-    target = _device(device, kind)
+    stored = scenario.model.types.experts
+    kind: ProductType = dtype or ("fp32" if device == "cpu" else stored if stored in ("bf16", "fp8") else "bf16")
+    target = chosen_device(device, "--device")
+    check_kind(library_of(kind), kind, target)
     divisor = scale or (1 if device == "cuda" else CPU_SCALE)
-    hidden, width = (max(16, size // divisor // 16 * 16) for size in _dimensions(plan.split.etp, scenario.model))
-    sample = take_sample(recorded, plan.topology.gpus, tokens, seed, plan.failed_gpus)
-    positions = spaced(layers, len(plan.layers))
+    hidden, width = (max(16, size // divisor // 16 * 16) for size in _dimensions(plan.role().split.etp, scenario.model))
+    sample = take_sample(recorded, plan.role().topology.gpus, tokens, seed, plan.role().failed_gpus)
+    positions = spaced(layers, len(plan.role().layers))
     layouts = plan_layouts(plan, baselines, positions, sample, Settings(tokens, seed=seed), None)
-    names = [plan.layers[i].layer for i in positions]
+    names = [plan.role().layers[i].layer for i in positions]
     with torch.no_grad():
         played = play(
             layouts, positions, names, sample, hidden, width, kind, target, Effort(warmup, repeats, seed),
-            (hidden, width) == _dimensions(plan.split.etp, scenario.model), note,
+            kind == stored and (hidden, width) == _dimensions(plan.role().split.etp, scenario.model), note,
         )  # fmt: skip
     report = Report(
         scenario=plan.scenario.name,
         phase=chosen_phase,
-        gpus=plan.topology.gpus,
+        gpus=plan.role().topology.gpus,
         tokens_per_rank=tokens,
         synthetic=not traces,
         hidden=hidden,
@@ -126,19 +131,3 @@ def command(
 def _dimensions(etp: int, model: Model) -> tuple[int, int]:
     """(hidden, width) of an expert's part on one GPU."""
     return model.hidden, model.moe.expert_width // etp
-
-
-def _device(device: str, dtype: str) -> torch.device:
-    import torch
-
-    from bench.experts.gemm import has_fp8
-    from placement.errors import InputError
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device", "cuda", "is not there", "use --device cpu, which scales the dimensions down")
-    if device == "cuda" and dtype == "fp32":
-        raise InputError("--dtype", "fp32", "is for the CPU", "use bf16 or fp8")
-    target = torch.device(device)
-    if dtype == "fp8" and not has_fp8(target):
-        raise InputError("--dtype", "fp8", "needs a GPU of compute capability 8.9 or later", "use bf16")
-    return target

@@ -10,7 +10,8 @@ import torch
 
 from bench.alltoall.concrete import draw_slots
 from bench.alltoall.prepare import Layout, Sample
-from bench.experts.gemm import Products, ProductType, Shape
+from bench.experts.gemm import Products, Shape
+from bench.experts.kernels import ProductType, device_name, library_of
 from placement.problem.arrays import FloatArray, IntArray
 
 
@@ -30,7 +31,7 @@ class Curve:
 
     Attributes:
         fitted_error, catalog_error: median of |f(n) / measured - 1| over the points.
-        catalog_error is None where the device is not the plan's kind of GPU, or the dimensions are not the model's.
+        catalog_error is None where the dimensions or the type are not the model's.
     """
 
     slots: int
@@ -74,13 +75,13 @@ class Effort:
 
 def play(
     layouts: Sequence[Layout], layers: Sequence[int], names: Sequence[int], sample: Sample, hidden: int, width: int,
-    kind: ProductType, device: torch.device, effort: Effort, true_size: bool, tell: Callable[[str], None],
+    kind: ProductType, device: torch.device, effort: Effort, as_priced: bool, tell: Callable[[str], None],
 ) -> Played:  # fmt: skip
     """Times every GPU's experts under every layout.
 
     Args:
         layers: positions of MoE layers; names: their indices in the model.
-        hidden, width: an expert's dimensions as run. true_size: whether they are the model's.
+        hidden, width: an expert's dimensions as run. as_priced: whether they and `kind` are the model's.
     """
     counts = {
         (place, layout.name): _counts(layout, place, position, sample, effort.seed)
@@ -93,11 +94,12 @@ def play(
         slots = layout.problems[0].hardware.slots_per_gpu
         if slots not in products:
             own = [each for (_, name), each in counts.items() if name == layout.name]
-            most = max(int(each.sum(axis=1).max()) for each in counts.values())
-            products[slots] = Products(Shape(hidden, width, slots), kind, device, most, effort.seed)
-            tell(f"f(n) with {slots} slots")
             largest = max(1, max(int(each.max()) for each in own))
-            curves[slots] = _curve(products[slots], layout, largest, effort, true_size and device.type == "cuda")
+            # f(n) goes as far as any slot does: beyond its last point it would be a guess.
+            most = max(slots * largest, max(int(each.sum(axis=1).max()) for each in counts.values()))
+            products[slots] = Products(Shape(hidden, width, slots), library_of(kind), kind, device, most, effort.seed)
+            tell(f"f(n) with {slots} slots")
+            curves[slots] = _curve(products[slots], layout, largest, effort, as_priced and device.type == "cuda")
     times = []
     for place, layer in enumerate(names):
         for layout in layouts:
@@ -105,8 +107,7 @@ def play(
             slots = layout.problems[0].hardware.slots_per_gpu
             times.append(_layer_time(layer, layout.name, counts[place, layout.name], products[slots], curves[slots],
                                      effort))  # fmt: skip
-    told = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return Played(tuple(times), tuple(curves.values()), told)
+    return Played(tuple(times), tuple(curves.values()), device_name(device))
 
 
 def _counts(layout: Layout, place: int, position: int, sample: Sample, seed: int) -> IntArray:
@@ -122,7 +123,7 @@ def _counts(layout: Layout, place: int, position: int, sample: Sample, seed: int
 def _layer_time(layer: int, name: str, counts: IntArray, products: Products, curve: Curve, effort: Effort) -> LayerTime:
     # GPUs whose slots have the same counts take the same time.
     distinct, which = np.unique(np.sort(counts, axis=1), axis=0, return_inverse=True)
-    each = np.array([np.median(products.seconds(row, effort.warmup, effort.repeats)) for row in distinct]) * 1e6
+    each = np.array([products.timed(row, effort.warmup, effort.repeats).median_s for row in distinct]) * 1e6
     by_gpu = each[which.reshape(-1)]
     work = np.where(counts > 0, np.maximum(curve.weight_us, counts * curve.token_us), 0.0).sum(axis=1)
     tokens = counts.sum(axis=1)
@@ -134,11 +135,9 @@ def _layer_time(layer: int, name: str, counts: IntArray, products: Products, cur
 
 def _curve(products: Products, layout: Layout, largest: int, effort: Effort, with_catalog: bool) -> Curve:
     slots, rates = products.shape.slots, layout.problems[0].hardware.rates
-    held = products.most_tokens // slots
-    tokens = np.unique(np.r_[2 ** np.arange(0, int(np.log2(max(1, min(largest, held)))) + 1), min(largest, held)])
-    tokens = tokens[tokens > 0]
+    tokens = np.unique(np.r_[2 ** np.arange(largest.bit_length()), largest])
     seconds = np.array(
-        [np.median(products.seconds(np.full(slots, n), effort.warmup, effort.repeats)) / slots for n in tokens]
+        [products.timed(np.full(slots, n), effort.warmup, effort.repeats).median_s / slots for n in tokens]
     )
     measured: FloatArray = seconds * 1e6
     weight_us, token_us = float(measured[0]), float(measured[-1] / tokens[-1])

@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 
     from bench.targets import Target
 
-PARTS = ("drop-in", "counts", "two-slots", "largest", "recorded", "sizes")
+PARTS = ("drop-in", "engines", "counts", "two-slots", "largest", "recorded", "sizes")
 
 
 @click.command("placement_speed")
 @click.option("--parts", default=",".join(PARTS), show_default=True, help="What to run, separated by commas.")
 @click.option("--traces", default="../shared/traces", show_default=True, help="Folder of dsv2lite_*.npz.")
+@click.option("--wheels", metavar="DIR", help="Unpacked wheels of vLLM and SGLang, in folders vllm and sglang.")
 @click.option("--workers", type=click.IntRange(1, 1024), default=2, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True)
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for results.json and, with matplotlib, a plot.")
 @click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(parts: str, traces: str, workers: int, seed: int, out: str | None, check: bool, as_json: bool) -> None:
+def command(
+    parts: str, traces: str, wheels: str | None, workers: int, seed: int, out: str | None, check: bool, as_json: bool
+) -> None:
     """Seconds, gaps and memory of expert placement by size. Figures of a busy machine are upper figures."""
     from bench.targets import check_targets, target_records, target_table
     from placement.errors import InputError
@@ -39,7 +42,10 @@ def command(parts: str, traces: str, workers: int, seed: int, out: str | None, c
     for part in chosen:
         if part not in PARTS:
             raise InputError("--parts", part, "is no part", f"choose of {', '.join(PARTS)}")
-    tables, targets, records = _run(chosen, traces, workers, seed)
+    if "engines" in chosen and wheels is None:
+        note("engines: left out; --wheels names the folder of their unpacked wheels")
+        chosen.remove("engines")
+    tables, targets, records = _run(chosen, traces, wheels or "", workers, seed)
     text = json.dumps({"targets": target_records(targets), "records": records}, indent=1)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
@@ -52,7 +58,7 @@ def command(parts: str, traces: str, workers: int, seed: int, out: str | None, c
 
 
 def _run(
-    parts: list[str], traces: str, workers: int, seed: int
+    parts: list[str], traces: str, wheels: str, workers: int, seed: int
 ) -> tuple[list[RenderableType], list[Target], dict[str, list[dict[str, object]]]]:
     from bench.placement_speed import loads, tokens
     from bench.targets import Target
@@ -84,6 +90,22 @@ def _run(
         best = next(r for r in found if r.effort == "best" and r.policy == "global")
         targets.append(Target("drop-in, best effort, milliseconds", best.milliseconds, 1000, "ms"))
         targets.append(Target("drop-in, best effort, gap", 100 * best.gap, 0.5, "%"))
+    if "engines" in parts:
+        from bench.placement_speed.engines import beside_engines
+
+        note("the drop-in beside the engines' own functions")
+        beside = beside_engines(wheels, seed)
+        keep(
+            "engines", "Drop-in beside engines' functions: ms for all layers, balancedness",
+            ["layers, experts, slots, groups, nodes, GPUs", "ms", "balancedness", *beside[0].engines],
+            [
+                [", ".join(map(str, r.shape)), f"{r.milliseconds:.2f}", f"{r.balancedness:.4f}",
+                 *(f"{ms:.2f} {balance:.4f}" for ms, balance in r.engines.values())]
+                for r in beside
+            ], beside,
+        )  # fmt: skip
+        slower = sum(r.milliseconds > r.engines["vllm"][0] for r in beside)
+        targets.append(Target("drop-in, shapes slower than vLLM's function", slower, 0, ""))
     shapes: list[tuple[str, str, tuple[loads.Planned, ...]]] = []
     if "counts" in parts:
         note("58 layers x 256 experts, 288 slots, 32 and 72 GPUs")

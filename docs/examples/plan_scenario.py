@@ -13,8 +13,8 @@ def main(name: str = "dgx_a100_175b") -> None:
     # A twentieth of the default effort, so that the example is quick.
     plan = plan_scenario(scenario, budget=Budget(work=0.05), on_progress=lambda at: None)
     print(repr(plan))
-    print(f"the fullest GPU holds {plan.memory.total_bytes / 1e9:.1f} GB")
-    print(f"expert placement is at most {plan.certificate.gap or 0:.1%} from optimal, on the routing solved on")
+    print(f"the fullest GPU holds {plan.role().memory.total_bytes / 1e9:.1f} GB")
+    print(f"expert placement is at most {plan.role().certificate.gap or 0:.1%} from optimal, on the routing solved on")
 
     plan.save("plan.json")
     again = load_plan("plan.json")

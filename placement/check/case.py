@@ -9,11 +9,15 @@ from pathlib import Path
 
 from placement.check.bounds import least_objective
 from placement.cost.assess import Assessor
+from placement.cost.own_batch import BatchFit
+from placement.cost.step.role_figures import at_batch, predict_role
+from placement.cost.step.throughput import MoeTimes, Prediction
 from placement.errors import ParameterError
 from placement.problem.data import LayerData
 from placement.problem.layer import LayerProblem
 from placement.problem.split import Split
 from placement.records.plan import InputRecord, Plan
+from placement.records.role import RolePlan
 from placement.routing.holdout import Routing, Source, read_sources, routing_of, synthetic_source
 from placement.routing.trace import LoadCounts, Trace
 from specs.scenario import Scenario
@@ -28,19 +32,50 @@ class MissingError(Exception):
 
 @dataclass(frozen=True)
 class PlanCase:
-    """A plan with its routing, and what several checks need of both; `why_not`: why nothing can be derived, or ""."""
+    """A role of a plan with its routing, and what several checks need of both.
+
+    Attributes:
+        index: Of the role. why_not: Why nothing can be derived, or "".
+    """
 
     plan: Plan
+    index: int
     sources: tuple[Source, ...]
     why_not: str
 
     @property
+    def role(self) -> RolePlan:
+        return self.plan.roles[self.index]
+
+    @cached_property
     def scenario(self) -> Scenario:
-        return self.plan.scenario.spec
+        return self.plan.scenario_of(self.role)
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """[layers] slots of a GPU in each."""
+        return self.role.widths(self.scenario)
 
     @cached_property
     def split(self) -> Split:
-        return self.plan.split.split()
+        return self.role.split.split()
+
+    @property
+    def posed(self) -> Split:
+        """The split at the batch that experts were placed for."""
+        batch = self.role.posed_batch
+        return self.split if batch == self.split.batch else at_batch(self.split, batch)
+
+    @property
+    def least_loaded(self) -> Prediction:
+        """Of the split with balanced routing, one sequence an attention rank, and prompts that meet no other."""
+        role = self.role
+        return predict_role(self.scenario, role.role, at_batch(self.split, 1), cp=role.cp, requests_per_s=0.0)
+
+    def predict(self, times: MoeTimes) -> Prediction:
+        """Of the role, with MoE layers of these times."""
+        role = self.role
+        return predict_role(self.scenario, role.role, self.split, times, cp=role.cp, requests_per_s=role.requests_per_s)
 
     @cached_property
     def routing(self) -> Routing:
@@ -55,7 +90,8 @@ class PlanCase:
     @cached_property
     def problems(self) -> tuple[LayerProblem, ...]:
         """Those that were solved, one an MoE layer."""
-        return self._assessor(self.routing.solved_on, self.plan.tail).problems[self.plan.phase]
+        assessor = self._assessor(self.posed, self.routing.solved_on, self.plan.tail)
+        return assessor.problems[self.role.phase]
 
     @cached_property
     def least(self) -> list[float]:
@@ -65,16 +101,29 @@ class PlanCase:
     @property
     def proven(self) -> list[int]:
         """Positions of the layers whose bound is no more than that."""
-        pairs = enumerate(zip(self.plan.layers, self.least, strict=True))
+        pairs = enumerate(zip(self.role.layers, self.least, strict=True))
         return [i for i, (layer, least) in pairs if layer.bound <= least * (1 + TOLERANCE)]
 
     @cached_property
     def judge(self) -> Assessor:
-        return self._assessor(self.routing.judged_on, 1.0)
+        return self._assessor(self.split, self.routing.judged_on, 1.0)
 
-    def _assessor(self, statistics: Sequence[LayerData], tail: float) -> Assessor:
-        plan = self.plan
-        return Assessor(self.scenario, self.split, plan.phase, statistics, plan.objective, tail, plan.failed_gpus)
+    @cached_property
+    def fits(self) -> tuple[BatchFit, BatchFit]:
+        """Figures at any batch, on the routing solved on and on the one that judges."""
+        role = self.role
+        solved, judged = (
+            BatchFit(self.scenario, role.role, self.split, on, cp=role.cp, failed_gpus=role.failed_gpus)
+            for on in (self.routing.solved_on, self.routing.judged_on)
+        )
+        return solved, judged
+
+    def _assessor(self, split: Split, statistics: Sequence[LayerData], tail: float) -> Assessor:
+        plan, role = self.plan, self.role
+        return Assessor(
+            self.scenario, split, role.phase, statistics, plan.objective, tail, role.failed_gpus, role.role, role.cp,
+            role.requests_per_s,
+        )  # fmt: skip
 
 
 def sources_of(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> tuple[tuple[Source, ...], str]:

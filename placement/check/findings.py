@@ -35,7 +35,7 @@ class Check:
 
 def claims(case: PlanCase, proven: Sequence[int]) -> Iterator[Check]:
     """What nothing but the plan says; `proven`: layers whose bounds are checked."""
-    layers, rows = case.plan.layers, case.plan.strategies
+    layers, rows = case.role.layers, case.role.strategies
 
     def claim(name: str, detail: str, fields: Iterable[str]) -> Check:
         return Check(name, "claimed", None, detail, tuple(fields))
@@ -57,8 +57,8 @@ def claims(case: PlanCase, proven: Sequence[int]) -> Iterator[Check]:
 def _run_fields(case: PlanCase) -> Iterator[str]:
     """What is said of the solver's run and shows in nothing else."""
     yield from (f"provenance.{name}" for name in ("strategy", "work", "balance_floor", "versions"))
-    for name in ("params", "cut_short"):
-        if getattr(case.plan.provenance, name):
+    for name in ("params", "gap", "cut_short"):
+        if getattr(case.plan.provenance, name) not in (None, (), {}):
             yield f"provenance.{name}"
     yield from ("layers[].bound_source", "layers[].termination", "timings")
     if case.plan.provenance.inputs:

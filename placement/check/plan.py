@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from pydantic import BaseModel
-
-from placement.check.baselines import greedy, hash_order, in_turn, round_robin
-from placement.check.case import TOLERANCE, MissingError, PlanCase, sources_of
-from placement.check.findings import RUNNING, SOLVED, claims
+from placement.check.case import MissingError, PlanCase, sources_of
+from placement.check.deployment import HeldGpus, Kind, deployment_faults
 from placement.check.findings import Check as Check
-from placement.check.layer import slot_faults
-from placement.cost.layer.dispatch import planned_shares
-from placement.cost.layer.scenario_rates import topology_of
-from placement.cost.layer.score import score_layer
-from placement.cost.memory.hbm import memory_of
-from placement.cost.step.serving_mix import planned_rates, planned_rule
-from placement.cost.step.throughput import MoeTimes, predict
+from placement.check.findings import claims
+from placement.check.role import BASE, CHECKS, FailureError, same
 from placement.errors import InputError
-from placement.problem.arrays import EMPTY, FloatArray, IntArray
-from placement.problem.engine_rules import Layout, load_problem, most_sequences
-from placement.problem.split import make_split
-from placement.records.convert import (
-    memory_record,
-    own_placement,
-    placement_of,
-    predicted_record,
-    stage_records,
-    strategy_record,
-    topology_record,
-)
-from placement.records.layout import EngineRecord, SplitRecord
-from placement.records.plan import CERTIFICATE_UNITS, Plan
+from placement.records.convert import engine_name, figures_record, mode_of_roles
+from placement.records.plan import Plan
+from placement.records.simulated import simulated_again
 from placement.routing.trace import LoadCounts, Trace
 from specs.documents import shown
+from specs.scenario import Scenario
 
-#: Strategies that every plan is held against, in the order of their rows.
-BASELINES = ("hash", "linear", "round_robin", "greedy", "eplb")
-
-
-class _FailureError(Exception):
-    """A check that fails; the message says how."""
+#: Fields of the plan itself; all others that checks name are of a role.
+_OF_PLAN = ("provenance", "timings", "scenario", "tail")
 
 
 def verify_plan(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path] = ()) -> tuple[Check, ...]:
@@ -66,303 +43,110 @@ def verify_plan(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path] = 
 
 def findings(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> Iterator[Check]:
     """Every check of `plan`, made when it is asked for, then every claim in it."""
-    case, failed = PlanCase(plan, *sources_of(plan, traces)), set()
-    for name, check, fields in _CHECKS:
-        try:
-            if "split" in failed:
-                raise MissingError(case.why_not)
-            yield Check(name, "checked", True, check(case))
-        except MissingError as why:
-            yield Check(name, "missing", None, str(why), fields)
-        except (_FailureError, InputError) as failure:
-            yield Check(name, "checked", False, str(failure))
+    sources, why_not = sources_of(plan, traces)
+    told: list[Check] = []
+    for i in range(len(plan.roles)):
+        case = PlanCase(plan, i, sources, why_not)
+        for check in _of_role(case, told):
+            yield _placed(check, case)
+    yield _made("nodes", partial(_check_nodes, plan))
+    yield _made("total", partial(_check_total, plan))
+    if plan.demand is not None:
+        yield _made("demand", partial(_check_demand, plan), ("demand",))
+    yield from dict.fromkeys(told)
+    if plan.choice is not None:
+        yield Check(
+            "choice", "claimed", None, "how the instances were chosen, its bound and what came next", ("choice",)
+        )
+    if plan.demand is not None and plan.demand.hold is not None:
+        yield Check("hold", "claimed", None, "up to which load p95 holds, and with how many GPUs", ("demand.hold",))
+
+
+def _of_role(case: PlanCase, told: list[Check]) -> Iterator[Check]:
+    """The checks of one role; `told` gathers what it claims."""
+    failed = set()
+    for name, check, fields in CHECKS:
+        if "split" in failed:
+            yield Check(name, "missing", None, case.why_not, fields)
+            continue
+        made = _made(name, partial(check, case), fields)
+        yield made
+        if made.passed is False:
             failed.add(name)
-            if name in _BASE:
+            if name in BASE:
                 case = replace(case, why_not=f"not made: {name} failed")
-    yield from claims(case, () if case.why_not or "bounds" in failed else case.proven)
+    known = () if case.why_not or "bounds" in failed else case.proven
+    told += [_placed(claim, case) for claim in claims(case, known)]
 
 
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise _FailureError(otherwise)
+def _made(name: str, check: Callable[[], str], fields: tuple[str, ...] = ()) -> Check:
+    try:
+        return Check(name, "checked", True, check())
+    except MissingError as why:
+        return Check(name, "missing", None, str(why), fields)
+    except (FailureError, InputError) as failure:
+        return Check(name, "checked", False, str(failure))
 
 
-def _same(path: str, found: object, derived: object) -> None:
-    """Fails at the first place where records, or numbers by more than TOLERANCE, differ."""
-    if isinstance(found, BaseModel) and isinstance(derived, BaseModel):
-        for name in type(derived).model_fields:
-            _same(f"{path}.{name}", getattr(found, name), getattr(derived, name))
-    elif isinstance(found, tuple) and isinstance(derived, tuple) and found != derived:
-        _require(len(found) == len(derived), f"{path} has {len(found)} entries, derived {len(derived)}")
-        for i, (mine, its) in enumerate(zip(found, derived, strict=True)):
-            _same(f"{path}[{i}]", mine, its)
-    else:
-        alike = found == derived
-        if isinstance(found, float) and isinstance(derived, float):
-            alike = math.isclose(found, derived, rel_tol=TOLERANCE, abs_tol=1e-12)
-        _require(alike, f"{path} is {shown(str(found), 200)}, derived {shown(str(derived), 200)}")
-
-
-def _check_split(case: PlanCase) -> str:
-    plan, scenario, split = case.plan, case.scenario, case.split
-    _same("scenario.name", plan.scenario.name, scenario.name)
-    made = make_split(scenario, split.tp, split.ep, split.pp, split.dp, split.batch, split.redundant, split.instances)
-    _same("split", plan.split, SplitRecord.of(replace(made, cut=split.cut, recompute=split.recompute)))
-    for name in ("tp", "ep", "pp", "dp", "batch"):
-        pinned = getattr(scenario.pins, name)
-        _require(pinned in (None, getattr(split, name)), f"{name} is pinned to {pinned}, not {getattr(split, name)}")
-    if scenario.redundant != "auto":
-        _same("split.redundant", split.redundant, scenario.redundant)
-    problem = load_problem(scenario, Layout.of(scenario, split))
-    _require(not problem, problem)
-    most = most_sequences(scenario, split.tp, split.pp)
-    _require(most is None or split.batch <= most, f"batch {split.batch} is more than the {most} that the engine takes")
-    _same("engine", plan.engine, EngineRecord.of(scenario, split))
-    _same("dispatch", plan.dispatch, scenario.dispatch_in_use)
-    serving = scenario.workload.kind == "serving"
-    _require(serving == (plan.phase != "train"), f"phase {plan.phase} is none of a {scenario.workload.kind} workload")
-    return f"{split.gpus} of {scenario.cluster.gpus} GPUs; every degree divides what it splits"
-
-
-def _check_topology(case: PlanCase) -> str:
-    plan, scenario, split = case.plan, case.scenario, case.split
-    made = topology_of(scenario, split)
-    rates = planned_rates(scenario, split, plan.phase)
-    _same("topology", plan.topology, topology_record(scenario, split))
-    _same("tokens_per_gpu", plan.tokens_per_gpu, rates.tokens_per_gpu)
-    _same("message_rule", plan.message_rule, planned_rule(scenario, split, plan.phase, rates))
-    return f"{made.gpus} expert-parallel ranks on {made.nodes} nodes"
-
-
-def _check_stages(case: PlanCase) -> str:
-    rows = stage_records(case.scenario, case.split)
-    _same("stages", case.plan.stages, rows)
-    return f"{len(rows)} stages hold all {case.scenario.model.whole_layers} layers"
-
-
-def _every_placement(plan: Plan) -> Iterator[tuple[int, str, IntArray, FloatArray | None]]:
-    """Position of its layer, where it stands, slots and fractions of each placement in the file."""
-    rows = [("", own_placement(plan))]
-    rows += [(f"{row.name}, ", placement_of(plan, row)) for row in plan.strategies if row.placements is not None]
-    for name, placement in rows:
-        both = zip(plan.layers, placement.slots, placement.fractions, strict=True)
-        for i, (layer, slots, fractions) in enumerate(both):
-            yield i, f"{name}layer {layer.layer}", slots, fractions
-
-
-def _check_placements(case: PlanCase) -> str:
-    plan, count, topology = case.plan, 0, topology_of(case.scenario, case.split)
-    for i, where, slots, fractions in _every_placement(plan):
-        experts, capacity = case.scenario.model.moes[i].experts, _capacity(plan, i)
-        planned = plan.dispatch == "planned" and capacity.sum() > experts
-        faults = slot_faults(slots, experts, plan.widths[i], topology.gpus, capacity)
-        _require(not faults, f"{where}: {'; '.join(faults)}")
-        wrong = "are missing" if planned else "mean nothing without replicas under planned dispatch"
-        _require(planned == (fractions is not None), f"{where}: dispatch_fractions {wrong}")
-        if planned:
-            planned_shares(slots, experts, topology, fractions)
-        count += 1
-    if case.scenario.keep_groups:
-        _check_groups(plan)
-    lost = f"; {len(plan.failed_gpus)} failed GPUs are left empty" if plan.failed_gpus else ""
-    return f"{count} placements: every expert is held, no GPU holds one twice{lost}"
-
-
-def _capacity(plan: Plan, i: int) -> IntArray:
-    """[gpus] usable slots in the i-th MoE layer."""
-    return np.where(np.isin(np.arange(plan.topology.gpus), plan.failed_gpus), 0, plan.widths[i])
-
-
-def _check_groups(plan: Plan) -> None:
-    """All copies of a group's experts lie on one node, in the plan's own layers."""
-    for moe, width, layer in zip(plan.scenario.spec.model.moes, plan.widths, plan.layers, strict=True):
-        home: dict[int, int] = {}
-        span = width * plan.topology.gpus_per_node
-        for slot, expert in enumerate(layer.physical_to_logical):
-            if expert == EMPTY:
-                continue
-            group, node = expert * moe.groups // moe.experts, slot // span
-            _require(
-                home.setdefault(group, node) == node,
-                f"layer {layer.layer}: group {group} lies on nodes {home[group]} and {node}",
-            )
-
-
-def _check_baselines(case: PlanCase) -> str:
-    """The rows and their order; hash and linear hang on nothing but the experts."""
-    plan, asked = case.plan, case.plan.provenance.strategy
-    names = [row.name for row in plan.strategies]
-    own = asked if asked in BASELINES else SOLVED
-    ran = [RUNNING] if asked == "migrate" and RUNNING in names else []
-    wanted = [*BASELINES, *ran, *([] if own in BASELINES else [own])]
-    _require(names == wanted, f"strategies are {', '.join(names) or 'none'}, not {', '.join(wanted)}")
-    alone = [row.name for row in plan.strategies if row.placements is None]
-    _require(alone == [own], f"the plan's own placement stands for {', '.join(alone) or 'none'}, not {own}")
-    orders: tuple[tuple[str, Callable[[int], IntArray]], ...] = (("hash", hash_order), ("linear", np.arange))
-    for name, order in orders:
-        built = [
-            in_turn(order(moe.experts), _capacity(plan, i), plan.widths[i])
-            for i, moe in enumerate(case.scenario.model.moes)
-        ]
-        _check_rebuilt(plan, name, built)
-    return f"{len(names)} strategies, {own} is the plan's own; hash and linear as built again"
-
-
-def _check_rebuilt(plan: Plan, name: str, built: Sequence[IntArray]) -> None:
-    """A strategy's placements are those built again, one a layer."""
-    row = next(row for row in plan.strategies if row.name == name)
-    for layer, slots, derived in zip(plan.layers, placement_of(plan, row).slots, built, strict=True):
-        _require(np.array_equal(slots, derived), f"{name}, layer {layer.layer}: is not what {name} places")
-
-
-def _check_memory(case: PlanCase) -> str:
-    made = memory_of(case.scenario, case.split)
-    _same("memory", case.plan.memory, memory_record(made))
-    _require(made.fits, f"needs {made.total_bytes:.0f} bytes, HBM has {made.capacity_bytes:.0f}")
-    return f"{made.total_bytes / 1e9:.1f} of {made.capacity_bytes / 1e9:.1f} GB on the fullest GPU"
-
-
-def _check_limits(case: PlanCase) -> str:
-    """A split meets the objectives with balanced routing, or it is not chosen; routing that judges may miss them."""
-    workload, predicted = case.scenario.workload, case.plan.predicted
-    if workload.kind != "serving":
-        return "training has none"
-    balanced, missed = predicted_record(predict(case.scenario, case.split)), []
-    for name, judged, figure, limit in (
-        ("TTFT", predicted.ttft_ms, balanced.ttft_ms, workload.ttft_ms),
-        ("TPOT", predicted.tpot_ms, balanced.tpot_ms, workload.tpot_ms),
-    ):
-        if judged is None or figure is None:
-            raise _FailureError(f"no {name} is predicted")
-        _require(
-            figure.value <= limit * (1 + TOLERANCE),
-            f"{name} is {figure.value:g} ms with balanced routing, over {limit:g} ms",
-        )
-        if judged.value > limit:
-            missed.append(f"; MISSED on the routing that judges: {name} {judged.value:g} ms")
-    return f"TTFT within {workload.ttft_ms:g} ms, TPOT within {workload.tpot_ms:g} ms{''.join(missed)}"
-
-
-def _gap(objective: float, bound: float) -> float | None:
-    return objective / bound - 1.0 if bound > 0 else None
-
-
-def _check_certificate(case: PlanCase) -> str:
-    """Arithmetic: gaps, statuses and means follow from the layers' objectives and bounds."""
-    layers, record = case.plan.layers, case.plan.certificate
-    name, unit = CERTIFICATE_UNITS[case.plan.objective]
-    for i, layer in enumerate(layers):
-        objective, bound = layer.objective, layer.bound
-        _require(bound <= objective, f"layer {layer.layer}: bound {bound:g} is above objective {objective:g}")
-        _same(f"layers[{i}].gap", layer.gap, _gap(objective, bound))
-        closed = objective <= bound * (1 + TOLERANCE)
-        _same(f"layers[{i}].status", layer.status, "optimal" if closed else "feasible")
-    objective, bound = (
-        sum(getattr(layer, value) for layer in layers) / len(layers) * unit for value in ("objective", "bound")
+def _placed(check: Check, case: PlanCase) -> Check:
+    """The finding under its role's name, where there are several, with the paths of its fields in the file."""
+    fields = tuple(
+        field if field.split(".")[0] in _OF_PLAN else f"roles[{case.index}].{field}" for field in check.fields
     )
-    _same("certificate.objective", record.objective, objective)
-    _same("certificate.bound", record.bound, bound)
-    _same("certificate.gap", record.gap, _gap(record.objective, record.bound))
-    _same("certificate.unit", record.unit, name)
-    optimal = all(layer.status == "optimal" for layer in layers)
-    _same("certificate.status", record.status, "optimal" if optimal else "feasible")
-    gap = "no bound" if record.gap is None else f"gap {record.gap:.2%}"
-    return f"bound <= objective in {len(layers)} layers; {gap}, as these give it"
+    several = len(case.plan.roles) > 1 and any(field.startswith("roles") for field in fields or ("roles",))
+    return replace(check, name=f"{case.role.role} {check.name}" if several else check.name, fields=fields)
 
 
-def _phases_told(plan: Plan) -> bool:
-    """Whether rows hold the MoE times of each phase; plans of before these were told hold none."""
-    return plan.phase == "train" or any((row.decode_us, row.prefill_us) != (None, None) for row in plan.strategies)
+def _check_total(plan: Plan) -> str:
+    """The mode, the engine and the figures of all roles together."""
+    same("mode", plan.mode, mode_of_roles(plan.roles))
+    same("engine", plan.engine, engine_name(plan.scenario.spec, plan.roles))
+    same("predicted", plan.predicted, figures_record(plan.scenario.spec, plan.roles))
+    return f"{plan.predicted.tokens_per_s.value:,.0f} tokens/s follow from the figures of the roles"
 
 
-def _check_prediction(case: PlanCase) -> str:
-    """What follows from the MoE times that the rows hold, whatever the routing."""
-    plan = case.plan
-    if not _phases_told(plan):
-        raise MissingError("the strategies hold no decode_us and prefill_us")
-
-    def seconds(us: float | None) -> float | None:
-        return None if us is None else us * 1e-6
-
-    for i, row in enumerate(plan.strategies):
-        trained = row.moe_layer_us if plan.phase == "train" else None
-        times = MoeTimes(seconds(row.prefill_us), seconds(row.decode_us), seconds(trained))
-        made = predict(case.scenario, case.split, times)
-        _same(f"strategies[{i}].tokens_per_s", row.tokens_per_s, made.tokens_per_s)
-        if row.placements is None:
-            _same("predicted", plan.predicted, predicted_record(made))
-    return "tokens/s of every strategy and all predicted figures follow from their MoE-layer times"
+def _check_demand(plan: Plan) -> str:
+    """The simulation, made again with its seed."""
+    again = simulated_again(plan)
+    if again is None or plan.demand is None:
+        raise MissingError("needs the record of requests, which the plan does not hold")
+    same("demand", plan.demand.model_copy(update={"hold": None}), again)
+    if plan.demand.hold is not None and again.holds_p95:
+        raise FailureError("demand.hold says what it takes to hold the 95th percentile, which holds")
+    return f"{again.simulated:,} requests, simulated again, fare as the plan says"
 
 
-def _check_routing(case: PlanCase) -> str:
-    record, routing = case.plan.provenance, case.routing
-    _same("provenance.routing", record.routing, routing.record)
-    _same("provenance.inputs", record.inputs, routing.inputs)
-    return f"{routing.record.source}: parts, windows and tokens as told"
-
-
-def _check_objectives(case: PlanCase) -> str:
-    """Each layer's objective on the routing it was solved on."""
-    plan, placement = case.plan, own_placement(case.plan)
-    for i, layer in enumerate(plan.layers):
-        score = score_layer(case.problems[i], placement.slots[i], placement.fractions[i])
-        _same(f"layers[{i}].objective", layer.objective, score.objective)
-    return f"{len(plan.layers)} layers score as they say on the routing they were solved on"
-
-
-def _check_figures(case: PlanCase) -> str:
-    """Every strategy's figures, and the plan's, on the routing that judges."""
-    plan = case.plan
-    for i, row in enumerate(plan.strategies):
-        placement = placement_of(plan, row)
-        assessment = case.judge.assess(placement)
-        derived = strategy_record(row.name, assessment, None if row.placements is None else placement)
-        if not _phases_told(plan):
-            derived = derived.model_copy(update={"decode_us": None, "prefill_us": None})
-        _same(f"strategies[{i}]", row, derived)
-        if row.placements is None:
-            _same("predicted", plan.predicted, predicted_record(assessment.prediction))
-    return f"{len(plan.strategies)} strategies and the predicted figures come out the same"
-
-
-def _check_heuristics(case: PlanCase) -> str:
-    """The baselines that look at loads."""
-    for name, build in (("round_robin", round_robin), ("greedy", greedy)):
-        _check_rebuilt(case.plan, name, [build(problem) for problem in case.problems])
-    return "round_robin and greedy as built again from the loads"
-
-
-def _check_bounds(case: PlanCase) -> str:
-    """What the loads alone prove: no objective is below it, and it may be all that a solver proved."""
-    layers, proven = case.plan.layers, case.proven
-    for layer, least in zip(layers, case.least, strict=True):
-        _require(
-            layer.objective >= least * (1 - TOLERANCE),
-            f"layer {layer.layer}: objective {layer.objective:g} is below {least:g}, which the loads prove",
-        )
-    gap = _gap(sum(layer.objective for layer in layers), sum(case.least))
-    optimal = sum(layers[i].status == "optimal" for i in proven)
-    told = "nothing" if gap is None else f"a gap of {gap:.2%}"
-    return f"loads alone (mean and slot bound) prove {told}, {len(proven)} of {len(layers)} bounds, {optimal} optimal"
-
-
-_PLACED = ("layers[].physical_to_logical", "layers[].dispatch_fractions")
-#: Name, check, and the fields that it leaves open where it can't be made.
-_CHECKS: tuple[tuple[str, Callable[[PlanCase], str], tuple[str, ...]], ...] = (
-    ("split", _check_split, ()),
-    ("topology", _check_topology, ()),
-    ("stages", _check_stages, ()),
-    ("placements", _check_placements, ()),
-    ("baselines", _check_baselines, ()),
-    ("memory", _check_memory, ()),
-    ("limits", _check_limits, ()),
-    ("certificate", _check_certificate, ()),
-    ("prediction", _check_prediction, ("predicted", "strategies[].tokens_per_s")),
-    ("routing", _check_routing, ("provenance.routing", "provenance.inputs")),
-    ("objectives", _check_objectives, ("layers[].objective", *_PLACED)),
-    ("figures", _check_figures, ("strategies", *_PLACED)),
-    ("heuristics", _check_heuristics, ("strategies[2].placements", "strategies[3].placements")),
-    ("bounds", _check_bounds, ("layers[].bound",)),
-)
-#: Those that others rest on: where one fails, no figure is derived from the routing, and without a split nothing is.
-_BASE = ("split", "topology", "stages", "placements", "baselines", "routing")
+def _check_nodes(plan: Plan) -> str:
+    """Instances lie on the nodes of their pools, each whole; of one kind, in order."""
+    if len(plan.roles) == 1:
+        role = plan.roles[0]
+        cluster = plan.scenario_of(role).cluster
+        if plan.nodes or role.gpus > cluster.gpus:
+            raise FailureError(f"instances of one kind lie on the {cluster.gpus} GPUs in order; nodes are not listed")
+        return f"{role.gpus} of {cluster.gpus} GPUs, in order"
+    pools: dict[str, Scenario] = {plan.scenario.spec.cluster.name: plan.scenario.spec}
+    for role in plan.roles:
+        scenario = plan.scenario_of(role)
+        pools.setdefault(scenario.cluster.name, scenario)
+    order = list(pools)
+    unknown = next((group.pool for group in plan.nodes if group.pool not in pools), None)
+    if unknown is not None:
+        raise FailureError(f"nodes are of pool {shown(unknown)}, which no role runs on")
+    kinds = [
+        Kind(order.index(plan.scenario_of(role).cluster.name), role.split.split(), role.split.instances, None, None)
+        for role in plan.roles
+    ]
+    held = [
+        HeldGpus(order.index(group.pool), group.nodes, {part.instance: part.gpus for part in group.holds})
+        for group in plan.nodes
+    ]
+    faults = deployment_faults(list(pools.values()), kinds, held)
+    if faults:
+        raise FailureError("; ".join(faults))
+    for group in plan.nodes:
+        for part in group.holds:
+            size = kinds[part.instance].split.gpus_per_instance
+            room = pools[group.pool].cluster.gpus_per_node
+            if part.gpus % part.count or part.gpus // part.count not in (size % room, min(size, room)):
+                raise FailureError(f"{part.count} instances of {size} GPUs don't take {part.gpus} of a node")
+    return f"{sum(group.nodes for group in plan.nodes)} nodes hold every instance whole"

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import engine_option
+from placement.cli.options import engine_option, role_option
 from placement.cli.running import emit, run
 
 PARTS = ("all", "first-half", "second-half")
@@ -35,8 +35,11 @@ PARTS = ("all", "first-half", "second-half")
     help="Round dispatch fractions to whole multiples of 1/N first, as engines with integer weights do.",
 )
 @engine_option
+@role_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(plan_path: str, traces: tuple[str, ...], as_json: bool, engine: str | None, **options: Any) -> None:
+def command(
+    plan_path: str, traces: tuple[str, ...], as_json: bool, engine: str | None, role: str | None, **options: Any
+) -> None:
     """Score a plan, and the baselines solved beside it, on each trace.
 
     Placements are taken from the plan file as they stand; nothing is solved on this routing. A plan that was solved on
@@ -55,10 +58,10 @@ def command(plan_path: str, traces: tuple[str, ...], as_json: bool, engine: str 
         report = Reporter(progress)
         report.stage("scoring", len(traces))
         for trace in traces:
-            results.append(evaluate_plan(plan, trace, **options))
+            results.append(evaluate_plan(plan, trace, role=role, **options))
             report.advance()
     render = evaluation_json if as_json else evaluation_text
-    emit(render(plan_path, plan, results))
+    emit(render(plan_path, plan, plan.role(role), results))
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ from placement.cli.running import run
 #: name -> (module, attribute, summary). Summaries stand here too, so that --help imports no command; a test keeps
 #: them equal to the commands' own.
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "solve": ("placement.cli.solve", "command", "Plan a scenario: split, expert placement, certificate."),
+    "solve": ("placement.cli.solve", "command", "Plan a scenario: instances, expert placement, certificate."),
     "deploy": (
         "placement.cli.deploy",
         "command",
-        "Choose instances: how many of which split, aggregated or disaggregated.",
+        "Choose instances: how many of which split, with quickly placed experts.",
     ),
     "compare": ("placement.cli.compare", "command", "Compare strategies over several scenarios."),
     "evaluate": ("placement.cli.evaluate", "command", "Score a plan on other routing."),
@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "The models, clusters, workloads, engines and scenarios that can be planned.",
     ),
     "topology": ("placement.cli.topology", "topology", "Clusters from what machines tell of themselves."),
+    "trace": ("placement.cli.trace", "trace", "Recorded routing: convert what engines record, describe, split, merge."),
     "strategies": ("placement.cli.strategies", "command", "List the solvers that --strategy takes."),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import effort_options, engine_option, library_options, trace_option
+from placement.cli.options import effort_options, engine_option, library_options, role_option, trace_option
 from placement.cli.running import emit, note, run
 
 
@@ -37,7 +37,11 @@ from placement.cli.running import emit, note, run
     metavar="GPU",
     help="A GPU that keeps its experts. Repeatable.",
 )
+@click.option(
+    "--to-gpus", type=click.IntRange(1), metavar="N", help="GPUs (expert-parallel ranks) to grow or shrink to."
+)
 @engine_option
+@role_option
 @effort_options
 @click.option("--out", metavar="FILE", help="Write the migrated plan to this file; needs a budget.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -47,6 +51,10 @@ def command(plan_path: str, out: str | None, as_json: bool, **options: Any) -> N
     A move is an expert that comes to a GPU which did not hold it. Every layer has a front of its own; a total of moves
     is shared out over the layers so that their mean objective is least. The routing of --trace is split as in solve:
     the front is made on the first half of its sequences and judged on the second.
+
+    With --to-gpus the plan comes to another number of GPUs: those that join are filled, and what GPUs held that leave
+    (the last ones) is put back, with few moves first. TP and stages stay, and a GPU's slots; the batch becomes smaller
+    where it has to.
 
     With a budget the best choice within it is shown in bold, and written by --out. Experts lost with failed GPUs are
     put back with as few moves as possible first.

@@ -41,6 +41,17 @@ def positive(value: str) -> float:
     return number
 
 
+def share(value: str) -> float:
+    """A share from 0 to 1, as a number or in percent."""
+    try:
+        number = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a share, such as 0.01, nor a percentage, such as 1%") from None
+    if not 0 <= number <= 1:
+        raise click.BadParameter(f"{value} is not in the range 0 to 1")
+    return number
+
+
 def scenario_options(options: dict[str, Any]) -> dict[str, Any]:
     """Takes out of `options` those that override the scenario (specs.overrides)."""
     from specs.overrides import OVERRIDES, read_settings
@@ -54,7 +65,7 @@ def library_options(options: dict[str, Any]) -> dict[str, Any]:
     from placement.planning.effort import Budget
     from solvers.params import SearchParams
 
-    budget = Budget(options.pop("work", 1.0), options.pop("time_limit", None))
+    budget = Budget(**{name: options.pop(name) for name in ("work", "time_limit", "gap") if name in options})
     if options.get("params") is not None:
         options["params"] = SearchParams.load(options["params"])
     return {**options, "budget": budget}
@@ -71,6 +82,11 @@ effort_options = stacked(
     click.option(
         "--work", type=positive, metavar="NUMBER", default="1", show_default=True,
         help="Effort of search and bounds over the default; the plan depends on it and the seed, not on the clock.",
+    ),
+    click.option(
+        "--gap", type=share, metavar="SHARE", default="1%", show_default=True,
+        help="Search nothing where a heuristic is proven within this share of the optimum, or within what a search "
+        "would have to gain to count. 0 searches everything.",
     ),
     click.option(
         "--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, show_default=True,
@@ -112,11 +128,118 @@ engine_option = click.option(
     help="Serving engine of the catalog (or a file) with its all-to-all backend, such as sglang:deepep.",
 )  # fmt: skip
 
+#: How much a screen says.
+screen_options = stacked(
+    click.option(
+        "-v", "--verbose", "verbose", flag_value=1, type=int, default=0,
+        help="Also memory by line, what nodes hold, what was left out, and where the time went.",
+    ),
+    click.option("-q", "--quiet", "verbose", flag_value=-1, type=int, help="The answer alone."),
+)  # fmt: skip
+
+explain_option = click.option(
+    "--explain", is_flag=True,
+    help="Also say what looser limits, more memory, faster links or another node would buy; takes longer.",
+)  # fmt: skip
+
+role_option = click.option(
+    "--role", type=click.Choice(["prefill", "decode", "aggregated"]),
+    help="Which role of a plan that has several.",
+)  # fmt: skip
+
 degrees_option = click.option(
     "--degrees", type=click.Choice(["usual", "any"]),
     help="Degrees that are tried where none is pinned: those that somebody runs (powers of two, and stages of a "
     "multiple of 8 GPUs), or any that the engine loads. Default: the scenario's, which is usual if it says nothing.",
 )  # fmt: skip
+
+#: Degrees that are fixed; prefill and decode instances may have their own.
+pin_options = stacked(
+    *(
+        click.option(f"--{name}", type=_COUNT, metavar="N", help=f"Pin the {what}.")
+        for name, what in (
+            ("tp", "tensor-parallel degree"), ("ep", "expert-parallel degree"), ("pp", "pipeline stages"),
+            ("dp", "attention data-parallel degree of an instance"), ("batch", "sequences per attention rank"),
+        )
+    ),
+    *(
+        click.option(
+            f"--{role}-{name}", type=_COUNT, metavar="N",
+            help=f"Pin {name.upper() if name != 'batch' else name} of {role} instances alone.",
+        )
+        for role in ("prefill", "decode")
+        for name in ("tp", "ep", "pp", "dp", *(("batch",) if role == "decode" else ()))
+    ),
+)  # fmt: skip
+
+#: Which instances may be chosen.
+instance_options = stacked(
+    click.option(
+        "--mode", type=click.Choice(["auto", "aggregated", "disaggregated"]), default="auto", show_default=True,
+        help="Instances that serve whole requests, that prefill or decode, or whichever serve more.",
+    ),
+    click.option(
+        "--max-kinds", type=click.IntRange(1, 64), metavar="N", default=2, show_default=True,
+        help="Most kinds of instances: 2 are one that prefills and one that decodes.",
+    ),
+    click.option(
+        "--pool", "pools", multiple=True, metavar="CLUSTER", help="A further pool of other GPUs. Repeatable."
+    ),
+    click.option(
+        "--target-rate", type=positive, metavar="TOKENS/S", help="Reach this output rate with the fewest GPUs."
+    ),
+    click.option(
+        "--placed/--balanced", default=True, show_default=True,
+        help="Price splits with quickly placed experts, or take experts as balanced.",
+    ),
+    click.option(
+        "--kernel-tables", is_flag=True,
+        help="Price splits with measured times of expert kernels where there are any ([kernels] extra).",
+    ),
+)  # fmt: skip
+
+#: Who asks when; kept beside placement.planning.demand.Asked.
+demand_options = stacked(
+    click.option(
+        "--rate", type=positive, metavar="REQUESTS/S", help="Serve so many requests/s, at random, with the fewest GPUs."
+    ),
+    click.option(
+        "--concurrency", type=click.IntRange(1, 1_000_000), metavar="N",
+        help="Serve so many requests in flight with the fewest GPUs.",
+    ),
+    click.option(
+        "--arrivals", metavar="FILE", help="Serve the requests of a CSV file: columns arrival_s, isl and osl."
+    ),
+    click.option(
+        "--simulate/--no-simulate", default=None,
+        help="Simulate arrivals: TTFT and TPOT at the mean and at p95. Default: where there is a demand.",
+    ),
+    click.option(
+        "--load-balance", type=click.Choice(["planned", "random", "round_robin", "least_loaded"]), default="planned",
+        show_default=True,
+        help="Which rank gets a simulated request; planned: by chance if it only prefills, else in turn.",
+    ),
+)  # fmt: skip
+
+
+def demand_asked(options: dict[str, Any]) -> Any:
+    """Takes the demand out of `options`: a placement.planning.demand.Asked.
+
+    Raises:
+        InputError: Values that exclude each other, or arrivals that can't be read.
+    """
+    from placement.errors import ParameterError
+    from placement.planning.demand import Asked
+    from placement.records.arrivals import read_arrivals
+
+    told = {name: options.pop(name) for name in ("rate", "concurrency", "arrivals", "simulate", "load_balance")}
+    if told["arrivals"] is not None:
+        for name in ("isl", "osl"):
+            if options[name] is not None:
+                raise ParameterError(name, "it and `arrivals` exclude each other", "leave one of the two out")
+        told["arrivals"] = read_arrivals(told["arrivals"])
+    return Asked(**told)
+
 
 #: All of a solve but --trace.
 solve_options = stacked(
@@ -149,12 +272,9 @@ solve_options = stacked(
         "--keep-groups/--no-keep-groups", default=None,
         help="Keep all copies of an expert group on one node (group-limited routing). Default: the scenario's.",
     ),
-    click.option("--tp", type=_COUNT, metavar="N", help="Pin the tensor-parallel degree."),
-    click.option("--ep", type=_COUNT, metavar="N", help="Pin the expert-parallel degree."),
-    click.option("--pp", type=_COUNT, metavar="N", help="Pin the pipeline stages."),
-    click.option("--dp", type=_COUNT, metavar="N", help="Pin the attention data-parallel degree of an instance."),
-    click.option("--batch", type=_COUNT, metavar="N", help="Pin the sequences per attention rank."),
+    pin_options,
     degrees_option,
+    instance_options,
     click.option(
         "--holdout/--no-holdout", default=None,
         help="Solve on the first half of each trace's sequences and report on the second. Default: where possible.",

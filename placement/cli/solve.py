@@ -7,13 +7,22 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import library_options, scenario_options, solve_options, trace_option
+from placement.cli.options import (
+    demand_asked,
+    demand_options,
+    explain_option,
+    library_options,
+    scenario_options,
+    screen_options,
+    solve_options,
+    trace_option,
+)
 from placement.cli.running import emit, run
 
 DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
 
 
-@click.command("solve", cls=Command, short_help="Plan a scenario: split, expert placement, certificate.")
+@click.command("solve", cls=Command, short_help="Plan a scenario: instances, expert placement, certificate.")
 @click.option(
     "--spec",
     default=DEFAULT_SPEC,
@@ -23,11 +32,27 @@ DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
 )
 @trace_option
 @solve_options
+@demand_options
+@click.option(
+    "--deployment", metavar="FILE",
+    help="Keep the instances of this plan file, such as deploy writes: only experts are placed anew.",
+)  # fmt: skip
+@explain_option
+@screen_options
 @click.option("--out", metavar="FILE", help="Write the plan to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan alone, as JSON.")
 @click.option("--timings", is_flag=True, help="Put wall-clock times into the plan, too.")
-def command(spec: str, out: str | None, as_json: bool, timings: bool, **options: Any) -> None:
-    """Plan a scenario: choose its split, place its experts, predict what that yields, and certify how good it is.
+def command(
+    spec: str,
+    deployment: str | None,
+    out: str | None,
+    as_json: bool,
+    timings: bool,
+    verbose: int,
+    explain: bool,
+    **options: Any,
+) -> None:
+    """Plan a scenario: choose its instances, place their experts, predict what that yields, and certify how good it is.
 
     The same inputs and seed give the same plan, byte for byte, unless --time-limit cuts the search short.
 
@@ -37,22 +62,29 @@ def command(spec: str, out: str | None, as_json: bool, timings: bool, **options:
     """
     from placement.cli.progress import ProgressBar
     from placement.planning.case import load_scenario, make_case
-    from placement.planning.solve import solve
+    from placement.planning.demand import solve_for
+    from placement.planning.explain import explained
     from placement.records.files import check_writable
-    from placement.records.plan import plan_json
+    from placement.records.plan import load_plan, plan_json
     from placement.report.screen import solve_screen
 
-    scenario = load_scenario(spec, **scenario_options(options))
+    kept = None if deployment is None else load_plan(deployment)
+    asked = demand_asked(options)
+    scenario = load_scenario(spec if kept is None else kept.scenario.spec, **scenario_options(options))
+    scenario = asked.at_mean_lengths(scenario)
     if out is not None:
         check_writable(out, "`out`")
     with ProgressBar() as progress:
-        planned = solve(make_case(scenario, on_progress=progress, **library_options(options)), timings)
+        case = make_case(scenario, on_progress=progress, deployment=kept, **library_options(options))
+        planned = solve_for(case, asked, timings)
+        if explain:
+            planned = explained(case, planned)
     if out is not None:
         planned.plan.save(out)
     if as_json:
         emit(plan_json(planned.plan))
     else:
-        emit(solve_screen(planned.plan, planned.choice, planned.lowered_from, planned.timings, out))
+        emit(solve_screen(planned.plan, planned.timings, out, verbose))
 
 
 def main() -> None:

@@ -3,21 +3,28 @@
     from placement.compat.eplb import rebalance_experts
     physical_to_logical, logical_to_physical, counts = rebalance_experts(weight, 288, 8, 4, 32)
 
-Loads alone count here: the busiest GPU's load is made small, copies of an expert share its load alike.
+Loads alone count here: the busiest GPU's load is made small, copies of an expert share its load alike. The first call
+of a process loads compiled code, and the first on a machine compiles it: call `warm_up()` before it matters.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 import os
+import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from placement.errors import InputError
 from placement.problem.arrays import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from solvers.experts.loads.layer import Work
 
 Effort = Literal["fast", "best"]
 
@@ -27,15 +34,34 @@ MAX_SLOTS = 2**28
 _POSITIVE = "is no positive whole number"
 
 
+#: Groups on nodes are worth a warning if they make the busiest GPU heavier by this factor, in so many layers of a call.
+COSTLY, LOOKED_AT = 1.1, 2
+
+
+class GroupsWarning(UserWarning):
+    """Expert groups on nodes cost balance: the message says how much."""
+
+
 @dataclass(frozen=True)
 class _Budget:
-    """Kicks of the search a layer, and the factor of the lower bound at which it stops."""
+    """How long the search goes on.
+
+    Attributes:
+        kicks: most kicks a layer. near: the factor of the lower bound at which it stops.
+        steps_per_slot, steps: most elementary steps (some 4 ns) for each slot of a layer, and for all layers. The first
+            keeps the search shorter than what engines' own functions do in Python for each slot.
+    """
 
     kicks: int
     near: float
+    steps_per_slot: float = math.inf
+    steps: float = math.inf
 
 
-BUDGETS: dict[str, _Budget] = {"fast": _Budget(10, 1.0005), "best": _Budget(1000, 1.0002)}
+BUDGETS: dict[str, _Budget] = {
+    "fast": _Budget(10, 1.0005, steps_per_slot=160),
+    "best": _Budget(1000, 1.0002, steps=3e8),
+}
 
 
 def rebalance_experts(
@@ -49,6 +75,8 @@ def rebalance_experts(
     effort: Effort = "fast",
     workers: int | None = None,
     seed: int = 0,
+    time_limit: float | None = None,
+    old_gpus: int | None = None,
 ) -> tuple[Any, Any, Any]:
     """Replicates and places the experts of every layer so that the busiest GPU of each has little to do.
 
@@ -62,8 +90,9 @@ def rebalance_experts(
             and device; in any unit, not negative.
         num_replicas: slots (physical experts) of a layer, a multiple of num_gpus and at least the experts.
         num_groups, num_nodes, num_gpus: expert groups, nodes, GPUs of all nodes.
-        old_map: [layers, num_replicas] a physical_to_logical in use, or None. -1, or any other whole number that is no
-            expert, is a free slot; what comes to it is a change. A layer is then placed anew and, if that
+        old_map: [layers, slots] a physical_to_logical in use, or None. -1, or any other whole number that is no
+            expert, is a free slot; what comes to it is a change. One of other GPUs or slots counts as far as it goes:
+            GPUs keep their numbers, and the slots that both have. A layer is then placed anew and, if that
             changes fewer slots, the one in use is changed only until it is as balanced. GPUs take names (within a
             node, and nodes as wholes, in a hierarchical placement; any names in a global one) and experts slots of
             their GPU such that the fewest slots change. No layer is less balanced than without it.
@@ -71,10 +100,16 @@ def rebalance_experts(
         workers: threads; by default as many as there are cores for this process, at most one for 8 layers. No
             influence on the result.
         seed: of the search, a whole number.
+        time_limit: seconds after which nothing more is searched, or None. The result then depends on the clock.
+        old_gpus: GPUs of old_map; None: num_gpus where it has num_replicas slots, else those that have as many slots
+            as now, if such a number divides it.
 
     Returns:
         (physical_to_logical [layers, num_replicas], logical_to_physical [layers, experts, most copies] padded with -1,
         logical_count [layers, experts]), int64; tensors on the device of `weight` if that is a tensor, else arrays.
+
+    Warns:
+        GroupsWarning: a global placement would be much more balanced than this one, with groups on nodes.
 
     Raises:
         InputError: an argument of another kind, out of range, or counts that do not divide as they must.
@@ -83,21 +118,27 @@ def rebalance_experts(
     counts = {"num_replicas": num_replicas, "num_groups": num_groups, "num_nodes": num_nodes, "num_gpus": num_gpus}
     replicas, groups, nodes, gpus = (_whole(value, name, _POSITIVE, 1) for name, value in counts.items())
     sizes = _checked(loads, replicas, groups, nodes, gpus)
-    before = None if old_map is None else _checked_map(_numbers(old_map, "old_map"), loads, replicas)
+    before = None
+    if old_map is not None:
+        had = None if old_gpus is None else _whole(old_gpus, "old_gpus", _POSITIVE, 1)
+        before = _fitted_map(_numbers(old_map, "old_map"), loads, replicas, gpus, had)
     if not isinstance(effort, str) or effort not in BUDGETS:
         problem = f"no effort is called {repr(effort)[:60]}"
         raise InputError(SOURCE, "effort", problem, f"choose one of {', '.join(BUDGETS)}")
     threads = None if workers is None else _whole(workers, "workers", "threads are no positive whole number", 1)
-    start = _whole(seed, "seed", "is no whole number")
-    slots = _placed(loads, before, replicas, sizes, gpus, BUDGETS[effort], threads, start)
+    start, limit = _whole(seed, "seed", "is no whole number"), _limit(time_limit)
+    slots, busiest = _placed(loads, before, replicas, sizes, gpus, BUDGETS[effort], threads, start, limit)
+    if sizes[1] > 1:
+        _warn_of_groups(loads, busiest, replicas, groups, nodes, gpus)
     from solvers.experts.loads.layer import count_copies, reverse_map
 
     copies = count_copies(slots, loads.shape[1])
     table = reverse_map(slots, copies)
     if not _is_tensor(weight):
         return slots, table, copies
-    whole = weight.detach()[:0].long()
-    return whole.new_tensor(slots), whole.new_tensor(table), whole.new_tensor(copies)
+    # Quicker than the tensor's own new_tensor, which looks at every number.
+    from_numpy, device = sys.modules["torch"].from_numpy, weight.device
+    return from_numpy(slots).to(device), from_numpy(table).to(device), from_numpy(copies).to(device)
 
 
 def _is_tensor(value: Any) -> bool:
@@ -183,22 +224,84 @@ def _checked(loads: FloatArray, replicas: int, groups: int, nodes: int, gpus: in
     return groups, nodes
 
 
-def _checked_map(old: np.ndarray[Any, Any], loads: FloatArray, replicas: int) -> IntArray:
-    if old.shape != (len(loads), replicas) or old.dtype.kind not in "iu":
+def _fitted_map(
+    old: np.ndarray[Any, Any], loads: FloatArray, replicas: int, gpus: int, old_gpus: int | None
+) -> IntArray:
+    """[layers, replicas] what an older map holds on these GPUs and slots; -1 where it holds nothing."""
+    layers, slots = old.shape
+    if layers != len(loads) or slots == 0 or old.dtype.kind not in "iu":
         raise InputError(
             SOURCE, "old_map", f"has shape {old.shape} and type {old.dtype}",
             f"give whole numbers of shape {(len(loads), replicas)}",
         )  # fmt: skip
-    return np.ascontiguousarray(old, dtype=np.int64)
+    width = replicas // gpus
+    had = old_gpus or (gpus if slots == replicas or slots % width else slots // width)
+    if slots % had:
+        if old_gpus is not None:
+            told = f"{slots} slots of old_map are not shared out evenly over {had} GPUs"
+            raise InputError(SOURCE, "old_gpus", told, "give the GPUs that old_map was made for")
+        # Nothing tells which slots were a GPU's: what there is stays where it is.
+        old, had = np.pad(old[:, :replicas], ((0, 0), (0, max(0, replicas - slots))), constant_values=-1), gpus
+    fitted = np.full((layers, gpus, width), -1, dtype=np.int64)
+    by_gpu = old.reshape(layers, had, -1)[:, :gpus, :width]
+    fitted[:, : by_gpu.shape[1], : by_gpu.shape[2]] = by_gpu
+    return fitted.reshape(layers, replicas)
+
+
+def _limit(seconds: Any) -> float | None:
+    """A time limit in seconds, or None."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not (0 < seconds < math.inf):
+        raise InputError(SOURCE, "time_limit", f"{repr(seconds)[:60]} is no positive number", "give seconds, or None")
+    return float(seconds)
+
+
+def _warn_of_groups(loads: FloatArray, busiest: FloatArray, replicas: int, groups: int, nodes: int, gpus: int) -> None:
+    """Warns where groups on nodes cost balance, by a few layers that are placed globally, too."""
+    from solvers.experts.loads.layer import Work, place_layer
+
+    rows = range(len(loads) // (2 * LOOKED_AT), len(loads), -(-len(loads) // LOOKED_AT))
+    mean = [loads[i].sum() / gpus for i in rows]
+    here = sum(busiest[i] / m for i, m in zip(rows, mean, strict=True) if m > 0) / len(rows)
+    if here <= COSTLY:
+        return
+    free = [place_layer(loads[i], replicas, 1, 1, gpus, 1.0, Work(0), 0)[1] for i in rows]
+    there = sum(value / m for value, m in zip(free, mean, strict=True) if m > 0) / len(rows)
+    if here > there * COSTLY:
+        warnings.warn(
+            f"num_groups {groups} on num_nodes {nodes}: the busiest GPU has {here:.3f} times the mean load; placed "
+            f"without groups it would have {there:.3f} times. Give num_groups=1 unless tokens are routed by groups of "
+            "nodes", GroupsWarning, stacklevel=3,
+        )  # fmt: skip
+
+
+def warm_up() -> None:
+    """Loads the compiled code that `rebalance_experts` runs, or compiles it (seconds, once on a machine)."""
+    from solvers.ahead import compile_loads_search, compile_loads_start, compiling, loads_compiled
+    from solvers.stop import Stop
+
+    with compiling(*(() if loads_compiled() else ("compile_loads_search",))) as wait:
+        compile_loads_start()
+        wait(Stop())
+    compile_loads_search()
 
 
 def _placed(
     weight: FloatArray, old: IntArray | None, slots: int, sizes: tuple[int, int], gpus: int, budget: _Budget,
-    workers: int | None, seed: int,
-) -> IntArray:  # fmt: skip
-    """[layers, slots] placements. Layers go in blocks over threads: the search releases the interpreter lock."""
-    layers = len(weight)
-    out = np.empty((layers, slots), dtype=np.int64)
+    workers: int | None, seed: int, limit: float | None,
+) -> tuple[IntArray, FloatArray]:  # fmt: skip
+    """([layers, slots] placements, [layers] their busiest GPUs). Layers go in blocks over threads: the search releases
+    the interpreter lock."""
+    layers, experts = weight.shape
+    if old is None and slots == experts == gpus:
+        # One expert a GPU: all placements are alike.
+        return np.tile(np.arange(slots), (layers, 1)), weight.max(axis=1)
+    from solvers.experts.loads.layer import Work
+    from solvers.stop import Stop
+
+    work = Work(budget.kicks, min(budget.steps_per_slot * slots, budget.steps / layers), Stop.after(limit))
+    out, busiest = np.empty((layers, slots), dtype=np.int64), np.empty(layers)
     threads = min(len(os.sched_getaffinity(0)), -(-layers // 8)) if workers is None else min(workers, layers)
 
     # A future a layer would cost about as much as a layer.
@@ -206,28 +309,31 @@ def _placed(
 
     def part(first: int) -> None:
         for i in range(first, layers, parts):
-            out[i] = _layer(weight[i], None if old is None else old[i], slots, sizes, gpus, budget, (seed + i) % 2**63)
+            before = None if old is None else old[i]
+            out[i], busiest[i] = _layer(weight[i], before, slots, sizes, gpus, budget.near, work, (seed + i) % 2**63)
 
     if threads == 1:
         part(0)
-        return out
+        return out, busiest
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(part, range(parts)))
-    return out
+    return out, busiest
 
 
 def _layer(
-    load: FloatArray, old: IntArray | None, slots: int, sizes: tuple[int, int], gpus: int, budget: _Budget, seed: int
-) -> IntArray:
-    """[slots] one layer, placed anew or mended, whichever changes fewer slots of `old`."""
+    load: FloatArray, old: IntArray | None, slots: int, sizes: tuple[int, int], gpus: int, near: float, work: Work,
+    seed: int,
+) -> tuple[IntArray, float]:  # fmt: skip
+    """([slots] one layer, placed anew or mended, whichever changes fewer slots of `old`; what its busiest GPU has at
+    most)."""
     from solvers.experts.loads.layer import mend_layer, place_layer
 
     groups, nodes = sizes
-    placed, busiest = place_layer(load, slots, groups, nodes, gpus, budget.near, budget.kicks, seed)
+    placed, busiest = place_layer(load, slots, groups, nodes, gpus, near, work, seed)
     if old is None:
-        return placed
+        return placed, busiest
     from solvers.experts.relabel import relabel
 
-    choices = [placed, mend_layer(load, old, groups, nodes, gpus, busiest, budget.kicks, seed)]
+    choices = [placed, mend_layer(load, old, groups, nodes, gpus, busiest, work, seed)]
     named = [relabel(found, old, len(load), nodes, gpus) for found in choices if found is not None]
-    return min(named, key=lambda found: int((found != old).sum()))
+    return min(named, key=lambda found: int((found != old).sum())), busiest

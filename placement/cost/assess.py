@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from placement.cost.figures import Figures, Placement, figures_of, moe_times, score_placement
 from placement.cost.pose import layer_problems
-from placement.cost.step.throughput import MoeTimes, Prediction, predict
+from placement.cost.step.role_figures import predict_role
+from placement.cost.step.throughput import MoeTimes, Prediction
 from placement.problem.data import LayerData
-from placement.problem.engine_rules import phases_of
+from placement.problem.engine_rules import role_phases
 from placement.problem.layer import LayerProblem, Objective
 from placement.problem.split import Split
 from specs.scenario import Scenario
@@ -38,21 +39,26 @@ class Assessor:
         objective: Objective = "time",
         tail: float = 1.0,
         failed_gpus: Sequence[int] = (),
+        role: str = "",
+        cp: int = 1,
+        requests_per_s: float | None = None,
     ) -> None:
-        """Builds the layer problems of `phase` and of the workload's other phases; see `layer_problems`.
+        """Builds the layer problems of `phase` and of the role's other phases; see `layer_problems`, `predict_role`.
 
         Raises:
             InputError: see placement.cost.pose.layer_problems.
         """
         self.scenario, self.split, self.phase = scenario, split, phase
+        self.role, self.cp, self.requests_per_s = role, cp, requests_per_s
+        self.phases = role_phases(scenario, role)
         self.problems: dict[PlannedPhase, tuple[LayerProblem, ...]] = {
             each: layer_problems(scenario, split, each, statistics, objective, tail=tail, failed_gpus=failed_gpus)
-            for each in dict.fromkeys((phase, *phases_of(scenario)))
+            for each in dict.fromkeys((phase, *self.phases))
         }
 
     def times(self, placement: Placement) -> MoeTimes:
         """Mean MoE-layer seconds by phase of the workload."""
-        return moe_times({each: self._figures(each, placement).moe_layer_s for each in phases_of(self.scenario)})
+        return moe_times({each: self._figures(each, placement).moe_layer_s for each in self.phases})
 
     def assess(self, placement: Placement) -> Assessment:
         """Figures and prediction of a placement.
@@ -61,15 +67,16 @@ class Assessor:
             InputError: `planned` dispatch without valid fractions.
         """
         by_phase = {each: self._figures(each, placement) for each in self.problems}
-        times = moe_times({each: by_phase[each].moe_layer_s for each in phases_of(self.scenario)})
-        return Assessment(self._mixed(by_phase), times, predict(self.scenario, self.split, times))
+        times = moe_times({each: by_phase[each].moe_layer_s for each in self.phases})
+        made = predict_role(self.scenario, self.role, self.split, times, cp=self.cp, requests_per_s=self.requests_per_s)
+        return Assessment(self._mixed(by_phase), times, made)
 
     def _mixed(self, by_phase: Mapping[PlannedPhase, Figures]) -> Figures:
         """The figures of the plan's phase; a layer's mean pass of "serving" is of each phase under its own messages."""
         figures, kinds = by_phase[self.phase], self.problems[self.phase][0].hardware.rates.kinds
         if len(kinds) == 1 or len({problems[0].rules.message for problems in self.problems.values()}) == 1:
             return figures
-        parts = zip(kinds, phases_of(self.scenario), strict=True)
+        parts = zip(kinds, self.phases, strict=True)
         return replace(figures, moe_layer_s=sum(kind.share * by_phase[phase].moe_layer_s for kind, phase in parts))
 
     def _figures(self, phase: PlannedPhase, placement: Placement) -> Figures:

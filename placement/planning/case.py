@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from placement.cost.pose import planned_phases
 from placement.errors import ParameterError
 from placement.planning.effort import Budget, Effort
 from placement.planning.progress import OnProgress, Reporter
 from placement.problem.layer import Objective
+from placement.records.plan import Plan, load_plan
 from placement.routing.holdout import Source, read_sources, synthetic_source
 from placement.routing.trace import LoadCounts, Trace
 from solvers.params import DEFAULTS, SearchParams
 from solvers.registry import BASELINES, get_solver
+from specs.cluster import Cluster
+from specs.loading import load_cluster
 from specs.loading import load_scenario as read_scenario
 from specs.overrides import overridden
 from specs.scenario import Scenario
@@ -23,6 +27,12 @@ from specs.workload import PlannedPhase
 
 #: The plan's own row in tables, where a solver made it.
 SOLVED = "solved"
+
+#: Which instances may be chosen: those that serve whole requests, those that prefill or decode, or whichever is best.
+Mode = Literal["auto", "aggregated", "disaggregated"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+#: Kinds of instances at most, where nothing is said: one that prefills, one that decodes.
+MAX_KINDS = 2
 
 #: Recorded routing: an object, or a file's path.
 AnyTrace = Trace | LoadCounts | str | Path
@@ -42,6 +52,14 @@ class Case:
         windows: Load windows of each trace, or None for the default.
         tail: Share of the worst windows that counts, 1 their mean.
         balance_floor: Whether the plan stays as balanced as the load balancers' placements.
+        mode: Which instances may be chosen.
+        max_kinds: Most kinds of instances; None: any number.
+        pools: Clusters of other GPUs, beside the scenario's.
+        target_tokens_per_s: Output rate to reach with the fewest GPUs; None: the most tokens/s.
+        placed: Whether splits are priced with quickly placed experts; else experts are taken as balanced.
+        kernel_tables: Whether splits are priced with measured times of expert kernels, where there are any.
+        certify: Whether the plan's own layers carry the best bound known; else what loads alone prove.
+        deployment: A plan whose instances are kept; None: they are chosen.
         effort: Budget, seed, workers.
         report: Who is told of progress.
     """
@@ -55,6 +73,14 @@ class Case:
     windows: int | None = None
     tail: float = 1.0
     balance_floor: bool = True
+    mode: Mode = "auto"
+    max_kinds: int | None = MAX_KINDS
+    pools: tuple[Cluster, ...] = ()
+    target_tokens_per_s: float | None = None
+    placed: bool = True
+    kernel_tables: bool = False
+    certify: bool = True
+    deployment: Plan | None = None
     effort: Effort = field(default_factory=Effort)
     report: Reporter = field(default_factory=Reporter)
 
@@ -94,6 +120,13 @@ def make_case(
     windows: int | None = None,
     tail: float = 1.0,
     balance_floor: bool = True,
+    mode: Mode = "auto",
+    max_kinds: int | None = MAX_KINDS,
+    pools: Sequence[Cluster | str | Path] = (),
+    target_rate: float | None = None,
+    placed: bool = True,
+    kernel_tables: bool = False,
+    deployment: Plan | str | Path | None = None,
     budget: Budget | None = None,
     params: SearchParams | None = None,
     seed: int = 0,
@@ -118,6 +151,18 @@ def make_case(
         raise ParameterError("windows", f"{windows} windows", "give at least 1")
     if not 0.0 <= tail <= 1.0:
         raise ParameterError("tail", f"{tail:g} is no share", "give a number from 0 (worst window) to 1 (mean)")
+    if mode not in MODES:
+        raise ParameterError("mode", f"{mode!r} is no mode", f"choose {', '.join(MODES)}")
+    if max_kinds is not None and max_kinds < 1:
+        raise ParameterError("max_kinds", f"{max_kinds} kinds", "give at least 1")
+    if target_rate is not None and not (math.isfinite(target_rate) and target_rate > 0):
+        raise ParameterError("target_rate", f"{target_rate:g} is no rate", "give tokens/s above 0")
+    if scenario.workload.kind == "training":
+        for name, given in (("pools", bool(pools)), ("target_rate", target_rate is not None)):
+            if given:
+                raise ParameterError(
+                    name, "the workload is training; instances are deployed for serving", "leave it out"
+                )
     get_solver(strategy)
     report = Reporter(on_progress)
     if traces:
@@ -132,6 +177,13 @@ def make_case(
         windows=windows,
         tail=tail,
         balance_floor=balance_floor,
+        mode=mode,
+        max_kinds=max_kinds,
+        pools=tuple(pool if isinstance(pool, Cluster) else load_cluster(str(pool)) for pool in pools),
+        target_tokens_per_s=target_rate,
+        placed=placed,
+        kernel_tables=kernel_tables,
+        deployment=load_plan(deployment) if isinstance(deployment, str | Path) else deployment,
         effort=effort,
         report=report,
     )

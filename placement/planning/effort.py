@@ -12,6 +12,9 @@ from solvers.parallel import Backend
 from solvers.params import DEFAULTS, SearchParams
 from solvers.stop import Stop
 
+#: As of a MILP solver: nothing is searched where a heuristic is proven within so much of the optimum.
+DEFAULT_GAP = 0.01
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -21,19 +24,29 @@ class Budget:
         work: Effort of search and bounds over the default. The plan depends on it and the seed, not on the clock.
         time_limit: Seconds after which the best answer so far is taken, or None. They are shared out between all
             steps and count from when the case was posed. Plans cut by it may differ, and say what was cut.
+        gap: (objective - bound) / bound of a layer's best heuristic from which on `auto` searches nothing. Where token
+            sets are a sample it is no less than what the search must gain (`SearchParams.least_gain`). 0 searches all.
 
     Raises:
-        ParameterError: A value that is not positive and finite.
+        ParameterError: A value that is not positive and finite; a gap that is no share.
     """
 
     work: float = 1.0
     time_limit: float | None = None
+    gap: float = DEFAULT_GAP
 
     def __post_init__(self) -> None:
+        if not 0 <= self.gap <= 1:
+            raise ParameterError("gap", f"{self.gap:g} is no share", "give a number from 0 to 1")
         for name in ("work", "time_limit"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ParameterError(name, f"{value:g} is not a positive number", "give a positive number")
+
+    @property
+    def stated_gap(self) -> float | None:
+        """The gap, as plans state it: None where it is the default."""
+        return None if self.gap == DEFAULT_GAP else self.gap
 
 
 @dataclass(frozen=True)
@@ -70,4 +83,5 @@ class Effort:
     def stop(self) -> Stop:
         """The budget as a stop criterion, by one clock however often it is asked for."""
         limit = self.budget.time_limit
-        return Stop(self.budget.work, None if limit is None else self.began + limit, self.params)
+        deadline = None if limit is None else self.began + limit
+        return Stop(self.budget.work, deadline, self.params, self.budget.gap)

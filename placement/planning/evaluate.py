@@ -25,7 +25,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 def evaluate_plan(
     plan: Plan, trace: AnyTrace, *, part: Part = "all", windows: int = 1, weight_levels: int | None = None,
-    engine: str | None = None,
+    engine: str | None = None, role: str | None = None,
 ) -> Evaluation:  # fmt: skip
     """The figures of a plan and of its baselines on recorded routing.
 
@@ -39,6 +39,7 @@ def evaluate_plan(
         windows: Load windows.
         weight_levels: Score dispatch fractions rounded to whole multiples of 1 / weight_levels; None: as they are.
         engine: The engine that runs the plan, NAME[:BACKEND] or a file; None: the plan's own.
+        role: Which role, where the plan has several.
 
     Raises:
         InputError: Routing that can't be read, is of another model, or has no such part.
@@ -46,7 +47,8 @@ def evaluate_plan(
     if part not in PARTS:
         raise ParameterError("part", f"{part!r} is no part", f"choose {', '.join(PARTS)}")
     plan = on_engine(plan, engine)
-    scenario = plan.scenario.spec
+    of = plan.role(role)
+    scenario = plan.scenario_of(of)
     routing = read_sources(scenario.model, [trace])[0].routing
     if isinstance(routing, LoadCounts):
         if part != "all":
@@ -57,11 +59,12 @@ def evaluate_plan(
         chosen = select_part(routing, part)
         statistics, tokens = layer_statistics([chosen], windows), chosen.tokens
     assessor = Assessor(
-        scenario, plan.split.split(), plan.phase, statistics, plan.objective, failed_gpus=plan.failed_gpus
-    )
+        scenario, of.split.split(), of.phase, statistics, plan.objective, failed_gpus=of.failed_gpus,
+        role=of.role, cp=of.cp, requests_per_s=of.requests_per_s,
+    )  # fmt: skip
     rows = []
-    for strategy in plan.strategies:
-        placed = placement_of(plan, strategy)
+    for strategy in of.strategies:
+        placed = placement_of(of, strategy)
         if weight_levels is not None:
             placed = _with_whole_weights(placed, weight_levels)
         rows.append(Row(strategy.placements is None, strategy_record(strategy.name, assessor.assess(placed), None)))

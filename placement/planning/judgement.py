@@ -6,17 +6,19 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 
 import numpy as np
 
 from placement import __version__
 from placement.cost.assess import Assessor
 from placement.cost.figures import Placement
+from placement.cost.own_batch import BatchFit, Operation
 from placement.planning.progress import Reporter
 from placement.planning.strategies import Answers
 from placement.problem.layer import Objective
-from placement.records.convert import packed_fractions, predicted_record, strategy_record
-from placement.records.plan import CERTIFICATE_UNITS, CertificateRecord, LayerRecord, PredictedRecord, StrategyRecord
+from placement.records.convert import operation_record, packed_fractions, predicted_record, strategy_record
+from placement.records.role import CERTIFICATE_UNITS, CertificateRecord, LayerRecord, PredictedRecord, StrategyRecord
 from solvers.experts.layers import TOLERANCE, LayerAnswer
 from solvers.result import Status
 
@@ -31,13 +33,29 @@ class Judgement:
     predicted: PredictedRecord
 
 
-def judge(assessor: Assessor, placements: Mapping[str, Placement], own: str, report: Reporter) -> Judgement:
-    """Scores placements by their names; the plan's own, `own`, is among them."""
+def judge(
+    assessor: Assessor,
+    placements: Mapping[str, Placement],
+    own: str,
+    report: Reporter,
+    at_own: BatchFit | None = None,
+    operations: Mapping[str, Operation] = MappingProxyType({}),
+) -> Judgement:
+    """Scores placements by their names; the plan's own, `own`, is among them.
+
+    Args:
+        at_own: Scores them at the batch of their operation, too, on the same routing.
+        operations: By name.
+    """
     report.stage("scoring on held-out routing", len(placements))
     strategies, predicted = [], None
     for name, placement in placements.items():
-        assessment = assessor.assess(placement)
-        strategies.append(strategy_record(name, assessment, None if name == own else placement))
+        assessment, own_batch = assessor.assess(placement), None
+        if at_own is not None and name in operations:
+            how = operations[name]
+            operated = at_own.operated(placement, how)
+            own_batch = operation_record(operated.prediction, how.batch, operated.times, how.requests_per_s)
+        strategies.append(strategy_record(name, assessment, None if name == own else placement, own_batch))
         if name == own:
             predicted = predicted_record(assessment.prediction)
         report.advance()

@@ -15,25 +15,29 @@ from placement.cost.layer.scenario_rates import expert_bytes
 from placement.cost.layer.score import LayerScore, score_layer
 from placement.cost.layer.transfer import Transfer, transfer
 from placement.cost.pose import layer_problems
+from placement.cost.step.role_figures import at_batch
 from placement.errors import InfeasibleError, ParameterError
 from placement.planning.case import SOLVED, AnyTrace
 from placement.planning.effort import Budget, Effort
 from placement.planning.judgement import certificate_of, judge, layer_record, versions
 from placement.planning.other_engine import on_engine
 from placement.planning.progress import OnProgress, Reporter
+from placement.planning.resize import Resized, resize
 from placement.planning.strategies import place_baselines, placement_of_answers
 from placement.problem.arrays import IntArray
 from placement.problem.data import LayerData
 from placement.problem.layer import LayerProblem, Objective
-from placement.records.convert import own_placement
+from placement.records.convert import figures_record, own_placement
 from placement.records.migration import FrontRow, Migration
 from placement.records.plan import Plan, ProvenanceRecord
+from placement.records.role import RolePlan
 from placement.routing.holdout import Routing, read_sources, routing_of
 from solvers.experts.layers import TOLERANCE, LayerAnswer
 from solvers.migration.allocate import Allocation, allocate, transfer_seconds, within_seconds
 from solvers.migration.front import standing
 from solvers.migration.run import Fronts, layer_fronts
 from solvers.result import Status, Termination
+from specs.scenario import Scenario
 
 #: Shares of all slots that the front's table shows.
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -48,10 +52,12 @@ class _Case:
     Attributes:
         problems, judged: one a layer, on the routing solved on and on the one that judges.
         failed_gpus: those of the plan, and those lost since, ascending.
-        stages: stage of each layer. transfers: of each layer's points.
+        stages: stage of each layer. transfers: of each layer's points. resized: whether the number of GPUs changes.
     """
 
     plan: Plan
+    role: RolePlan
+    scenario: Scenario
     routing: Routing
     objective: Objective
     failed_gpus: tuple[int, ...]
@@ -62,6 +68,7 @@ class _Case:
     fronts: Fronts
     transfers: tuple[tuple[Transfer, ...], ...]
     allocation: Allocation
+    resized: bool
 
 
 @dataclass(frozen=True)
@@ -104,22 +111,25 @@ class MoveBudget:
         return self.max_moves
 
     def check_forced(self, slots: int, forced: int, seconds: float) -> None:
-        """Whether there is room for what failed GPUs force.
+        """Whether there is room for what can't be left out.
 
         Args:
-            slots: Of all layers. forced, seconds: Moves that failed GPUs force, and the time of their transfers.
+            slots: Of all layers.
+            forced, seconds: Moves that failed, leaving or joining GPUs force, and the time of their transfers.
 
         Raises:
             InfeasibleError: They exceed the budget.
         """
         if self.max_transfer_ms is not None and seconds > self.max_transfer_ms * 1e-3:
             raise InfeasibleError(
-                f"the {forced} moves that failed GPUs force take {seconds * 1e3:.3g} ms, "
+                f"the {forced} moves that failed, leaving or joining GPUs force take {seconds * 1e3:.3g} ms, "
                 f"{seconds * 1e3 - self.max_transfer_ms:.3g} ms over `max_transfer_ms`"
             )
         most = self.moves(slots)
         if most is not None and forced > most:
-            raise InfeasibleError(f"failed GPUs force {forced} moves, {forced - most} more than the budget of {most}")
+            raise InfeasibleError(
+                f"failed, leaving or joining GPUs force {forced} moves, {forced - most} more than the budget of {most}"
+            )
 
 
 def migrate_plan(
@@ -131,7 +141,9 @@ def migrate_plan(
     max_transfer_ms: float | None = None,
     failed_gpus: Sequence[int] = (),
     fixed_gpus: Sequence[int] = (),
+    to_gpus: int | None = None,
     engine: str | None = None,
+    role: str | None = None,
     budget: Budget | None = None,
     seed: int = 0,
     workers: int = 0,
@@ -150,7 +162,10 @@ def migrate_plan(
         max_transfer_ms: Budget: time that the busiest link is taken up.
         failed_gpus: GPUs (expert-parallel ranks) lost since; what they held is put back with the fewest moves first.
         fixed_gpus: GPUs that keep their experts.
+        to_gpus: Expert-parallel ranks that the plan is to have from now on; see `placement.planning.resize`. Experts of
+            GPUs that leave are put back, and GPUs that join are filled, with the fewest moves first.
         engine: The engine that runs the plan, NAME[:BACKEND] or a file; None: the plan's own.
+        role: Which role's experts move, where the plan has several.
         budget: When solving stops.
         seed: Of every random choice.
         workers: Processes or threads; 0: one per core.
@@ -169,8 +184,16 @@ def migrate_plan(
         raise ParameterError("traces", "there is no new routing", "give at least one trace or file of load counts")
     plan = on_engine(plan, engine)
     effort, report = Effort(budget or Budget(), seed, workers, backend), Reporter(on_progress)
-    slots = plan.topology.gpus * sum(plan.widths)
-    case = _case(plan, traces, (tuple(failed_gpus), tuple(fixed_gpus)), most, effort, report)
+    of = plan.role(role)
+    ran, resized = of, None
+    if to_gpus is not None:
+        for name, given in (("failed_gpus", failed_gpus), ("fixed_gpus", fixed_gpus)):
+            if given:
+                raise ParameterError(name, "GPUs are named while their number changes", "leave out `to_gpus`, or these")
+        resized = resize(plan, of, to_gpus)
+        plan, of = resized.plan, resized.role
+    slots = of.topology.gpus * sum(of.widths(plan.scenario_of(of)))
+    case = _case(plan, of, traces, (tuple(failed_gpus), tuple(fixed_gpus)), most, effort, report, resized)
     points = _chosen(case, most, slots)
     whole = case.allocation.least + len(case.allocation.value) - 1
     totals = sorted({case.allocation.least, *(int(share * slots) for share in SHOWN), whole})
@@ -187,35 +210,40 @@ def migrate_plan(
     chosen = None if points is None else _row(case, points, slots, before, after)
     report.advance()
     return Migration(
-        scenario=plan.scenario.name, engine=plan.engine, phase=plan.phase, objective=case.objective,
+        scenario=plan.scenario.name, engine=plan.engine, role=of.role, phase=of.phase, objective=case.objective,
         routing=case.routing.record, slots=slots, failed_gpus=case.failed_gpus, forced_moves=case.allocation.least,
+        gpus_before=None if resized is None else ran.topology.gpus, gpus=of.topology.gpus - len(case.failed_gpus),
+        batch_before=None if resized is None else ran.split.batch, batch=of.split.batch,
         before=before[1] if before is not None else None, rows=tuple(rows), chosen=chosen,
         plan=None if points is None else _migrated(case, points, effort, report),
     )  # fmt: skip
 
 
 def _case(
-    plan: Plan, traces: Sequence[AnyTrace], named: tuple[tuple[int, ...], tuple[int, ...]], most: MoveBudget,
-    effort: Effort, report: Reporter,
+    plan: Plan, role: RolePlan, traces: Sequence[AnyTrace], named: tuple[tuple[int, ...], tuple[int, ...]],
+    most: MoveBudget, effort: Effort, report: Reporter, resized: Resized | None,
 ) -> _Case:  # fmt: skip
     """The case, solved; `named` are the failed and the fixed GPUs."""
-    scenario, split = plan.scenario.spec, plan.split.split()
-    gpus, (lost, fixed) = plan.topology.gpus, named
+    scenario, split = plan.scenario_of(role), role.split.split()
+    if scenario.workload.kind == "serving":
+        split = at_batch(split, role.posed_batch)
+    widths = role.widths(scenario)
+    gpus, (lost, fixed) = role.topology.gpus, named
     for name, given in (("failed_gpus", lost), ("fixed_gpus", fixed)):
         wrong = [gpu for gpu in given if not 0 <= gpu < gpus]
         if wrong:
             raise ParameterError(name, f"GPU {wrong[0]} of {gpus}", f"give GPUs from 0 to {gpus - 1}")
-    failed = tuple(sorted({*plan.failed_gpus, *lost}))
+    failed = tuple(sorted({*role.failed_gpus, *lost}))
     if set(failed) & set(fixed):
         raise ParameterError("fixed_gpus", "a failed GPU can't keep its experts", "name it once")
     report.stage("reading the routing")
     moe = scenario.model.moe
     routing = routing_of(read_sources(scenario.model, traces), moe.computed_top_k, mixture=plan.tail >= 1.0)
     objective: Objective = "load" if routing.counts_only else plan.objective
-    running = own_placement(plan)
+    running = own_placement(role)
     alive = np.ones(gpus, dtype=bool)
     alive[list(failed)] = False
-    experts, left = moe.experts, int(alive.sum()) * plan.slots_per_gpu
+    experts, left = moe.experts, int(alive.sum()) * role.slots_per_gpu
     if left < experts:
         raise InfeasibleError(
             f"the {int(alive.sum())} GPUs left have {left} slots for {experts} experts, {experts - left} too few"
@@ -223,20 +251,20 @@ def _case(
     kept = np.isin(np.arange(gpus), fixed)
 
     def posed(statistics: Sequence[LayerData], judged: bool) -> tuple[LayerProblem, ...]:
-        made = layer_problems(scenario, split, plan.phase, statistics, objective, tail=plan.tail, failed_gpus=failed)
+        made = layer_problems(scenario, split, role.phase, statistics, objective, tail=plan.tail, failed_gpus=failed)
         if judged:
             return made
         return tuple(
             one.with_rules(current=slots, fixed=kept.repeat(width) if kept.any() else None)
-            for one, width, slots in zip(made, plan.widths, running.slots, strict=True)
+            for one, width, slots in zip(made, widths, running.slots, strict=True)
         )
 
     problems = posed(routing.solved_on, False)
     stages = tuple(
         next(
-            stage.stage for stage in plan.stages if stage.first_layer <= layer.layer < stage.first_layer + stage.layers
+            stage.stage for stage in role.stages if stage.first_layer <= layer.layer < stage.first_layer + stage.layers
         )
-        for layer in plan.layers
+        for layer in role.layers
     )
     senders = alive if failed else None
     sizes = [expert_bytes(scenario.model, scenario.model.layout[i]) for i in scenario.model.moe_blocks]
@@ -244,6 +272,8 @@ def _case(
     def moved(i: int, slots: IntArray) -> Transfer:
         one = problems[i]
         width, rates = one.hardware.slots_per_gpu, one.hardware.rates
+        if resized is not None:
+            return resized.transfer(i, slots, width, sizes[i], rates)
         return transfer(one.topology, running.slots[i], slots, width, sizes[i], rates, senders)
 
     # Told before anything is solved.
@@ -259,8 +289,8 @@ def _case(
     )  # fmt: skip
     transfers = tuple(tuple(moved(i, point.slots) for point in front.points) for i, front in enumerate(fronts.layers))
     return _Case(
-        plan, routing, objective, failed, problems, posed(routing.judged_on, True), running, stages, fronts, transfers,
-        allocate(fronts.layers),
+        plan, role, scenario, routing, objective, failed, problems, posed(routing.judged_on, True), running, stages,
+        fronts, transfers, allocate(fronts.layers), resized is not None,
     )  # fmt: skip
 
 
@@ -335,8 +365,7 @@ def _gain(before: Sequence[LayerScore], now: Sequence[LayerScore], after: Sequen
 
 def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Reporter) -> Plan:
     """The plan file of the chosen points, with baselines solved anew on this routing and what ran, if it still can."""
-    plan = case.plan
-    scenario, split = plan.scenario.spec, plan.split.split()
+    plan, role = case.plan, case.role
     answers = []
     for front, i, full in zip(case.fronts.layers, points, case.fronts.full, strict=True):
         point = front.points[i]
@@ -351,31 +380,41 @@ def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Report
     free = tuple(problem.with_rules(current=None, fixed=None) for problem in case.problems)
     baselines = place_baselines(free, effort.stop(), effort, report)
     placements = {name: placement_of_answers(layers) for name, layers in baselines.items()}
-    # What ran does not run without the GPUs that were lost since.
-    if case.failed_gpus == plan.failed_gpus:
+    # What ran does not run without the GPUs that were lost since, or on another number of them.
+    if case.failed_gpus == role.failed_gpus and not case.resized:
         placements[RUNNING] = case.running
     placements[SOLVED] = placement_of_answers(tuple(answers))
     assessor = Assessor(
-        scenario, split, plan.phase, case.routing.judged_on, case.objective, failed_gpus=case.failed_gpus
-    )
+        case.scenario, role.split.split(), role.phase, case.routing.judged_on, case.objective,
+        failed_gpus=case.failed_gpus, role=role.role, cp=role.cp, requests_per_s=role.requests_per_s,
+    )  # fmt: skip
     judgement = judge(assessor, placements, SOLVED, report)
-    return plan.model_copy(
+    moved = role.model_copy(
         update={
-            "objective": case.objective,
             "failed_gpus": case.failed_gpus,
-            "layers": tuple(layer_record(old.layer, new) for old, new in zip(plan.layers, answers, strict=True)),
+            "layers": tuple(layer_record(old.layer, new) for old, new in zip(role.layers, answers, strict=True)),
             "predicted": judgement.predicted,
             "strategies": judgement.strategies,
             "certificate": certificate_of(tuple(answers), case.objective),
+        }
+    )
+    roles = tuple(moved if each is role else each for each in plan.roles)
+    return plan.model_copy(
+        update={
+            "objective": case.objective,
+            "roles": roles,
+            "predicted": figures_record(plan.scenario.spec, roles),
             "provenance": ProvenanceRecord(
                 strategy="migrate",
                 seed=effort.seed,
                 work=effort.budget.work,
+                gap=effort.budget.stated_gap,
                 balance_floor=False,
                 routing=case.routing.record,
                 inputs=case.routing.inputs,
                 versions=versions(),
             ),
             "timings": None,
+            "demand": None,
         }
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from placement.cost.memory.hbm import memory_of
+from placement.cost.step.role_figures import at_batch
 from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.errors import InfeasibleError, InputError, ParameterError
 from placement.problem.engine_rules import Layout, load_problem
-from placement.records.convert import memory_record
+from placement.records.convert import engine_name, memory_record
 from placement.records.layout import EngineRecord
 from placement.records.plan import Plan
+from placement.records.role import RolePlan
 from specs.overrides import overridden
+from specs.scenario import Scenario
 
 
 def on_engine(plan: Plan, engine: str | None) -> Plan:
@@ -25,24 +28,39 @@ def on_engine(plan: Plan, engine: str | None) -> Plan:
     """
     if engine is None:
         return plan
-    if plan.dispatch == "planned":
+    if any(role.dispatch == "planned" for role in plan.roles):
         raise ParameterError("engine", "the plan has planned dispatch, which is its own engine's", "plan it anew")
     own = plan.scenario.spec.model_copy(update={"dispatch": None, "message_rule": None, "overlap": None})
-    scenario, split = overridden(own, engine=engine), plan.split.split()
+    scenario = overridden(own, engine=engine)
+    moved = plan.model_copy(update={"scenario": plan.scenario.model_copy(update={"spec": scenario})})
+    roles = tuple(as_run(role, moved.scenario_of(role), plan.scenario.name) for role in plan.roles)
+    return moved.model_copy(update={"engine": engine_name(scenario, roles), "roles": roles})
+
+
+def as_run(role: RolePlan, scenario: Scenario, name: str) -> RolePlan:
+    """A role with what follows from its split under a scenario: dispatch, messages, tokens and memory.
+
+    Args:
+        name: Of the scenario, in messages.
+
+    Raises:
+        InputError: The scenario's engine does not load the split. InfeasibleError: HBM has no room for it.
+    """
+    split = role.split.split()
     problem = load_problem(scenario, Layout.of(scenario, split))
     if problem:
-        raise InputError(plan.scenario.name, "split", problem, "plan it anew for this engine")
+        raise InputError(name, "split", problem, "plan it anew for this engine")
     memory = memory_of(scenario, split)
     if not memory.fits:
         over = -memory.headroom_bytes / 1e9
         raise InfeasibleError(f"{scenario.engine.label} leaves {over:.3g} GB too little HBM for the plan's batch")
-    rates = planned_rates(scenario, split, plan.phase)
-    return plan.model_copy(
+    posed = at_batch(split, role.posed_batch) if scenario.workload.kind == "serving" else split
+    rates = planned_rates(scenario, posed, role.phase)
+    return role.model_copy(
         update={
-            "scenario": plan.scenario.model_copy(update={"spec": scenario}),
-            "engine": EngineRecord.of(scenario, split),
             "dispatch": scenario.dispatch_in_use,
-            "message_rule": planned_rule(scenario, split, plan.phase, rates),
+            "message_rule": planned_rule(scenario, posed, role.phase, rates),
+            "messages": EngineRecord.of(scenario, split, role.role).messages,
             "tokens_per_gpu": rates.tokens_per_gpu,
             "memory": memory_record(memory),
         }

@@ -8,38 +8,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from placement.cost.assess import Assessor
-from placement.cost.memory.hbm import memory_of
-from placement.cost.pose import layer_problems
-from placement.cost.step.serving_mix import planned_rates, planned_rule
-from placement.cost.step.throughput import ServingModel
-from placement.planning.case import AnyTrace, Case, make_case
+from placement.planning.case import MAX_KINDS, AnyTrace, Case, Mode, make_case
+from placement.planning.choose import Choice, choice_of_plan, choice_of_split, choose
 from placement.planning.effort import Budget
-from placement.planning.judgement import certificate_of, judge, layer_record, versions
+from placement.planning.judgement import versions
 from placement.planning.progress import COMPILING, OnProgress
-from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
+from placement.planning.role import plan_role
 from placement.planning.tokens import affordable_tokens, with_tokens
 from placement.problem.layer import Objective
-from placement.problem.split import Split
-from placement.records.convert import memory_record, stage_records, topology_record
-from placement.records.layout import EngineRecord, ScenarioRecord, SplitRecord
+from placement.records.convert import engine_name, figures_record, mode_of_roles
+from placement.records.layout import ScenarioRecord
 from placement.records.plan import SCHEMA, Plan, ProvenanceRecord, TimingsRecord
+from placement.records.role import RolePlan
 from placement.routing.holdout import Routing, routing_of
 from solvers.ahead import SEARCH_PARTS, compiling, is_compiled
-from solvers.deploy.balance import PlacedLayers
-from solvers.deploy.replicas import with_replicas
 from solvers.params import SearchParams
-from solvers.result import Termination
-from solvers.split.enumerate import SplitChoice, enumerate_splits
+from solvers.split.enumerate import enumerate_splits
 from solvers.stop import Stop
+from specs.cluster import Cluster
 from specs.scenario import Scenario
 from specs.workload import PlannedPhase
 
-#: Share of TTFT and TPOT that the fitted batch may use up under the load balancer's placement.
-HEADROOM = 0.98
-#: Shares of the time left that the split, synthetic routing, redundant experts and placing have at most, where time is
-#: limited. What one leaves over is the others'; heuristics, their scores and the judgement take what they need.
-SPLIT, ROUTING, REPLICAS, PLACING = 0.25, 0.25, 0.15, 0.9
+#: Shares of the time left that synthetic routing and the choice of instances have at most, where time is limited. What
+#: one leaves over is the others'; heuristics, their scores and the judgement take what they need.
+ROUTING, SPLIT = 0.25, 0.35
 
 
 @dataclass(frozen=True)
@@ -47,13 +39,12 @@ class Planned:
     """A plan, and what the report says beside it.
 
     Attributes:
-        choice: The split choice. lowered_from: batch before it was lowered for the routing's imbalance, or None.
+        choice: The chosen instances.
         timings: Wall-clock seconds, whether or not the plan holds them.
     """
 
     plan: Plan
-    choice: SplitChoice
-    lowered_from: int | None
+    choice: Choice
     timings: TimingsRecord
 
 
@@ -68,6 +59,13 @@ def plan_scenario(
     windows: int | None = None,
     tail: float = 1.0,
     balance_floor: bool = True,
+    mode: Mode = "auto",
+    max_kinds: int | None = MAX_KINDS,
+    pools: Sequence[Cluster | str | Path] = (),
+    target_rate: float | None = None,
+    placed: bool = True,
+    kernel_tables: bool = False,
+    deployment: Plan | str | Path | None = None,
     budget: Budget | None = None,
     params: SearchParams | None = None,
     seed: int = 0,
@@ -75,7 +73,7 @@ def plan_scenario(
     backend: Any = None,
     on_progress: OnProgress | None = None,
 ) -> Plan:
-    """Plans a scenario: its split, its expert placement, what that yields, and how far from optimal it can be.
+    """Plans a scenario: its instances and their split, their expert placement, what that yields, and how good it is.
 
     The same scenario, traces, budget and seed give the same plan, byte for byte, unless a time limit cuts the search.
 
@@ -90,6 +88,13 @@ def plan_scenario(
         windows: Load windows per trace; None: three in all to solve on, one per trace to judge on.
         tail: Share of the worst windows that counts: 1 their mean, 0 the worst window.
         balance_floor: Whether the plan stays as balanced as the load balancers' placements.
+        mode: "aggregated" (instances serve whole requests), "disaggregated" (some prefill, some decode), or "auto".
+        max_kinds: Most kinds of instances; None: any number.
+        pools: Clusters of other GPUs, beside the scenario's: objects, or their names or files.
+        target_rate: Output tokens/s to reach with the fewest GPUs; None: the most tokens/s.
+        placed: Price splits with quickly placed experts; else take experts as balanced.
+        kernel_tables: Price splits with measured times of expert kernels, where there are any.
+        deployment: A plan, or its file, whose instances are kept: only experts are placed anew.
         budget: When solving stops; None: the default work, no time limit.
         params: What may be set of the search; None: the defaults.
         seed: Of every random choice.
@@ -104,8 +109,9 @@ def plan_scenario(
     """
     case = make_case(
         scenario, traces=traces, phase=phase, objective=objective, strategy=strategy, holdout=holdout, windows=windows,
-        tail=tail, balance_floor=balance_floor, budget=budget, params=params, seed=seed, workers=workers,
-        backend=backend, on_progress=on_progress,
+        tail=tail, balance_floor=balance_floor, mode=mode, max_kinds=max_kinds, pools=pools, target_rate=target_rate,
+        placed=placed, kernel_tables=kernel_tables, deployment=deployment, budget=budget, params=params, seed=seed,
+        workers=workers, backend=backend, on_progress=on_progress,
     )  # fmt: skip
     return solve(case).plan
 
@@ -130,62 +136,50 @@ def solve(case: Case, with_timings: bool = False) -> Planned:
 def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> Planned:
     """See `solve`; `compiled` waits until kernels are."""
     marks, stop, cut_short = [time.perf_counter()], case.effort.stop(), list[str]()
-    case.report.stage("choosing the split")
-    choice = enumerate_splits(case.scenario, stop=stop.share_of_time(SPLIT))
-    if choice.considered < choice.listed:
-        cut_short.append(f"split: {choice.considered:,} of {choice.listed:,} tried")
-    marks.append(time.perf_counter())
-
     case, asked = in_time(case, stop.share_of_time(ROUTING)), case.scenario.routing.tokens
     if case.scenario.routing.tokens < asked:
         cut_short.append(f"synthetic routing: {case.scenario.routing.tokens:,} of {asked:,} tokens")
     routing = read_routing(case)
     objective: Objective = case.objective or ("load" if routing.counts_only else "time")
-    if case.scenario.redundant == "auto" and case.scenario.workload.kind == "serving":
-        case.report.stage("weighing redundant experts")
-        weighing = stop.share_of_time(REPLICAS)
-        choice = with_replicas(case.scenario, choice, PlacedLayers(routing.solved_on), weighing)
-        if weighing.expired:
-            cut_short.append("redundant experts: not all numbers weighed")
     marks.append(time.perf_counter())
 
-    split = fitted_batch(case, choice.best, routing, stop)
-    answers = place_experts(case, split, routing, objective, stop, compiled)
-    late = sum(answer.termination is Termination.TIME for answer in answers[case.own])
-    if late:
-        cut_short.append(f"search: ended early in {late} of {len(answers[case.own])} layers")
+    case.report.stage("choosing the split")
+    choosing = stop.share_of_time(SPLIT)
+    if case.deployment is not None:
+        choice = choice_of_plan(case)
+    elif case.scenario.workload.kind == "serving":
+        choice = choose(case, routing, choosing)
+    else:
+        choice = choice_of_split(case.scenario, enumerate_splits(case.scenario, stop=choosing))
+    if choice.record.considered < choice.record.listed:
+        cut_short.append(f"split: {choice.record.considered:,} of {choice.record.listed:,} tried")
     marks.append(time.perf_counter())
 
-    placements = {name: placement_of_answers(layers) for name, layers in answers.items()}
-    assessor = Assessor(case.scenario, split, case.phase, routing.judged_on, objective)
-    judgement = judge(assessor, placements, case.own, case.report)
+    roles: list[RolePlan] = []
+    for i, chosen in enumerate(choice.roles):
+        share = stop.share_of_time(1 / (len(choice.roles) - i))
+        planned = plan_role(case, chosen, routing, objective, share, compiled)
+        if planned.late:
+            of = f" of {planned.plan.role}" if len(choice.roles) > 1 else ""
+            cut_short.append(f"search: ended early in {planned.late} of {len(planned.plan.layers)} layers{of}")
+        roles.append(planned.plan)
     marks.append(time.perf_counter())
 
     timings = TimingsRecord(
-        total_s=marks[4] - marks[0], split_s=marks[1] - marks[0], routing_s=marks[2] - marks[1],
+        total_s=marks[3] - marks[0], split_s=marks[2] - marks[1], routing_s=marks[1] - marks[0],
         solve_s=marks[3] - marks[2],
     )  # fmt: skip
-    scenario, own = case.scenario, answers[case.own]
-    rates = planned_rates(scenario, split, case.phase)
     plan = Plan(
         schema_=SCHEMA,
-        scenario=ScenarioRecord(name=scenario.name, spec=scenario),
-        phase=case.phase,
+        scenario=ScenarioRecord(name=case.scenario.name, spec=case.scenario),
+        engine=engine_name(case.scenario, roles),
+        mode=mode_of_roles(roles),
         objective=objective,
         tail=case.tail,
-        engine=EngineRecord.of(scenario, split),
-        dispatch=scenario.dispatch_in_use,
-        message_rule=planned_rule(scenario, split, case.phase, rates),
-        split=SplitRecord.of(split),
-        stages=stage_records(scenario, split),
-        topology=topology_record(scenario, split),
-        slots_per_gpu=split.slots_per_gpu,
-        tokens_per_gpu=rates.tokens_per_gpu,
-        layers=tuple(layer_record(index, one) for index, one in zip(scenario.model.moe_layers, own, strict=True)),
-        memory=memory_record(memory_of(scenario, split)),
-        predicted=judgement.predicted,
-        strategies=judgement.strategies,
-        certificate=certificate_of(own, objective),
+        roles=tuple(roles),
+        nodes=choice.nodes,
+        choice=choice.record,
+        predicted=figures_record(case.scenario, roles),
         provenance=ProvenanceRecord(
             strategy=case.strategy,
             seed=case.effort.seed,
@@ -194,13 +188,13 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
             routing=routing.record,
             inputs=routing.inputs,
             params=case.effort.params.changed,
+            gap=case.effort.budget.stated_gap,
             versions=versions(),
             cut_short=tuple(cut_short),
         ),
         timings=timings if with_timings else None,
     )
-    lowered = choice.best.batch if split.batch != choice.best.batch else None
-    return Planned(plan, choice, lowered, timings)
+    return Planned(plan, choice, timings)
 
 
 def in_time(case: Case, stop: Stop) -> Case:
@@ -222,45 +216,3 @@ def read_routing(case: Case) -> Routing:
     return routing_of(
         case.routing_sources(), case.scenario.model.moe.computed_top_k, case.holdout, case.windows, mixture=mixture
     )
-
-
-def place_experts(
-    case: Case, split: Split, routing: Routing, objective: Objective, stop: Stop, compiled: Callable[[Stop], None]
-) -> dict[str, Answers]:
-    """Each baseline's answers and the plan's own, by the name of their row. The baselines come first, and are quick."""
-    problems = layer_problems(case.scenario, split, case.phase, routing.solved_on, objective, tail=case.tail)
-    placing = stop.share_of_time(PLACING)
-    answers = place_baselines(problems, placing, case.effort, case.report, case.own)
-    if case.own not in answers:
-        compiled(placing)
-        answers[case.own] = place(problems, case.strategy, placing, case.effort, case.report, case.balance_floor)
-    return answers
-
-
-def fitted_batch(case: Case, split: Split, routing: Routing, stop: Stop) -> Split:
-    """The split with the largest batch that meets TTFT and TPOT under the load balancer's placement.
-
-    The split was chosen with balanced routing, at the batch that just meets the objectives; real routing is not
-    balanced. The balancer's placement, made on the routing solved on, is priced on the routing that judges: the batch
-    is one for all strategies, and no placement is fitted to that routing. A layer takes no longer for fewer tokens, so
-    the times scored at the first batch are safe below it. A pinned batch, and training, are left as they are.
-    """
-    scenario, workload = case.scenario, case.scenario.workload
-    if scenario.pins.batch is not None or workload.kind != "serving":
-        return split
-    problems = layer_problems(scenario, split, case.phase, routing.solved_on)
-    balancer = place(problems, "eplb", stop, case.effort, case.report, certify=False)
-    times = Assessor(scenario, split, case.phase, routing.judged_on).times(placement_of_answers(balancer))
-    model = ServingModel(scenario, workload, split, times)
-
-    def meets(batch: int) -> bool:
-        point = model.at(batch)
-        return point.ttft_s <= HEADROOM * workload.ttft_ms * 1e-3 and point.tpot_s <= HEADROOM * workload.tpot_ms * 1e-3
-
-    if meets(split.batch) or not meets(1):
-        return split
-    low, high = 1, split.batch
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if meets(middle) else (low, middle)
-    return replace(split, batch=low, microbatches=min(split.pp, low))

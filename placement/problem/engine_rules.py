@@ -178,14 +178,14 @@ def most_sequences(scenario: Scenario, tp: int, pp: int) -> int | None:
     return min(limits, default=None)
 
 
-def engine_notes(scenario: Scenario, split: Split) -> tuple[str, ...]:
+def engine_notes(scenario: Scenario, split: Split, role: str = "aggregated") -> tuple[str, ...]:
     """What a user of the plan must know of the engine, one sentence each."""
     engine, notes = scenario.engine, []
     if split.ep == 1:
         return ()
-    dense = [phase for phase in phases_of(scenario) if message_rule(scenario, split, phase) == "dense"]
+    dense = [phase for phase in role_phases(scenario, role) if message_rule(scenario, split, phase) == "dense"]
     if dense:
-        where = "" if len(dense) == len(phases_of(scenario)) else f" in {dense[0]}"
+        where = "" if len(dense) == len(role_phases(scenario, role)) else f" in {dense[0]}"
         notes.append(f"every token goes to every GPU{where}: expert placement buys balance alone")
     if not engine.static_map:
         notes.append("it loads no static expert map: this placement needs a plug-in for its balancer's policy")
@@ -202,3 +202,10 @@ def engine_notes(scenario: Scenario, split: Split) -> tuple[str, ...]:
 def phases_of(scenario: Scenario) -> tuple[Phase, ...]:
     """The phases that the scenario's workload has."""
     return ("decode", "prefill") if scenario.workload.kind == "serving" else ("train",)
+
+
+def role_phases(scenario: Scenario, role: str = "aggregated") -> tuple[Phase, ...]:
+    """The phases that instances of a role run."""
+    if role in ("prefill", "decode") and scenario.workload.kind == "serving":
+        return ("prefill",) if role == "prefill" else ("decode",)
+    return phases_of(scenario)

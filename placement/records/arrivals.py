@@ -10,13 +10,14 @@ import numpy as np
 
 from placement.cost.serving_sim.arrivals import Recorded
 from placement.errors import InputError
+from placement.records.demand import MAX_REQUESTS
 from specs.documents import read_text, shown
 from specs.fields import MAX_COUNT
 
 #: The columns, by their names in the file's first line; others are not read.
 COLUMNS = ("arrival_s", "isl", "osl")
 #: A larger file is no record of a few hours of requests.
-MAX_BYTES, MAX_REQUESTS = 100_000_000, 1_000_000
+MAX_BYTES = 100_000_000
 #: Ten years: what comes later is a clock that counts from another time, in another unit.
 MAX_SECONDS = 3.2e9
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,19 +10,22 @@ from placement.cost.assess import Assessment
 from placement.cost.figures import Placement
 from placement.cost.layer.scenario_rates import topology_of
 from placement.cost.memory.hbm import MemoryReport
-from placement.cost.step.throughput import Prediction
+from placement.cost.step.roles import InstancePoint, Role, RoleRate, deployment_requests_per_s, kv_bytes_per_request
+from placement.cost.step.throughput import MoeTimes, Prediction
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.pieces import piece_rows
 from placement.problem.split import Split
-from placement.records.layout import StageRecord, TopologyRecord
-from placement.records.plan import (
+from placement.records.layout import EngineName, EngineRecord, StageRecord, TopologyRecord
+from placement.records.plan import FiguresRecord, Mode
+from placement.records.role import (
     Figure,
     Fractions,
     MemoryLineRecord,
     MemoryRecord,
+    OperationRecord,
     PartRecord,
-    Plan,
     PredictedRecord,
+    RolePlan,
     StrategyRecord,
 )
 from specs.scenario import Scenario
@@ -58,7 +61,8 @@ def predicted_record(prediction: Prediction) -> PredictedRecord:
         return Figure(value=value, provenance=entry.provenance, moe_layer=entry.moe_layer)  # type: ignore[arg-type]
 
     def ms(name: str, seconds: float | None) -> Figure | None:
-        return None if seconds is None else figure(name, seconds * 1e3)
+        found = _ms(seconds)
+        return None if found is None else figure(name, found)
 
     step = None if prediction.step is None else prediction.step.step_s
     return PredictedRecord(
@@ -69,6 +73,71 @@ def predicted_record(prediction: Prediction) -> PredictedRecord:
         step_ms=ms("step_s", step),
         breakdown=tuple(PartRecord(name=part.name, ms=part.seconds * 1e3) for part in prediction.breakdown),
     )
+
+
+def mode_of_roles(roles: Sequence[RolePlan]) -> Mode:
+    """The mode of a plan by the roles that it has."""
+    kinds = frozenset(role.role for role in roles)
+    if kinds == {"prefill", "decode"}:
+        return "disaggregated"
+    if len(kinds) > 1:
+        return "mixed"
+    return "training" if "training" in kinds else "aggregated"
+
+
+def engine_name(scenario: Scenario, roles: Sequence[RolePlan]) -> EngineName:
+    """The engine of a plan, with what a user must know of it under any role's split."""
+    records = [EngineRecord.of(scenario, role.split.split(), role.role) for role in roles]
+    notes = tuple(dict.fromkeys(note for record in records for note in record.notes))
+    engine = scenario.engine
+    return EngineName(name=engine.name, version=engine.version, backend=engine.backend, notes=notes)
+
+
+def figures_record(scenario: Scenario, roles: Sequence[RolePlan]) -> FiguresRecord:
+    """The figures of all roles together: requests in two halves are as many as each half carries."""
+    if len(roles) == 1:
+        one = roles[0].predicted
+        return FiguresRecord(**{name: getattr(one, name) for name in FiguresRecord.model_fields})
+    total = tokens_per_s(scenario, roles, {i: role.predicted.tokens_per_s.value for i, role in enumerate(roles)})
+
+    def worst(name: str) -> Figure | None:
+        told = [figure for role in roles if (figure := getattr(role.predicted, name)) is not None]
+        return max(told, key=lambda figure: figure.value, default=None)
+
+    first = roles[0].predicted.tokens_per_s
+    gpus = sum({role.cluster.name: role.cluster.gpus for role in roles if role.cluster is not None}.values())
+    return FiguresRecord(
+        tokens_per_s=first.model_copy(update={"value": total}),
+        tokens_per_s_per_gpu=first.model_copy(update={"value": total / (scenario.cluster.gpus + gpus)}),
+        ttft_ms=worst("ttft_ms"),
+        tpot_ms=worst("tpot_ms"),
+    )
+
+
+def tokens_per_s(scenario: Scenario, roles: Sequence[RolePlan], yields: Mapping[int, float]) -> float:
+    """Output tokens/s of all roles, where each role by itself yields `yields` of them.
+
+    Args:
+        yields: By the role's index. A role that only prefills or decodes counts what it carries of whole requests.
+    """
+    workload = scenario.workload
+    if workload.kind != "serving":
+        return sum(yields.values())
+    kinds = []
+    for i, role in enumerate(roles):
+        point = InstancePoint(yields[i] / workload.osl, None, None)
+        kind: Role = role.role if role.role != "training" else "aggregated"
+        nic = (role.cluster or scenario.cluster).slow.bytes_per_s
+        kinds.append(RoleRate(kind, 1, role.gpus, point, nic))
+    return deployment_requests_per_s(kinds, kv_bytes_per_request(scenario)) * workload.osl
+
+
+def operation_record(prediction: Prediction, batch: int, times: MoeTimes, rate: float | None) -> OperationRecord:
+    """A strategy at its own batch, or at its own requests/s of an instance, as the plan file holds it."""
+    return OperationRecord(
+        batch=batch, requests_per_s=rate, decode_us=_us(times.decode_s), ttft_ms=_ms(prediction.ttft_s),
+        tpot_ms=_ms(prediction.tpot_s), tokens_per_s=prediction.tokens_per_s,
+    )  # fmt: skip
 
 
 def packed_fractions(slots: IntArray, fractions: FloatArray | None) -> Fractions | None:
@@ -97,7 +166,9 @@ def unpacked_fractions(slots: IntArray, packed: Fractions | None, nodes: int) ->
     return fractions
 
 
-def strategy_record(name: str, assessment: Assessment, placement: Placement | None) -> StrategyRecord:
+def strategy_record(
+    name: str, assessment: Assessment, placement: Placement | None, own_batch: OperationRecord | None = None
+) -> StrategyRecord:
     """A strategy's figures as the plan file holds them; `placement` None where the plan's layers hold it."""
     figures = assessment.figures
     fractions = None
@@ -115,33 +186,38 @@ def strategy_record(name: str, assessment: Assessment, placement: Placement | No
         decode_us=_us(assessment.times.decode_s),
         prefill_us=_us(assessment.times.prefill_s),
         tokens_per_s=assessment.prediction.tokens_per_s,
+        at_own_batch=own_batch,
         placements=None if placement is None else tuple(tuple(slots.tolist()) for slots in placement.slots),
         dispatch_fractions=fractions,
     )
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3
 
 
 def _us(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1e6
 
 
-def own_placement(plan: Plan) -> Placement:
-    """The plan's own placement."""
+def own_placement(role: RolePlan) -> Placement:
+    """The plan's own placement of a role."""
     return _placement(
-        plan,
-        [layer.physical_to_logical for layer in plan.layers],
-        [layer.dispatch_fractions for layer in plan.layers],
+        role,
+        [layer.physical_to_logical for layer in role.layers],
+        [layer.dispatch_fractions for layer in role.layers],
     )
 
 
-def placement_of(plan: Plan, strategy: StrategyRecord) -> Placement:
-    """A strategy's placement in a plan file."""
+def placement_of(role: RolePlan, strategy: StrategyRecord) -> Placement:
+    """A strategy's placement in a role of a plan file."""
     if strategy.placements is None:
-        return own_placement(plan)
-    return _placement(plan, strategy.placements, strategy.dispatch_fractions or [None] * len(plan.layers))
+        return own_placement(role)
+    return _placement(role, strategy.placements, strategy.dispatch_fractions or [None] * len(role.layers))
 
 
-def _placement(plan: Plan, rows: Sequence[Sequence[int]], packed: Sequence[Fractions | None]) -> Placement:
-    nodes = plan.topology.gpus // plan.topology.gpus_per_node
+def _placement(role: RolePlan, rows: Sequence[Sequence[int]], packed: Sequence[Fractions | None]) -> Placement:
+    nodes = role.topology.gpus // role.topology.gpus_per_node
     slots = tuple(np.array(row, dtype=np.int64) for row in rows)
     fractions = tuple(unpacked_fractions(row, part, nodes) for row, part in zip(slots, packed, strict=True))
     return Placement(slots, fractions)

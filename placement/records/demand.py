@@ -11,6 +11,8 @@ from specs.fields import Degree
 
 #: A mean over its limit by no more than this is at it.
 ALIKE = 1.02
+#: Requests of a record, of a simulation, or in flight, at most.
+MAX_REQUESTS = 1_000_000
 
 DemandKind = Literal["random", "recorded", "closed_loop"]
 ShareOf = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
@@ -40,7 +42,7 @@ class UseRecord(Record):
     """How busy the instances of one kind are, per server: an attention rank, or ranks that share prompts.
 
     Attributes:
-        instance: Index in the deployment's `instances`; kinds of which none was simulated are left out.
+        instance: Index of the role; kinds of which none was simulated are left out.
         servers: All of them. simulated: Those that were.
         waiting: Requests in line, on average. decoding: Sequences that decode, on average; fit: that the KV cache and
             the engine take.
@@ -74,6 +76,9 @@ class DemandRecord(Record):
 
     Attributes:
         kind: Requests at random, as a record has them, or so many in flight at all times.
+        recorded: Whether their lengths are of a record of requests, which the plan does not hold; else the workload's.
+        load_balance: Which attention rank gets a request; see placement.cost.serving_sim.simulate.run.
+        requests: About so many were to be simulated.
         asked_requests_per_s: None in a closed loop. in_flight: None elsewhere.
         isl, osl: Mean tokens of the requests.
         simulated, cut: Requests that came to the simulated servers, and how many of the first are left out because the
@@ -84,10 +89,11 @@ class DemandRecord(Record):
     """
 
     kind: DemandKind
-    routing: Literal["planned", "random", "round_robin", "least_loaded"]
-    seed: Whole
+    recorded: bool
+    load_balance: Literal["planned", "random", "round_robin", "least_loaded"]
+    requests: Annotated[int, Field(ge=1, le=MAX_REQUESTS, strict=True)]
     asked_requests_per_s: Amount | None
-    in_flight: Whole | None
+    in_flight: Annotated[int, Field(ge=1, le=MAX_REQUESTS, strict=True)] | None
     isl: Amount
     osl: Amount
     simulated: Whole

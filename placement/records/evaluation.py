@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from placement.records.plan import StrategyRecord
+from placement.records.role import StrategyRecord
 
 
 @dataclass(frozen=True)

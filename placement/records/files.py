@@ -22,9 +22,22 @@ def write_text(path: str | Path, text: str, option: str) -> None:
     Raises:
         InputError: the file can't be written. Then what was there before is still there.
     """
+    write_file(path, lambda file: file.write(text.encode()), option)
+
+
+def write_file(path: str | Path, fill: Callable[[IO[bytes]], object], option: str) -> None:
+    """Writes a file by `fill`, whole or not at all; `option` names the path in messages.
+
+    Raises:
+        InputError: the file can't be written. Then what was there before is still there.
+    """
     try:
-        replace_file(_regular_target(path, option), lambda file: file.write(text.encode()))
-    except (OSError, ValueError) as error:
+        target = _regular_target(path, option)
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise _unwritable(path, option, error) from None
+    try:
+        replace_file(target, fill)
+    except OSError as error:
         raise _unwritable(path, option, error) from None
 
 

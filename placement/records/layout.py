@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from placement.problem.engine_rules import engine_notes, message_rule, phases_of
+from placement.problem.engine_rules import engine_notes, message_rule, role_phases
 from placement.problem.split import Split
 from placement.records.base import MAX_SLOTS, Record, Text
 from specs.engine import MessageRule
@@ -42,13 +42,13 @@ class EngineRecord(EngineName):
     messages: dict[Phase, MessageRule]
 
     @classmethod
-    def of(cls, scenario: Scenario, split: Split) -> EngineRecord:
-        """The record of a scenario's engine under a split."""
+    def of(cls, scenario: Scenario, split: Split, role: str = "aggregated") -> EngineRecord:
+        """The record of a scenario's engine under a split of a role's instances."""
         engine = scenario.engine
         return cls(
             name=engine.name, version=engine.version, backend=engine.backend,
-            messages={phase: message_rule(scenario, split, phase) for phase in phases_of(scenario)},
-            notes=engine_notes(scenario, split),
+            messages={phase: message_rule(scenario, split, phase) for phase in role_phases(scenario, role)},
+            notes=engine_notes(scenario, split, role),
         )  # fmt: skip
 
 
@@ -98,3 +98,19 @@ class TopologyRecord(Record):
     gpus: Degree
     gpus_per_node: Degree
     gpus_per_tray: Degree
+
+
+class HeldRecord(Record):
+    """What a node holds: instances (or parts of one) by their index in `instances`, on so many of its GPUs."""
+
+    instance: Annotated[int, Field(ge=0)]
+    gpus: Degree
+    count: Degree
+
+
+class NodesRecord(Record):
+    """Nodes of a pool that hold the same."""
+
+    pool: Text
+    nodes: Degree
+    holds: tuple[HeldRecord, ...]

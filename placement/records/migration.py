@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from placement.problem.layer import Objective
-from placement.records.layout import EngineRecord
+from placement.records.layout import EngineName
 from placement.records.plan import Plan, RoutingRecord
+from placement.records.role import RoleName
 from specs.workload import PlannedPhase
 
 
@@ -39,19 +40,26 @@ class Migration:
     """A plan's front on new routing.
 
     Attributes:
-        slots: of all layers. forced_moves: what failed GPUs force.
-        before: the running placement, None where failed GPUs hold a part of it. rows: the front. chosen: what the
+        slots: of all layers. forced_moves: what failed, leaving or joining GPUs force.
+        gpus: expert-parallel ranks that work. batch: sequences of an attention rank. gpus_before, batch_before: as it
+            ran, where the number of GPUs changes.
+        before: the running placement, None where it can't go on as it is. rows: the front. chosen: what the
             budget buys, and `plan` the migrated plan; None without a budget.
     """
 
     scenario: str
-    engine: EngineRecord
+    engine: EngineName
+    role: RoleName
     phase: PlannedPhase
     objective: Objective
     routing: RoutingRecord
     slots: int
     failed_gpus: tuple[int, ...]
     forced_moves: int
+    gpus_before: int | None
+    gpus: int
+    batch_before: int | None
+    batch: int
     before: FrontRow | None
     rows: tuple[FrontRow, ...]
     chosen: FrontRow | None

@@ -1,128 +1,34 @@
-"""The plan file, `placement.plan/1`: its records, read and written whole or not at all (docs/formats.md)."""
+"""The plan file, `placement.plan/2`: its records, read and written whole or not at all (docs/formats.md)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from placement.errors import InputError
-from placement.problem.arrays import EMPTY
+from placement.errors import InputError, ParameterError
 from placement.problem.layer import Objective
-from placement.problem.split import cut_problem, slots_of
-from placement.records.base import Amount, Number, Rank, Record, Slots, Text, Whole
+from placement.records.base import Amount, Record, Text, Whole
+from placement.records.choice import ChoiceRecord
+from placement.records.demand import DemandRecord
 from placement.records.files import json_text, write_text
-from placement.records.layout import EngineRecord, ScenarioRecord, SplitRecord, StageRecord, TopologyRecord
+from placement.records.layout import EngineName, NodesRecord, ScenarioRecord
+from placement.records.role import Figure, RoleName, RolePlan
+from placement.records.version1 import SCHEMA as FIRST
+from placement.records.version1 import upgraded
 from specs.documents import parse_json, read_text, shown
-from specs.engine import Dispatch, MessageRule
-from specs.fields import MAX_EXPERTS, MAX_GPUS, MAX_LAYERS, Count
+from specs.fields import Count
+from specs.scenario import Scenario
 from specs.validation import validate
-from specs.workload import PlannedPhase
 
-SCHEMA: Literal["placement.plan/1"] = "placement.plan/1"
+SCHEMA: Literal["placement.plan/2"] = "placement.plan/2"
 #: Larger files are no plan of a cluster that can be planned.
 MAX_BYTES = 512 * 2**20
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", strict=True)]
-#: [nodes][slots of experts with several copies, ascending] share of that copy, by home node; other slots take all.
-Fractions = tuple[tuple[Amount, ...], ...]
-LayerStatus = Literal["optimal", "feasible"]
-CertificateUnit = Literal["us", "max_over_mean", "bytes_per_token"]
-#: The unit of a certificate by objective, and how many of it are one of the scorer's.
-CERTIFICATE_UNITS: Mapping[Objective, tuple[CertificateUnit, float]] = {
-    "time": ("us", 1e6), "load": ("max_over_mean", 1.0), "traffic": ("bytes_per_token", 1.0),
-}  # fmt: skip
-
-
-class LayerRecord(Record):
-    """One MoE layer. `layer` is the model's own index, dense layers counted; GPU = slot // slots_per_gpu."""
-
-    layer: Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
-    physical_to_logical: Slots
-    dispatch_fractions: Fractions | None = None
-    objective: Amount
-    bound: Amount
-    bound_source: Text
-    gap: Amount | None
-    status: LayerStatus
-    termination: Literal["finished", "work", "time", "interrupted"]
-
-
-class MemoryLineRecord(Record):
-    """One use of HBM."""
-
-    name: Text
-    bytes: Amount
-
-
-class MemoryRecord(Record):
-    """HBM of one GPU of the fullest stage, by line."""
-
-    stage: Annotated[int, Field(ge=0, lt=MAX_LAYERS, strict=True)]
-    lines: tuple[MemoryLineRecord, ...]
-    total_bytes: Amount
-    capacity_bytes: Amount
-    headroom_bytes: Number
-
-
-class Figure(Record):
-    """A predicted figure in the unit that its field names."""
-
-    value: Amount
-    provenance: Literal["roofline", "calibrated", "measured"]
-    #: How the MoE layers in it were timed, such as "scored placement".
-    moe_layer: Text
-
-
-class PartRecord(Record):
-    """One part of a step, over all layers."""
-
-    name: Text
-    ms: Amount
-
-
-class PredictedRecord(Record):
-    """Predicted figures of the plan. Serving has TTFT and TPOT, training a step time."""
-
-    tokens_per_s: Figure
-    tokens_per_s_per_gpu: Figure
-    ttft_ms: Figure | None = None
-    tpot_ms: Figure | None = None
-    step_ms: Figure | None = None
-    breakdown: tuple[PartRecord, ...] = ()
-
-
-class StrategyRecord(Record):
-    """One strategy's figures: means over the MoE layers, on the routing that `routing.judged_on` names.
-
-    `nodes_per_token` and `remote_nodes_per_token` are null where only load counts are known. `moe_layer_us` is of the
-    plan's phase; `decode_us` and `prefill_us` of these phases, null in training. `placements` holds one
-    placement per MoE layer, in the order of `layers`; null for the plan's own, which stand in `layers`.
-    """
-
-    name: Text
-    balancedness: Annotated[float, Field(ge=0, le=1 + 1e-9, allow_inf_nan=False, strict=True)]
-    nodes_per_token: Amount | None
-    remote_nodes_per_token: Amount | None
-    cross_node_bytes_per_token: Amount
-    moe_layer_us: Amount
-    decode_us: Amount | None = None
-    prefill_us: Amount | None = None
-    tokens_per_s: Amount
-    placements: Annotated[tuple[Slots, ...], Field(max_length=MAX_LAYERS)] | None = None
-    dispatch_fractions: tuple[Fractions | None, ...] | None = None
-
-
-class CertificateRecord(Record):
-    """How good the plan is: mean objective over the MoE layers, on the routing it was solved on, and a proven bound."""
-
-    objective: Amount
-    bound: Amount
-    gap: Amount | None
-    status: LayerStatus
-    unit: CertificateUnit
+#: Which roles a plan has.
+Mode = Literal["aggregated", "disaggregated", "mixed", "training"]
 
 
 class InputRecord(Record):
@@ -159,6 +65,8 @@ class ProvenanceRecord(Record):
     versions: dict[str, str]
     #: Parameters of the search that are not the defaults (`SearchParams`), by name.
     params: dict[str, Whole | Amount | tuple[Amount, ...]] = Field(default={}, max_length=100)
+    #: Gap from which on nothing is searched, where it is not the default.
+    gap: Amount | None = None
     #: What a time limit cut short, in words.
     cut_short: tuple[Text, ...] = Field(default=(), max_length=16)
 
@@ -172,97 +80,87 @@ class TimingsRecord(Record):
     solve_s: Amount
 
 
+class FiguresRecord(Record):
+    """Predicted figures of all roles together. Serving has TTFT and TPOT, training a step time."""
+
+    tokens_per_s: Figure
+    tokens_per_s_per_gpu: Figure
+    ttft_ms: Figure | None = None
+    tpot_ms: Figure | None = None
+    step_ms: Figure | None = None
+
+
 class Plan(Record):
-    """A plan. The invariants checked on reading are those of its shape; placement.cli.verify re-derives the rest."""
+    """A plan. The invariants checked on reading are those of its shape; placement.check re-derives the rest.
+
+    Attributes:
+        roles: One of an aggregated or a training plan, prefill and decode of a disaggregated one.
+        choice: How the instances were chosen; null in older plans.
+        demand: What the instances do under a demand, where one was simulated.
+        nodes: What nodes hold, instances by the index of their role; empty: instances fill the cluster in order.
+    """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
-    schema_: Annotated[Literal["placement.plan/1"], Field(alias="schema")]
+    schema_: Annotated[Literal["placement.plan/2"], Field(alias="schema")]
     scenario: ScenarioRecord
-    phase: PlannedPhase
+    engine: EngineName
+    mode: Mode
     objective: Objective
     tail: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
-    dispatch: Dispatch
-    #: What the placement was made under; `engine.messages` has the rule of each phase.
-    message_rule: MessageRule
-    split: SplitRecord
-    #: As the scenario has it, where an older plan does not say.
-    engine: EngineRecord = Field(
-        default_factory=lambda data: EngineRecord.of(data["scenario"].spec, data["split"].split())
-    )
-    stages: Annotated[tuple[StageRecord, ...], Field(min_length=1, max_length=MAX_LAYERS)]
-    topology: TopologyRecord
-    #: GPUs of `topology` that are lost, ascending: they hold no experts and are no token's home.
-    failed_gpus: Annotated[tuple[Rank, ...], Field(max_length=MAX_GPUS)] = ()
-    slots_per_gpu: Annotated[int, Field(ge=1, le=MAX_EXPERTS, strict=True)]
-    tokens_per_gpu: Amount
-    layers: Annotated[tuple[LayerRecord, ...], Field(min_length=1, max_length=MAX_LAYERS)]
-    memory: MemoryRecord
-    predicted: PredictedRecord
-    strategies: Annotated[tuple[StrategyRecord, ...], Field(max_length=64)]
-    certificate: CertificateRecord
+    roles: Annotated[tuple[RolePlan, ...], Field(min_length=1, max_length=16)]
+    nodes: Annotated[tuple[NodesRecord, ...], Field(max_length=4096)] = ()
+    choice: ChoiceRecord | None = None
+    demand: DemandRecord | None = None
+    predicted: FiguresRecord
     provenance: ProvenanceRecord
     timings: TimingsRecord | None = None
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> Plan:
-        model = self.scenario.spec.model
-        if tuple(layer.layer for layer in self.layers) != model.moe_layers:
-            raise ValueError(f"layers are not the model's {len(model.moe_layers)} MoE layers in order; plan it anew")
-        if self.topology.gpus > MAX_GPUS or self.topology.gpus != self.split.ep:
-            raise ValueError(f"topology.gpus {self.topology.gpus} is not split.ep {self.split.ep}; plan it anew")
-        if self.slots_per_gpu != self.split.slots_per_gpu:
-            raise ValueError(f"slots_per_gpu {self.slots_per_gpu} is not split.slots_per_gpu; plan it anew")
-        problem = cut_problem(self.scenario.spec, self.split.pp, self.split.cut, self.split.recompute)
-        if problem:
-            raise ValueError(f"split.{problem}; plan it anew")
-        if list(self.failed_gpus) != sorted({gpu for gpu in self.failed_gpus if gpu < self.topology.gpus}):
-            raise ValueError(f"failed_gpus are not GPUs below {self.topology.gpus} in order; plan it anew")
-        for where, rows in self._placements():
-            if rows is not None and len(rows) != len(self.layers):
-                raise ValueError(f"{where} has {len(rows)} placements for {len(self.layers)} layers; plan it anew")
-            for moe, width, row in zip(model.moes, self.widths, rows or (), strict=False):
-                slots = self.topology.gpus * width
-                if len(row) != slots:
-                    raise ValueError(f"{where} has a placement of {len(row)} slots, not {slots}; plan it anew")
-                if max(row) >= moe.experts:
-                    raise ValueError(f"{where} names expert {max(row)} of {moe.experts} experts; plan it anew")
-                empty = sum(row[g * width : (g + 1) * width].count(EMPTY) for g in self.failed_gpus)
-                if not len(self.failed_gpus) * width == empty == row.count(EMPTY):
-                    raise ValueError(f"{where}: the slots of failed_gpus, and no others, are {EMPTY}; plan it anew")
-        for strategy in self.strategies:
-            if strategy.dispatch_fractions is not None and len(strategy.dispatch_fractions) != len(self.layers):
-                raise ValueError(f"strategies ({shown(strategy.name)}) lacks dispatch_fractions; plan it anew")
-        names = [strategy.name for strategy in self.strategies]
-        if len(set(names)) != len(names):
-            raise ValueError("strategies names a strategy twice; plan it anew")
+        for i, role in enumerate(self.roles):
+            if problem := role.problem(self.scenario_of(role)):
+                raise ValueError(f"roles[{i}].{problem}; plan it anew")
+        if any(held.instance >= len(self.roles) for each in self.nodes for held in each.holds):
+            raise ValueError(f"nodes name an instance beyond the {len(self.roles)} roles; plan it anew")
+        if self.demand is not None and any(use.instance >= len(self.roles) for use in self.demand.use):
+            raise ValueError(f"demand.use names an instance beyond the {len(self.roles)} roles; plan it anew")
         return self
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """[layers] slots of a GPU in each layer: `slots_per_gpu`, or fewer in layers of fewer experts."""
-        model, redundant = self.scenario.spec.model, self.split.redundant
-        return tuple(
-            self.slots_per_gpu
-            if moe.experts == model.moe.experts
-            else slots_of(moe.experts, redundant, self.topology.gpus)
-            for moe in model.moes
-        )
+    def scenario_of(self, role: RolePlan) -> Scenario:
+        """The scenario as a role has it: on its cluster, with its pins."""
+        return self.scenario.spec.of_role(role.role, role.cluster)
 
-    def _placements(self) -> Iterator[tuple[str, tuple[Slots, ...] | None]]:
-        yield "layers", tuple(layer.physical_to_logical for layer in self.layers)
-        for strategy in self.strategies:
-            yield f"strategies ({shown(strategy.name)})", strategy.placements
+    def role(self, name: RoleName | str | None = None) -> RolePlan:
+        """The role of that name, or the only one.
+
+        Raises:
+            ParameterError: There is none, or there are several.
+        """
+        found = [role for role in self.roles if name in (None, role.role)]
+        names = ", ".join(dict.fromkeys(role.role for role in self.roles))
+        if not found:
+            raise ParameterError("role", f"{name!r} is no role of the plan", f"choose {names}")
+        if len(found) > 1:
+            raise ParameterError("role", f"the plan has {len(found)} ({names})", "name one of them")
+        return found[0]
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all roles."""
+        return sum(role.gpus for role in self.roles)
 
     def __repr__(self) -> str:
-        split, own, gpus = self.split, self.own, self.split.tp * self.split.dp * self.split.pp * self.split.instances
-        named = (("TP", split.tp), ("EP", split.ep), ("PP", split.pp), ("DP", split.dp))
-        degrees = " ".join(f"{name}{degree}" for name, degree in named if degree > 1) or "one GPU each"
-        told = f"{gpus:,} GPUs {degrees}: {self.predicted.tokens_per_s.value:,.0f} tokens/s"
-        rival = self.strategy("eplb")
+        kinds = " + ".join(
+            role.degrees if len(self.roles) == 1 else f"{role.split.instances} {role.role} {role.degrees}"
+            for role in self.roles
+        )
+        told = f"{self.gpus:,} GPUs {kinds}: {self.predicted.tokens_per_s.value:,.0f} tokens/s"
+        role = self.roles[-1]
+        rival, own = role.strategy("eplb"), role.own
         if rival is not None and own is not None and rival is not own and rival.tokens_per_s > 0:
             told += f", eplb {rival.tokens_per_s:,.0f} ({own.tokens_per_s / rival.tokens_per_s - 1:+.1%})"
-        gap = self.certificate.gap
+        gap = role.certificate.gap
         return f"<Plan {told}, {'no bound' if gap is None else f'gap {gap:.0%}'}>"
 
     __str__ = __repr__
@@ -285,15 +183,6 @@ class Plan(Record):
         """
         write_text(path, plan_json(self), "`out`")
 
-    @property
-    def own(self) -> StrategyRecord | None:
-        """The plan's own row among the strategies."""
-        return next((strategy for strategy in self.strategies if strategy.placements is None), None)
-
-    def strategy(self, name: str) -> StrategyRecord | None:
-        """The strategy of that name, or None."""
-        return next((strategy for strategy in self.strategies if strategy.name == name), None)
-
 
 def plan_from_json(text: str, source: str) -> Plan:
     """The plan that a JSON text holds; `source` names it in messages.
@@ -303,7 +192,9 @@ def plan_from_json(text: str, source: str) -> Plan:
     """
     data = parse_json(text, source)
     found = data.get("schema")
-    if found != SCHEMA:
+    if found == FIRST:
+        data = upgraded(data, source)
+    elif found != SCHEMA:
         told = "is missing" if found is None else f"is {shown(found)}"
         raise InputError(source, "schema", told, f"give a plan file of schema {SCHEMA}, as 'placement solve' writes it")
     plan: Plan = validate(Plan, data, source)
@@ -323,15 +214,18 @@ def load_plan(path: str | Path) -> Plan:
 def plan_json(plan: Plan) -> str:
     """The plan as JSON text: fields in their fixed order, lists of numbers on one line each."""
     data = plan.model_dump(mode="json", by_alias=True)
-    if plan.timings is None:
-        del data["timings"]
-    if not plan.failed_gpus:
-        del data["failed_gpus"]
-    if not plan.provenance.params:
-        del data["provenance"]["params"]
-    if not plan.provenance.cut_short:
-        del data["provenance"]["cut_short"]
+    _drop_unset(data, "timings", "nodes", "choice", "demand")
+    _drop_unset(data["provenance"], "params", "gap", "cut_short")
+    for role in data["roles"]:
+        _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds")
     return json_text(data)
+
+
+def _drop_unset(record: dict[str, Any], *names: str) -> None:
+    """Leaves out fields that say nothing."""
+    for name in names:
+        if record[name] in (None, [], {}):
+            del record[name]
 
 
 def plan_schema() -> dict[str, Any]:

@@ -6,8 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from placement.records.plan import Plan, StrategyRecord
-from placement.report.screen import certificate, engine_lines, strategy_header, strategy_row
+from placement.records.plan import Plan
+from placement.records.role import RolePlan, StrategyRecord
+from placement.report.screen import engine_lines
+from placement.report.strategies import certificate, own_row, strategy_header, strategy_row
 from placement.report.text import columns, fields, heading, html, rendered
 
 
@@ -29,14 +31,14 @@ class Comparison:
     def _parts(self) -> list[Any]:
         """A table per scenario; the last column compares MoE-layer times with the plan's own."""
         parts: list[Any] = []
-        for plan in self.plans:
-            split, routing = plan.split, plan.provenance.routing
-            own = next((i for i, strategy in enumerate(plan.strategies) if strategy.placements is None), None)
+        for plan, role in ((each, role) for each in self.plans for role in each.roles):
+            split, routing = role.split, plan.provenance.routing
+            own = own_row(role)
             judged = "nothing held out" if routing.judged_on == "all" else "judged on held-out routing"
             parts += [
                 heading(
-                    ("\n" if parts else "") + plan.scenario.name,
-                    f"  {plan.phase}, TP {split.tp} x EP {split.ep} x PP {split.pp} x DP {split.dp}, "
+                    ("\n" if parts else "") + plan.scenario.name + (f", {role.role}" if len(plan.roles) > 1 else ""),
+                    f"  {role.phase}, TP {split.tp} x EP {split.ep} x PP {split.pp} x DP {split.dp}, "
                     f"{split.redundant} redundant",
                 ),
                 fields(
@@ -46,11 +48,11 @@ class Comparison:
                     ]
                 ),
                 columns(
-                    (*strategy_header(plan), "time/plan"),
-                    [(*strategy_row(plan, row), _relative(plan, row)) for row in plan.strategies],
+                    (*strategy_header(role), "layer time/ plan's"),
+                    [(*strategy_row(role, row), _relative(role, row)) for row in role.strategies],
                     own,
                 ),
-                fields([("certificate", certificate(plan))]),
+                fields([("certificate", certificate(role))]),
             ]
         return parts
 
@@ -61,23 +63,25 @@ class Comparison:
                 "scenarios": [
                     {
                         "scenario": plan.scenario.name,
-                        "phase": plan.phase,
+                        "role": role.role,
+                        "phase": role.phase,
                         "engine": plan.engine.model_dump(mode="json"),
-                        "split": plan.split.model_dump(mode="json"),
+                        "split": role.split.model_dump(mode="json"),
                         "routing": plan.provenance.routing.model_dump(mode="json"),
                         "strategies": [
                             row.model_dump(mode="json", exclude={"placements", "dispatch_fractions"})
-                            for row in plan.strategies
+                            for row in role.strategies
                         ],
-                        "certificate": plan.certificate.model_dump(mode="json"),
+                        "certificate": role.certificate.model_dump(mode="json"),
                     }
                     for plan in self.plans
+                    for role in plan.roles
                 ]
             },
             indent=2,
         )
 
 
-def _relative(plan: Plan, row: StrategyRecord) -> str:
-    own = plan.own
+def _relative(role: RolePlan, row: StrategyRecord) -> str:
+    own = role.own
     return "-" if own is None or own.moe_layer_us <= 0 else f"{row.moe_layer_us / own.moe_layer_us:.3f}"

@@ -10,11 +10,11 @@ from placement.report.text import columns, fields, heading
 from placement.report.units import grouped
 
 HEADER = ("ms", "limit", "planned", "mean", "p50", "p95", "p99", "within limit")
-ROUTED = {
-    "planned": "as planned: by chance to ranks that only prefill, in turn to others",
-    "random": "to a rank drawn by chance",
-    "round_robin": "to ranks in turn",
-    "least_loaded": "to the rank with the fewest",
+BALANCED = {
+    "planned": "requests by chance if they only prefill, else in turn",
+    "random": "requests by chance",
+    "round_robin": "requests in turn",
+    "least_loaded": "a request where they have the fewest",
 }
 
 
@@ -26,7 +26,7 @@ def demand_parts(demand: DemandRecord, gpus: int) -> list[RenderableType]:
     """
     rows = [_row(name, spread) for name, spread in demand.spreads]
     return [
-        heading("demand", f"  {_asked(demand)}"),
+        heading("DEMAND", f"  {_asked(demand)}"),
         columns(HEADER, rows),
         fields([*_served(demand), ("verdict", _verdict(demand, gpus))]),
         *(Text(f"  {line}") for line in _busy(demand)),
@@ -62,7 +62,7 @@ def _served(demand: DemandRecord) -> list[tuple[str, str]]:
     return [
         ("served", f"{_rate(demand.served_requests_per_s)} requests/s, {grouped(demand.served_tokens_per_s)} tokens/s"),
         ("goodput", f"{_rate(demand.goodput_requests_per_s)} requests/s within both limits"),
-        ("routing", ROUTED[demand.routing]),
+        ("ranks get", BALANCED[demand.load_balance]),
         ("simulated", f"{demand.simulated:,} requests{cut}"),
     ]
 

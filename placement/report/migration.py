@@ -26,18 +26,23 @@ def migration_json(told: Migration, path: str) -> str:
             "plan": path,
             "scenario": told.scenario,
             "engine": told.engine.model_dump(mode="json"),
+            "role": told.role,
             "phase": told.phase,
             "objective": told.objective,
             "routing": told.routing.model_dump(mode="json"),
             "slots": told.slots,
             "failed_gpus": list(told.failed_gpus),
             "forced_moves": told.forced_moves,
+            "gpus_before": told.gpus_before,
+            "gpus": told.gpus,
+            "batch_before": told.batch_before,
+            "batch": told.batch,
             "running": None if told.before is None else _record(told.before),
             "front": [_record(row) for row in told.rows],
             "chosen": None if told.chosen is None else _record(told.chosen),
             "layers": [
                 {"layer": layer.layer, "physical_to_logical": list(layer.physical_to_logical)}
-                for layer in (told.plan.layers if told.plan is not None else ())
+                for layer in (told.plan.role(told.role).layers if told.plan is not None else ())
             ],
         },
         indent=2,
@@ -50,7 +55,12 @@ def migration_text(told: Migration, path: str) -> str:
     routing = told.routing
     judged = "the second half of each trace" if routing.judged_on == "second-half" else "the same routing"
     facts = [("engine", told.engine.label), ("new routing", f"{routing.source}; judged on {judged}")]
-    if told.failed_gpus:
+    if told.gpus_before is not None:
+        forced = f"{grouped(told.forced_moves)} moves put experts back and fill free slots"
+        facts.append(("GPUs", f"{told.gpus_before} to {told.gpus}; {forced}"))
+        if told.batch != told.batch_before:
+            facts.append(("batch", f"{told.batch_before} to {told.batch}: HBM, TTFT and TPOT allow no more"))
+    elif told.failed_gpus:
         lost = ", ".join(str(gpu) for gpu in told.failed_gpus)
         facts.append(("failed GPUs", f"{lost}; {grouped(told.forced_moves)} moves put back what they held"))
     rows = list(told.rows)

@@ -1,117 +1,47 @@
-"""The one screen that `placement solve` prints."""
+"""The one screen that `placement solve` and `placement deploy` print."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from rich.console import RenderableType
 from rich.text import Text
 
-from placement.records.layout import EngineName, EngineRecord
-from placement.records.plan import Figure, MemoryLineRecord, Plan, StrategyRecord, TimingsRecord
-from placement.report.text import columns, fields, heading, rendered
-from placement.report.units import gb, grouped, kb, or_dash, us
+from placement.records.layout import EngineName
+from placement.records.plan import Plan, TimingsRecord
+from placement.records.role import Figure, MemoryLineRecord, RolePlan
+from placement.report.demand import demand_parts
+from placement.report.strategies import certificate, strategy_table, totals
+from placement.report.text import Columns, columns, fields, heading, rendered
+from placement.report.units import gb, grouped
+from placement.report.why import next_steps, why
+
+_BLANK = Text()
 
 
-class Dropped(Protocol):
-    """Why candidates were dropped, and how many."""
-
-    @property
-    def reason(self) -> str: ...
-    @property
-    def count(self) -> int: ...
-
-
-class SplitSearch(Protocol):
-    """What a screen says of the search for the split (`SplitChoice` of the solvers)."""
-
-    @property
-    def considered(self) -> int: ...
-    @property
-    def dropped(self) -> Sequence[Dropped]: ...
-    @property
-    def idle_gpus(self) -> int: ...
-    @property
-    def cut_gain(self) -> float | None: ...
-
-
-#: How a certificate's unit reads after its figure.
-_UNITS = {
-    "us": " us per MoE layer",
-    "max_over_mean": " x mean GPU load",
-    "bytes_per_token": " bytes between nodes per token",
-}
-#: Figures of a placement beside its layer times.
-STRATEGY_HEADER = ("strategy", "balancedness", "nodes/token", "cross-node kB/token")
-
-
-def solve_screen(
-    plan: Plan, choice: SplitSearch, lowered_from: int | None, timings: TimingsRecord, out: str | None
-) -> str:
-    """The screen of a solve.
+def solve_screen(plan: Plan, timings: TimingsRecord, out: str | None, verbose: int = 0) -> str:
+    """The screen of a plan.
 
     Args:
-        plan: the plan. choice: how its split was chosen. lowered_from: batch before it was lowered for the routing.
-        timings: wall-clock seconds. out: the file the plan was written to.
+        plan: The plan. timings: Wall-clock seconds. out: The file that the plan was written to.
+        verbose: Above 0: memory by line, stages, what was left out, and where the time went; below 0: the answer alone.
     """
-    figure = plan.predicted.tokens_per_s
-    made = f"split {timings.split_s:.1f}, routing {timings.routing_s:.1f}, solving {timings.solve_s:.1f}"
-    parts: list[RenderableType] = [
-        heading(plan.scenario.name, f"  {plan.scenario.spec.summary}".rstrip()),
-        fields([*_scenario(plan), *_split(plan, choice, lowered_from)]),
-        Text(),
-        heading("memory", _memory_title(plan)),
-        _memory(plan.memory.lines),
-        Text(),
-        heading("predicted", f" ({figure.provenance}; MoE layers: {figure.moe_layer})"),
-        fields(_predicted(plan)),
-        Text(),
-        heading("expert placement", f", {plan.phase}, {_judged(plan)}"),
-        strategy_table(plan),
-        Text(),
-        fields(
-            [("certificate", certificate(plan)), ("made in", f"{timings.total_s:.1f} s ({made})"), *_cut_short(plan)]
-        ),
-    ]
-    if out is not None:
-        parts.append(fields([("plan", out)]))
+    parts: list[RenderableType] = [heading(plan.scenario.name, f"  {plan.scenario.spec.summary}".rstrip())]
+    if verbose >= 0:
+        parts += [fields(_scenario(plan)), _BLANK]
+    parts += [heading("ANSWER"), _roles(plan), fields(_answer(plan))]
+    if plan.demand is not None:
+        parts += [_BLANK, *demand_parts(plan.demand, plan.gpus)]
+    if verbose > 0:
+        for role in plan.roles:
+            parts += [_BLANK, heading("memory", _memory_title(plan, role)), _memory(role.memory.lines)]
+    if verbose >= 0:
+        parts += _strategies(plan)
+        parts += [_BLANK, heading("WHY"), fields(why(plan))]
+        if verbose > 0:
+            parts += [_BLANK, fields(_details(plan, timings))]
+        parts += [_BLANK, fields([*_cut_short(plan), *next_steps(plan, out), ("made in", f"{timings.total_s:.1f} s")])]
     return rendered(parts)
-
-
-def strategy_table(plan: Plan) -> RenderableType:
-    """Every strategy's figures, the plan's own in bold."""
-    own = next((i for i, strategy in enumerate(plan.strategies) if strategy.placements is None), None)
-    return columns(strategy_header(plan), [strategy_row(plan, strategy) for strategy in plan.strategies], own)
-
-
-def strategy_header(plan: Plan) -> tuple[str, ...]:
-    """The names of `strategy_row`."""
-    return (*STRATEGY_HEADER, *time_header(plan), "tokens/s")
-
-
-def strategy_row(plan: Plan, strategy: StrategyRecord) -> tuple[str, ...]:
-    """One strategy's figures under `strategy_header`."""
-    return (
-        strategy.name,
-        or_dash(strategy.balancedness, 3),
-        or_dash(strategy.nodes_per_token),
-        kb(strategy.cross_node_bytes_per_token),
-        *time_cells(plan, strategy),
-        grouped(strategy.tokens_per_s),
-    )
-
-
-def time_header(plan: Plan) -> tuple[str, ...]:
-    """The names of `time_cells`: an MoE layer's microseconds in each phase of serving, or in training."""
-    return ("MoE layer us",) if plan.phase == "train" else ("decode us", "prefill us")
-
-
-def time_cells(plan: Plan, strategy: StrategyRecord) -> tuple[str, ...]:
-    """An MoE layer's microseconds, under `time_header`."""
-    if plan.phase == "train":
-        return (us(strategy.moe_layer_us),)
-    return tuple("-" if each is None else us(each) for each in (strategy.decode_us, strategy.prefill_us))
 
 
 def engine_lines(engine: EngineName, assumes: str) -> list[tuple[str, str]]:
@@ -120,139 +50,175 @@ def engine_lines(engine: EngineName, assumes: str) -> list[tuple[str, str]]:
     return [("engine", told), *(("", note) for note in engine.notes)]
 
 
-def messages(engine: EngineRecord) -> str:
+def messages(role: RolePlan) -> str:
     """The message rule of each phase, once where it is one for all."""
-    rules = engine.messages
+    rules = role.messages
     if len(set(rules.values())) == 1:
         return next(iter(rules.values()))
     return ", ".join(f"{rule} in {phase}" for phase, rule in rules.items())
 
 
-def certificate(plan: Plan) -> str:
-    """The certificate in one sentence."""
-    record = plan.certificate
-    unit = _UNITS[record.unit]
-    gap = "no bound" if record.gap is None else f"gap {record.gap:.2%}"
-    proven = sum(layer.status == "optimal" for layer in plan.layers)
-    return (
-        f"objective {record.objective:.4g}{unit}, bound {record.bound:.4g}, {gap}; {record.status}, "
-        f"{proven} of {len(plan.layers)} layers proven optimal (on the routing solved on)"
-    )
-
-
 def _scenario(plan: Plan) -> list[tuple[str, str]]:
     spec, routing = plan.scenario.spec, plan.provenance.routing
-    model, cluster, workload = spec.model, spec.cluster, spec.workload
-    part = "all of it" if routing.solved_on == "all" else "the first half"
+    model, cluster, workload, types = spec.model, spec.cluster, spec.workload, spec.model.types
     if workload.kind == "serving":
-        work = f"serving ISL {grouped(workload.isl)}, OSL {grouped(workload.osl)}"
-        work += f", TTFT at most {workload.ttft_ms:g} ms, TPOT at most {workload.tpot_ms:g} ms"
+        work = f"{grouped(workload.isl)} tokens in, {grouped(workload.osl)} out; "
+        work += f"TTFT at most {workload.ttft_ms:g} ms, TPOT at most {workload.tpot_ms:g} ms"
     else:
-        work = f"training, global batch {grouped(workload.global_batch)} x {grouped(workload.sequence)} tokens"
+        work = f"training, global batch of {grouped(workload.global_batch)} x {grouped(workload.sequence)} tokens"
+    layers = f"{model.name}: {len(model.moe_layers)} MoE layers of {model.moe.experts} experts, top-{model.moe.top_k}"
+    left = [("left out", ", ".join(model.left_out))] if model.left_out else []
+    pools = list(dict.fromkeys(role.cluster.name for role in plan.roles if role.cluster is not None))
+    more = f"; also {', '.join(pools)}" if pools else ""
+    part = "all of it" if routing.solved_on == "all" else "the first half"
     return [
+        ("model", layers),
+        *left,
         (
-            "model",
-            f"{model.name}: {len(model.moe_layers)} MoE layers of {model.moe.experts} experts, top-{model.moe.top_k}",
+            "types",
+            f"experts {types.experts}, other weights {types.dense}, products {types.compute}, KV {types.kv_cache}",
         ),
-        ("cluster", f"{cluster.name}: {cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.least_gpu.name}"),
+        ("cluster", f"{cluster.name}: {cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.least_gpu.name}{more}"),
         ("workload", work),
         *engine_lines(plan.engine, spec.engine.assumes),
         ("routing", f"{routing.source}; solved on {part} ({grouped(routing.tokens_solved)} tokens)"),
     ]
 
 
-def _split(plan: Plan, choice: SplitSearch, lowered_from: int | None) -> list[tuple[str, str]]:
-    split = plan.split
-    degrees = f"TP {split.tp} x EP {split.ep} x PP {split.pp} x DP {split.dp}"
-    if split.etp > 1:
-        degrees += f" (expert TP {split.etp})"
-    gpus = split.tp * split.dp * split.pp
-    text = f"{degrees}, {split.instances} x {gpus} GPUs, batch {split.batch} per attention rank"
-    if lowered_from is not None:
-        text += f" (at {lowered_from} this routing misses an objective)"
-    dropped = "".join(f"; {entry.count} dropped: {entry.reason}" for entry in choice.dropped)
-    considered = f"{grouped(choice.considered)} splits considered{dropped}"
-    if choice.idle_gpus:
-        considered += f"; {choice.idle_gpus} GPUs idle"
-    experts = plan.scenario.spec.model.moe.experts
-    return [
-        ("split", text),
-        ("", considered),
-        *_stages(plan, choice),
-        (
-            "experts",
-            f"{experts} + {split.redundant} redundant in {plan.slots_per_gpu} slots per GPU; dispatch {plan.dispatch}, "
-            f"messages {messages(plan.engine)}",
-        ),
-    ]
-
-
-def _stages(plan: Plan, choice: SplitSearch) -> list[tuple[str, str]]:
-    """How layers are cut and what they recompute, where that was chosen."""
-    split, said = plan.split, []
-    if split.cut is not None:
-        said.append("layers " + " ".join(map(str, split.cut)))
-    if split.recompute is not None:
-        counts = ((mode, split.recompute.count(mode)) for mode in dict.fromkeys(split.recompute))
-        said.append("recompute " + ", ".join(f"{mode} in {count}" for mode, count in counts))
-    if choice.cut_gain is None:
-        said.append("cut evenly it exceeds HBM")
-    elif choice.cut_gain > 0:
-        said.append(f"{choice.cut_gain:.1%} over the even cut with one mode for all")
-    return [("stages", "; ".join(said))] if said else []
-
-
-def _memory_title(plan: Plan) -> str:
-    memory = plan.memory
-    share = memory.total_bytes / memory.capacity_bytes
-    stage = f" (stage {memory.stage})" if plan.split.pp > 1 else ""
-    return f" of the fullest GPU{stage}: {gb(memory.total_bytes)} of {gb(memory.capacity_bytes)} HBM ({share:.0%})"
-
-
-def _memory(lines: Sequence[MemoryLineRecord]) -> RenderableType:
-    """The lines that take space, in two pairs of columns."""
-    cells = [(line.name, gb(line.bytes)) for line in lines if line.bytes > 0]
-    half = -(-len(cells) // 2)
+def _roles(plan: Plan) -> Columns:
+    """A row for each kind of instance."""
     rows = []
-    for i in range(half):
-        right = cells[half + i] if half + i < len(cells) else ("", "")
-        rows.append((f"  {cells[i][0]}", cells[i][1], f"    {right[0]:<24}", right[1]))
-    table = columns(("", "", "", ""), rows)
-    table.show_header = False
-    return table
+    for role in plan.roles:
+        split, predicted = role.split, role.predicted
+        batch = "-" if role.role == "prefill" else str(split.batch)
+        name = role.role if role.cluster is None else f"{role.role} on {role.cluster.name}"
+        rows.append(
+            (
+                name, str(split.instances), str(role.gpus // split.instances), _split(role), batch,
+                f"+{split.redundant}", _ms(predicted.ttft_ms), _ms(predicted.tpot_ms), ", ".join(role.binds) or "-",
+            )
+        )  # fmt: skip
+    header = ("instances of", "count", "GPUs each", "split", "batch", "copies", "TTFT ms", "TPOT ms", "binds")
+    return columns(header, rows)
 
 
-def _predicted(plan: Plan) -> list[tuple[str, str]]:
+def _split(role: RolePlan) -> str:
+    """The degrees, without blanks: a cell is never cut."""
+    return role.degrees.replace(" ", "·") if role.degrees != "one GPU each" else "TP1"
+
+
+def _ms(figure: Figure | None) -> str:
+    return "-" if figure is None else f"{figure.value:,.2f}"
+
+
+def _answer(plan: Plan) -> list[tuple[str, str]]:
     predicted, workload = plan.predicted, plan.scenario.spec.workload
+    figure = predicted.tokens_per_s
     what = "output tokens/s" if workload.kind == "serving" else "trained tokens/s"
-    rows = [
-        (
-            "throughput",
-            f"{grouped(predicted.tokens_per_s.value)} {what} "
-            f"({grouped(predicted.tokens_per_s_per_gpu.value, 1)} per GPU)",
-        )
-    ]
+    rows = [("throughput", f"{grouped(figure.value)} {what}, {grouped(predicted.tokens_per_s_per_gpu.value)} per GPU")]
     if workload.kind == "serving":
-        rows.append(("TTFT", _against(predicted.ttft_ms, workload.ttft_ms)))
-        rows.append(("TPOT", _against(predicted.tpot_ms, workload.tpot_ms)))
+        rows += [
+            (name, _against(told, limit))
+            for name, told, limit in (
+                ("TTFT", predicted.ttft_ms, workload.ttft_ms),
+                ("TPOT", predicted.tpot_ms, workload.tpot_ms),
+            )
+        ]
     if predicted.step_ms is not None:
         rows.append(("step", f"{predicted.step_ms.value / 1e3:.3f} s"))
+    idle = 0 if plan.choice is None else plan.choice.idle_gpus
+    gpus = f"{grouped(plan.gpus)} of {grouped(plan.gpus + idle)}" if plan.choice is not None else grouped(plan.gpus)
+    rows.append(("GPUs", gpus + (f"; {idle} idle" if idle else "")))
+    rows += _experts(plan)
+    rows.append(("figures", f"{figure.provenance}; MoE layers: {figure.moe_layer}, {_judged(plan)}"))
     return rows
+
+
+def _of(plan: Plan, role: RolePlan) -> str:
+    """The role's name, where there are several."""
+    return f" {role.role}" if len(plan.roles) > 1 else ""
+
+
+def _experts(plan: Plan) -> list[tuple[str, str]]:
+    """Slots, dispatch and messages of each role that spreads experts."""
+    experts = plan.scenario.spec.model.moe.experts
+    return [
+        (
+            f"experts{_of(plan, role)}",
+            f"{experts} + {role.split.redundant} redundant in {role.slots_per_gpu} slots per GPU; dispatch "
+            f"{role.dispatch}, messages {messages(role)}",
+        )
+        for role in plan.roles
+        if role.topology.gpus > 1
+    ]
 
 
 def _against(figure: Figure | None, limit: float) -> str:
     if figure is None:
         return "-"
-    verdict = "met" if figure.value <= limit else f"MISSED by {figure.value - limit:.2f} ms"
-    return f"{figure.value:.2f} ms (at most {limit:g} ms: {verdict})"
+    verdict = "met" if figure.value <= limit else f"MISSED by {figure.value / limit - 1:.2%} on the routing that judges"
+    return f"{figure.value:,.2f} ms (at most {limit:g} ms: {verdict})"
 
 
 def _judged(plan: Plan) -> str:
     routing = plan.provenance.routing
     if routing.judged_on == "all":
-        return "judged on the routing it was solved on (nothing held out)"
+        return "judged on the routing solved on (nothing held out)"
     kind = "synthetic" if routing.synthetic else "recorded"
-    return f"judged on held-out {kind} routing: the second half, {grouped(routing.tokens_judged)} tokens"
+    return f"judged on held-out {kind} routing ({grouped(routing.tokens_judged)} tokens)"
+
+
+def _strategies(plan: Plan) -> list[RenderableType]:
+    """Strategies over all roles at batches of their own, and each role's at one batch."""
+    parts: list[RenderableType] = []
+    table = totals(plan)
+    if table is not None:
+        parts += [_BLANK, heading("STRATEGIES", ", each at the largest batch that it can hold"), table]
+    for role in plan.roles:
+        if role.topology.gpus == 1:
+            continue
+        of = f", {role.role}" if len(plan.roles) > 1 else ""
+        batch = "" if role.role == "prefill" else f" at batch {role.split.batch}"
+        parts += [_BLANK, heading("EXPERT PLACEMENT", f"{of}, priced for {role.phase}{batch}"), strategy_table(role)]
+        parts.append(fields([("certificate", certificate(role))]))
+    return parts
+
+
+def _memory_title(plan: Plan, role: RolePlan) -> str:
+    memory = role.memory
+    share = memory.total_bytes / memory.capacity_bytes
+    stage = f" (stage {memory.stage})" if role.split.pp > 1 else ""
+    of = f" {role.role}" if len(plan.roles) > 1 else ""
+    return f" of the fullest{of} GPU{stage}: {gb(memory.total_bytes)} of {gb(memory.capacity_bytes)} HBM ({share:.0%})"
+
+
+def _memory(lines: Sequence[MemoryLineRecord]) -> RenderableType:
+    """The lines that take space."""
+    return fields([(f"  {line.name}", f"{gb(line.bytes):>9}") for line in lines if line.bytes > 0])
+
+
+def _details(plan: Plan, timings: TimingsRecord) -> list[tuple[str, str]]:
+    """What few look at."""
+    rows = []
+    for role in plan.roles:
+        split, of = role.split, _of(plan, role)
+        said = [] if split.cut is None else ["layers " + " ".join(map(str, split.cut))]
+        if split.recompute is not None:
+            counts = ((mode, split.recompute.count(mode)) for mode in dict.fromkeys(split.recompute))
+            said.append("recompute " + ", ".join(f"{mode} in {count}" for mode, count in counts))
+        if said:
+            rows.append((f"stages{of}", "; ".join(said)))
+    for group in plan.nodes:
+        held = ", ".join(
+            f"{part.count} {plan.roles[part.instance].role} {plan.roles[part.instance].degrees} ({part.gpus} GPUs)"
+            for part in group.holds
+        )
+        rows.append(("nodes", f"{group.nodes} of {group.pool}: {held}"))
+    if plan.choice is not None:
+        dropped = "".join(f"; {each.count:,} {each.role}: {each.reason}" for each in plan.choice.dropped)
+        rows.append(("splits", f"{plan.choice.considered:,} priced, {plan.choice.kept} kept{dropped}"))
+    made = f"routing {timings.routing_s:.1f}, split {timings.split_s:.1f}, solving {timings.solve_s:.1f}"
+    return [*rows, ("seconds", made)]
 
 
 def _cut_short(plan: Plan) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from placement.problem.data import LayerData
 from placement.records.plan import InputRecord, RoutingRecord
 from placement.routing.parts import select_part, split_by_sequence
 from placement.routing.reader import check_fits, read_trace
+from placement.routing.recordings.detect import recording_told
 from placement.routing.statistics import counts_statistics, layer_statistics, with_mixture
 from placement.routing.synthesize import synthesize
 from placement.routing.trace import LoadCounts, Trace
@@ -59,7 +60,7 @@ def load_trace(path: str | Path) -> Trace | LoadCounts:
     Raises:
         InputError: A file that can't be read.
     """
-    return replace(read_trace(path), sha256=_digest(str(path)))
+    return replace(_read(path), sha256=_digest(str(path)))
 
 
 def read_sources(model: Model, traces: Sequence[Trace | LoadCounts | str | Path]) -> tuple[Source, ...]:
@@ -75,7 +76,7 @@ def read_sources(model: Model, traces: Sequence[Trace | LoadCounts | str | Path]
             check_fits(trace, moe.experts, len(model.moe_layers), moe.computed_top_k, model.name)
             found.append((trace.name, trace.sha256 or _digest_of(trace), trace))
         else:
-            routing = read_trace(trace, moe.experts, len(model.moe_layers), moe.computed_top_k, model.name)
+            routing = _read(trace, moe.experts, len(model.moe_layers), moe.computed_top_k, model.name)
             found.append((routing.name, _digest(str(trace)), routing))
     if len({type(routing) for _, _, routing in found}) > 1:
         raise ParameterError("traces", "traces with token choices are mixed with load counts", "give files of one kind")
@@ -161,6 +162,18 @@ def routing_of(
     )
     inputs = tuple(source.record for source in sources if source.record is not None)
     return Routing(solved_on, judged_on, record, inputs, bool(counts))
+
+
+def _read(path: str | Path, *model: Any) -> Trace | LoadCounts:
+    """See read_trace; of what an engine recorded it says how to convert it."""
+    try:
+        return read_trace(path, *model)
+    except InputError:
+        told = recording_told(path)
+        if told is None:
+            raise
+        mend = "convert it: placement trace convert FILE --out trace.npz"
+        raise InputError(str(path), "", f"is a recording ({told}), not a trace", mend) from None
 
 
 def _joined(counts: Sequence[LoadCounts]) -> LoadCounts:

@@ -119,8 +119,8 @@ def _exists(path: Path) -> bool:
 
 
 def _listed(keys: tuple[str, ...]) -> str:
-    shown = ", ".join(keys[:12]) or "nothing"
-    return shown + (f" and {len(keys) - 12} more" if len(keys) > 12 else "")
+    told = ", ".join(shown(key) for key in keys[:12]) or "nothing"
+    return told + (f" and {len(keys) - 12} more" if len(keys) > 12 else "")
 
 
 def _trace(archive: Archive, name: str, expected: _Expected) -> Trace:
@@ -303,7 +303,7 @@ def _counts(archive: Archive, key: str, name: str, expected: _Expected) -> LoadC
             source, field, f"layer {layer} has no tokens in window {window}", "leave out dense layers and idle windows"
         )
     _check_sums(source, field, counts)
-    return LoadCounts(counts, name, _origin(meta, "recorded load counts"))
+    return LoadCounts(counts, name, _origin(meta, "recorded load counts"), meta=meta)
 
 
 def _check_sums(source: str, field: str, counts: FloatArray) -> None:

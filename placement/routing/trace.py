@@ -60,13 +60,14 @@ class LoadCounts:
 
     Attributes:
         counts: [windows, moe_layers, experts] tokens routed to each expert.
-        name, source, sha256: as in Trace.
+        name, source, sha256, meta: as in Trace.
     """
 
     counts: FloatArray
     name: str
     source: str
     sha256: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
 
     @property
     def layers(self) -> int:

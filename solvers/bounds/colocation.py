@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from placement.problem.arrays import FloatArray, IntArray
-from solvers.bounds.consensus import least_reached
+from solvers.bounds.consensus import Enough, least_reached, never
 from solvers.bounds.partitions import Floats, new_tokens
 from solvers.bounds.symmetric import (
     ROUNDING,
@@ -25,14 +25,16 @@ from solvers.bounds.symmetric import (
 from solvers.stop import DEFAULT, Stop
 
 
-def distinct_bins(ids: IntArray, weight: FloatArray, experts: int, bins: int, most: int, stop: Stop = DEFAULT) -> float:
+def distinct_bins(
+    ids: IntArray, weight: FloatArray, experts: int, bins: int, most: int, stop: Stop = DEFAULT, enough: Enough = never
+) -> float:
     """A lower bound on the mean number of bins that a token reaches.
 
     Args:
         ids: [sets, k] experts, k at most MOST_IN_SET. weight: [sets] share of the tokens; sums to 1.
         experts, bins: how many. most: experts that one bin can hold. If bins * most = experts, every bin is taken to
             hold exactly so many and every expert to have one copy; else copies may be anywhere.
-        stop: when to return the best bound so far; its work scales the steps.
+        stop: when to return the best bound so far; its work scales the steps. enough: ends them, too.
     """
     k = ids.shape[1]
     least = float(-(-k // most))
@@ -41,7 +43,7 @@ def distinct_bins(ids: IntArray, weight: FloatArray, experts: int, bins: int, mo
     place = pair_places(experts)
     pairs = [place[ids[:, i], ids[:, j]] for i in range(k) for j in range(i)]
     tokens = new_tokens(np.stack(pairs, axis=1), weight, k, False, most)
-    found = least_reached(tokens, Colocation(experts, bins, most, len(pairs) / pair_count(experts)), stop)
+    found = least_reached(tokens, Colocation(experts, bins, most, len(pairs) / pair_count(experts)), stop, enough)
     return max(least, found)
 
 

@@ -5,6 +5,7 @@ docs/formulation.md, "Messages, by co-location". Prices prove a bound however fa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -45,8 +46,18 @@ class Relaxation(Protocol):
     def least(self, slope: Floats, penalty: float) -> float: ...
 
 
-def least_reached(tokens: Tokens, relaxation: Relaxation, stop: Stop) -> float:
-    """A lower bound on the mean bins that tokens reach, over all placements: the largest proven by the deadline."""
+#: Whether so many bins proven are enough.
+Enough = Callable[[float], bool]
+
+
+def never(_: float) -> bool:
+    """No bound is enough: the method goes on while it gains."""
+    return False
+
+
+def least_reached(tokens: Tokens, relaxation: Relaxation, stop: Stop, enough: Enough = never) -> float:
+    """A lower bound on the mean bins that tokens reach, over all placements: the largest proven by the deadline, or the
+    first that is enough."""
     shared = relaxation.start()
     weight, pull, slope = np.zeros_like(shared), np.zeros_like(shared), np.zeros_like(shared)
     np.add.at(weight, tokens.variable, tokens.weight[:, None])
@@ -69,6 +80,8 @@ def least_reached(tokens: Tokens, relaxation: Relaxation, stop: Stop) -> float:
             if value <= best + ENOUGH * abs(best) and step + 1 >= LEAST_STEPS * stride:
                 return max(best, value)
             best = max(best, value)
+            if enough(best):
+                break
     return best
 
 

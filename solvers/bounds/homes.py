@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from placement.problem.arrays import FloatArray, IntArray
-from solvers.bounds.consensus import least_reached
+from solvers.bounds.consensus import Enough, least_reached, never
 from solvers.bounds.partitions import Floats, new_tokens
 from solvers.bounds.symmetric import (
     ROUNDING,
@@ -27,14 +27,15 @@ from solvers.stop import DEFAULT, Stop
 
 
 def remote_bins(
-    ids: IntArray, weight: FloatArray, experts: int, homes: FloatArray, most: int, stop: Stop = DEFAULT
-) -> float:
+    ids: IntArray, weight: FloatArray, experts: int, homes: FloatArray, most: int, stop: Stop = DEFAULT,
+    enough: Enough = never,
+) -> float:  # fmt: skip
     """A lower bound on the mean number of bins other than its home that a token reaches.
 
     Args:
         ids: [sets, k] experts, k at most MOST_IN_SET. weight: [sets] share of the tokens; sums to 1. experts: how many.
         homes: [bins] share of the tokens whose home a bin is; sums to 1. most: experts that one bin can hold.
-        stop: when to return the best bound so far; its work scales the steps.
+        stop: when to return the best bound so far; its work scales the steps. enough: ends them, too.
     """
     k, count = ids.shape[1], pair_count(experts)
     if len(homes) == 1 or most >= experts:
@@ -46,7 +47,7 @@ def remote_bins(
     tokens = new_tokens(variable, weight, k, True, most)
     penalty = max(1, len(pairs)) / count
     relaxation = Homes(experts, homes, most, penalty, 2 * k / experts / penalty)
-    return max(0.0, least_reached(tokens, relaxation, stop))
+    return max(0.0, least_reached(tokens, relaxation, stop, enough))
 
 
 class Homes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,58 +28,96 @@ class Bound:
 
 def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool = False, stop: Stop = DEFAULT) -> Bound:
     """A lower bound on the objective of every placement and dispatch that the problem allows (docs/formulation.md,
-    "Bounds").
+    "Bounds"); the arguments are those of `LayerBounds.best`."""
+    return LayerBounds(problem).best(known, quick, stop)
 
-    Args:
-        known: the objective of an answer at hand; work stops once the bound is within CLOSE of it, relatively.
-        quick: only what is counted in closed form: mean and slot bounds of the work, slots that a token needs.
-        stop: when to return the best bound so far; its work scales the co-location bound.
-    """
-    if problem.objective.kind == "load":
-        work = work_bounds(problem, known, packing=not quick, stop=stop)
+
+class LayerBounds:
+    """The bounds of one problem. Who asks again, of another answer, gets what takes long as it was found."""
+
+    def __init__(self, problem: LayerProblem) -> None:
+        self.problem = problem
+        self._together: Reach | None = None
+
+    def best(
+        self, known: float | None = None, quick: bool = False, stop: Stop = DEFAULT, enough: float = math.inf
+    ) -> Bound:
+        """A lower bound on the objective of every placement and dispatch that the problem allows.
+
+        Args:
+            known: the objective of an answer at hand; work stops once the bound is within CLOSE of it, relatively.
+            quick: only what is counted in closed form: mean and slot bounds of the work, slots that a token needs.
+            stop: when to return the best bound so far; its work scales the co-location bound.
+            enough: work stops once the bound is no less.
+        """
+        problem = self.problem
+
+        if problem.objective.kind == "load":
+            counted = self._of_loads(known, False, stop)
+            return counted if quick or counted.value >= enough else self._of_loads(known, True, stop)
+        reach = counted_reach(problem)
+        if problem.objective.kind == "traffic":
+            return self._of_traffic(reach, known, None if quick else stop, enough)
+        tariff = tariff_of(problem)
+        moved = tariff.moved_seconds(link_seconds(problem, problem.data.load, reach))
+        work = _work(problem, packing=False, stop=stop)
+        best = Bound(_joined(problem, moved, work.values), _source(problem, work.source, "messages"))
+        if quick or stop.expired or _near(best.value, known) or best.value >= enough:
+            return best
+        mean = problem.data.mean_load[None, :]
+
+        def means(found: Reach) -> float:
+            return float(tariff.moved_seconds(link_seconds(problem, mean, found))[0])
+
+        cheap = work.values
+        together = self._colocated(reach, stop, lambda found: _joined_means(problem, means(found), cheap) >= enough)
+        least = float(moved.min()) if together == reach else max(float(moved.min()), means(together))
+        for packing in (False, True):
+            if packing:
+                left = None if known is None or problem.windows > 1 else _left(problem, known, least)
+                work = _work(problem, left, stop=stop)
+            for value, link in (
+                (_joined(problem, moved, work.values), "messages"),
+                (_joined_means(problem, means(together), work.values), "co-location"),
+            ):
+                if value > best.value:
+                    best = Bound(value, _source(problem, work.source, link))
+            if _near(best.value, known) or best.value >= enough or stop.expired:
+                break
+        return best
+
+    def _of_loads(self, known: float | None, packing: bool, stop: Stop) -> Bound:
+        """Of the largest load over the mean."""
+        problem = self.problem
+        work = work_bounds(problem, known, packing, stop)
         return Bound(tail_mean(work.values, problem.data.window_weight, problem.objective.tail), work.source)
-    reach = counted_reach(problem)
-    if problem.objective.kind == "traffic":
-        return _traffic_bound(problem, reach, known, None if quick else stop)
-    tariff = tariff_of(problem)
-    moved = tariff.moved_seconds(link_seconds(problem, problem.data.load, reach))
-    work = _work(problem, packing=False, stop=stop)
-    best = Bound(_joined(problem, moved, work.values), _source(problem, work.source, "messages"))
-    if quick or stop.expired or _near(best, known):
-        return best
-    together = colocation_reach(problem, reach, stop)
-    mean = problem.data.mean_load[None, :]
-    mean_moved = tariff.moved_seconds(link_seconds(problem, mean, together))
-    least = float(moved.min()) if together == reach else float(max(moved.min(), mean_moved[0]))
-    for packing in (False, True):
-        if packing:
-            left = None if known is None or problem.windows > 1 else _left(problem, known, least)
-            work = _work(problem, left, stop=stop)
-        for value, link in (
-            (_joined(problem, moved, work.values), "messages"),
-            (_joined_means(problem, float(mean_moved[0]), work.values), "co-location"),
-        ):
-            if value > best.value:
-                best = Bound(value, _source(problem, work.source, link))
-        if _near(best, known) or stop.expired:
-            break
-    return best
+
+    def _of_traffic(self, reach: Reach, known: float | None, stop: Stop | None, enough: float) -> Bound:
+        """Of the bytes per token: the slots that its experts need in each window; with a stop co-location in their
+        mean."""
+        problem = self.problem
+        each = tariff_of(problem).both_bytes / float(problem.hardware.home_tokens.sum()) * (1 - 1e-12)
+        counted = each * crossing(problem, problem.data.load, reach)
+        best = Bound(tail_mean(counted, problem.data.window_weight, problem.objective.tail), "messages")
+        if stop is None or _near(best.value, known) or best.value >= enough:
+            return best
+        mean = problem.data.mean_load[None, :]
+
+        def value(found: Reach) -> float:
+            return each * float(crossing(problem, mean, found)[0])
+
+        together = self._colocated(reach, stop, lambda found: value(found) >= enough)
+        return Bound(value(together), "co-location") if value(together) > best.value else best
+
+    def _colocated(self, reach: Reach, stop: Stop, enough: Callable[[Reach], bool]) -> Reach:
+        """`colocation_reach`, once."""
+        if self._together is None:
+            self._together = colocation_reach(self.problem, reach, stop, enough)
+        return self._together
 
 
-def _traffic_bound(problem: LayerProblem, reach: Reach, known: float | None, stop: Stop | None) -> Bound:
-    """Of the bytes per token: the slots that its experts need in each window; with a stop co-location in their mean."""
-    each = tariff_of(problem).both_bytes / float(problem.hardware.home_tokens.sum()) * (1 - 1e-12)
-    counted = each * crossing(problem, problem.data.load, reach)
-    best = Bound(tail_mean(counted, problem.data.window_weight, problem.objective.tail), "messages")
-    if stop is None or _near(best, known):
-        return best
-    together = colocation_reach(problem, reach, stop)
-    value = each * float(crossing(problem, problem.data.mean_load[None, :], together)[0])
-    return Bound(value, "co-location") if value > best.value else best
-
-
-def _near(bound: Bound, known: float | None) -> bool:
-    return known is not None and known <= bound.value * (1 + CLOSE)
+def _near(bound: float, known: float | None) -> bool:
+    return known is not None and known <= bound * (1 + CLOSE)
 
 
 def _left(problem: LayerProblem, known: float, moved: float) -> float:

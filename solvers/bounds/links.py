@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,11 +39,14 @@ def counted_reach(problem: LayerProblem) -> Reach:
     return Reach(nodes, gpus, nodes - 1, gpus - 1)
 
 
-def colocation_reach(problem: LayerProblem, reach: Reach, stop: Stop = DEFAULT) -> Reach:
+def colocation_reach(
+    problem: LayerProblem, reach: Reach, stop: Stop = DEFAULT, enough: Callable[[Reach], bool] | None = None
+) -> Reach:
     """`reach` with the co-location bound of the window mean where messages are counted that way, else as it is.
 
     Args:
         stop: when to return the best bound so far; its work scales the steps.
+        enough: whether a reach that is proven is enough, which ends the steps, too.
     """
     tariff, topology = tariff_of(problem), problem.topology
     if problem.data.sets is None or tariff.linear or topology.gpus == 1:
@@ -59,14 +63,18 @@ def colocation_reach(problem: LayerProblem, reach: Reach, stop: Stop = DEFAULT) 
     by_node = topology.nodes > 1 and (tariff.rule.forwards or not single)
     bins = topology.nodes if by_node else topology.gpus
     most = _most_on(problem, topology.gpus_per_node if by_node else 1)
+    name = ("nodes" if by_node else "gpus") if single else ("remote_nodes" if by_node else "remote_gpus")
+
+    def with_bins(found: float) -> Reach:
+        return replace(reach, **{name: max(getattr(reach, name), found)})
+
+    def is_enough(found: float) -> bool:
+        return enough is not None and enough(with_bins(found))
+
     if single:
-        found = distinct_bins(ids, weight, problem.experts, bins, most, stop)
-        return replace(reach, nodes=max(reach.nodes, found)) if by_node else replace(reach, gpus=max(reach.gpus, found))
+        return with_bins(distinct_bins(ids, weight, problem.experts, bins, most, stop, is_enough))
     homes = problem.hardware.homes.reshape(bins, -1).sum(axis=1)
-    found = remote_bins(ids, weight, problem.experts, homes, most, stop)
-    if by_node:
-        return replace(reach, remote_nodes=max(reach.remote_nodes, found))
-    return replace(reach, remote_gpus=max(reach.remote_gpus, found))
+    return with_bins(remote_bins(ids, weight, problem.experts, homes, most, stop, is_enough))
 
 
 def _most_on(problem: LayerProblem, gpus: int) -> int:

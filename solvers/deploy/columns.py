@@ -27,7 +27,8 @@ from placement.problem.pieces import StageTable, stage_table
 from placement.problem.split import Split
 from solvers.deploy.problem import Column, Pool
 from solvers.split.build import serving_split
-from solvers.split.degrees import Degrees, list_candidates
+from solvers.split.degrees import Degrees, list_candidates, sparse_first
+from solvers.stop import DEFAULT, Stop
 from specs.scenario import Pins, Scenario
 
 #: Columns of each role and size that are tried with more redundant experts, and slots per GPU that are added.
@@ -75,6 +76,8 @@ class ColumnSet:
         dropped: what was left out, by role and reason, most first.
         thinned: some degrees were left out to bound the search.
         fits: whether any configuration fits HBM; reach: the best figures of those that do.
+        listed: configurations of the fewest redundant experts that there are, over all roles and pools; some are not
+            priced where time ends.
     """
 
     columns: tuple[Column, ...]
@@ -83,6 +86,7 @@ class ColumnSet:
     thinned: bool
     fits: bool
     reach: Reach
+    listed: int = 0
 
 
 def pool_of(scenario: Scenario) -> Pool:
@@ -98,6 +102,7 @@ def list_columns(
     redundant: int | None,
     placed: Placed | None = None,
     kernels: KernelTables | None = None,
+    stop: Stop = DEFAULT,
 ) -> ColumnSet:
     """Columns of every pool and role.
 
@@ -106,17 +111,19 @@ def list_columns(
         redundant: redundant experts, or None for the smallest count that divides.
         placed: how placed MoE layers compare with the balanced estimate.
         kernels: measured expert times, used where they cover a split.
+        stop: its deadline ends the search once whole requests can be served; a sparse grid of degrees then comes first.
 
     Raises:
         InputError: a training scenario.
     """
     found: list[Column] = []
     dropped: Counter[tuple[Role, str]] = Counter()
-    considered, thinned, fits, reach = 0, False, False, Reach()
+    considered, listed, thinned, fits, reach = 0, 0, False, False, Reach()
     for index, scenario in enumerate(pools):
-        search = _PoolSearch(index, scenario, pins, redundant, placed, kernels)
+        search = _PoolSearch(index, scenario, pins, redundant, placed, kernels, stop)
         mine = search.run(roles)
-        if placed is not None and redundant is None:
+        listed += search.listed
+        if placed is not None and redundant is None and not stop.expired:
             mine += search.with_replicas(mine, roles)
         kept = undominated(mine, scenario.cluster.gpus_per_node, dropped)
         found += kept
@@ -128,7 +135,7 @@ def list_columns(
     lines = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
     return ColumnSet(
         tuple(found), considered, tuple(Dropped(role, reason, count) for (role, reason), count in lines), thinned, fits,
-        reach,
+        reach, listed,
     )  # fmt: skip
 
 
@@ -193,11 +200,13 @@ class _PoolSearch:
         redundant: int | None,
         placed: Placed | None,
         kernels: KernelTables | None = None,
+        stop: Stop = DEFAULT,
     ) -> None:
         workload = scenario.workload
         if workload.kind != "serving":
             raise InputError(scenario.name, "workload", "is training; only serving is deployed", "use solve")
-        self.pool, self.scenario, self.workload, self.kernels = pool, scenario, workload, kernels
+        self.pool, self.scenario, self.workload, self.kernels, self.stop = pool, scenario, workload, kernels, stop
+        self.listed = 0
         self.pins, self.redundant, self.placed = pins, redundant, placed
         self.efficiency = efficiency_of(scenario)
         self.ttft_s, self.tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
@@ -210,10 +219,22 @@ class _PoolSearch:
         self.best: dict[tuple[Role, int], float] = {}
 
     def run(self, roles: Sequence[Role]) -> list[Column]:
-        """Every configuration with the fewest redundant experts, or as many as are asked for."""
-        candidates = list_candidates(self.scenario, self.pins, self.redundant)
-        self.thinned = candidates.thinned
-        return self.price(candidates.degrees, roles)
+        """Every configuration with the fewest redundant experts, or as many as are asked for.
+
+        Roles that are pinned alike are priced together.
+        """
+        alike: dict[Pins, list[Role]] = {}
+        for role in roles:
+            alike.setdefault(self.scenario.of_role(role).pins, []).append(role)
+        found: list[Column] = []
+        for pins, same in alike.items():
+            candidates = list_candidates(self.scenario, pins, self.redundant)
+            self.thinned |= candidates.thinned
+            self.listed += len(candidates.degrees) * len(same)
+            order = candidates.degrees if self.stop.deadline is None else sparse_first(candidates.degrees)
+            self.pins = pins
+            found += self.price(order, same)
+        return found
 
     def with_replicas(self, columns: Sequence[Column], roles: Sequence[Role]) -> list[Column]:
         """The fastest columns of each role and size again with more redundant experts: balance and traffic for KV."""
@@ -236,6 +257,8 @@ class _PoolSearch:
         found: list[Column] = []
         shared: tuple[tuple[int, int, int, int], LocalParameters, PassModel] | None = None
         for degrees in degrees_list:
+            if found and self.stop.expired:
+                break
             split = replace(serving_split(self.scenario, degrees, self.pins.batch or 1), instances=1)
             key = (degrees.tp, degrees.ep, degrees.dp, degrees.redundant)
             if shared is None or shared[0] != key:

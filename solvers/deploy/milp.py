@@ -39,6 +39,8 @@ class MasterMilp:
             else:
                 self._add_instances_packed(index)
         self._add_halves_matched()
+        if problem.max_kinds is not None:
+            self._add_kinds_limited(problem.max_kinds)
         self._add_objective()
 
     def _add_variables(self) -> None:
@@ -82,6 +84,16 @@ class MasterMilp:
                     c.gpus * problem.pools[c.pool].nic_bytes_per_s / problem.kv_bytes / self.scale * n for c, n in mine
                 )
                 self.model += self.halves <= links
+
+    def _add_kinds_limited(self, most: int) -> None:
+        """At most so many columns are used, of a role one less, and one."""
+        used = [pulp.LpVariable(f"u_{i}", cat="Binary") for i in range(len(self.count))]
+        for n, u in zip(self.count, used, strict=True):
+            self.model += n <= n.upBound * u
+        self.model += pulp.lpSum(used) <= most
+        for role in sorted({column.role for column in self.problem.columns}):
+            mine = [u for column, u in zip(self.problem.columns, used, strict=True) if column.role == role]
+            self.model += pulp.lpSum(mine) <= max(1, most - 1)
 
     def _add_objective(self) -> None:
         problem = self.problem

@@ -62,6 +62,7 @@ class MasterProblem:
     Attributes:
         kv_bytes: of a request that is prefilled in one instance and decoded in another.
         target: requests/s wanted at least, for the goal "gpus".
+        max_kinds: most columns that are used; None: any number. Each role then has at most max_kinds - 1, and one.
     """
 
     pools: tuple[Pool, ...]
@@ -69,6 +70,7 @@ class MasterProblem:
     kv_bytes: float
     goal: Goal = "rate"
     target: float = 0.0
+    max_kinds: int | None = None
 
     def whole(self, column: Column) -> int:
         """Nodes that an instance fills."""

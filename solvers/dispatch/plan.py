@@ -9,8 +9,6 @@ from placement.cost.layer.score import score_layer
 from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
-from solvers.dispatch.copies import copy_fractions
-from solvers.dispatch.sequential import refine
 from solvers.dispatch.simple import near_fractions, target_fractions
 from solvers.experts.merit import merit
 
@@ -41,6 +39,10 @@ def plan_fractions(problem: LayerProblem, slots: IntArray, given: FloatArray | N
         plans.append(given)
     elif (directed := _directed(problem, slots)) is not None:
         plans.append(directed)
+    # Here, as SciPy's LPs take long to import and few plans need one.
+    from solvers.dispatch.copies import copy_fractions
+    from solvers.dispatch.sequential import refine
+
     if problem.data.sets is None and (copies := copy_fractions(problem, slots)) is not None:
         plans.append(copies)
     value, first = min((merit(problem, score_layer(problem, slots, each)), i) for i, each in enumerate(plans))

@@ -13,7 +13,7 @@ from placement.cost.layer.score import LayerScore, score_layer
 from placement.errors import InfeasibleError, NothingFoundError
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
-from solvers.bounds import layer_bound
+from solvers.bounds.layer import Bound, LayerBounds
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.experts.baselines import baseline_candidates
 from solvers.experts.candidates import Candidate, choose
@@ -91,23 +91,47 @@ def plan_layers(
         problems = [balance_floor(one, stop.params) if one.objective.kind == "traffic" else one for one in problems]
     seeds = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0] >> 1) for i in range(len(problems))]
 
-    workers, left = max(1, workers), stop.seconds_left()
-    floor = floor and strategy not in BASELINES
-    tasks = [
-        _Task(i, problem, strategy, carry(stop), seeds[i], floor, certify, -(-(len(problems) - i) // workers))
-        for i, problem in enumerate(problems)
-    ]
+    workers, floor = max(1, workers), floor and strategy not in BASELINES
+    bounds = [LayerBounds(problem) for problem in problems]
+
+    def tasks(layers: Sequence[int], until: Stop) -> list[_Task]:
+        carried, rounds = carry(until), [-(-left // workers) for left in range(len(layers), 0, -1)]
+        return [
+            _Task(i, problems[i], strategy, carried, seeds[i], floor, certify, turns, bounds[i])
+            for i, turns in zip(layers, rounds, strict=True)
+        ]
+
+    answers: dict[int, LayerAnswer] = {}
+    if stop.gap > 0 and get_solver(strategy).settles:
+        # In threads: most of it needs no interpreter, and where all layers are settled no process has to be started.
+        def settle(task: _Task) -> None:
+            if (answer := _settled_layer(task)) is not None:
+                answers[task.index] = answer
+
+        def tell(layer: int) -> None:
+            if on_layer is not None and layer in answers:
+                on_layer(layer)
+
+        map_layers(settle, tasks(range(len(problems)), stop.share_of_time(1 - SOLVING)), workers, "threads", tell)
+    rest = [i for i in range(len(problems)) if i not in answers]
     if backend is None:
         # Starting processes takes longer than heuristics do, or kernels that need no interpreter.
-        heavy = strategy not in BASELINES and any(problem.data.sets is not None for problem in problems)
+        left = stop.seconds_left()
+        heavy = strategy not in BASELINES and any(problems[i].data.sets is not None for i in rest)
         heavy = heavy and (left is None or left > LEAST_FOR_PROCESSES_S)
         backend = "processes" if heavy else "threads"
-    return map_layers(_plan_layer, tasks, workers, backend, on_layer)
+    done = None if on_layer is None else (lambda i: on_layer(rest[i]))
+    answers.update(zip(rest, map_layers(_plan_layer, tasks(rest, stop), workers, backend, done), strict=True))
+    return tuple(answers[i] for i in range(len(problems)))
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One layer to plan, fit to be sent to another process; `rounds`: layers that its worker has still to do."""
+    """One layer to plan, fit to be sent to another process.
+
+    Attributes:
+        rounds: layers that its worker has still to do. bounds: with what has been found of them.
+    """
 
     index: int
     problem: LayerProblem
@@ -117,39 +141,58 @@ class _Task:
     floor: bool
     certify: bool
     rounds: int
+    bounds: LayerBounds
+
+
+#: The answer to a problem against its baselines, or None.
+_Find = Callable[[LayerProblem, Sequence[Candidate], Stop], Result | None]
 
 
 def _plan_layer(task: _Task) -> LayerAnswer:
-    whole = task.stop.here().share_of_time(1 / task.rounds)
-    stop, solver = whole.share_of_time(SOLVING), get_solver(task.strategy)
-    target = balance_floor(task.problem, stop.params) if task.floor else task.problem
-    late = stop.expired and task.strategy not in BASELINES
-    if target is task.problem or target.rules.max_load is None:
-        baselines = baseline_candidates(target) if late else ()
-        found = _best(target, baselines) if baselines else solver.solve(target, stop, task.seed)
-        return _answer(task, found, whole, proves=True)
-    # Scored once: what a solver must be no worse than, and what may raise the floor.
-    baselines = baseline_candidates(task.problem)
+    solver = get_solver(task.strategy)
 
-    def within(max_load: float) -> LayerAnswer:
-        posed = task.problem.with_rules(max_load=max_load)
-        late = stop.expired and len(baselines) > 0
-        found = _best(posed, baselines) if late else solver.solve_against(posed, baselines, stop, task.seed)
-        return _answer(task, found, whole, proves=False)
+    def find(problem: LayerProblem, baselines: Sequence[Candidate], stop: Stop) -> Result:
+        if stop.expired and baselines:
+            # The layer's time has gone before its search began.
+            best = choose(problem, baselines)
+            return Result(best.slots, Status.FEASIBLE, Termination.TIME, fractions=best.fractions)
+        return solver.solve_against(problem, baselines, stop, task.seed)
+
+    answer = _layer(task, find)
+    if answer is None:
+        raise RuntimeError(f"layer {task.index}: {task.strategy} gave no result")
+    return answer
+
+
+def _settled_layer(task: _Task) -> LayerAnswer | None:
+    """A baseline where that is proven near enough, else None; `task.bounds` keep what was found."""
+    solver = get_solver(task.strategy)
+    return _layer(task, lambda problem, baselines, stop: solver.settle(problem, baselines, task.bounds, stop))
+
+
+def _layer(task: _Task, find: _Find) -> LayerAnswer | None:
+    whole = task.stop.here().share_of_time(1 / task.rounds)
+    stop = whole.share_of_time(SOLVING)
+    target = balance_floor(task.problem, stop.params) if task.floor else task.problem
+    # Scored once: what a solver must be no worse than, and what may raise the floor.
+    baselines = () if task.strategy in BASELINES else baseline_candidates(task.problem)
+    if target is task.problem or target.rules.max_load is None:
+        return _answer(task, find(target, baselines, stop), whole, proves=True)
+
+    def within(max_load: float) -> LayerAnswer | None:
+        return _answer(task, find(task.problem.with_rules(max_load=max_load), baselines, stop), whole, proves=False)
 
     answer = within(target.rules.max_load)
+    if answer is None:
+        return None
     # A load balancer's placement over the floor may take less time than anything under it; then that one counts.
     needed = raised_floor(task.problem, baselines, target.rules.max_load, answer.score.objective, stop.params)
     return answer if needed is None else within(needed)
 
 
-def _best(problem: LayerProblem, baselines: Sequence[Candidate]) -> Result:
-    """The best baseline: the answer where a layer's time has gone before its search began."""
-    best = choose(problem, baselines)
-    return Result(best.slots, Status.FEASIBLE, Termination.TIME, fractions=best.fractions)
-
-
-def _answer(task: _Task, found: Result, stop: Stop, proves: bool) -> LayerAnswer:
+def _answer(task: _Task, found: Result | None, stop: Stop, proves: bool) -> LayerAnswer | None:
+    if found is None:
+        return None
     index, problem = task.index, task.problem
     if found.status is Status.INFEASIBLE:
         raise InfeasibleError(f"layer {index}: no placement satisfies its constraints ({'; '.join(found.notes)})")
@@ -162,12 +205,13 @@ def _answer(task: _Task, found: Result, stop: Stop, proves: bool) -> LayerAnswer
     if fractions is None:
         fractions = fractions_for(problem, found.slots)
     score = score_layer(problem, found.slots, fractions)
-    bound = layer_bound(problem, score.objective, quick=not task.certify or stop.expired, stop=stop)
-    value, source = bound.value, bound.source
-    # A solver's bound for the problem with the balance floor, or with another policy, says nothing of this one.
-    comparable = proves and alike_homes(problem)
-    if found.bound > value and comparable:
-        value, source = found.bound, found.bound_source
-    optimal = score.objective <= value * (1 + TOLERANCE)
+    if found.termination is Termination.PROVEN:
+        bound = Bound(found.bound, found.bound_source)
+    else:
+        bound = task.bounds.best(score.objective, quick=not task.certify or stop.expired, stop=stop)
+        # A solver's bound for the problem with the balance floor, or with another policy, says nothing of this one.
+        if found.bound > bound.value and proves and alike_homes(problem):
+            bound = Bound(found.bound, found.bound_source)
+    optimal = score.objective <= bound.value * (1 + TOLERANCE)
     status = Status.OPTIMAL if optimal else Status.FEASIBLE
-    return LayerAnswer(found.slots, fractions, score, status, found.termination, value, source)
+    return LayerAnswer(found.slots, fractions, score, status, found.termination, bound.value, bound.source)

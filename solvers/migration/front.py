@@ -50,7 +50,7 @@ class LayerFront:
     """Points of one layer.
 
     Attributes:
-        before: the running placement's score with the dispatch it runs with; None where GPUs that failed hold it.
+        before: the running placement's score with the dispatch it runs with; None where it can't go on as it is.
         points: more moves and a lower objective from each to the next. The first has only the moves that failed GPUs
             force, and a dispatch planned anew; the last is the full re-solve, if that is the best.
     """
@@ -75,7 +75,7 @@ def layer_front(
     """
     start = standing(problem)
     current, before = np.asarray(problem.rules.current), None
-    if start is current:
+    if start is current and (running is not None or not needs_fractions(problem)):
         before = score_layer(problem, current, running if needs_fractions(problem) else None)
     forced = moves_between(current, start, problem.hardware.slots_per_gpu)
     given = running if start is current else None

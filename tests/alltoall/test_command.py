@@ -51,6 +51,12 @@ def test_bad_usage_is_one_line(
     assert captured.err.count("\n") == 1
 
 
+def test_too_few_gpus_are_told_before_routing_is_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--plan", str(folder / "plan.json"), "--trace", "/nowhere.npz", "--backend", "nccl"]
+    assert outcome(command, "python -m bench.alltoall", args) == 2
+    assert capsys.readouterr().err == "error: --backend: nccl: needs a GPU a rank, 4; here are 0; use gloo\n"
+
+
 def test_load_counts_name_no_tokens(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["--plan", str(folder / "plan.json"), "--trace", str(folder / "counts.npz")]
     assert outcome(command, "python -m bench.alltoall", args) == 2
@@ -134,6 +140,19 @@ def test_times_sums_and_agreement() -> None:
     assert 0 < told.median_error < 0.1
     assert [each.layout for each in totals(found)] == ["per_expert", "per_rank", "per_node", "dense"]
     assert agreement(measured(prepared, ran, links_known=False)) is None
+
+
+def test_a_single_rank_has_no_links_to_predict() -> None:
+    prepared, ran = fake_run({"per_expert": 0.4, "per_rank": 0.2, "per_node": 0.1, "dense": 0.05})
+    alone = replace(prepared, job=replace(prepared.job, gpus=1, gpus_per_node=1))
+    ran = replace(
+        ran,
+        records=tuple(
+            tuple((replace(own[0], sent=own[0].sent[:, :1], received=own[0].received[:, :1]),) for own in layer)
+            for layer in ran.records
+        ),
+    )
+    assert agreement(measured(alone, ran, links_known=True)) is None
 
 
 def test_a_byte_too_many_fails_the_check() -> None:

@@ -20,6 +20,7 @@ from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
 from placement.records.convert import predicted_record
 from placement.records.plan import Plan, load_plan, plan_from_json, plan_json
+from placement.records.role import RolePlan
 from tests.cli.conftest import ROOT, Done
 from tests.cli.conftest import call as call
 from tests.cli.conftest import folder as folder
@@ -129,32 +130,33 @@ def kinds(plan: Plan, traces: tuple[str, ...] = ()) -> dict[str, list[str]]:
     return {kind: [check.name for check in checks if check.kind == kind] for kind in ("checked", "claimed", "missing")}
 
 
-ROUTED = ["routing", "objectives", "figures", "heuristics", "bounds"]
+ROUTED = ["routing", "objectives", "figures", "batches", "heuristics", "bounds"]
+TOTAL = ["nodes", "total"]
 PLAIN = ["split", "topology", "stages", "placements", "baselines", "memory", "limits", "certificate", "prediction"]
-CLAIMS = ["question", "proofs", "rivals", "run"]
+CLAIMS = ["question", "proofs", "rivals", "run", "choice"]
 
 
 def test_sound_plans_pass_every_check(folder: Path) -> None:
-    every = {"checked": PLAIN + ROUTED, "claimed": CLAIMS, "missing": []}
+    every = {"checked": PLAIN + ROUTED + TOTAL, "claimed": CLAIMS, "missing": []}
     assert kinds(load_plan(folder / "synthetic.json")) == every
     recorded = load_plan(folder / "recorded.json")
     assert kinds(recorded, (str(folder / "a.npz"),)) == every
-    assert kinds(recorded) == {"checked": PLAIN, "claimed": CLAIMS, "missing": ROUTED}
+    assert kinds(recorded) == {"checked": PLAIN + TOTAL, "claimed": CLAIMS, "missing": ROUTED}
 
 
 def test_proofs_that_nobody_can_follow_are_called_claims(folder: Path) -> None:
     """Bounds raised to the objectives with all that follows from them pass, and verify says whose word they are."""
 
     def close(data: dict[str, Any]) -> None:
-        for layer in data["layers"]:
+        for layer in data["roles"][0]["layers"]:
             layer |= {"bound": layer["objective"], "gap": 0.0, "status": "optimal"}
-        value = data["certificate"]["objective"]
-        data["certificate"] |= {"bound": value, "gap": 0.0, "status": "optimal"}
+        value = data["roles"][0]["certificate"]["objective"]
+        data["roles"][0]["certificate"] |= {"bound": value, "gap": 0.0, "status": "optimal"}
 
     checks = {check.name: check for check in verify_plan(changed(load_plan(folder / "synthetic.json"), close))}
     assert all(check.passed is not False for check in checks.values())
     assert checks["proofs"].detail == "2 of 2 bounds; with them the gap, and 2 layers called optimal"
-    assert checks["proofs"].fields == ("layers[0].bound", "layers[1].bound")
+    assert checks["proofs"].fields == ("roles[0].layers[0].bound", "roles[0].layers[1].bound")
     assert checks["bounds"].detail.endswith("0 of 2 bounds, 0 optimal")
 
 
@@ -165,28 +167,28 @@ def test_bounds_that_loads_alone_prove_are_checked(call: Callable[..., Done], fo
     args = ("solve", "--spec", str(folder / "tiny.yaml"), "--loads", even, "--redundant", "0", "--strategy", "hash")
     assert call(*args, "--out", out).code == 0
     plan = load_plan(out)
-    assert plan.certificate.status == "optimal"
-    assert kinds(plan, (even,))["claimed"] == ["question", "rivals", "run"]
+    assert plan.role().certificate.status == "optimal"
+    assert kinds(plan, (even,))["claimed"] == ["question", "rivals", "run", "choice"]
     bounds = next(check for check in verify_plan(plan, (even,)) if check.name == "bounds")
     assert bounds.detail.endswith("2 of 2 bounds, 2 optimal")
     done = call("verify", out, "--trace", even)
-    assert done.out.splitlines()[-1] == "14 checked, 3 claimed, 0 missing"
-    assert json.loads(call("verify", out, "--json").out)["counts"] == {"checked": 9, "claimed": 4, "missing": 5}
+    assert done.out.splitlines()[-1] == "17 checked, 4 claimed, 0 missing"
+    assert json.loads(call("verify", out, "--json").out)["counts"] == {"checked": 11, "claimed": 5, "missing": 6}
 
 
 def test_figures_of_plans_without_times_by_phase_are_checked_all_the_same(folder: Path) -> None:
     def untold(data: dict[str, Any]) -> None:
-        for row in data["strategies"]:
+        for row in data["roles"][0]["strategies"]:
             row |= {"decode_us": None, "prefill_us": None}
 
     old = changed(load_plan(folder / "synthetic.json"), untold)
     assert kinds(old)["missing"] == ["prediction"]
-    assert failed(changed(old, _set("predicted", "tpot_ms", "value", value=1.0))) == ["figures"]
+    assert failed(changed(old, _set("predicted", "tpot_ms", "value", value=1.0))) == ["figures", "total"]
 
 
 def _set(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
     def edit(data: dict[str, Any]) -> None:
-        place: Any = data
+        place: Any = data["roles"][0] if path[0] in RolePlan.model_fields else data
         for step in path[:-1]:
             place = place[step]
         place[path[-1]] = value(place[path[-1]]) if callable(value) else value
@@ -198,7 +200,7 @@ def _row(place: int, like: int) -> Callable[[dict[str, Any]], None]:
     """A strategy's placements and figures replaced by another's."""
 
     def edit(data: dict[str, Any]) -> None:
-        rows = data["strategies"]
+        rows = data["roles"][0]["strategies"]
         rows[place] = {**rows[like], "name": rows[place]["name"]}
 
     return edit
@@ -281,30 +283,34 @@ def test_each_wrong_claim_fails_its_check(folder: Path, edit: Callable[[dict[str
 
 def _lower_objectives(data: dict[str, Any]) -> None:
     """Objectives and bounds a tenth lower, gaps as before."""
-    for record in (*data["layers"], data["certificate"]):
+    for record in (*data["roles"][0]["layers"], data["roles"][0]["certificate"]):
         record |= {"objective": record["objective"] * 0.9, "bound": record["bound"] * 0.9}
 
 
 def _meet_limits(data: dict[str, Any]) -> None:
     """A limit of a microsecond, and a figure that meets it."""
-    data["scenario"]["spec"]["workload"]["tpot_ms"] = data["predicted"]["tpot_ms"]["value"] = 1e-3
+    data["scenario"]["spec"]["workload"]["tpot_ms"] = 1e-3
+    for predicted in (data["predicted"], data["roles"][0]["predicted"]):
+        predicted["tpot_ms"]["value"] = 1e-3
 
 
 def _faster_rows(data: dict[str, Any]) -> None:
     """All MoE times a tenth lower, with the tokens/s and predicted figures that follow from them."""
-    for row in data["strategies"]:
+    for row in data["roles"][0]["strategies"]:
         row |= {name: row[name] * 0.9 for name in ("moe_layer_us", "decode_us", "prefill_us")}
         plan = plan_from_json(json.dumps(data), "p.json")
         times = MoeTimes(row["prefill_us"] * 1e-6, row["decode_us"] * 1e-6)
-        made = predict(plan.scenario.spec, plan.split.split(), times)
+        made = predict(plan.scenario.spec, plan.role().split.split(), times)
         row["tokens_per_s"] = made.tokens_per_s
         if row["placements"] is None:
-            data["predicted"] = predicted_record(made).model_dump()
+            told = predicted_record(made).model_dump()
+            data["roles"][0]["predicted"] = told
+            data["predicted"] = {name: figure for name, figure in told.items() if name != "breakdown"}
 
 
 def _swapped_layers(data: dict[str, Any]) -> None:
-    first, second = data["layers"]
-    data["layers"] = [{**second, "layer": first["layer"]}, {**first, "layer": second["layer"]}]
+    first, second = data["roles"][0]["layers"]
+    data["roles"][0]["layers"] = [{**second, "layer": first["layer"]}, {**first, "layer": second["layer"]}]
 
 
 def _other_seed(data: dict[str, Any]) -> None:
@@ -328,9 +334,9 @@ def _judged_on_all(data: dict[str, Any]) -> None:
         (_lower_objectives, ["objectives"]),
         (_meet_limits, ["limits", "prediction", "figures"]),
         (_faster_rows, ["figures"]),
-        (_swapped_layers, ["objectives", "figures"]),
+        (_swapped_layers, ["objectives", "figures", "batches"]),
         (_other_seed, ["routing"]),
-        (_judged_on_all, ["objectives", "figures", "heuristics"]),
+        (_judged_on_all, ["objectives", "figures", "batches", "heuristics"]),
     ],
 )
 def test_changes_that_agree_with_each_other_fail_all_the_same(
@@ -365,9 +371,9 @@ def test_routing_that_contradicts_itself_fails_its_check(
 
 def test_swapped_experts_change_the_figures(folder: Path) -> None:
     def swap(data: dict[str, Any]) -> None:
-        row = data["layers"][0]["physical_to_logical"]
+        row = data["roles"][0]["layers"][0]["physical_to_logical"]
         order = np.array(row).reshape(4, 3)[[0, 2, 1, 3]].reshape(-1)
-        data["layers"][0]["physical_to_logical"] = order.tolist()
+        data["roles"][0]["layers"][0]["physical_to_logical"] = order.tolist()
 
     found = failed(changed(load_plan(folder / "synthetic.json"), swap))
     assert "placements" not in found
@@ -397,7 +403,7 @@ def test_traces_are_known_by_their_content(call: Callable[..., Done], folder: Pa
 
 def test_command_lists_failures_and_exits_6(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
     data = json.loads((folder / "synthetic.json").read_text())
-    data["certificate"]["gap"] = 0.0
+    data["roles"][0]["certificate"]["gap"] = 0.0
     (tmp_path / "p.json").write_text(json.dumps(data))
     done = call("verify", str(tmp_path / "p.json"))
     assert done.code == 6

@@ -26,7 +26,7 @@ from tests.cli.conftest import folder as folder
 #: would leave (the scenario says how much); what is not planned of the model; by what a router chooses experts (which
 #: ones, the routing says; its matrix weighs them either way); the block of scales, which these 16-bit weights have not.
 IDLE = re.compile(
-    r"scenario\.spec\.(.*\b(name|summary|source|aliases|generation)|workload\.t(tf|po)t_ms|pins\.\w+"
+    r"scenario\.spec\.(.*\b(name|summary|source|aliases|generation)|workload\.t(tf|po)t_ms|((prefill|decode)_)?pins\.\w+"
     r"|model\.moe\.shared_(width|gate)|cluster\.fast\.\w+|workload\.decode_tokens_per_gpu|routing\.\w+|model\.moe\.groups"
     r"|model\.left_out(\[\d\])?|model\.moe\.hash_routed|model\.types\.block"
     r"|model\.tied_embedding|model\.types\.kv_cache|cluster\.gpus_per_tray|workload\.chunks|cluster\.gpus_per_os_node"
@@ -38,7 +38,7 @@ WORDS = (
     ("serving", "decode", "prefill"), ("time", "load", "traffic"), ("even", "nearest", "planned"), ("bf16", "fp8"),
     ("optimal", "feasible"), ("per_node", "per_rank", "per_expert"), ("finished", "work"), ("roofline", "calibrated"),
     ("none", "selective", "full"), ("1f1b", "gpipe"), ("us", "max_over_mean", "bytes_per_token"),
-    ("all", "first-half"), ("all", "second-half"), ("trace", "counts"), ("mla", "gqa"),
+    ("aggregated", "disaggregated"), ("all", "first-half"), ("all", "second-half"), ("trace", "counts"), ("mla", "gqa"),
 )  # fmt: skip
 FIGURE = {"value": 1.0, "provenance": "roofline", "moe_layer": "scored placement"}
 TIMINGS = dict.fromkeys(("total_s", "split_s", "routing_s", "solve_s"), 1.0)

@@ -45,7 +45,7 @@ def test_each_layer_has_its_own_experts_and_slots(
     out = str(tmp_path / "plan.json")
     done = call("solve", "--spec", spec, *QUICK, "--dispatch", dispatch, "--out", out)
     assert done.code == 0, done.err
-    layers = load_plan(out).layers
+    layers = load_plan(out).role().layers
     # (16 + 4) / 4 and, rounded up, (6 + 4) / 4 slots on each of 4 GPUs.
     assert [(layer.layer, len(layer.physical_to_logical)) for layer in layers] == [(0, 20), (2, 12), (3, 20), (5, 12)]
     assert [max(layer.physical_to_logical) for layer in layers] == [15, 5, 15, 5]
@@ -56,7 +56,7 @@ def test_a_placement_of_another_layers_size_is_refused(call: Callable[..., Done]
     out = tmp_path / "plan.json"
     assert call("solve", "--spec", spec, *QUICK, "--out", str(out)).code == 0
     plan = json.loads(out.read_text())
-    plan["layers"][1]["physical_to_logical"] = plan["layers"][0]["physical_to_logical"]
+    plan["roles"][0]["layers"][1]["physical_to_logical"] = plan["roles"][0]["layers"][0]["physical_to_logical"]
     out.write_text(json.dumps(plan))
     done = call("verify", str(out))
     assert (done.code, "20 slots, not 12" in done.err) == (2, True)
@@ -80,16 +80,30 @@ def test_a_running_plan_migrates_on_load_counts_of_its_layers(
     assert (done.code, "beyond the layer's 6" in done.err) == (2, True)
 
 
+def as_first_version(plan: dict[str, Any]) -> dict[str, Any]:
+    """A plan of one role as `placement.plan/1` wrote it."""
+    (role,) = plan.pop("roles")
+    for name in ("mode", "predicted", "choice"):
+        del plan[name]
+    role.pop("binds", None)
+    del role["posed_batch"], role["role"], role["cp"]
+    plan["engine"]["messages"] = role.pop("messages")
+    for row in role["strategies"]:
+        del row["at_own_batch"]
+    return {**plan, **role, "schema": "placement.plan/1"}
+
+
 def test_a_plan_that_names_no_engine_is_read_as_its_scenario_says(
     call: Callable[..., Done], spec: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "plan.json"
     assert call("solve", "--spec", spec, *QUICK, "--out", str(out)).code == 0
-    plan = json.loads(out.read_text())
+    plan = as_first_version(json.loads(out.read_text()))
     del plan["engine"], plan["scenario"]["spec"]["engine"]
     out.write_text(json.dumps(plan))
     assert call("verify", str(out)).code == 0
     assert load_plan(out).engine.name == "generic"
+    assert load_plan(out).role().messages == {"decode": "per_node", "prefill": "per_node"}
 
 
 def test_stages_hold_whole_layers_of_several_blocks(
@@ -105,8 +119,8 @@ def test_stages_hold_whole_layers_of_several_blocks(
     done = call("solve", "--spec", str(path), *QUICK, "--out", out)
     assert done.code == 0, done.err
     plan = load_plan(out)
-    assert [layer.layer for layer in plan.layers] == [0, 1, 2]
-    assert [(stage.first_layer, stage.layers) for stage in plan.stages] == [(0, 2), (2, 1)]
+    assert [layer.layer for layer in plan.role().layers] == [0, 1, 2]
+    assert [(stage.first_layer, stage.layers) for stage in plan.role().stages] == [(0, 2), (2, 1)]
     assert call("verify", out).code == 0
     done = call("solve", "--spec", str(path), *QUICK, "--pp", "4", "--set", "pins.dp=1", "--set", "pins.ep=1")
     assert (done.code, "pp 4 is more than the model's 3 layers" in done.err) == (2, True)

@@ -1,8 +1,9 @@
-"""`placement deploy` asked by demand: requests at random, of a record, or in flight; the mean and the p95."""
+"""`placement deploy` and `solve` asked by demand: at random, of a record, or in flight; the mean and the p95."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.cli.conftest import TINY
-from tests.cli.test_deploy import SPEC, run
+from tests.cli.conftest import TINY, Done
+
+Call = Callable[..., Done]
+QUICK = ("--balanced", "--set", "routing.tokens=128")
 
 
 @pytest.fixture
@@ -22,107 +25,132 @@ def spec(tmp_path: Path) -> str:
     return str(path)
 
 
-def demand(*args: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    done = run(*args, "--json", "--balanced")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    return found["answers"][-1], found["demand"]
+def record(call: Call, *args: str, command: str = "deploy") -> dict[str, Any]:
+    done = call(command, *args, *QUICK, "--json")
+    assert done.code == 0, done.err
+    found: dict[str, Any] = json.loads(done.out)
+    return found
 
 
-def test_a_rate_takes_the_fewest_gpus_and_is_simulated() -> None:
-    answer, found = demand("--spec", SPEC, "--rate", "12")
-    assert answer["certificate"]["goal"] == "gpus"
-    assert answer["requests_per_s"] >= 12 * (1 - 1e-9)
-    assert answer["gpus"] < 32
-    assert found["served_requests_per_s"] == pytest.approx(12, rel=0.02)
-    assert found["served_tokens_per_s"] == pytest.approx(12 * 1024, rel=0.02)
+def served(plan: dict[str, Any]) -> float:
+    """Requests/s that a plan predicts."""
+    return float(plan["predicted"]["tokens_per_s"]["value"]) / TINY["workload"]["osl"]
+
+
+def gpus(plan: dict[str, Any]) -> int:
+    splits = [role["split"] for role in plan["roles"]]
+    return sum(int(split["tp"] * split["dp"] * split["pp"] * split["instances"]) for split in splits)
+
+
+def test_a_rate_takes_the_fewest_gpus_and_is_simulated(call: Call, spec: str, tmp_path: Path) -> None:
+    most, out = record(call, "--spec", spec), tmp_path / "plan.json"
+    assert "demand" not in most
+    rate = served(most) / 4
+    plan = record(call, "--spec", spec, "--rate", f"{rate}", "--out", str(out))
+    assert plan["choice"]["goal"] == "gpus"
+    assert served(plan) >= rate * 0.95
+    assert gpus(plan) < gpus(most)
+    found = plan["demand"]
+    assert found["served_requests_per_s"] == pytest.approx(rate, rel=0.02)
+    assert found["tpot"]["mean_ms"] == pytest.approx(found["tpot"]["planned_ms"], rel=0.05)
     for figure in (found["ttft"], found["tpot"]):
-        assert figure["mean_ms"] == pytest.approx(figure["planned_ms"], rel=0.05)
         assert figure["p50_ms"] <= figure["p95_ms"] <= figure["p99_ms"]
-    assert demand("--spec", SPEC, "--target-rate", str(12 * 1024))[0]["gpus"] == answer["gpus"]
+    # The file is simulated again, and a figure that was changed is found.
+    done = call("verify", str(out), "--json")
+    checks = {check["name"]: check for check in json.loads(done.out)["checks"]}
+    assert (done.code, checks["demand"]["passed"]) == (0, True)
+    plan["demand"]["ttft"]["p95_ms"] += 1.0
+    out.write_text(json.dumps(plan))
+    done = call("verify", str(out), "--json")
+    checks = {check["name"]: check for check in json.loads(done.out)["checks"]}
+    assert checks["demand"]["passed"] is False
+    assert "demand.ttft.p95_ms" in checks["demand"]["detail"]
 
 
-def test_a_miss_at_p95_is_told_with_what_holds() -> None:
-    found = demand("--spec", SPEC, "--rate", "20")[1]
-    assert found["ttft"]["mean_ms"] < 2000
-    assert found["tpot"]["mean_ms"] < 30 * 1.02
-    if found["hold"] is None:
-        assert found["tpot"]["p95_ms"] <= 30
-        assert found["ttft"]["p95_ms"] <= 2000
-    else:
-        assert 0 < found["hold"]["share"] < 1
-    late = demand("--spec", SPEC, "--rate", "22.9", "--routing", "random")[1]
-    assert late["tpot"]["p95_ms"] > 30
-    assert 0.5 < late["hold"]["share"] < 1
-    assert late["hold"]["gpus"] is None  # all 32 are in use
+def test_solve_places_experts_of_the_instances_for_a_demand(call: Call, spec: str) -> None:
+    rate = served(record(call, "--spec", spec)) / 4
+    quick = record(call, "--spec", spec, "--rate", f"{rate}")
+    plan = record(call, "--spec", spec, "--rate", f"{rate}", "--work", "0.05", "--workers", "1", command="solve")
+    assert plan["provenance"]["strategy"] == "auto"
+    assert [role["split"]["instances"] for role in plan["roles"]] == [r["split"]["instances"] for r in quick["roles"]]
+    assert plan["demand"]["asked_requests_per_s"] == pytest.approx(rate)
 
 
-def test_a_closed_loop_serves_what_its_requests_allow(spec: str) -> None:
-    found = demand("--spec", spec, "--concurrency", "12")[1]
+def test_kept_instances_are_simulated_as_they_are(call: Call, spec: str, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    most = record(call, "--spec", spec, "--out", str(out))
+    kept = ("--deployment", str(out), "--strategy", "eplb")
+    light = record(call, *kept, "--rate", f"{served(most) / 10}", command="solve")
+    heavy = record(call, *kept, "--rate", f"{served(most) * 3}", command="solve")
+    assert gpus(light) == gpus(heavy) == gpus(most)
+    assert (light["demand"]["hold"], light["demand"]["grows"]) == (None, False)
+    assert heavy["demand"]["grows"] is True
+    assert 0 < heavy["demand"]["hold"]["share"] < 1
+    assert heavy["demand"]["hold"]["gpus"] is None
+
+
+def test_a_closed_loop_serves_what_its_requests_allow(call: Call, spec: str) -> None:
+    found = record(call, "--spec", spec, "--concurrency", "12")["demand"]
     assert found["in_flight"] == 12
     stay = found["ttft"]["mean_ms"] * 1e-3 + 32 * found["tpot"]["mean_ms"] * 1e-3
     assert found["served_requests_per_s"] <= 12 / stay * 1.5
 
 
-def test_recorded_requests_are_planned_at_their_mean_lengths(spec: str, tmp_path: Path) -> None:
+def test_recorded_requests_are_planned_at_their_mean_lengths(call: Call, spec: str, tmp_path: Path) -> None:
     draws = np.random.default_rng(0)
     times, isl, osl = np.cumsum(draws.exponential(0.2, 400)), draws.integers(10, 90, 400), draws.integers(1, 60, 400)
     rows = zip(times, isl, osl, strict=True)
-    path = tmp_path / "requests.csv"
+    path, out = tmp_path / "requests.csv", tmp_path / "plan.json"
     path.write_text("arrival_s,isl,osl\n" + "".join(f"{t:.4f},{i},{o}\n" for t, i, o in rows))
-    found = demand("--spec", spec, "--arrivals", str(path))[1]
-    assert found["kind"] == "recorded"
-    assert found["simulated"] == 400
-    assert found["cut"] == 0
+    found = record(call, "--spec", spec, "--arrivals", str(path))["demand"]
+    assert (found["kind"], found["simulated"], found["cut"]) == ("recorded", 400, 0)
     assert found["asked_requests_per_s"] == pytest.approx(5, rel=0.15)
     assert found["isl"] == pytest.approx(50, abs=5)
-    faster = demand("--spec", spec, "--arrivals", str(path), "--rate", "20")[1]
-    assert faster["asked_requests_per_s"] == pytest.approx(20)
-    done = run("--spec", spec, "--arrivals", str(path), "--balanced")
-    assert "requests/s as recorded, 49 in / 31 out" in done.stdout
+    done = call("deploy", "--spec", spec, "--arrivals", str(path), "--rate", "20", *QUICK, "--out", str(out))
+    assert "20.00 requests/s as recorded, 49 in / 31 out" in done.out
+    checks = {check["name"]: check for check in json.loads(call("verify", str(out), "--json").out)["checks"]}
+    assert checks["demand"]["kind"] == "missing"
+    assert checks["demand"]["fields"] == ["demand"]
 
 
-def test_what_all_gpus_serve_at_p95() -> None:
-    done = run("--spec", SPEC, "--balanced", "--simulate")
-    assert done.returncode == 0, done.stderr
-    told = done.stdout[done.stdout.index("demand ") : done.stdout.index("tokens/s  ")]
-    for word in ("limit", "planned", "mean", "p95", "within limit", "goodput", "routing", "verdict", "ranks"):
+def test_what_all_gpus_serve_is_on_the_screen(call: Call, spec: str) -> None:
+    done = call("deploy", "--spec", spec, *QUICK, "--simulate")
+    assert done.code == 0, done.err
+    told = done.out[done.out.index("DEMAND ") : done.out.index("WHY")]
+    for word in ("limit", "planned", "mean", "p95", "within", "goodput", "ranks get", "verdict"):
         assert word in told
-    lines = [line for line in told.splitlines() if not line.startswith("verdict")]
-    assert max(map(len, lines)) <= 80
-
-
-def test_without_a_demand_nothing_is_simulated(spec: str) -> None:
-    assert json.loads(run("--spec", spec, "--json").stdout)["demand"] is None
-    assert json.loads(run("--spec", spec, "--rate", "1", "--no-simulate", "--json").stdout)["demand"] is None
+    assert max(map(len, told.splitlines())) <= 80
+    assert "demand" not in record(call, "--spec", spec, "--rate", "1", "--no-simulate")
 
 
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (("--rate", "5", "--concurrency", "3"), 2, "--concurrency: it and --rate exclude each other"),
-        (("--rate", "5", "--target-rate", "3"), 2, "exclude each other"),
-        (("--rate", "5", "--front"), 2, "--front: it and --rate exclude each other"),
-        (("--simulate", "--front"), 2, "--front: it and --simulate exclude each other"),
-        (("--rate", "-1"), 2, "is not a positive number"),
-        (("--concurrency", "0"), 2, "--concurrency"),
-        (("--arrivals", "nowhere.csv"), 2, "no such file"),
-        (("--rate", "1e6"), 3, "lower --rate"),
-        (("--spec", "dgx_a100_175b", "--rate", "5"), 2, "is training"),
+        (("deploy", "--rate", "5", "--concurrency", "3"), 2, "--concurrency: it and --rate exclude each other"),
+        (("solve", "--rate", "5", "--target-rate", "3"), 2, "exclude each other"),
+        (("deploy", "--rate", "5", "--front"), 2, "--front: it and --rate exclude each other"),
+        (("deploy", "--simulate", "--front"), 2, "--front: it and --simulate exclude each other"),
+        (("deploy", "--rate", "-1"), 2, "is not a positive number"),
+        (("solve", "--concurrency", "0"), 2, "--concurrency"),
+        (("deploy", "--arrivals", "nowhere.csv"), 2, "no such file"),
+        (("solve", "--rate", "1e8"), 3, "lower --rate"),
+        (("solve", "--spec", "dgx_a100_175b", "--rate", "5"), 2, "is training"),
+        (("deploy", "--spec", "dgx_a100_175b", "--rate", "5"), 2, "is training"),
     ],
 )
-def test_refusals_are_one_line(args: tuple[str, ...], code: int, words: str) -> None:
-    done = run("--spec", SPEC, "--balanced", *args)
-    assert done.returncode == code, done.stderr
-    assert words in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stdout == ""
+def test_refusals_are_one_line(call: Call, spec: str, args: tuple[str, ...], code: int, words: str) -> None:
+    done = call(args[0], "--spec", spec, *QUICK, *args[1:])
+    assert done.code == code, done.err
+    assert words in done.err
+    assert "error" in done.err.strip().splitlines()[-1]
+    assert done.out == ""
 
 
-def test_lengths_come_from_the_record_alone(tmp_path: Path) -> None:
+def test_lengths_come_from_the_record_alone(call: Call, spec: str, tmp_path: Path) -> None:
     path = tmp_path / "requests.csv"
     path.write_text("arrival_s,isl,osl\n0,100,10\n0,100,10\n")
-    done = run("--spec", SPEC, "--balanced", "--arrivals", str(path), "--isl", "50")
-    assert (done.returncode, "--isl: it and --arrivals exclude each other" in done.stderr) == (2, True)
-    done = run("--spec", SPEC, "--balanced", "--arrivals", str(path))
-    assert (done.returncode, "all requests come at once" in done.stderr) == (2, True)
+    done = call("deploy", "--spec", spec, *QUICK, "--arrivals", str(path), "--isl", "50")
+    assert (done.code, "--isl: it and --arrivals exclude each other" in done.err) == (2, True)
+    for more in ((), ("--rate", "5")):
+        done = call("deploy", "--spec", spec, *QUICK, "--arrivals", str(path), *more)
+        assert (done.code, "all requests come at once" in done.err) == (2, True)

@@ -21,11 +21,10 @@ def test_solve_names_the_engine_and_what_it_sends(call: Callable[..., Done], fol
     assert "sglang 0.5.23, deepep" in done.out
     assert "per_rank in decode, per_node in prefill" in " ".join(done.out.split())
     plan = json.loads(Path(out).read_text())
-    assert plan["engine"] == {
-        "name": "sglang", "version": "0.5.23", "backend": "deepep", "notes": [],
-        "messages": {"decode": "per_rank", "prefill": "per_node"},
-    }  # fmt: skip
-    assert (plan["dispatch"], plan["message_rule"]) == ("nearest", "per_node")
+    assert plan["engine"] == {"name": "sglang", "version": "0.5.23", "backend": "deepep", "notes": []}
+    role = plan["roles"][0]
+    assert role["messages"] == {"decode": "per_rank", "prefill": "per_node"}
+    assert (role["dispatch"], role["message_rule"]) == ("nearest", "per_node")
     assert call("verify", out).code == 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from placement.planning import migrate as migrating
+from placement.planning.resize import resize
 from placement.records.plan import load_plan
 from tests.cli.conftest import Done, finish, process
 
@@ -37,8 +38,8 @@ def test_a_migrated_plan_verifies_and_keeps_the_budget(call: Callable[..., Done]
     out = tmp_path / "new.json"
     done = call(*_args(folder, "--max-moves", "2", "--out", str(out)))
     assert done.code == 0, done.err
-    assert "held-out gain" in done.out
-    old, new = load_plan(folder / "recorded.json"), load_plan(out)
+    assert "held-out" in done.out
+    old, new = load_plan(folder / "recorded.json").role(), load_plan(out).role()
     moves = sum(
         len(set(after[g : g + 3]) - set(before[g : g + 3]))
         for before, after in (
@@ -50,7 +51,7 @@ def test_a_migrated_plan_verifies_and_keeps_the_budget(call: Callable[..., Done]
     assert new.strategy("running").placements == tuple(layer.physical_to_logical for layer in old.layers)
     verified = call("verify", str(out), "--trace", str(folder / "b.npz"))
     assert verified.code == 0, verified.out
-    assert verified.out.endswith("14 checked, 4 claimed, 0 missing\n")
+    assert verified.out.endswith("16 checked, 5 claimed, 1 missing\n")
     assert call("evaluate", "--plan", str(out), "--trace", str(folder / "b.npz")).code == 0
 
 
@@ -100,17 +101,19 @@ def test_a_plan_with_a_failed_gpu_is_written_verified_evaluated_and_migrated_on(
     done = call("migrate", "--plan", old, "--trace", b, *QUICK, "--failed-gpu", "1", "--max-moves", "9", "--out", new)
     assert done.code == 0, done.err
     plan = load_plan(new)
-    assert plan.failed_gpus == (1,)
-    assert plan.strategy("running") is None
-    for layer in plan.layers:
+    assert plan.role().failed_gpus == (1,)
+    assert plan.role().strategy("running") is None
+    for layer in plan.role().layers:
         assert layer.physical_to_logical[3:6] == (-1, -1, -1)
         assert set(range(8)) <= set(layer.physical_to_logical)
     verified = call("verify", new, "--trace", b, "--json")
     assert verified.code == 0, verified.out
     checks = json.loads(verified.out)["checks"]
-    assert {(check["kind"], check["passed"]) for check in checks} == {("checked", True), ("claimed", None)}
+    # A plan that runs keeps its batch.
+    assert [check["name"] for check in checks if check["kind"] == "missing"] == ["batches"]
+    assert all(check["passed"] for check in checks if check["kind"] == "checked")
     evaluated = json.loads(call("evaluate", "--plan", new, "--trace", b, "--part", "second-half", "--json").out)
-    assert evaluated["traces"][0]["plan"]["moe_layer_us"] == pytest.approx(plan.strategy("solved").moe_layer_us)
+    assert evaluated["traces"][0]["plan"]["moe_layer_us"] == pytest.approx(plan.role().strategy("solved").moe_layer_us)
 
     done = call("migrate", "--plan", new, "--trace", a, *QUICK, "--max-moves", "3", "--out", later, "--json")
     assert done.code == 0, done.err
@@ -118,7 +121,8 @@ def test_a_plan_with_a_failed_gpu_is_written_verified_evaluated_and_migrated_on(
     assert told["failed_gpus"] == [1]
     assert told["forced_moves"] == 0
     assert told["running"] is not None
-    assert load_plan(later).strategy("running").placements == tuple(each.physical_to_logical for each in plan.layers)
+    ran = tuple(each.physical_to_logical for each in plan.role().layers)
+    assert load_plan(later).role().strategy("running").placements == ran
     assert call("verify", later, "--trace", a).code == 0
     done = call("migrate", "--plan", new, "--trace", a, *QUICK, "--fixed-gpu", "1")
     assert done.code == 2
@@ -162,3 +166,93 @@ def test_a_trace_is_needed(call: Callable[..., Done], folder: Path) -> None:
     done = call("migrate", "--plan", str(folder / "recorded.json"))
     assert done.code == 2
     assert "no new routing" in done.err
+
+
+def _moved(before: list[int], after: list[int], width: int, wide: int) -> int:
+    """Experts that come to a GPU that did not hold them, or was not there."""
+    held = [set(before[g : g + width]) for g in range(0, len(before), width)]
+    return sum(
+        len(set(after[g : g + wide]) - {-1} - (held[g // wide] if g // wide < len(held) else set()))
+        for g in range(0, len(after), wide)
+    )
+
+
+@pytest.mark.parametrize(("gpus", "ranks", "wide"), [(6, 6, 3), (8, 8, 3), (3, 4, 3), (2, 2, 4)])
+def test_a_plan_grows_and_shrinks_with_few_moves(
+    gpus: int, ranks: int, wide: int, call: Callable[..., Done], folder: Path, tmp_path: Path
+) -> None:
+    """From 4 GPUs on nodes of 2: to whole nodes, to a number that leaves one out, and to where slots must be added."""
+    out = tmp_path / "new.json"
+    done = call(*_args(folder, "--to-gpus", str(gpus), "--max-moves", "60", "--json", "--out", str(out)))
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    old, new = load_plan(folder / "recorded.json").role(), load_plan(out).role()
+    assert (told["gpus_before"], told["gpus"]) == (4, gpus)
+    assert (new.split.ep, new.split.dp, new.slots_per_gpu) == (ranks, ranks, wide)
+    assert new.failed_gpus == tuple(range(gpus, ranks))
+    pairs = [
+        (list(a.physical_to_logical), list(b.physical_to_logical)) for a, b in zip(old.layers, new.layers, strict=True)
+    ]
+    assert told["chosen"]["moves"] == sum(_moved(before, after, 3, wide) for before, after in pairs)
+    # Every free slot is a move, and so is every expert that was only on GPUs that leave.
+    kept = [before[: gpus * 3] for before, _ in pairs]
+    least = sum(max(8 - len(set(before)), gpus * wide - len(before)) for before in kept)
+    assert told["forced_moves"] == least
+    assert told["forced_moves"] <= told["chosen"]["moves"]
+    assert all(set(after[: gpus * wide]) == set(range(8)) for _, after in pairs)
+    verified = call("verify", str(out), "--trace", str(folder / "b.npz"))
+    assert verified.code == 0, verified.out
+    assert told["front"][0]["moves"] == told["forced_moves"]
+    assert "running" not in [strategy.name for strategy in new.strategies]
+
+
+def test_gpus_that_leave_send_what_they_hold(call: Callable[..., Done], folder: Path) -> None:
+    """A GPU that is lost sends nothing; one that is taken out does, and so nothing comes from storage."""
+    loaded = json.loads(call(*_args(folder, "--failed-gpu", "3", "--json")).out)
+    sent = json.loads(call(*_args(folder, "--to-gpus", "3", "--json")).out)
+    assert sent["forced_moves"] == loaded["forced_moves"]
+    assert sent["front"][0]["transfer_gb"] == loaded["front"][0]["transfer_gb"]
+    assert sent["front"][0]["transfer_ms"] <= loaded["front"][0]["transfer_ms"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--to-gpus", "4"), "4 is no other number than the plan's 4"),
+        (("--to-gpus", "6", "--failed-gpu", "1"), "leave out --to-gpus"),
+        (("--to-gpus", "6", "--fixed-gpu", "1"), "leave out --to-gpus"),
+    ],
+)
+def test_numbers_of_gpus_that_make_no_sense_are_refused(
+    more: tuple[str, ...], words: str, call: Callable[..., Done], folder: Path
+) -> None:
+    done = call(*_args(folder, *more))
+    assert done.code == 2
+    assert words in done.err
+
+
+def test_one_role_of_several_grows_by_itself(folder: Path) -> None:
+    plan = load_plan(folder / "recorded.json")
+    cluster, only = plan.scenario.spec.cluster, plan.role()
+    roles = tuple(only.model_copy(update={"role": name, "cluster": cluster}) for name in ("prefill", "decode"))
+    two = plan.model_copy(update={"roles": roles})
+    done = resize(two, roles[1], 6)
+    spec = done.plan.scenario.spec
+    assert (spec.pins.ep, spec.prefill_pins.ep, spec.decode_pins.ep, spec.decode_pins.dp) == (4, None, 6, 6)
+    assert spec.redundant == "auto"
+    assert (cluster.nodes, spec.cluster.nodes, done.role.cluster.nodes) == (2, 2, 3)
+    assert done.plan.roles == (roles[0], done.role)
+    assert done.plan.scenario_of(done.role).pins.ep == done.role.split.ep == 6
+
+
+def test_a_size_that_serves_nobody_in_time_is_infeasible(
+    call: Callable[..., Done], folder: Path, tmp_path: Path
+) -> None:
+    plan = load_plan(folder / "recorded.json")
+    tight = plan.scenario.spec.workload.model_copy(update={"tpot_ms": 1e-3})
+    spec = plan.scenario.spec.model_copy(update={"workload": tight})
+    path = tmp_path / "tight.json"
+    plan.model_copy(update={"scenario": plan.scenario.model_copy(update={"spec": spec})}).save(path)
+    done = call("migrate", "--plan", str(path), "--trace", str(folder / "b.npz"), *QUICK, "--to-gpus", "6")
+    assert done.code == 3
+    assert "on 6 GPUs, with 8 sequences per attention rank, TPOT is" in done.err

@@ -1,4 +1,6 @@
 import time
+import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,13 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.check.layer import check_layer
-from placement.compat.eplb import rebalance_experts
+from placement.compat.eplb import BUDGETS, GroupsWarning, rebalance_experts, warm_up
 from placement.errors import InputError
 from placement.problem.topology import Topology
 from solvers.bounds import layer_bound
 from solvers.experts.heuristics.eplb import eplb_layer
+from solvers.experts.loads.layer import Work
 from tests.layers import layer_problem
 from tests.solvers.problems import RATES, real_shape_loads
+
+pytestmark = pytest.mark.filterwarnings("ignore::placement.compat.eplb.GroupsWarning")
 
 #: The balancer's published example: loads and its placement (github.com/deepseek-ai/EPLB).
 PUBLISHED = np.array(
@@ -234,7 +239,11 @@ GOOD: dict[str, object] = {
         ({"num_gpus": 0}, "num_gpus: 0 is no positive"),
         ({"num_gpus": 3, "num_groups": 4}, "3 GPUs do not fill 2 nodes"),
         ({"num_groups": 6}, "8 experts are not 6 groups"),
-        ({"old_map": np.zeros((2, 8), int)}, "old_map: has shape (2, 8)"),
+        ({"old_map": np.zeros((3, 12), int)}, "old_map: has shape (3, 12)"),
+        ({"old_map": np.zeros((2, 10), int), "old_gpus": 3}, "old_gpus: 10 slots of old_map are not shared out"),
+        ({"old_gpus": 0, "old_map": np.zeros((2, 12), int)}, "old_gpus: 0 is no positive whole number"),
+        ({"time_limit": 0}, "time_limit: 0 is no positive number"),
+        ({"time_limit": "soon"}, "time_limit: 'soon' is no positive number"),
         ({"old_map": np.zeros((2, 12))}, "old_map: has shape (2, 12) and type float64"),
         ({"effort": "most"}, "no effort is called 'most'"),
         ({"workers": 0}, "workers: 0 threads"),
@@ -316,3 +325,95 @@ def test_an_old_map_of_anything_is_taken() -> None:
     kept, _, _ = rebalance_experts(**GOOD, old_map=old)
     assert np.array_equal(np.sort(plain), np.sort(kept))
     rebalance_experts(**GOOD, old_map=old + 1000)
+
+
+@pytest.mark.parametrize(("had", "gpus"), [(16, 12), (16, 24), (8, 8)])
+def test_a_map_of_other_gpus_counts_as_far_as_it_goes(had: int, gpus: int) -> None:
+    rng = np.random.default_rng(3)
+    weight = np.exp(rng.normal(0, 0.8, (4, 96)))
+    ran, _, _ = rebalance_experts(weight, had * 12, 1, 1, had)
+    width = max(12, -(-96 // gpus))
+    later = weight * np.exp(rng.normal(0, 0.1, weight.shape))
+    plain, _, _ = rebalance_experts(later, gpus * width, 1, 1, gpus)
+    kept, _, _ = rebalance_experts(later, gpus * width, 1, 1, gpus, ran)
+    both = min(had, gpus)
+
+    def held(slots: np.ndarray) -> int:
+        """Slots of the GPUs that both have whose expert stays."""
+        return int((slots.reshape(4, gpus, -1)[:, :both] == ran.reshape(4, had, -1)[:, :both]).sum())
+
+    assert held(kept) > held(plain) + 4 * both
+    assert (gpu_loads(later, kept, gpus).max(axis=1) <= gpu_loads(later, plain, gpus).max(axis=1) * (1 + 1e-9)).all()
+
+
+def test_a_map_of_slots_that_nothing_explains_is_taken_too() -> None:
+    old = np.arange(20).reshape(2, 10) % 6
+    slots, _, counts = rebalance_experts(**GOOD, old_map=old)
+    assert slots.shape == (2, 12)
+    assert (counts >= 1).all()
+    assert np.array_equal(rebalance_experts(**GOOD, old_map=old, old_gpus=2)[2].sum(axis=1), [12, 12])
+
+
+def test_a_time_limit_ends_the_search_but_not_the_answer() -> None:
+    weight = real_shape_loads(1, 8, 512, 8)
+    began = time.perf_counter()
+    slots, _, _ = rebalance_experts(weight, 768, 1, 1, 256, effort="best", time_limit=0.2, workers=1)
+    assert time.perf_counter() - began < 2.0
+    theirs = np.stack([eplb_layer(row, 768, 1, 1, 256) for row in weight])
+    assert copies_apart(slots, 256)
+    assert gpu_loads(weight, slots, 256).max() <= gpu_loads(weight, theirs, 256).max() * (1 + 1e-9)
+
+
+def test_the_search_is_bounded_by_slots_and_by_layers() -> None:
+    fast, best = BUDGETS["fast"], BUDGETS["best"]
+    small, large = (Work(fast.kicks, fast.steps_per_slot * slots) for slots in (64, 768))
+    assert small.kicks_of(64, 8) == fast.kicks
+    assert large.kicks_of(768, 256) == 0
+    whole = 48 * Work(best.kicks, best.steps / 48).kicks_of(768, 256) * 768 * 256
+    assert 0.5 * best.steps < whole <= best.steps
+    # A trial of two slots a GPU costs what its experts cost.
+    assert Work(10, 160 * 288).trials_of(256) < Work(10).trials_of(256) == 2500
+
+
+def test_what_groups_cost_is_told() -> None:
+    rng = np.random.default_rng(0)
+    weight = np.exp(rng.normal(0, 0.2, (3, 32)))
+    weight[:, :4] *= 20
+    with pytest.warns(GroupsWarning, match=r"num_groups 8 on num_nodes 4: the busiest GPU has .* times the mean load"):
+        rebalance_experts(weight, 40, 8, 4, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rebalance_experts(weight, 40, 1, 1, 8)
+        rebalance_experts(np.ones((3, 32)), 40, 8, 4, 8)
+
+
+def test_one_expert_a_gpu_needs_no_search() -> None:
+    weight = real_shape_loads(1, 3, 320, 8)
+    slots, table, counts = rebalance_experts(weight, 320, 1, 1, 320)
+    assert np.array_equal(np.sort(slots, axis=1), np.tile(np.arange(320), (3, 1)))
+    assert table.shape == (3, 320, 1)
+    assert (counts == 1).all()
+
+
+def test_warm_up_leaves_nothing_to_compile() -> None:
+    warm_up()
+    before = {name: len(kernel.signatures) for name, kernel in kernels().items()}
+    weight = real_shape_loads(1, 2, 64, 4)
+    for arguments in ((96, 1, 1, 48), (96, 1, 1, 16), (96, 8, 4, 16), (64, 1, 1, 64)):
+        ran, _, _ = rebalance_experts(weight, *arguments)
+        rebalance_experts(weight[:, ::-1], *arguments, ran)
+    assert {name: len(kernel.signatures) for name, kernel in kernels().items()} == before
+
+
+def kernels() -> dict[str, Any]:
+    """The compiled functions behind the drop-in that Python calls."""
+    from solvers.experts import relabel
+    from solvers.experts.heuristics import packing
+    from solvers.experts.loads import layer, local, pairs
+
+    return {
+        f"{module.__name__}.{name}": value
+        for module in (relabel, packing, layer, local, pairs)
+        for name, value in vars(module).items()
+        if hasattr(value, "signatures") and value.targetoptions.get("no_cpython_wrapper") is None
+    }

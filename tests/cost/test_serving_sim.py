@@ -173,8 +173,8 @@ def test_a_router_that_knows_loads_makes_lines_shorter() -> None:
     each = [small("prefill", count=4, isl=4096)]
     demand = AtRandom(0.85 * 4 * PrefillQueue.of(each[0].model).most_requests_per_s)
     waits = [
-        run(each, demand, routing, requests=40_000).waited_s[:, 0].mean()
-        for routing in ("random", "round_robin", "least_loaded")
+        run(each, demand, load_balance, requests=40_000).waited_s[:, 0].mean()
+        for load_balance in ("random", "round_robin", "least_loaded")
     ]
     assert waits[0] > 2 * waits[1]
     assert waits[0] > 2 * waits[2]
@@ -182,8 +182,8 @@ def test_a_router_that_knows_loads_makes_lines_shorter() -> None:
 
 def test_kinds_get_requests_by_what_they_yield() -> None:
     kinds = [small("prefill", count=1), small("prefill", count=3)]
-    for routing in ("random", "round_robin"):
-        got = run(kinds, AtRandom(0.3 * kinds[0].point.requests_per_s), routing, requests=20_000)
+    for load_balance in ("random", "round_robin"):
+        got = run(kinds, AtRandom(0.3 * kinds[0].point.requests_per_s), load_balance, requests=20_000)
         assert (got.kind[:, 0] == 1).mean() == pytest.approx(0.75, abs=0.02)
 
 

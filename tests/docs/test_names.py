@@ -28,7 +28,11 @@ FOREIGN = frozenset(
     {
         "all_to_all_single", "torch", "torch.distributed", "torchrun", "venv", "tc tbf",
         "scipy.optimize.least_squares", "Optimal", "--gpu-memory-utilization", "--mem-fraction-static",
+        "SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR", "per_pass", "stat_approx", "return_routed_experts", "weight_0",
+        "--expert-distribution-recorder-buffer-size", "--enable-return-routed-experts",
+        """--eplb-config '{"log_balancedness": true}'""", "meta_info.json",
         "--init-expert-location", "--eplb-algorithm deepseek", "--tp-size", "tp_size", "internode_ll.cu",
+        "--eplb-algorithm", "VLLM_PLUGINS", "SGLANG_PLUGINS", "VLLM_RAY_EXTRA_ENV_VAR_PREFIXES_TO_COPY=PLACEMENT_",
     }
 )  # fmt: skip
 #: Files that a reader has, or that a command writes.

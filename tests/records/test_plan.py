@@ -13,9 +13,10 @@ import placement
 from placement.errors import InputError
 from placement.records.files import check_writable, write_text
 from placement.records.plan import Plan, load_plan, plan_from_json, plan_json, schema_text
+from placement.records.role import RolePlan
 from tests.cli.conftest import folder as folder
 
-OPTIONAL = ("schema_", "timings", "failed_gpus", "engine")
+OPTIONAL = ("schema_", "timings", "nodes", "choice")
 SCHEMA_FILE = Path(placement.__file__).parent / "records" / "schemas" / "plan.schema.json"
 
 
@@ -35,7 +36,7 @@ def test_plans_fit_the_schema(folder: Path, name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     data = json.loads((folder / name).read_text())
     jsonschema.Draft202012Validator(schema).validate(data)
-    data["layers"][0]["physical_to_logical"][0] = "0"
+    data["roles"][0]["layers"][0]["physical_to_logical"][0] = "0"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema).validate(data)
 
@@ -47,15 +48,15 @@ def test_text_comes_back_the_same(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_failed_gpus_are_left_out_where_there_are_none_and_come_back(plan: Plan) -> None:
-    assert "failed_gpus" not in json.loads(plan_json(plan))
+    assert "failed_gpus" not in json.loads(plan_json(plan))["roles"][0]
     data = json.loads(plan_json(plan))
-    data["failed_gpus"] = [2]
-    rows = [layer["physical_to_logical"] for layer in data["layers"]]
-    rows += [row for strategy in data["strategies"] for row in strategy["placements"] or ()]
+    data["roles"][0]["failed_gpus"] = [2]
+    rows = [layer["physical_to_logical"] for layer in data["roles"][0]["layers"]]
+    rows += [row for strategy in data["roles"][0]["strategies"] for row in strategy["placements"] or ()]
     for row in rows:
         row[6:9] = [-1, -1, -1]
     lost = plan_from_json(json.dumps(data), "p.json")
-    assert lost.failed_gpus == (2,)
+    assert lost.role().failed_gpus == (2,)
     assert plan_from_json(plan_json(lost), "p.json") == lost
     jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text())).validate(json.loads(plan_json(lost)))
     # A slot of a GPU that has not failed can't be empty, nor one of a failed GPU hold an expert.
@@ -68,13 +69,13 @@ def test_failed_gpus_are_left_out_where_there_are_none_and_come_back(plan: Plan)
 
 
 def test_layers_carry_the_models_own_indices(plan: Plan) -> None:
-    assert [layer.layer for layer in plan.layers] == [1, 2]
-    assert {len(layer.physical_to_logical) for layer in plan.layers} == {12}
+    assert [layer.layer for layer in plan.role().layers] == [1, 2]
+    assert {len(layer.physical_to_logical) for layer in plan.role().layers} == {12}
 
 
 def _changed(plan: Plan, *path: Any, value: Any = None, delete: bool = False) -> str:
     data = json.loads(plan_json(plan))
-    place = data
+    place: Any = data["roles"][0] if path[0] in RolePlan.model_fields and path[0] != "predicted" else data
     for step in path[:-1]:
         place = place[step]
     if delete:
@@ -170,7 +171,7 @@ def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
 )
 def test_cuts_of_other_models_are_refused(folder: Path, field: str, value: Any, message: str) -> None:
     data = json.loads((folder / "synthetic.json").read_text())
-    data["split"][field] = value
+    data["roles"][0]["split"][field] = value
     with pytest.raises(InputError, match=message) as caught:
         plan_from_json(json.dumps(data), "plan.json")
     assert "\n" not in str(caught.value)

@@ -17,6 +17,7 @@ from solvers.experts.heuristics.eplb import eplb_layer
 from solvers.experts.heuristics.packing import distinct_packing, replicate
 from solvers.experts.layers import plan_layers
 from solvers.experts.loads.layer import (
+    Work,
     busiest,
     cost_table,
     mend_layer,
@@ -61,7 +62,7 @@ def best_pairing(size: list[float], expert: list[int]) -> float:
 def test_loads_are_balanced_as_well_as_brute_force_can(experts: int, gpus: int, width: int, seed: int) -> None:
     load = np.exp(np.random.default_rng(seed).normal(0, 1.0, experts))
     problem = load_problem(load, gpus, width)
-    slots, _ = place_layer(load, gpus * width, 1, 1, gpus, 1.0, 4000, seed)
+    slots, _ = place_layer(load, gpus * width, 1, 1, gpus, 1.0, Work(4000), seed)
     assert check_layer(problem, slots) == ()
     assert objective_value(problem, slots) == pytest.approx(brute_force(problem).objective, rel=1e-9)
 
@@ -180,7 +181,7 @@ def test_groups_are_packed_better_than_the_balancer_where_that_pays() -> None:
     groups = np.array([5, 6, 9, 7, 6, 5.0])
     load = np.repeat(groups / 4, 4)
     theirs = eplb_layer(load, 24, 6, 2, 4)
-    slots, value = place_layer(load, 24, 6, 2, 4, 1.0, 200, 0)
+    slots, value = place_layer(load, 24, 6, 2, 4, 1.0, Work(200), 0)
     assert value == pytest.approx(9.5)
     assert busiest(theirs, 6, load) >= 10.0
     node = np.arange(24) // 12
@@ -190,15 +191,15 @@ def test_groups_are_packed_better_than_the_balancer_where_that_pays() -> None:
 def test_mending_stops_at_its_target_and_refuses_what_breaks_rules() -> None:
     load = np.exp(np.random.default_rng(2).normal(0, 0.8, 24))
     old = np.arange(32) % 24
-    new, value = place_layer(load, 32, 1, 1, 8, 1.0, 200, 0)
-    mended = mend_layer(load, old, 1, 1, 8, value * 1.05, 200, 0)
+    new, value = place_layer(load, 32, 1, 1, 8, 1.0, Work(200), 0)
+    mended = mend_layer(load, old, 1, 1, 8, value * 1.05, Work(200), 0)
     assert busiest(mended, 4, load) <= value * 1.05
     assert (mended != old).sum() < (new != old).sum()
-    assert mend_layer(load, old, 1, 1, 8, value * 0.5, 50, 0) is None
+    assert mend_layer(load, old, 1, 1, 8, value * 0.5, Work(50), 0) is None
     for broken in (np.arange(32) % 23, np.zeros(32, dtype=np.int64), np.where(old == 3, -1, old)):
-        assert mend_layer(load, broken, 1, 1, 8, np.inf, 50, 0) is None
+        assert mend_layer(load, broken, 1, 1, 8, np.inf, Work(50), 0) is None
     # Groups of 12 on two nodes: expert 0 of `old` is on both.
-    assert mend_layer(load, old, 2, 2, 8, np.inf, 50, 0) is None
+    assert mend_layer(load, old, 2, 2, 8, np.inf, Work(50), 0) is None
 
 
 @pytest.mark.parametrize(("experts", "gpus"), [(96, 64), (128, 72), (256, 144)])
@@ -207,7 +208,7 @@ def test_two_slots_per_gpu_come_near_the_bound(experts: int, gpus: int) -> None:
     for seed in range(2):
         load = np.exp(np.random.default_rng(seed).normal(0, 0.8, experts))
         problem = load_problem(load, gpus, 2)
-        slots, _ = place_layer(load, 2 * gpus, 1, 1, gpus, 1.0, 200, seed)
+        slots, _ = place_layer(load, 2 * gpus, 1, 1, gpus, 1.0, Work(200), seed)
         value = objective_value(problem, slots)
         bound = float(work_bounds(problem, value).values[0])
         assert bound * (1 - 1e-9) <= value <= bound * 1.02
@@ -220,7 +221,7 @@ def test_cpsat_finds_nothing_better_on_small_layers() -> None:
     for seed in range(3):
         load = np.exp(np.random.default_rng(seed).normal(0, 0.8, 9))
         problem = load_problem(load, 6, 2)
-        slots, _ = place_layer(load, 12, 1, 1, 6, 1.0, 200, seed)
+        slots, _ = place_layer(load, 12, 1, 1, 6, 1.0, Work(200), seed)
         proof = CpSatSolver().solve_from(problem, slots, Stop(1.0), 0)
         assert objective_value(problem, slots) <= objective_value(problem, proof.slots) * (1 + 1e-6)
 

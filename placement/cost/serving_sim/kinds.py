@@ -16,7 +16,6 @@ from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.memory.hbm import MemoryModel
 from placement.cost.memory.local import stored_bytes, total_of
 from placement.cost.serving_sim.lengths import Lengths
-from placement.cost.step.kernels import KernelTables
 from placement.cost.step.pass_times import PassModel
 from placement.cost.step.roles import (
     InstancePoint,
@@ -54,7 +53,6 @@ class InstanceKind:
         count: how many.
         cp: attention ranks that share a prompt (prefill).
         moe: times of placed MoE layers; None: balanced.
-        kernels: measured times of experts, where they were priced by them.
     """
 
     role: Role
@@ -63,7 +61,6 @@ class InstanceKind:
     count: int
     cp: int = 1
     moe: MoeTimes | None = None
-    kernels: KernelTables | None = None
 
     @property
     def servers(self) -> int:
@@ -91,7 +88,7 @@ class InstanceKind:
     def model(self) -> ServingModel:
         """Prices of its passes, with times of placed MoE layers at any batch."""
         split, constants = replace(self.split, instances=1), efficiency_of(self.scenario)
-        passes = PassModel(self.scenario, split, constants, self.kernels)
+        passes = PassModel(self.scenario, split, constants)
         model = ServingModel(self.scenario, self.workload, split, self.moe, constants, passes)
         if model.moe.decode_s is None:
             return model

@@ -28,11 +28,13 @@ from placement.cost.serving_sim.steady import steady
 from placement.errors import InputError
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
 
-Routing = Literal["planned", "random", "round_robin", "least_loaded"]
+LoadBalance = Literal["planned", "random", "round_robin", "least_loaded"]
 
 #: A run at random lasts so many times as long as a request stays, or at least so many where all servers are simulated;
 #: a closed loop begins settled, and is as short.
 TURNS, LEAST_TURNS, CLOSED_TURNS = 10, 4, 3
+#: A longer run at random is no use.
+MOST_REQUESTS = 5_000_000
 #: Of the largest kind at least so many servers are simulated, where there are as many.
 LEAST_SERVERS = 16
 
@@ -87,7 +89,7 @@ class _Slice:
 def run(
     kinds: Sequence[InstanceKind],
     demand: Demand,
-    routing: Routing = "planned",
+    load_balance: LoadBalance = "planned",
     seed: int = 0,
     requests: int = 200_000,
 ) -> Run:
@@ -96,8 +98,8 @@ def run(
     Args:
         kinds: The deployment's instances: of one model and workload.
         demand: Who asks when.
-        routing: Which server gets a request, by what its kind yields: one drawn by chance, each in turn, or the one
-            with the fewest requests; "planned": by chance to servers that only prefill, in turn to others, and in a
+        load_balance: Which server gets a request, by what its kind yields: one drawn by chance, each in turn, or the
+            one with the fewest requests; "planned": by chance to servers that only prefill, in turn to others, and in a
             closed loop to the place that came free.
         seed: Of arrivals and chance.
         requests: About so many are simulated where the demand does not say how many there are: with fewer servers of
@@ -111,7 +113,7 @@ def run(
     part = _slice(kinds, _share(kinds, demand, requests))
     isl, osl, arrival, begun = _requests(kinds, demand, part, seed, requests)
     lengths = Lengths.of(isl, osl)
-    loop = _loop(kinds, part, demand, routing, lengths, isl, osl, arrival, begun, seed)
+    loop = _loop(kinds, part, demand, load_balance, lengths, isl, osl, arrival, begun, seed)
     _check_sizes(kinds, loop, isl, osl)
     events.run(loop, arrival[-1] if isinstance(demand, AtRandom) else np.inf)
     return _outcome(kinds, loop, part, begun)
@@ -186,7 +188,10 @@ def _requests(
         each = _population(kinds, demand.requests_per_s)
         begun = round(sum(batch * count for batch, count in zip(each, part.servers, strict=True)))
         here = demand.requests_per_s * part.share
-        requests = max(requests, int(LEAST_TURNS * here * residence_s(kinds)))
+        least = LEAST_TURNS * here * residence_s(kinds)
+        if least > MOST_REQUESTS:
+            raise InputError("demand", "", "is so large that requests pile up without end", "ask for less")
+        requests = max(requests, int(least))
         arrival = poisson(here, requests, seed)
         isl, osl = np.full(begun + requests, workload.isl), np.full(begun + requests, workload.osl)
         # They are anywhere in their output.
@@ -231,7 +236,7 @@ def _loop(
     kinds: Sequence[InstanceKind],
     part: _Slice,
     demand: Demand,
-    routing: Routing,
+    load_balance: LoadBalance,
     lengths: Lengths,
     isl: IntArray,
     osl: IntArray,
@@ -265,8 +270,8 @@ def _loop(
         ),
         servers=_servers(which, np.where(priced.decodes, priced.slots, 0)),
         due=line_of(np.full(len(which), np.inf)),
-        prefill=_desk(which, prefills, part.first, _policy(kinds, demand, routing, "prefill")),
-        decode=_desk(which, ~prefills, part.second, _policy(kinds, demand, routing, "decode")),
+        prefill=_desk(which, prefills, part.first, _policy(kinds, demand, load_balance, "prefill")),
+        decode=_desk(which, ~prefills, part.second, _policy(kinds, demand, load_balance, "decode")),
         moving=Moving(np.zeros(count), np.zeros(count, np.int64), np.zeros(1, np.int64)),
         share=np.array([part.onward]),
         issued=np.zeros(1, np.int64),
@@ -325,21 +330,21 @@ def _servers(which: IntArray, room: IntArray) -> Servers:
 
 
 def _policy(
-    kinds: Sequence[InstanceKind], demand: Demand, routing: Routing, stage: Literal["prefill", "decode"]
-) -> Routing:
+    kinds: Sequence[InstanceKind], demand: Demand, load_balance: LoadBalance, stage: Literal["prefill", "decode"]
+) -> LoadBalance:
     """How requests come to the servers that prefill, or to those that decode after them.
 
     The closed form has prompts come at random to ranks that only prefill (M/D/1), and as many sequences on all ranks
     that decode.
     """
-    if routing != "planned":
-        return routing
+    if load_balance != "planned":
+        return load_balance
     if stage == "prefill" and any(kind.role == "prefill" for kind in kinds):
         return "random"
     return "least_loaded" if isinstance(demand, InFlight) else "round_robin"
 
 
-def _desk(which: IntArray, stage: BoolArray, weight: FloatArray, routing: Routing) -> Desk:
+def _desk(which: IntArray, stage: BoolArray, weight: FloatArray, load_balance: LoadBalance) -> Desk:
     servers = np.flatnonzero(stage[which])
     weights = weight[which]
     step = np.divide(1.0, weights, out=np.full(len(which), np.inf), where=weights > 0)
@@ -349,8 +354,8 @@ def _desk(which: IntArray, stage: BoolArray, weight: FloatArray, routing: Routin
         rises=np.cumsum(weights[servers]) / (total or 1.0),
         step=step,
         load=line_of(np.where(stage[which], step, np.inf)),
-        random=np.array([routing == "random"]),
-        leaves=np.array([routing == "least_loaded"]),
+        random=np.array([load_balance == "random"]),
+        leaves=np.array([load_balance == "least_loaded"]),
     )
 
 

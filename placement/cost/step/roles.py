@@ -161,6 +161,15 @@ def prefill_point(model: ServingModel, ttft_s: float, cp: int = 1) -> InstancePo
     return queue.at(min(MOST_BUSY, 2 * spare / (queue.service_s + 2 * spare)))
 
 
+def prefill_at(model: ServingModel, requests_per_s: float, cp: int = 1) -> InstancePoint:
+    """An instance that only prefills, given so many requests/s; see `prefill_point`.
+
+    Beyond MOST_BUSY it serves what MOST_BUSY allows: more would wait without end.
+    """
+    queue = PrefillQueue.of(model, cp)
+    return queue.at(min(MOST_BUSY, requests_per_s / queue.most_requests_per_s))
+
+
 def deployment_requests_per_s(kinds: Sequence[RoleRate], kv_bytes: float) -> float:
     """Requests/s of a deployment: whole ones, and as many in two halves as prefill, decode and the links between carry.
 

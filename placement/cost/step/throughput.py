@@ -6,6 +6,7 @@ replaced by a prompt, whose prefill holds up the rank's decoding. Prompts that a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from placement.arithmetic import power
@@ -271,17 +272,26 @@ def predict(
         prefill_s=point.prefill_s,
         step=None,
         breakdown=breakdown_of(model.decode_times(split.batch), model.passes, 1.0 / constants.decode_speed.value),
-        prefill_breakdown=breakdown_of(
-            model.prefill_times(min(workload.isl, model.budget)),
-            model.passes,
-            model.prompt_passes * constants.prefill_time.value,
-        ),
+        prefill_breakdown=prefill_parts(model),
         provenance=(
             _provenance("ttft_s", constants, times.prefill_s),
             _provenance("tpot_s", constants, times.prefill_s, times.decode_s),
             _provenance("tokens_per_s", constants, times.prefill_s, times.decode_s),
         ),
     )
+
+
+def prefill_parts(model: ServingModel) -> tuple[StepPart, ...]:
+    """Parts of a prompt's prefill."""
+    times = model.prefill_times(min(model.workload.isl, model.budget))
+    return breakdown_of(times, model.passes, model.prompt_passes * model.efficiency.prefill_time.value)
+
+
+def figure_provenance(
+    constants: Efficiency, figures: Sequence[str], *moe: float | None
+) -> tuple[FigureProvenance, ...]:
+    """Where figures come from that hang on MoE-layer times, those that are None by the balanced estimate."""
+    return tuple(_provenance(figure, constants, *moe) for figure in figures)
 
 
 def _provenance(figure: str, constants: Efficiency, *moe: float | None) -> FigureProvenance:

@@ -5,6 +5,9 @@ DeepSeek's balancer gives the start; what follows only lowers the busiest GPU.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,12 +15,38 @@ from placement.kernels import kernel
 from solvers.experts.heuristics.packing import longest_first, pack, physical_experts, separate
 from solvers.experts.loads.local import improve
 from solvers.experts.loads.pairs import best_copies, paired, trials_of_kick
+from solvers.stop import DEFAULT, Stop
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 #: With two slots per GPU, local search gets one kick in so many beside the search over copies.
 PAIR_SHARE = 4
+#: Elementary steps of a trial of the search over copies beside one for each expert.
+TRIAL = 40
+
+
+@dataclass(frozen=True)
+class Work:
+    """How long one layer is searched.
+
+    Attributes:
+        kicks: most kicks of the local search (Lourenco, Martin and Stuetzle 2003), and what stands for them.
+        steps: most elementary steps, some 4 ns each; a kick takes about slots x GPUs of them.
+        stop: its deadline, too.
+    """
+
+    kicks: int
+    steps: float = math.inf
+    stop: Stop = DEFAULT
+
+    def kicks_of(self, slots: int, gpus: int) -> int:
+        """Kicks that the steps pay for."""
+        return int(min(self.kicks, self.steps / (slots * gpus)))
+
+    def trials_of(self, experts: int) -> int:
+        """Trials of the search over copies that the steps pay for."""
+        return int(min(self.kicks * trials_of_kick(experts), self.steps / (experts + TRIAL)))
 
 
 def cost_table(load: Floats, most: int) -> Floats:
@@ -84,27 +113,28 @@ def _start(load: Floats, slots: int, gpus: int) -> tuple[Ints, float, float]:
     return out, float(share.max()), own
 
 
-def _search(load: Floats, start: Ints, gpus: int, target: float, kicks: int, seed: int) -> Ints:
+def _search(load: Floats, start: Ints, gpus: int, target: float, work: Work, seed: int) -> Ints:
     """[slots] the start, improved; done when the busiest GPU is at most `target`."""
     experts, slots = len(load), len(start)
     width = slots // gpus
     if width == 1 or width > experts or gpus == 1:
         return start
     value = busiest(start, width, load)
-    if value <= target:
+    if value <= target or work.stop.expired:
         return start
+    kicks = work.kicks_of(slots, gpus)
     cost = cost_table(load, max(1, min(gpus, slots - experts + 1)))
     if width == 2:
         copies = np.bincount(start, minlength=experts)
-        best, reached, _ = best_copies(cost, copies, target, kicks * trials_of_kick(experts), seed)
+        best, reached, _ = best_copies(cost, copies, target, work.trials_of(experts), seed)
         start = np.asarray(paired(cost, best)) if reached < value else start
         # What the pairing cannot do: keep an expert with nearly as many copies as GPUs apart from itself, cheaply.
         kicks = kicks // PAIR_SHARE
-    return np.asarray(improve(start, width, cost, target, kicks, seed)[0])
+    return np.asarray(improve(start, width, cost, target, kicks, seed, work.stop)[0])
 
 
 def _by_nodes(
-    load: Floats, slots: int, node_of_group: Ints, nodes: int, gpus: int, near: float, kicks: int, seed: int
+    load: Floats, slots: int, node_of_group: Ints, nodes: int, gpus: int, near: float, work: Work, seed: int
 ) -> tuple[Ints, float]:
     """([slots] placement with every group of experts (alike in size, in turn) on its node, its busiest GPU)."""
     span, own = slots // nodes, gpus // nodes
@@ -116,35 +146,41 @@ def _by_nodes(
     target = min(near * bound, max(rival for _, _, rival in starts))
     out = np.empty(slots, dtype=np.int64)
     for node in range(nodes):
-        found = _search(parts[node], starts[node][0], own, target, kicks, seed)
+        found = _search(parts[node], starts[node][0], own, target, work, seed)
         out[node * span : (node + 1) * span] = members[node][found]
     return out, busiest(out, slots // gpus, load)
 
 
 def place_layer(
-    load: Floats, slots: int, groups: int, nodes: int, gpus: int, near: float, kicks: int, seed: int
+    load: Floats, slots: int, groups: int, nodes: int, gpus: int, near: float, work: Work, seed: int
 ) -> tuple[Ints, float]:
     """([slots] logical expert of each slot, load of the busiest GPU), for one layer.
 
     Args:
         load: [experts]. groups, nodes: a multiple of nodes keeps each group, as many experts in turn, on one node;
             1, 1 is global. All counts divide each other as the balancer asks.
-        near: stops when the busiest GPU is within this factor of the lower bound. kicks: budget of work.
+        near: stops when the busiest GPU is within this factor of the lower bound.
     """
+    if nodes == 1:
+        start, largest, rival = _start(load, slots, gpus)
+        target = min(near * max(largest, load.sum() / gpus), rival)
+        best = _search(load, start, gpus, target, work, seed)
+        return best, busiest(best, slots // gpus, load)
     weight = load.reshape(groups, -1).sum(axis=1)
     node_of_group, rank = pack(weight, nodes)
-    best, value = _by_nodes(load, slots, node_of_group, nodes, gpus, near, kicks, seed)
+    best, value = _by_nodes(load, slots, node_of_group, nodes, gpus, near, work, seed)
     width = groups // nodes
-    if nodes == 1 or width < 2:
+    if width < 2:
         return best, value
     # Groups packed better than the balancer does: worth it where the busiest node decides.
     packed = np.empty(groups, dtype=np.int64)
     packed[node_of_group * width + rank] = np.arange(groups)
-    better, reached, _ = improve(packed, width, cost_table(weight, 1), weight.sum() / nodes, kicks, seed)
+    kicks = work.kicks_of(groups, nodes)
+    better, reached, _ = improve(packed, width, cost_table(weight, 1), weight.sum() / nodes, kicks, seed, work.stop)
     if reached >= busiest(packed, width, weight) * (1 - 1e-9):
         return best, value
     node_of_group[better] = np.arange(groups) // width
-    other, reached = _by_nodes(load, slots, node_of_group, nodes, gpus, near, kicks, seed)
+    other, reached = _by_nodes(load, slots, node_of_group, nodes, gpus, near, work, seed)
     return (other, reached) if reached < value else (best, value)
 
 
@@ -171,7 +207,7 @@ def _keeps_rules(slots: Ints, experts: int, groups: int, nodes: int, gpus: int) 
 
 
 def mend_layer(
-    load: Floats, old: Ints, groups: int, nodes: int, gpus: int, target: float, kicks: int, seed: int
+    load: Floats, old: Ints, groups: int, nodes: int, gpus: int, target: float, work: Work, seed: int
 ) -> Ints | None:
     """[slots] an older placement, changed until no GPU has more than `target`; None where that was not reached.
 
@@ -184,7 +220,8 @@ def mend_layer(
     for node in range(nodes):
         members, local = np.unique(old[node * span : (node + 1) * span], return_inverse=True)
         cost = cost_table(load[members], max(1, min(gpus // nodes, span - len(members) + 1)))
-        found, reached, _ = improve(local, width, cost, target, kicks, seed)
+        kicks = work.kicks_of(span, gpus // nodes)
+        found, reached, _ = improve(local, width, cost, target, kicks, seed, work.stop)
         if reached > target:
             return None
         out[node * span : (node + 1) * span] = members[found]

@@ -1,0 +1,70 @@
+"""Predicted figures of a plan's role: all of its instances together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from placement.cost.step.roles import decode_point, prefill_at, prefill_point
+from placement.cost.step.throughput import (
+    MoeTimes,
+    Prediction,
+    ServingModel,
+    breakdown_of,
+    figure_provenance,
+    predict,
+    prefill_parts,
+)
+from placement.problem.split import Split
+from specs.scenario import Scenario
+
+
+def predict_role(
+    scenario: Scenario,
+    role: str,
+    split: Split,
+    moe: MoeTimes | None = None,
+    *,
+    cp: int = 1,
+    requests_per_s: float | None = None,
+) -> Prediction:
+    """Predicted figures of all instances of a role.
+
+    Args:
+        scenario: As the role has it (Scenario.of_role).
+        role: "aggregated", "training", "prefill" or "decode".
+        split: Degrees, batch and number of instances.
+        moe: MoE-layer times of a placement; what is None is estimated with balanced routing.
+        cp: Attention ranks that share a prompt in prefill.
+        requests_per_s: That an instance is given in prefill; None: as many as TTFT allows.
+
+    Raises:
+        InputError: See `predict`.
+    """
+    workload = scenario.workload
+    if role not in ("prefill", "decode") or workload.kind != "serving":
+        return predict(scenario, split, moe)
+    times = moe or MoeTimes()
+    model = ServingModel(scenario, workload, split, times)
+    constants, gpus = model.efficiency, scenario.cluster.gpus
+    if role == "decode":
+        point = decode_point(model, split.batch)
+        rate = point.requests_per_s * workload.osl * split.instances
+        parts = breakdown_of(model.decode_times(split.batch), model.passes, 1.0 / constants.decode_speed.value)
+        known = figure_provenance(constants, ("tpot_s", "tokens_per_s"), times.decode_s)
+        return Prediction(rate, rate / gpus, None, point.tpot_s, point.tpot_s, None, None, parts, (), known)
+    limit = workload.ttft_ms * 1e-3
+    if requests_per_s is None:
+        least = prefill_point(model, limit, cp)
+        served = 0.0 if least is None else least.requests_per_s
+    else:
+        served = requests_per_s
+    point = prefill_at(model, served, cp)
+    rate = point.requests_per_s * workload.osl * split.instances
+    known = figure_provenance(constants, ("ttft_s", "tokens_per_s"), times.prefill_s)
+    parts = prefill_parts(model)
+    return Prediction(rate, rate / gpus, point.ttft_s, None, None, None, None, parts, parts, known)
+
+
+def at_batch(split: Split, batch: int) -> Split:
+    """A serving split with another batch."""
+    return replace(split, batch=batch, microbatches=min(split.pp, batch))

@@ -1,0 +1,269 @@
+"""Chooses the instances of a serving scenario: which roles, which splits, how many of each, in which nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from placement.check.deployment import HeldGpus, Kind, deployment_faults
+from placement.cost.memory.hbm import memory_of
+from placement.cost.step.kernels import KernelTables
+from placement.cost.step.roles import Role, kv_bytes_per_request
+from placement.errors import InfeasibleError, InputError, ParameterError
+from placement.planning.case import Case, Mode
+from placement.problem.engine_rules import Layout, load_problem
+from placement.problem.split import Split
+from placement.records.choice import ChoiceRecord, DroppedRecord, RunnerUpRecord
+from placement.records.layout import HeldRecord, NodesRecord
+from placement.routing.holdout import Routing
+from solvers.deploy.balance import PlacedLayers
+from solvers.deploy.columns import ColumnSet, list_columns, pool_of
+from solvers.deploy.layout import layout
+from solvers.deploy.problem import Deployment, MasterProblem
+from solvers.deploy.solve import solve_master
+from solvers.split.enumerate import SplitChoice, enumerate_splits
+from solvers.split.pins import check_pins
+from solvers.stop import Stop
+from specs.cluster import Cluster
+from specs.scenario import Pins, Scenario
+
+ROLES: dict[Mode, tuple[Role, ...]] = {
+    "aggregated": ("aggregated",),
+    "disaggregated": ("prefill", "decode"),
+    "auto": ("aggregated", "prefill", "decode"),
+}
+
+
+@dataclass(frozen=True)
+class ChosenRole:
+    """Instances of one kind.
+
+    Attributes:
+        scenario: As the role has it. cluster: The GPUs that they run on; None: the scenario's cluster.
+        split: `instances` says how many there are. cp: Attention ranks that share a prompt.
+        cut_gain: Of the role's stages over even ones; see SplitChoice.
+    """
+
+    role: Role
+    scenario: Scenario
+    cluster: Cluster | None
+    split: Split
+    cp: int = 1
+    cut_gain: float | None = 0.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen instances, what nodes hold of them, and what was chosen among."""
+
+    roles: tuple[ChosenRole, ...]
+    nodes: tuple[NodesRecord, ...]
+    record: ChoiceRecord
+
+
+def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Choice:
+    """The instances that serve the most tokens/s within HBM, TTFT and TPOT, or the target with the fewest GPUs.
+
+    Columns are priced with quickly placed experts (PlacedLayers), at most `case.max_kinds` kinds are used.
+
+    Args:
+        stop: When pricing ends. alone: Whether the answer is wanted without what came next.
+
+    Raises:
+        InputError: Pins that no split can have. InfeasibleError: nothing fits HBM, TTFT and TPOT, or the target is out
+            of reach.
+    """
+    scenario, workload = case.scenario, case.scenario.workload
+    if workload.kind != "serving":
+        raise ValueError("instances are chosen for serving; training has one split")
+    pools = [scenario, *(scenario.model_copy(update={"cluster": cluster}) for cluster in case.pools)]
+    redundant = None if scenario.redundant == "auto" else int(scenario.redundant)
+    roles = ROLES[mode_of(case)]
+    for role in roles:
+        check_pins(scenario.of_role(role), scenario.of_role(role).pins, redundant)
+    case.report.stage("pricing splits")
+    kernels = KernelTables.installed() if case.kernel_tables else None
+    placed = PlacedLayers(routing.solved_on) if case.placed else None
+    columns = list_columns(pools, roles, scenario.pins, redundant, placed, kernels, stop)
+    found = {column.role for column in columns.columns}
+    if "aggregated" not in found and not {"prefill", "decode"} <= found:
+        return _cut_to_fit(case, columns, roles, stop)
+    problem = MasterProblem(
+        tuple(pool_of(pool) for pool in pools), columns.columns, kv_bytes_per_request(scenario),
+        max_kinds=case.max_kinds,
+    )  # fmt: skip
+    if case.target_tokens_per_s is not None:
+        problem = replace(problem, goal="gpus", target=case.target_tokens_per_s / workload.osl)
+    case.report.stage("choosing instances")
+    left = stop.seconds_left()
+    chosen = solve_master(problem, None if left is None else max(_LEAST_S, left))
+    return _choice(pools, problem, columns, chosen, workload.osl, told=not (alone or stop.expired))
+
+
+def mode_of(case: Case) -> Mode:
+    """The mode that is asked for; auto is aggregated where the pins fix a whole instance and no role has its own."""
+    scenario, pins = case.scenario, case.scenario.pins
+    whole = pins.batch is not None or (None not in (pins.tp, pins.pp) and (pins.dp or pins.ep) is not None)
+    own = scenario.prefill_pins != Pins() or scenario.decode_pins != Pins()
+    return "aggregated" if case.mode == "auto" and whole and not own else case.mode
+
+
+def _cut_to_fit(case: Case, columns: ColumnSet, roles: Sequence[Role], stop: Stop) -> Choice:
+    """Where no split fits cut evenly: the best cut of one, or the reason why there is none."""
+    scenario, workload = case.scenario, case.scenario.workload
+    if ("aggregated" in roles and not columns.fits) or len(roles) == 1:
+        # The search over whole splits knows the memory line and the objective that fail.
+        return choice_of_split(scenario, enumerate_splits(scenario, scenario.pins, scenario.redundant, stop))
+    if workload.kind != "serving":
+        raise ValueError("training has no columns")
+    if "aggregated" in roles:
+        enumerate_splits(scenario, scenario.pins, scenario.redundant, stop)
+    held = {column.role for column in columns.columns}
+    lacking = [
+        f"{name} {limit:.4g} ms can't be met, the best is {best * 1e3:.4g} ms ({best * 1e3 / limit - 1:.2%} over)"
+        for name, limit, best, role in (
+            ("TTFT", workload.ttft_ms, columns.reach.prefill_ttft_s, "prefill"),
+            ("TPOT", workload.tpot_ms, columns.reach.tpot_s, "decode"),
+        )
+        if role not in held and best < float("inf")
+    ]
+    if not lacking:
+        raise InfeasibleError(f"{scenario.name}: no instance within HBM, TTFT and TPOT once experts are placed")
+    raise InfeasibleError(f"{scenario.name}: {'; '.join(lacking)}: relax {' and '.join(w.split()[0] for w in lacking)}")
+
+
+def choice_of_plan(case: Case) -> Choice:
+    """The instances of the plan that is kept.
+
+    Raises:
+        InputError: A split that the scenario, changed since, can't have.
+    """
+    plan = case.deployment
+    if plan is None or plan.choice is None:
+        raise ParameterError("deployment", "the plan does not say how its instances were chosen", "give one of deploy")
+    roles = []
+    for role in plan.roles:
+        scenario = case.scenario.of_role(role.role, role.cluster)
+        split = role.split.split()
+        problem = load_problem(scenario, Layout.of(scenario, split))
+        if problem:
+            raise InputError(plan.scenario.name, "split", problem, "plan it anew for this engine")
+        if not memory_of(scenario, split).fits:
+            raise InfeasibleError(f"{plan.scenario.name}: the instances of the plan exceed HBM here; plan it anew")
+        kind: Role = "aggregated" if role.role == "training" else role.role
+        roles.append(ChosenRole(kind, scenario, role.cluster, split, role.cp))
+    return Choice(tuple(roles), plan.nodes, plan.choice)
+
+
+def choice_of_split(scenario: Scenario, choice: SplitChoice) -> Choice:
+    """One kind of instance that fills the cluster, by the search over whole splits."""
+    role = ChosenRole("aggregated", scenario, None, choice.best, cut_gain=choice.cut_gain)
+    best = choice.prediction.tokens_per_s
+    runner = None
+    if choice.runners_up:
+        other = choice.runners_up[0]
+        runner = RunnerUpRecord(kinds=_degrees(other.split), tokens_per_s=other.prediction.tokens_per_s)
+    record = ChoiceRecord(
+        goal="rate", priced_tokens_per_s=best, bound=None, gap=None, status="feasible", solver="enumeration",
+        considered=choice.considered, listed=choice.listed, kept=1, thinned=choice.thinned,
+        dropped=tuple(DroppedRecord(role=role.role, reason=d.reason, count=d.count) for d in choice.dropped),
+        idle_gpus=choice.idle_gpus, runner_up=runner,
+    )  # fmt: skip
+    return Choice((role,), (), record)
+
+
+def _choice(
+    pools: Sequence[Scenario], problem: MasterProblem, columns: ColumnSet, chosen: Deployment, osl: int, told: bool
+) -> Choice:
+    """The answer with its packing, checked from outside; `told`: with what came next.
+
+    Raises:
+        RuntimeError: The solver's answer is invalid (a bug).
+    """
+    used = [i for i, count in enumerate(chosen.counts) if count]
+    used.sort(key=lambda i: (_ORDER[problem.columns[i].role], -chosen.counts[i] * problem.columns[i].gpus))
+    packed = layout(problem, chosen.counts)
+    if packed is None:
+        raise RuntimeError(f"the solver's instances do not fit the nodes: {chosen.counts}")
+    place = {column: at for at, column in enumerate(used)}
+    parts = [(problem.columns[i], chosen.counts[i]) for i in used]
+    faults = deployment_faults(
+        pools,
+        [Kind(c.pool, c.split, count, c.point.ttft_s, c.point.tpot_s) for c, count in parts],
+        [HeldGpus(group.pool, group.nodes, {place[i]: gpus for i, gpus, _ in group.held}) for group in packed],
+    )
+    if faults:
+        raise RuntimeError(f"the solver returned an invalid deployment: {'; '.join(faults)}")
+    roles = tuple(
+        ChosenRole(
+            c.role, pools[c.pool].of_role(c.role), pools[c.pool].cluster if c.pool else None,
+            replace(c.split, instances=count), c.cp,
+        )
+        for c, count in parts
+    )  # fmt: skip
+    # Instances of one kind lie on nodes in order.
+    nodes = (
+        ()
+        if len(roles) == 1
+        else tuple(
+            NodesRecord(
+                pool=problem.pools[group.pool].name,
+                nodes=group.nodes,
+                holds=tuple(HeldRecord(instance=place[i], gpus=gpus, count=n) for i, gpus, n in group.held),
+            )
+            for group in packed
+        )
+    )
+    scale = osl if chosen.goal == "rate" else 1
+    freed = _without_limit(problem, chosen) if told else None
+    record = ChoiceRecord(
+        goal=chosen.goal, priced_tokens_per_s=chosen.requests_per_s * osl, bound=chosen.bound * scale, gap=chosen.gap,
+        status="optimal" if chosen.optimal else "feasible", solver=chosen.solver, considered=columns.considered,
+        listed=max(columns.listed, columns.considered), kept=len(columns.columns), thinned=columns.thinned,
+        dropped=tuple(DroppedRecord(role=d.role, reason=d.reason, count=d.count) for d in columns.dropped),
+        idle_gpus=sum(pool.gpus for pool in problem.pools) - chosen.gpus,
+        runner_up=_runner_up(problem, chosen, used, osl) if told else None, max_kinds=problem.max_kinds,
+        without_max_kinds=freed,
+    )  # fmt: skip
+    return Choice(roles, nodes, record)
+
+
+_ORDER: dict[Role, int] = {"aggregated": 0, "prefill": 1, "decode": 2}
+
+
+def _without_limit(problem: MasterProblem, chosen: Deployment) -> float | None:
+    """Share of tokens/s (or of GPUs) that any number of kinds would gain."""
+    if problem.max_kinds is None:
+        return None
+    free = solve_master(replace(problem, max_kinds=None), _EXTRA_S)
+    if chosen.goal == "rate":
+        return max(0.0, free.requests_per_s / chosen.requests_per_s - 1.0)
+    return max(0.0, 1.0 - free.gpus / chosen.gpus)
+
+
+#: Seconds for what is said beside the answer, and for the answer where no time is left.
+_EXTRA_S = 2.0
+_LEAST_S = 1.0
+
+
+def _runner_up(problem: MasterProblem, chosen: Deployment, used: Sequence[int], osl: int) -> RunnerUpRecord | None:
+    """The best answer that does without one of the chosen kinds."""
+    best: tuple[float, str] | None = None
+    for i in used:
+        kept = [j for j in range(len(problem.columns)) if j != i]
+        fewer = replace(problem, columns=tuple(problem.columns[j] for j in kept))
+        try:
+            other = solve_master(fewer, _EXTRA_S)
+        except InfeasibleError:
+            continue
+        names = " + ".join(
+            f"{n} {c.role} {_degrees(c.split)}" for c, n in zip(fewer.columns, other.counts, strict=True) if n
+        )
+        if names and (best is None or other.requests_per_s > best[0]):
+            best = (other.requests_per_s, names)
+    return None if best is None else RunnerUpRecord(kinds=best[1], tokens_per_s=best[0] * osl)
+
+
+def _degrees(split: Split) -> str:
+    named = (("TP", split.tp), ("EP", split.ep), ("PP", split.pp), ("DP", split.dp))
+    return " ".join(f"{name}{degree}" for name, degree in named if degree > 1) or "TP1"

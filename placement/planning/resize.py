@@ -1,0 +1,181 @@
+"""A running plan on another number of expert-parallel ranks: GPUs join empty, or leave with what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from placement.cost.layer.scenario_rates import topology_of
+from placement.cost.layer.transfer import Transfer, transfer
+from placement.cost.memory.hbm import memory_of
+from placement.cost.step.role_figures import at_batch, predict_role
+from placement.errors import InfeasibleError, ParameterError
+from placement.planning.other_engine import as_run
+from placement.problem.arrays import EMPTY, IntArray
+from placement.problem.rates import LayerRates
+from placement.problem.split import Split, make_split, stage_problem, tp_layout_problem
+from placement.problem.topology import Topology
+from placement.records.convert import own_placement, stage_records, topology_record
+from placement.records.layout import SplitRecord
+from placement.records.plan import Plan
+from placement.records.role import RolePlan
+from specs.cluster import Cluster
+from specs.scenario import Pins, Scenario
+
+_ROLE_PINS = {"prefill": "prefill_pins", "decode": "decode_pins"}
+
+
+@dataclass(frozen=True)
+class Resized:
+    """A plan the moment after its number of GPUs has changed, before any expert has moved.
+
+    Attributes:
+        plan, role: With the new split. GPUs that join hold nothing, and what was only on GPUs that left is nowhere. A
+            number that fills no nodes leaves GPUs of the last node out: they stand in `failed_gpus`.
+        topology: The old GPUs or the new, whichever are more. before: [layers][slots of it] what GPUs hold as it runs.
+    """
+
+    plan: Plan
+    role: RolePlan
+    topology: Topology
+    before: tuple[IntArray, ...]
+
+    def transfer(self, layer: int, slots: IntArray, width: int, expert_bytes: float, rates: LayerRates) -> Transfer:
+        """What it takes to come to a placement [new slots] of a layer; GPUs that leave can still send."""
+        wide = len(self.before[layer]) // self.topology.gpus
+        after = _laid_out(slots, width, self.topology.gpus, wide)
+        return transfer(self.topology, self.before[layer], after, wide, expert_bytes, rates)
+
+
+def resize(plan: Plan, role: RolePlan, gpus: int) -> Resized:
+    """The plan on another number of expert-parallel ranks: the first ones stay, and as many slots a GPU as before.
+
+    Fewer GPUs get as many slots as the experts need. The batch of an attention rank becomes smaller where HBM or the
+    objectives need it. The number of instances and all other degrees stay; the cluster gets more nodes where they are
+    needed.
+
+    Args:
+        gpus: Expert-parallel ranks ("GPUs" of a layer) to be.
+
+    Raises:
+        ParameterError: The plan can't be that large. InputError: its engine does not load that.
+        InfeasibleError: HBM has no room, or TTFT or TPOT are missed, at any batch.
+    """
+    old, running = role.split.split(), own_placement(role)
+    if role.failed_gpus:
+        raise ParameterError("to_gpus", "the plan has failed GPUs", "migrate it without them first")
+    if gpus == old.ep or gpus < 1:
+        raise ParameterError("to_gpus", f"{gpus} is no other number than the plan's {old.ep}", "give another number")
+    scenario = plan.scenario_of(role)
+    ranks = _ranks(scenario, old, gpus)
+    experts = scenario.model.moe.experts
+    width = max(role.slots_per_gpu, -(-experts // gpus))
+    dp, redundant = ranks * old.etp // old.tp, ranks * width - experts
+    cluster = _with_room(scenario.cluster, ranks * old.etp * old.pp * old.instances)
+    spec = _changed(plan, role, ranks, dp, redundant, cluster)
+    moved = plan.model_copy(update={"scenario": plan.scenario.model_copy(update={"spec": spec})})
+    own_cluster = None if role.cluster is None else cluster
+    after = spec.of_role(role.role, own_cluster)
+    made = make_split(after, old.tp, ranks, old.pp, dp, old.batch, redundant, old.instances)
+    split = _fitted(after, role, replace(made, cut=old.cut, recompute=old.recompute))
+    wide = role.model_copy(
+        update={
+            "split": SplitRecord.of(split),
+            "posed_batch": min(role.posed_batch, split.batch),
+            "cluster": own_cluster,
+            "slots_per_gpu": width,
+        }
+    )
+    before, now = role.widths(scenario), wide.widths(after)
+    rows = [_laid_out(slots, w, ranks, n) for slots, w, n in zip(running.slots, before, now, strict=True)]
+    grown = as_run(
+        wide.model_copy(
+            update={
+                "stages": stage_records(after, split),
+                "topology": topology_record(after, split),
+                "failed_gpus": tuple(range(gpus, ranks)),
+                "layers": tuple(
+                    layer.model_copy(update={"physical_to_logical": tuple(row.tolist()), "dispatch_fractions": None})
+                    for layer, row in zip(role.layers, rows, strict=True)
+                ),
+            }
+        ),
+        after,
+        plan.scenario.name,
+    )
+    larger = max(topology_of(scenario, old), topology_of(after, split), key=lambda each: each.gpus)
+    held = tuple(
+        _laid_out(slots, w, larger.gpus, max(w, n)) for slots, w, n in zip(running.slots, before, now, strict=True)
+    )
+    roles = tuple(grown if each is role else each for each in plan.roles)
+    return Resized(moved.model_copy(update={"roles": roles}), grown, larger, held)
+
+
+def _laid_out(slots: IntArray, width: int, gpus: int, wide: int) -> IntArray:
+    """[gpus x wide] a placement of `width` slots a GPU on more or fewer GPUs, each with `wide` slots."""
+    out = np.full((gpus, wide), EMPTY, dtype=np.int64)
+    rows = np.asarray(slots).reshape(-1, width)[:gpus]
+    out[: len(rows), :width] = rows
+    return out.reshape(-1)
+
+
+def _fitted(scenario: Scenario, role: RolePlan, split: Split) -> Split:
+    """The split with the largest batch that fits HBM and, with balanced routing, the objectives."""
+    free = scenario.pins.batch is None and scenario.workload.kind == "serving"
+    least = 1 if free else split.batch
+    problem = _misfit(scenario, role, at_batch(split, least) if free else split)
+    if problem:
+        raise InfeasibleError(f"on {split.ep} GPUs, with {least} sequences per attention rank, {problem}")
+    if not free:
+        return split
+    low, high = least, split.batch + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _misfit(scenario, role, at_batch(split, middle)) else (middle, high)
+    return at_batch(split, low)
+
+
+def _misfit(scenario: Scenario, role: RolePlan, split: Split) -> str:
+    """Why a split can't serve; "" where it can."""
+    memory, workload = memory_of(scenario, split), scenario.workload
+    if not memory.fits:
+        return f"{-memory.headroom_bytes / 1e9:.3g} GB of HBM are lacking"
+    if workload.kind != "serving":
+        return ""
+    made = predict_role(scenario, role.role, split, cp=role.cp)
+    for name, seconds, limit_ms in (("TTFT", made.ttft_s, workload.ttft_ms), ("TPOT", made.tpot_s, workload.tpot_ms)):
+        if seconds is not None and seconds * 1e3 > limit_ms:
+            return f"{name} is {seconds * 1e3:.4g} ms, over {limit_ms:g} ms"
+    return ""
+
+
+def _ranks(scenario: Scenario, old: Split, gpus: int) -> int:
+    """The least number of ranks, at least `gpus`, that attention and the nodes can be split over."""
+    node = max(scenario.cluster.gpus_per_node, old.tp)
+    for ranks in range(gpus, gpus + node + 1):
+        stage = ranks * old.etp
+        if stage % old.tp == 0 and not stage_problem(scenario.cluster, stage):
+            return ranks
+    problem = tp_layout_problem(scenario.cluster, old.tp) or f"tp {old.tp} and the nodes take no {gpus} ranks or more"
+    raise ParameterError("to_gpus", problem, "plan it anew")
+
+
+def _with_room(cluster: Cluster, gpus: int) -> Cluster:
+    """The cluster, with more nodes if it has too few."""
+    nodes = max(cluster.nodes, -(-gpus // cluster.gpus_per_node))
+    return cluster.model_copy(update={"nodes": nodes})
+
+
+def _changed(plan: Plan, role: RolePlan, ranks: int, dp: int, redundant: int, cluster: Cluster) -> Scenario:
+    """The plan's scenario, with what it pins changed to the new numbers."""
+    spec = plan.scenario.spec
+    field = _ROLE_PINS.get(role.role, "pins")
+    pinned: Pins = spec.of_role(role.role).pins
+    changed = {name: to for name, to in (("ep", ranks), ("dp", dp)) if getattr(pinned, name) is not None}
+    update: dict[str, object] = {field: getattr(spec, field).model_copy(update=changed)}
+    if spec.redundant != "auto":
+        update["redundant"] = redundant if len(plan.roles) == 1 else "auto"
+    if role.cluster is None:
+        update["cluster"] = cluster
+    return spec.model_copy(update=update)

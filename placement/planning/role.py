@@ -1,0 +1,124 @@
+"""Plans one role: fits its batch, places its experts, and judges every strategy at one batch and at its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from placement.cost.assess import Assessor
+from placement.cost.memory.hbm import memory_of
+from placement.cost.own_batch import BatchFit, Operation
+from placement.cost.pose import layer_problems
+from placement.cost.step.role_figures import at_batch
+from placement.cost.step.serving_mix import planned_rates, planned_rule
+from placement.planning.case import Case
+from placement.planning.choose import ChosenRole
+from placement.planning.judgement import certificate_of, judge, layer_record
+from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
+from placement.problem.layer import Objective
+from placement.problem.split import Split
+from placement.records.convert import memory_record, stage_records, topology_record
+from placement.records.layout import EngineRecord, SplitRecord
+from placement.records.role import RoleName, RolePlan
+from placement.routing.holdout import Routing
+from solvers.result import Termination
+from solvers.stop import Stop
+from specs.workload import PlannedPhase
+
+#: Share of the time left for placing experts that they have at most: the judgement takes what it needs.
+PLACING = 0.9
+
+
+@dataclass(frozen=True)
+class PlannedRole:
+    """A role of a plan; `late`: layers whose search a time limit ended early."""
+
+    plan: RolePlan
+    late: int
+
+
+def plan_role(
+    case: Case,
+    chosen: ChosenRole,
+    routing: Routing,
+    objective: Objective,
+    stop: Stop,
+    compiled: Callable[[Stop], None],
+) -> PlannedRole:
+    """The plan of one role; `compiled` waits until kernels are."""
+    kind: RoleName = chosen.role if case.scenario.workload.kind == "serving" else "training"
+    scenario, phase = chosen.scenario, _phase(case, chosen)
+    posed, fit = chosen.split, None
+    if kind != "training":
+        fit = BatchFit(scenario, kind, chosen.split, routing.solved_on, cp=chosen.cp)
+        posed = at_batch(posed, _posed_batch(case, chosen, routing, fit, stop))
+    answers = _place(case, chosen, posed, phase, routing, objective, stop, compiled)
+    placements = {name: placement_of_answers(layers) for name, layers in answers.items()}
+    own, operations, split = answers[case.own], dict[str, Operation](), posed
+    if fit is not None:
+        case.report.stage("fitting batches", len(placements))
+        for name, placement in placements.items():
+            operations[name] = fit.fit(placement, posed.batch)
+            case.report.advance()
+        split = at_batch(posed, operations[case.own].batch)
+    operation = operations.get(case.own)
+    assessor = Assessor(
+        scenario, split, phase, routing.judged_on, objective, role=kind, cp=chosen.cp,
+        requests_per_s=operation.requests_per_s if operation else None,
+    )  # fmt: skip
+    judged = None if fit is None else BatchFit(scenario, kind, split, routing.judged_on, cp=chosen.cp)
+    judgement = judge(assessor, placements, case.own, case.report, judged, operations)
+    rates = planned_rates(scenario, posed, phase)
+    plan = RolePlan(
+        role=kind,
+        cluster=chosen.cluster,
+        phase=phase,
+        dispatch=scenario.dispatch_in_use,
+        message_rule=planned_rule(scenario, posed, phase, rates),
+        messages=EngineRecord.of(scenario, split, kind).messages,
+        split=SplitRecord.of(split),
+        cp=chosen.cp,
+        posed_batch=posed.batch,
+        requests_per_s=operation.requests_per_s if operation else None,
+        binds=operation.binds if operation else (),
+        stages=stage_records(scenario, split),
+        topology=topology_record(scenario, split),
+        slots_per_gpu=split.slots_per_gpu,
+        tokens_per_gpu=rates.tokens_per_gpu,
+        layers=tuple(layer_record(index, one) for index, one in zip(scenario.model.moe_layers, own, strict=True)),
+        memory=memory_record(memory_of(scenario, split)),
+        predicted=judgement.predicted,
+        strategies=judgement.strategies,
+        certificate=certificate_of(own, objective),
+    )
+    return PlannedRole(plan, sum(answer.termination is Termination.TIME for answer in own))
+
+
+def _phase(case: Case, chosen: ChosenRole) -> PlannedPhase:
+    """What the role's placement is priced for."""
+    return chosen.role if chosen.role in ("prefill", "decode") else case.phase
+
+
+def _posed_batch(case: Case, chosen: ChosenRole, routing: Routing, fit: BatchFit, stop: Stop) -> int:
+    """The batch that experts are placed for: the load balancer's own."""
+    scenario, batch = chosen.scenario, chosen.split.batch
+    if chosen.role == "prefill" or scenario.pins.batch is not None:
+        return batch
+    phase = _phase(case, chosen)
+    problems = layer_problems(scenario, chosen.split, phase, routing.solved_on)
+    balancer = place(problems, "eplb", stop, case.effort, case.report, certify=False)
+    return fit.fit(placement_of_answers(balancer), batch).batch
+
+
+def _place(
+    case: Case, chosen: ChosenRole, split: Split, phase: PlannedPhase, routing: Routing, objective: Objective,
+    stop: Stop, compiled: Callable[[Stop], None],
+) -> dict[str, Answers]:  # fmt: skip
+    """Each baseline's answers and the plan's own, by the name of their row. The baselines come first, and are quick."""
+    problems = layer_problems(chosen.scenario, split, phase, routing.solved_on, objective, tail=case.tail)
+    placing = stop.share_of_time(PLACING)
+    answers = place_baselines(problems, placing, case.effort, case.report, case.own if case.certify else "")
+    if case.own not in answers:
+        compiled(placing)
+        answers[case.own] = place(problems, case.strategy, placing, case.effort, case.report, case.balance_floor)
+    return answers

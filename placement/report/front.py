@@ -1,0 +1,27 @@
+"""A front of deployments as text."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from placement.records.front import Front
+from placement.report.text import columns, heading, rendered
+from placement.report.units import grouped
+
+
+def front_text(front: Front) -> str:
+    """Tokens/s per GPU against tokens/s per user, and the instances of each limit."""
+    header = ("TPOT at most, ms", "tokens/s per user", "tokens/s per GPU", "tokens/s", "GPUs", "TTFT ms")
+    rows = [
+        (
+            f"{answer.tpot_limit_ms:g}",
+            "-" if not answer.tpot_ms else f"{1e3 / answer.tpot_ms:,.1f}",
+            grouped(answer.tokens_per_s_per_gpu),
+            grouped(answer.tokens_per_s),
+            grouped(answer.gpus),
+            "-" if answer.ttft_ms is None else f"{answer.ttft_ms:,.0f}",
+        )
+        for answer in front.answers
+    ]
+    kinds = [Text(f"  {answer.tpot_limit_ms:g} ms: {' + '.join(answer.kinds)}") for answer in front.answers]
+    return rendered([heading("front of ", front.scenario), columns(header, rows), Text(), heading("instances"), *kinds])

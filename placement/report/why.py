@@ -1,0 +1,97 @@
+"""Why a plan is as it is, and what to do next, in a few lines."""
+
+from __future__ import annotations
+
+from placement.records.plan import Plan
+from placement.records.role import RolePlan
+
+#: A gain that nobody would notice.
+_SMALL = 0.001
+_BINDS = {
+    "TTFT": "TTFT: a larger batch would exceed the limit",
+    "TPOT": "TPOT: a larger batch would exceed the limit",
+    "HBM": "HBM: a larger batch does not fit",
+    "engine": "the engine: it takes no more sequences at once",
+    "pin": "the pinned batch",
+    "arrivals": "arrivals that vary: an instance is never planned busier than 95%",
+}
+
+
+def why(plan: Plan) -> list[tuple[str, str]]:
+    """What binds, what came next, what a constraint costs, and where expert placement can't matter."""
+    rows = []
+    for role in plan.roles:
+        if role.binds:
+            of = f" ({role.role})" if len(plan.roles) > 1 else ""
+            rows.append((f"binds{of}", "; ".join(_BINDS[limit] for limit in role.binds)))
+    choice = plan.choice
+    if choice is not None:
+        if choice.runner_up is not None:
+            loss = 1 - choice.runner_up.tokens_per_s / choice.priced_tokens_per_s
+            rows.append(("runner-up", f"{choice.runner_up.kinds}: {-loss:+.1%} tokens/s"))
+        if choice.max_kinds is not None and (choice.without_max_kinds or 0) > _SMALL:
+            unit = "tokens/s" if choice.goal == "rate" else "GPUs"
+            rows.append(
+                (
+                    "kinds",
+                    f"at most {choice.max_kinds}; without this limit {choice.without_max_kinds:.1%} better in {unit}",
+                )
+            )
+        for i, other in enumerate(choice.what_if):
+            gain = other.tokens_per_s / choice.priced_tokens_per_s - 1
+            rows.append(("would buy" if i == 0 else "", f"{other.change}: {gain:+.1%} tokens/s"))
+        if choice.idle_gpus:
+            told = "no further instance of the chosen kinds fits" if choice.goal == "rate" else "the rest is enough"
+            rows.append(("idle", f"{choice.idle_gpus} GPUs: {told}"))
+    rows += _unmatched(plan)
+    for role in plan.roles:
+        rows += _placement(plan, role)
+    return rows
+
+
+def _unmatched(plan: Plan) -> list[tuple[str, str]]:
+    """Roles that serve more requests than their other half."""
+    workload = plan.scenario.spec.workload
+    halves = {role.role: 0.0 for role in plan.roles if role.role in ("prefill", "decode")}
+    if workload.kind != "serving" or len(halves) < 2:
+        return []
+    for role in plan.roles:
+        if role.role in halves:
+            halves[role.role] += role.predicted.tokens_per_s.value / workload.osl
+    (few, low), (many, high) = sorted(halves.items(), key=lambda item: item[1])
+    if low <= 0 or high / low - 1 < 0.02:
+        return []
+    told = f"{many} serves {high:,.1f} requests/s, {few} {low:,.1f}: GPUs for {few} would use the rest"
+    return [("unmatched", told)]
+
+
+def _placement(plan: Plan, role: RolePlan) -> list[tuple[str, str]]:
+    """Where expert placement can't matter, and what it gains where it can."""
+    of = f" ({role.role})" if len(plan.roles) > 1 else ""
+    if role.topology.gpus == 1:
+        return [(f"placement{of}", "every GPU holds all experts: there is nothing to place")]
+    if set(role.messages.values()) == {"dense"}:
+        told = "the engine sends every token to every GPU: placement buys balance alone"
+    elif role.topology.gpus <= role.topology.gpus_per_node:
+        told = "every instance lies inside one node: no message leaves it, placement buys balance and little traffic"
+    else:
+        nodes = role.topology.gpus // role.topology.gpus_per_node
+        told = f"an instance spans {nodes} nodes: placement decides what crosses between them"
+    gap = role.certificate.gap
+    if gap is not None and role.certificate.unit == "us":
+        told += f"; at most {gap / (1 + gap):.1%} of an MoE layer's time is left to gain"
+    return [(f"placement{of}", told)]
+
+
+def next_steps(plan: Plan, out: str | None) -> list[tuple[str, str]]:
+    """Commands that a user would run next."""
+    if out is None:
+        steps = ["add --out plan.json to keep the plan"]
+    else:
+        steps = [f"placement verify {out}", f"placement report {out} --out report.html"]
+        if plan.scenario.spec.workload.kind == "serving":
+            engine = plan.engine.name if plan.engine.name != "generic" else "vllm"
+            steps.insert(1, f"placement export --plan {out} --to {engine} --out DIR")
+    if plan.provenance.routing.synthetic:
+        steps.append("record your own routing: placement trace record --help")
+    return [("next" if i == 0 else "", step) for i, step in enumerate(steps)]
