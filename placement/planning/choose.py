@@ -97,7 +97,17 @@ def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Cho
     case.report.stage("choosing instances")
     left = stop.seconds_left()
     chosen = solve_master(problem, None if left is None else max(_LEAST_S, left))
+    if not chosen.requests_per_s > 0:
+        raise InfeasibleError(f"{scenario.name}: {_do_not_fit(problem)}")
     return _choice(pools, problem, columns, chosen, workload.osl, told=not (alone or stop.expired))
+
+
+def _do_not_fit(problem: MasterProblem) -> str:
+    """Why no instances serve a request, where there are such of prefill and of decode."""
+    least = {role: min(c.gpus for c in problem.columns if c.role == role) for role in ROLES["disaggregated"]}
+    sizes = " and ".join(f"the smallest {role} instance takes {size:,} GPUs" for role, size in least.items())
+    have = sum(pool.gpus for pool in problem.pools)
+    return f"{sizes}: of {have:,} GPUs they don't fit beside each other; add nodes, or pin smaller ones"
 
 
 def mode_of(case: Case) -> Mode:
