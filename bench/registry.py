@@ -55,7 +55,10 @@ _ALL = (
         "experts", "bench.experts.roofline", "The time of an expert with n tokens on a GPU: measured and modelled."
     ),
     Benchmark("placement_speed", "bench.placement_speed.main", "Seconds to place the layers of a model."),
-    Benchmark("split_quality", "bench.split_quality.main", "Solved splits against hand recipes and a rival planner."),
+    Benchmark(
+        "split_quality", "bench.split_quality.main", "Training splits against hand recipes; a rival planner's cases."
+    ),
+    Benchmark("recipe_gain", "bench.recipe_gain.main", "Planned deployments against the best recipe."),
     Benchmark("accuracy", "bench.accuracy.main", "Predicted against measured TTFT and TPOT."),
     Benchmark(
         "routing_fit", "bench.routing_fit", "Recorded against synthetic routing, and how its constants were set."

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from placement.planning.deploy import plan_deployment, plan_front
     from placement.planning.effort import Budget
     from placement.planning.evaluate import evaluate_plan
+    from placement.planning.export import Exported, check_export, export_plan
     from placement.planning.migrate import migrate_plan
     from placement.planning.progress import Progress
+    from placement.planning.report import Report, compare_plans, report_plan
     from placement.planning.solve import plan_scenario
     from placement.planning.trace import convert_recording, trace_statistics
     from placement.records.evaluation import Evaluation
@@ -63,8 +65,10 @@ _WHERE = {
     "placement.planning.deploy": ("plan_deployment", "plan_front"),
     "placement.planning.effort": ("Budget",),
     "placement.planning.evaluate": ("evaluate_plan",),
+    "placement.planning.export": ("Exported", "check_export", "export_plan"),
     "placement.planning.migrate": ("migrate_plan",),
     "placement.planning.progress": ("Progress",),
+    "placement.planning.report": ("Report", "compare_plans", "report_plan"),
     "placement.planning.solve": ("plan_scenario",),
     "placement.planning.trace": ("convert_recording", "trace_statistics"),
     "placement.records.evaluation": ("Evaluation",),
@@ -82,11 +86,12 @@ _WHERE = {
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "Budget", "Check", "CheckFailedError", "Comparison", "Evaluation", "Front", "InfeasibleError", "InputError",
-    "LoadCounts", "Migration", "MissingExtraError", "NothingFoundError", "ParameterError", "PlacementError", "Plan",
-    "Progress", "Scenario", "SearchParams", "Trace", "compare_strategies", "convert_recording", "evaluate_plan",
-    "example_trace", "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace",
-    "load_workload", "migrate_plan", "plan_deployment", "plan_for_demand", "plan_front", "plan_scenario",
+    "Budget", "Check", "CheckFailedError", "Comparison", "Evaluation", "Exported", "Front", "InfeasibleError",
+    "InputError", "LoadCounts", "Migration", "MissingExtraError", "NothingFoundError", "ParameterError",
+    "PlacementError", "Plan", "Progress", "Report", "Scenario", "SearchParams", "Trace", "check_export",
+    "compare_plans", "compare_strategies", "convert_recording", "evaluate_plan", "example_trace", "export_plan",
+    "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace", "load_workload",
+    "migrate_plan", "plan_deployment", "plan_for_demand", "plan_front", "plan_scenario", "report_plan",
     "trace_statistics", "verify_plan",
 ]  # fmt: skip
 

@@ -23,8 +23,9 @@ from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
 from solvers.stop import Stop
 
-#: What there is to compile for the search, for `compiling`.
+#: What there is to compile for the search, and for the searches for loads alone, for `compiling`.
 SEARCH_PARTS = ("compile_search", "compile_bounds")
+LOADS_PARTS = ("compile_loads_search", "compile_loads_pairs")
 
 
 def is_compiled() -> bool:
@@ -101,13 +102,23 @@ def compile_bounds() -> None:
 
 
 def compile_loads_start() -> None:
-    """What `placement.compat.eplb` runs, but for the local search."""
-    from placement.compat.eplb import rebalance_experts
+    """What `placement.compat.eplb` runs, but for its searches."""
+    from solvers.experts.loads.layer import Work, count_copies, mend_layer, place_layer, reverse_map
+    from solvers.experts.relabel import relabel
+
+    # After this deadline nothing is searched; a map in use that breaks the rules is not mended.
+    work, old = Work(0, stop=Stop(deadline=0.0)), np.zeros(12, np.int64)
+    slots, _ = place_layer(np.ones(8), 12, 4, 2, 4, 1.0, work, 0)
+    mend_layer(np.ones(8), old, 4, 2, 4, 0.0, work, 0)
+    relabel(slots, old, 8, 2, 4)
+    reverse_map(slots[None], count_copies(slots[None], 8))
+
+
+def compile_loads_pairs() -> None:
+    """The search for loads alone with two slots a GPU."""
     from solvers.experts.loads.layer import cost_table
     from solvers.experts.loads.pairs import best_copies, paired
 
-    # After this limit nothing is searched; a map in use that breaks the rules is not mended.
-    rebalance_experts(np.ones((1, 8)), 12, 4, 2, 4, np.zeros((1, 12), np.int64), time_limit=1e-9)
     copies, _, _ = best_copies(cost_table(np.ones(8), 2), np.ones(8, np.int64), 0.0, 1, 0)
     paired(cost_table(np.ones(8), 2), copies)
 

@@ -103,12 +103,14 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class _Loader(_SafeLoader):  # type: ignore[misc]
     """Safe loader that refuses a key given twice in a mapping."""
 
+    keys: tuple[type, ...] = (str,)
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """The mapping at `node`; YAML itself would let the last of equal keys win."""
         keys = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
+            if type(key) not in self.keys:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {shown(key)} is not text", key_node.start_mark
                 )
@@ -119,6 +121,12 @@ class _Loader(_SafeLoader):  # type: ignore[misc]
             keys.add(key)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
         return mapping
+
+
+class _WholeKeys(_Loader):
+    """The same where keys may be whole numbers."""
+
+    keys = (str, int)
 
 
 def _check_events(text: str, source: str) -> None:
@@ -139,13 +147,18 @@ def _check_events(text: str, source: str) -> None:
             depth -= 1
 
 
-def parse_yaml(text: str, source: str) -> dict[str, Any]:
+def parse_yaml(text: str, source: str, whole_keys: bool = False) -> dict[str, Any]:
     """The mapping that `text` holds.
+
+    Args:
+        text: the YAML.
+        source: where it comes from, for messages.
+        whole_keys: keys may be whole numbers, too.
 
     Raises:
         InputError: malformed YAML, or what this module refuses.
     """
-    return _mapping(_yaml(text, source), source)
+    return _mapping(_yaml(text, source, _WholeKeys if whole_keys else _Loader), source)
 
 
 def parse_value(text: str, source: str, field: str) -> Any:
@@ -159,10 +172,10 @@ def parse_value(text: str, source: str, field: str) -> Any:
     return value
 
 
-def _yaml(text: str, source: str) -> Any:
+def _yaml(text: str, source: str, loader: type[_Loader] = _Loader) -> Any:
     try:
         _check_events(text, source)
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark is not None else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from bench.targets import Target
 
-PARTS = ("drop-in", "engines", "counts", "two-slots", "largest", "recorded", "sizes")
+PARTS = ("drop-in", "engines", "counts", "two-slots", "largest", "recorded", "sizes", "bounds")
 
 
 @click.command("placement_speed")
@@ -151,6 +152,28 @@ def _run(
                 for r in runs
             ], runs,
         )  # fmt: skip
+    if "bounds" in parts:
+        from bench.placement_speed.bounds import by_tokens
+
+        note("bounds by experts and tokens")
+        bounds = by_tokens(seed)
+        keep(
+            "bounds", "Bounds of one synthetic layer, one copy each, nodes of 4 GPUs (CPU seconds)",
+            ["experts, GPUs, top-k", "tokens", "gap", "heuristic's", "seconds", "search's", "proven by"],
+            [
+                [f"{r.experts}, {r.gpus}, {r.top_k}", f"{r.tokens:,}", "-" if r.gap is None else f"{r.gap:.0%}",
+                 f"{r.heuristic_gap:.0%}", f"{r.seconds:.1f}",
+                 "-" if r.search_seconds is None else f"{r.search_seconds:.1f}", r.source]
+                for r in bounds
+            ], bounds,
+        )  # fmt: skip
+        largest = bounds[-1]
+        targets.append(Target("512 experts on 128 GPUs, gap", 100 * (largest.gap or 0.0), 60, "%"))
+        share = largest.seconds / (largest.search_seconds or 1.0)
+        targets.append(Target("512 experts on 128 GPUs, bound over search, seconds", share, 2, "x"))
+        steps = [r for r in bounds if r.experts == 256]
+        jump = max(later.heuristic_gap / before.heuristic_gap for before, later in pairwise(steps[1:]))
+        targets.append(Target("256 experts, largest rise of a gap with more tokens", 100 * (jump - 1), 15, "%"))
     return tables, targets, records
 
 

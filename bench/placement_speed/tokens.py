@@ -54,7 +54,7 @@ def recorded(folder: str, dispatch: Dispatch, workers: int, seed: int) -> Timed:
         InputError: the folder does not hold the traces.
     """
     traces = [read_domain(folder, name) for name in DOMAINS]
-    problems = [_problem(_pooled(layer), 16, 6, dispatch) for layer in layer_statistics(traces)]
+    problems = [layer_problem(_pooled(layer), 16, 6, dispatch) for layer in layer_statistics(traces)]
     return _timed(problems, dispatch, sum(trace.tokens for trace in traces), workers, seed)
 
 
@@ -65,7 +65,7 @@ def by_size(dispatch: Dispatch, seed: int, shapes: Sequence[tuple[int, int, int]
         trace = synthesize(
             layers=2, experts=experts, top_k=6, tokens=tokens, sequences=16, skew=4.5, coactivation=1.0, seed=seed
         )
-        problems = [_problem(layer, gpus, 6, dispatch) for layer in layer_statistics([trace])]
+        problems = [layer_problem(layer, gpus, 6, dispatch) for layer in layer_statistics([trace])]
         out.append(_timed(problems, dispatch, tokens, 1, seed))
     return tuple(out)
 
@@ -85,7 +85,8 @@ def _pooled(layer: LayerData) -> LayerData:
     return LayerData((layer.window_weight @ layer.load)[None], np.ones(1), sets)
 
 
-def _problem(layer: LayerData, gpus: int, width: int, dispatch: Dispatch) -> LayerProblem:
+def layer_problem(layer: LayerData, gpus: int, width: int, dispatch: Dispatch) -> LayerProblem:
+    """A layer on nodes of 4 GPUs; width: slots per GPU."""
     return LayerProblem(layer, LayerHardware(Topology(gpus, 4), width, RATES), LayerRules(dispatch))
 
 

@@ -1,1 +1,1 @@
-"""Solved splits and deployments against hand recipes and a rival planner, in the same cost model."""
+"""Solved training splits against hand recipes, and deployments against a rival planner, in the same cost model."""

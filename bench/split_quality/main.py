@@ -1,11 +1,11 @@
-"""`python -m bench run split_quality`: solved splits against hand recipes and a rival planner."""
+"""`python -m bench run split_quality`: solved training splits against hand recipes, and a rival planner's cases."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from bench.split_quality.rival import Compared
     from bench.targets import Target
 
-SCENARIOS = ("gpt_oss_120b_gb200_ib", "gpt_oss_120b_gb200_ethernet", "deepseek_r1_gb200_ib", "dgx_a100_175b")
+SCENARIOS = ("dgx_a100_175b",)
 #: Seconds that a split may take on two cores.
 SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One scenario: every recipe, the solved answers, seconds of each solve, and why the best of them wins."""
+    """One scenario: every recipe, the solved split, seconds of the solve, and why it wins."""
 
     scenario: str
     recipes: tuple[Yield, ...]
-    solved: tuple[Yield, ...]
-    seconds: tuple[float, ...]
-    why: tuple[str, ...]
+    solved: Yield
+    seconds: float
+    why: str
 
     @property
     def best_recipe(self) -> Yield | None:
@@ -42,12 +42,15 @@ class Row:
 
 
 @click.command("split_quality")
-@click.option("--scenario", "names", multiple=True, help="Scenario of the catalog. Repeatable. Default: four of them.")
+@click.option("--scenario", "names", multiple=True, help="Training scenario. Repeatable. Default: the catalog's 175B.")
 @click.option("--rival/--no-rival", default=True, show_default=True, help="The rival planner's cases, too.")
 @click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(names: tuple[str, ...], rival: bool, check: bool, as_json: bool) -> None:
-    """Tokens/s of solved splits and deployments over the best hand recipe, in one cost model, and why they differ."""
+    """Tokens/s of solved training splits over the best hand recipe, in one cost model, and why they differ.
+
+    Recipes of serving scenarios: `recipe_gain`.
+    """
     from bench.split_quality.rival import CASES, compare
     from bench.targets import check_targets
 
@@ -66,34 +69,27 @@ def command(names: tuple[str, ...], rival: bool, check: bool, as_json: bool) -> 
 
 
 def run_scenario(name: str) -> Row:
-    """All recipes and solved answers of one scenario."""
-    from bench.split_quality.costs import explanation, token_cost, training_explanation
-    from bench.split_quality.recipes import recipe_yield, recipes_of, solved_yield
-    from placement.cost.step.roles import Role
+    """All recipes and the solved split of one scenario.
+
+    Raises:
+        InputError: it does not train.
+    """
+    from bench.split_quality.costs import explanation
+    from bench.split_quality.recipes import best_of, recipes_of
+    from placement.errors import InputError
     from specs.loading import load_scenario
 
     scenario = load_scenario(name)
-    recipes = tuple(recipe_yield(scenario, recipe) for recipe in recipes_of(scenario))
-    modes: tuple[tuple[str, tuple[Role, ...]], ...] = (("solved, aggregated", ("aggregated",)),)
-    if scenario.workload.kind == "serving":
-        modes = (*modes, ("solved, mixed", ("aggregated", "prefill", "decode")))
-    solved, seconds = [], []
-    for label, roles in modes:
-        started = time.perf_counter()
-        solved.append(solved_yield(scenario, label, roles))
-        seconds.append(time.perf_counter() - started)
-    row = Row(name, recipes, tuple(solved), tuple(seconds), ())
+    if scenario.workload.kind != "training":
+        raise InputError(name, "workload", "is served, not trained", "use `python -m bench run recipe_gain`")
+    recipes = tuple(best_of(scenario, recipe.name, recipe.pins) for recipe in recipes_of(scenario))
+    started = time.perf_counter()
+    solved = best_of(scenario, "solved", (scenario.pins,))
+    row = Row(name, recipes, solved, time.perf_counter() - started, "")
     best = row.best_recipe
-    why: list[str] = []
-    for each in solved:
-        if best is None or each.tokens_per_s is None:
-            continue
-        if scenario.workload.kind == "serving":
-            text = explanation(token_cost(scenario, each.kinds), token_cost(scenario, best.kinds), best.name)
-        else:
-            text = training_explanation(scenario, each.split, best.split, best.name)
-        why.append(f"{each.name}: {text}")
-    return Row(name, recipes, tuple(solved), tuple(seconds), tuple(why))
+    if best is None or best.split is None or solved.split is None:
+        return row
+    return replace(row, why=explanation(scenario, solved.split, best.split, best.name))
 
 
 def _targets(rows: Sequence[Row]) -> list[Target]:
@@ -101,14 +97,11 @@ def _targets(rows: Sequence[Row]) -> list[Target]:
 
     targets = []
     for row in rows:
-        best = row.best_recipe
-        for each, seconds in zip(row.solved, row.seconds, strict=True):
-            if best is not None and best.tokens_per_s and each.tokens_per_s:
-                same = each.name != "solved, aggregated" or all(c.role == "aggregated" for c, _ in best.kinds)
-                if same:
-                    ratio = each.tokens_per_s / best.tokens_per_s
-                    targets.append(Target(f"{row.scenario}, {each.name} over the best recipe", ratio, 1.0, "x", True))
-            targets.append(Target(f"{row.scenario}, {each.name}", seconds, SECONDS, "s"))
+        best, solved = row.best_recipe, row.solved
+        if best is not None and best.tokens_per_s and solved.tokens_per_s:
+            ratio = solved.tokens_per_s / best.tokens_per_s
+            targets.append(Target(f"{row.scenario}, solved over the best recipe", ratio, 1.0, "x", True))
+        targets.append(Target(f"{row.scenario}, solved", row.seconds, SECONDS, "s"))
     return targets
 
 
@@ -123,7 +116,7 @@ def _text(rows: Sequence[Row], compared: Sequence[Compared], targets: Sequence[T
     for row in rows:
         best = row.best_recipe
         table = []
-        for each in (*row.recipes, *row.solved):
+        for each in (*row.recipes, row.solved):
             rate = "-" if each.tokens_per_s is None else f"{each.tokens_per_s:,.0f}"
             over = (
                 f"{each.tokens_per_s / best.tokens_per_s:.2f}x"
@@ -132,9 +125,9 @@ def _text(rows: Sequence[Row], compared: Sequence[Compared], targets: Sequence[T
             )
             table.append([each.name, rate, over])
         parts += [heading(row.scenario), columns(("", "tokens/s", "over the best recipe"), table)]
-        for each in (*row.recipes, *row.solved):
+        for each in (*row.recipes, row.solved):
             parts.append(Text(f"  {each.name}: {_how(each)}"))
-        parts += [Text(f"  why, {line}") for line in row.why] + [Text()]
+        parts += [Text(f"  why: {row.why}"), Text()]
     for each_case in compared:
         case = each_case.case
         table = [
@@ -145,8 +138,7 @@ def _text(rows: Sequence[Row], compared: Sequence[Compared], targets: Sequence[T
             ["the same split in this cost model", f"{each_case.its_split_here:,.0f}"],
         ]
         for ours in each_case.ours:
-            per_gpu = 0.0 if ours.tokens_per_s is None else ours.tokens_per_s / case.gpus
-            table.append([f"{ours.name}: {told(ours.kinds)}"[:100], f"{per_gpu:,.0f}"])
+            table.append([f"{ours.name}: {told(ours.kinds)}"[:100], f"{ours.tokens_per_s / case.gpus:,.0f}"])
         parts += [
             heading(case.name, "  tokens/s per GPU"),
             columns(("", "tokens/s/GPU"), table),
@@ -159,27 +151,25 @@ def _text(rows: Sequence[Row], compared: Sequence[Compared], targets: Sequence[T
 
 
 def _how(each: Yield) -> str:
-    from bench.split_quality.rival import told
-
-    if each.kinds:
-        return told(each.kinds)
-    if each.split is not None:
-        s = each.split
-        return f"TP{s.tp} EP{s.ep} PP{s.pp} DP{s.dp}, {s.instances} instances"
-    return f"not feasible: {each.why}"
+    if each.split is None:
+        return f"not feasible: {each.why}"
+    s = each.split
+    return f"TP{s.tp} EP{s.ep} PP{s.pp} DP{s.dp}, {s.instances} instances"
 
 
 def _record(rows: Sequence[Row], compared: Sequence[Compared]) -> dict[str, Any]:
+    from bench.split_quality.rival import told
+
     return {
         "scenarios": [
             {
                 "scenario": row.scenario,
                 "ways": [
                     {"name": each.name, "tokens_per_s": each.tokens_per_s, "how": _how(each)}
-                    for each in (*row.recipes, *row.solved)
+                    for each in (*row.recipes, row.solved)
                 ],
-                "seconds": list(row.seconds),
-                "why": list(row.why),
+                "seconds": row.seconds,
+                "why": row.why,
             }
             for row in rows
         ],
@@ -191,8 +181,8 @@ def _record(rows: Sequence[Row], compared: Sequence[Compared]) -> dict[str, Any]
                 "ours": [
                     {
                         "mode": ours.name,
-                        "per_gpu": None if ours.tokens_per_s is None else ours.tokens_per_s / each.case.gpus,
-                        "how": _how(ours),
+                        "per_gpu": ours.tokens_per_s / each.case.gpus,
+                        "how": told(ours.kinds),
                     }
                     for ours in each.ours
                 ],

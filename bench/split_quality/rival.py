@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.split_quality.recipes import Yield, solved_yield
-from placement.cost.step.roles import aggregated_point
+from placement.cost.step.roles import Role, aggregated_point, kv_bytes_per_request
 from placement.cost.step.throughput import ServingModel
 from placement.problem.split import make_split
-from solvers.deploy.problem import Column
+from solvers.deploy.columns import list_columns, pool_of
+from solvers.deploy.problem import Column, MasterProblem
+from solvers.deploy.solve import solve_master
 from specs.fields import DataType
 from specs.loading import load_cluster, load_model
 from specs.model import Model
@@ -48,6 +49,15 @@ CASES = (
 
 
 @dataclass(frozen=True)
+class Ours:
+    """Our answer: columns in use with their counts."""
+
+    name: str
+    tokens_per_s: float
+    kinds: tuple[tuple[Column, int], ...]
+
+
+@dataclass(frozen=True)
 class Compared:
     """A case: the rival's claim, its split in our cost model, and our answers with their tokens/s per GPU."""
 
@@ -55,7 +65,7 @@ class Compared:
     its_split_here: float
     its_tpot_ms: float
     its_ttft_ms: float
-    ours: tuple[Yield, ...]
+    ours: tuple[Ours, ...]
 
 
 def scenario_of(case: Case) -> Scenario:
@@ -81,13 +91,22 @@ def compare(case: Case) -> Compared:
     split = make_split(scenario, 1, case.ep, 1, case.dp, case.batch, instances=1)
     point = aggregated_point(ServingModel(scenario, workload, split), case.batch)
     ours = (
-        solved_yield(scenario, "aggregated", ("aggregated",)),
-        solved_yield(scenario, "mixed", ("aggregated", "prefill", "decode")),
+        _solved(scenario, "aggregated", ("aggregated",)),
+        _solved(scenario, "mixed", ("aggregated", "prefill", "decode")),
     )
     return Compared(
         case, point.requests_per_s * workload.osl / case.dp, (point.tpot_s or 0.0) * 1e3, (point.ttft_s or 0.0) * 1e3,
         ours,
     )  # fmt: skip
+
+
+def _solved(scenario: Scenario, name: str, roles: Sequence[Role]) -> Ours:
+    """The best deployment over all columns of some roles, experts taken as balanced."""
+    columns = list_columns([scenario], roles, scenario.pins, None).columns
+    found = solve_master(MasterProblem((pool_of(scenario),), columns, kv_bytes_per_request(scenario)))
+    kinds = tuple((c, n) for c, n in zip(columns, found.counts, strict=True) if n)
+    osl = scenario.workload.osl if scenario.workload.kind == "serving" else 0
+    return Ours(name, found.requests_per_s * osl, kinds)
 
 
 def told(kinds: Sequence[tuple[Column, int]]) -> str:

@@ -106,7 +106,11 @@ class PlanCase:
 
     @cached_property
     def judge(self) -> Assessor:
-        return self._assessor(self.split, self.routing.judged_on, 1.0)
+        return self.assessor_on(self.routing.judged_on)
+
+    def assessor_on(self, statistics: Sequence[LayerData]) -> Assessor:
+        """Judges placements of the role on a routing."""
+        return self._assessor(self.split, statistics, 1.0)
 
     @cached_property
     def fits(self) -> tuple[BatchFit, BatchFit]:

@@ -43,10 +43,19 @@ def verify_plan(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path] = 
 
 def findings(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> Iterator[Check]:
     """Every check of `plan`, made when it is asked for, then every claim in it."""
+    yield from findings_of(plan, cases_of(plan, traces))
+
+
+def cases_of(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> tuple[PlanCase, ...]:
+    """Every role of `plan` with its routing; see `sources_of`."""
     sources, why_not = sources_of(plan, traces)
+    return tuple(PlanCase(plan, i, sources, why_not) for i in range(len(plan.roles)))
+
+
+def findings_of(plan: Plan, cases: Sequence[PlanCase]) -> Iterator[Check]:
+    """The findings of a plan whose roles are at hand with their routing."""
     told: list[Check] = []
-    for i in range(len(plan.roles)):
-        case = PlanCase(plan, i, sources, why_not)
+    for case in cases:
         for check in _of_role(case, told):
             yield _placed(check, case)
     yield _made("nodes", partial(_check_nodes, plan))

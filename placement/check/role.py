@@ -17,6 +17,7 @@ from placement.cost.layer.dispatch import planned_shares
 from placement.cost.layer.scenario_rates import topology_of
 from placement.cost.layer.score import score_layer
 from placement.cost.memory.hbm import memory_of
+from placement.cost.step.role_figures import moe_stake
 from placement.cost.step.roles import context_degrees
 from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.cost.step.throughput import MoeTimes
@@ -96,6 +97,8 @@ def _check_topology(case: PlanCase) -> str:
     rates = planned_rates(scenario, split, role.phase)
     same("topology", role.topology, topology_record(scenario, split))
     same("tokens_per_gpu", role.tokens_per_gpu, rates.tokens_per_gpu)
+    if case.plan.choice is not None:
+        same("stake", role.stake, moe_stake(scenario, role.role, split, role.cp))
     same("message_rule", role.message_rule, planned_rule(scenario, split, role.phase, rates))
     return f"{made.gpus} expert-parallel ranks on {made.nodes} nodes"
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import engine_option, role_option
+from placement.cli.options import current_option, engine_option, role_option
 from placement.cli.running import emit, run
 
 PARTS = ("all", "first-half", "second-half")
@@ -36,6 +36,7 @@ PARTS = ("all", "first-half", "second-half")
 )
 @engine_option
 @role_option
+@current_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     plan_path: str, traces: tuple[str, ...], as_json: bool, engine: str | None, role: str | None, **options: Any

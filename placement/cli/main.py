@@ -22,7 +22,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "compare": ("placement.cli.compare", "command", "Compare strategies over several scenarios."),
     "evaluate": ("placement.cli.evaluate", "command", "Score a plan on other routing."),
     "migrate": ("placement.cli.migrate", "command", "Move a running plan to new routing with few moves."),
+    "export": ("placement.cli.export", "command", "Write a plan as the files that a serving engine loads."),
     "verify": ("placement.cli.verify", "command", "Re-check a plan file from outside."),
+    "report": ("placement.cli.report", "command", "Write a plan, or two compared, as a page."),
     "specs": (
         "placement.cli.specs",
         "specs",

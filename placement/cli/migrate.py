@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import effort_options, engine_option, library_options, role_option, trace_option
+from placement.cli.options import (
+    current_option,
+    effort_options,
+    engine_option,
+    library_options,
+    role_option,
+    trace_option,
+)
 from placement.cli.running import emit, note, run
 
 
@@ -42,6 +49,7 @@ from placement.cli.running import emit, note, run
 )
 @engine_option
 @role_option
+@current_option
 @effort_options
 @click.option("--out", metavar="FILE", help="Write the migrated plan to this file; needs a budget.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

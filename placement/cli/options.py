@@ -85,7 +85,7 @@ effort_options = stacked(
     ),
     click.option(
         "--gap", type=share, metavar="SHARE", default="1%", show_default=True,
-        help="Search nothing where a heuristic is proven within this share of the optimum, or within what a search "
+        help="Search nothing where a heuristic is proven within this share of tokens/s, or within what a search "
         "would have to gain to count. 0 searches everything.",
     ),
     click.option(
@@ -145,6 +145,11 @@ explain_option = click.option(
 role_option = click.option(
     "--role", type=click.Choice(["prefill", "decode", "aggregated"]),
     help="Which role of a plan that has several.",
+)  # fmt: skip
+
+current_option = click.option(
+    "--current", metavar="FILE",
+    help="The engine's own file of what runs, in any format of 'placement export'.",
 )  # fmt: skip
 
 degrees_option = click.option(

@@ -278,13 +278,21 @@ def _warn_of_groups(loads: FloatArray, busiest: FloatArray, replicas: int, group
 
 def warm_up() -> None:
     """Loads the compiled code that `rebalance_experts` runs, or compiles it (seconds, once on a machine)."""
-    from solvers.ahead import compile_loads_search, compile_loads_start, compiling, loads_compiled
+    from solvers.ahead import (
+        LOADS_PARTS,
+        compile_loads_pairs,
+        compile_loads_search,
+        compile_loads_start,
+        compiling,
+        loads_compiled,
+    )
     from solvers.stop import Stop
 
-    with compiling(*(() if loads_compiled() else ("compile_loads_search",))) as wait:
+    with compiling(*(() if loads_compiled() else LOADS_PARTS)) as wait:
         compile_loads_start()
         wait(Stop())
     compile_loads_search()
+    compile_loads_pairs()
 
 
 def _placed(

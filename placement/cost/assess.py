@@ -9,6 +9,7 @@ from placement.cost.figures import Figures, Placement, figures_of, moe_times, sc
 from placement.cost.pose import layer_problems
 from placement.cost.step.role_figures import predict_role
 from placement.cost.step.throughput import MoeTimes, Prediction
+from placement.problem.arrays import IntArray
 from placement.problem.data import LayerData
 from placement.problem.engine_rules import role_phases
 from placement.problem.layer import LayerProblem, Objective
@@ -42,6 +43,7 @@ class Assessor:
         role: str = "",
         cp: int = 1,
         requests_per_s: float | None = None,
+        capacities: Sequence[IntArray] | None = None,
     ) -> None:
         """Builds the layer problems of `phase` and of the role's other phases; see `layer_problems`, `predict_role`.
 
@@ -52,7 +54,7 @@ class Assessor:
         self.role, self.cp, self.requests_per_s = role, cp, requests_per_s
         self.phases = role_phases(scenario, role)
         self.problems: dict[PlannedPhase, tuple[LayerProblem, ...]] = {
-            each: layer_problems(scenario, split, each, statistics, objective, tail=tail, failed_gpus=failed_gpus)
+            each: layer_problems(scenario, split, each, statistics, objective, tail, failed_gpus, capacities)
             for each in dict.fromkeys((phase, *self.phases))
         }
 

@@ -9,6 +9,7 @@ import numpy as np
 from placement.cost.layer.scenario_rates import rank_speeds, topology_of
 from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.errors import InputError
+from placement.problem.arrays import IntArray
 from placement.problem.data import LayerData
 from placement.problem.hardware import LayerHardware
 from placement.problem.layer import LayerObjective, LayerProblem, LayerRules, Objective
@@ -27,6 +28,7 @@ def layer_problems(
     objective: Objective = "time",
     tail: float = 1.0,
     failed_gpus: Sequence[int] = (),
+    capacities: Sequence[IntArray] | None = None,
 ) -> tuple[LayerProblem, ...]:
     """One problem per MoE layer.
 
@@ -35,6 +37,7 @@ def layer_problems(
         statistics: routing of each MoE layer.
         tail: see LayerObjective.
         failed_gpus: expert-parallel ranks that are lost: without capacity, and no token's home.
+        capacities: [layers][gpus] slots of each GPU, where they are not the split's.
 
     Raises:
         InputError: the split's ranks do not fill nodes, or fill one where traffic between nodes is the objective; the
@@ -50,7 +53,7 @@ def layer_problems(
             "plan's expert parallelism are on one node", "use objective 'time', or pin an ep that spans nodes",
         )  # fmt: skip
 
-    def problem(layer: LayerData, block: Block, moe: Moe) -> LayerProblem:
+    def problem(layer: LayerData, block: Block, moe: Moe, own: IntArray | None) -> LayerProblem:
         group = None
         if scenario.keep_groups:
             if moe.groups % topology.nodes:
@@ -61,6 +64,8 @@ def layer_problems(
                 )  # fmt: skip
             group = np.arange(moe.experts) * moe.groups // moe.experts
         slots, capacity = slots_of(moe.experts, split.redundant, split.ep), None
+        if own is not None:
+            slots, capacity = int(own.max()), own
         if failed_gpus:
             capacity = np.full(topology.gpus, slots)
             capacity[list(failed_gpus)] = 0
@@ -69,7 +74,8 @@ def layer_problems(
         rules = LayerRules(scenario.dispatch_in_use, planned_rule(scenario, split, phase, rates[block]), group)
         return LayerProblem(layer.of_experts(moe.experts), hardware, rules, LayerObjective(objective, tail))
 
-    return tuple(map(problem, statistics, blocks, model.moes))
+    own: Sequence[IntArray | None] = capacities or [None] * len(blocks)
+    return tuple(map(problem, statistics, blocks, model.moes, own))
 
 
 def planned_phases(scenario: Scenario) -> tuple[PlannedPhase, ...]:

@@ -20,12 +20,17 @@ from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.columns import ColumnSet, list_columns, pool_of
 from solvers.deploy.layout import layout
 from solvers.deploy.problem import Deployment, MasterProblem
+from solvers.deploy.rivals.rate import rivals_of
+from solvers.deploy.rivals.record import rival_record
 from solvers.deploy.solve import solve_master
 from solvers.split.enumerate import SplitChoice, enumerate_splits
 from solvers.split.pins import check_pins
 from solvers.stop import Stop
 from specs.cluster import Cluster
 from specs.scenario import Pins, Scenario
+
+#: Recipes that a plan names beside its own answer.
+MOST_RIVALS = 3
 
 ROLES: dict[Mode, tuple[Role, ...]] = {
     "aggregated": ("aggregated",),
@@ -90,7 +95,7 @@ def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Cho
         return _cut_to_fit(case, columns, roles, stop)
     problem = MasterProblem(
         tuple(pool_of(pool) for pool in pools), columns.columns, kv_bytes_per_request(scenario),
-        max_kinds=case.max_kinds,
+        max_kinds=case.max_kinds, max_kinds_per_role=None if case.max_kinds is None else max(1, case.max_kinds - 1),
     )  # fmt: skip
     if case.target_tokens_per_s is not None:
         problem = replace(problem, goal="gpus", target=case.target_tokens_per_s / workload.osl)
@@ -99,7 +104,13 @@ def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Cho
     chosen = solve_master(problem, None if left is None else max(_LEAST_S, left))
     if not chosen.requests_per_s > 0:
         raise InfeasibleError(f"{scenario.name}: {_do_not_fit(problem)}")
-    return _choice(pools, problem, columns, chosen, workload.osl, told=not (alone or stop.expired))
+    if alone or stop.expired:
+        return _choice(pools, problem, columns, chosen, workload.osl, told=False)
+    choice = _choice(pools, problem, columns, chosen, workload.osl, told=True)
+    case.report.stage("pricing recipes")
+    rivals = [rival for rival in rivals_of(pools, problem, roles, placed, kernels, _EXTRA_S) if rival.feasible]
+    records = tuple(rival_record(rival, problem.pools, workload.osl) for rival in rivals[:MOST_RIVALS])
+    return replace(choice, record=choice.record.model_copy(update={"rivals": records}))
 
 
 def _do_not_fit(problem: MasterProblem) -> str:
@@ -245,7 +256,7 @@ def _without_limit(problem: MasterProblem, chosen: Deployment) -> float | None:
     """Share of tokens/s (or of GPUs) that any number of kinds would gain."""
     if problem.max_kinds is None:
         return None
-    free = solve_master(replace(problem, max_kinds=None), _EXTRA_S)
+    free = solve_master(replace(problem, max_kinds=None, max_kinds_per_role=None), _EXTRA_S)
     if chosen.goal == "rate":
         return max(0.0, free.requests_per_s / chosen.requests_per_s - 1.0)
     return max(0.0, 1.0 - free.gpus / chosen.gpus)
@@ -261,6 +272,8 @@ def _runner_up(problem: MasterProblem, chosen: Deployment, used: Sequence[int], 
     best: tuple[float, str] | None = None
     for i in used:
         kept = [j for j in range(len(problem.columns)) if j != i]
+        if not kept:
+            continue
         fewer = replace(problem, columns=tuple(problem.columns[j] for j in kept))
         try:
             other = solve_master(fewer, _EXTRA_S)

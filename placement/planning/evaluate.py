@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, get_args
 
 from placement.cost.assess import Assessor
 from placement.cost.figures import Placement
 from placement.errors import ParameterError
 from placement.planning.case import AnyTrace
+from placement.planning.current import CURRENT, read_current
 from placement.planning.other_engine import on_engine
 from placement.records.convert import placement_of, strategy_record
 from placement.records.evaluation import Evaluation, Row
@@ -25,7 +27,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 def evaluate_plan(
     plan: Plan, trace: AnyTrace, *, part: Part = "all", windows: int = 1, weight_levels: int | None = None,
-    engine: str | None = None, role: str | None = None,
+    engine: str | None = None, role: str | None = None, current: str | Path | None = None,
 ) -> Evaluation:  # fmt: skip
     """The figures of a plan and of its baselines on recorded routing.
 
@@ -40,6 +42,7 @@ def evaluate_plan(
         weight_levels: Score dispatch fractions rounded to whole multiples of 1 / weight_levels; None: as they are.
         engine: The engine that runs the plan, NAME[:BACKEND] or a file; None: the plan's own.
         role: Which role, where the plan has several.
+        current: A file of the engine that runs: its map becomes a row, "current".
 
     Raises:
         InputError: Routing that can't be read, is of another model, or has no such part.
@@ -68,6 +71,13 @@ def evaluate_plan(
         if weight_levels is not None:
             placed = _with_whole_weights(placed, weight_levels)
         rows.append(Row(strategy.placements is None, strategy_record(strategy.name, assessor.assess(placed), None)))
+    if current is not None:
+        runs = read_current(plan, of, current)
+        beside = Assessor(
+            scenario, of.split.split(), of.phase, statistics, plan.objective, role=of.role, cp=of.cp,
+            requests_per_s=of.requests_per_s, capacities=runs.capacities,
+        )  # fmt: skip
+        rows.append(Row(False, strategy_record(CURRENT, beside.assess(runs.placement), None)))
     file = "" if isinstance(trace, Trace | LoadCounts) else str(trace)
     return Evaluation(routing.name, file, part, tokens, routing.synthetic, tuple(rows))
 

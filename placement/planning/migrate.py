@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from placement.cost.pose import layer_problems
 from placement.cost.step.role_figures import at_batch
 from placement.errors import InfeasibleError, ParameterError
 from placement.planning.case import SOLVED, AnyTrace
+from placement.planning.current import check_widths, read_current
 from placement.planning.effort import Budget, Effort
 from placement.planning.judgement import certificate_of, judge, layer_record, versions
 from placement.planning.other_engine import on_engine
@@ -41,6 +43,7 @@ from specs.scenario import Scenario
 
 #: Shares of all slots that the front's table shows.
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
 #: The running placement's row in a migrated plan.
 RUNNING = "running"
 
@@ -144,6 +147,7 @@ def migrate_plan(
     to_gpus: int | None = None,
     engine: str | None = None,
     role: str | None = None,
+    current: str | Path | None = None,
     budget: Budget | None = None,
     seed: int = 0,
     workers: int = 0,
@@ -166,6 +170,7 @@ def migrate_plan(
             GPUs that leave are put back, and GPUs that join are filled, with the fewest moves first.
         engine: The engine that runs the plan, NAME[:BACKEND] or a file; None: the plan's own.
         role: Which role's experts move, where the plan has several.
+        current: A file of the engine that runs: its map is what runs, not the plan's placement.
         budget: When solving stops.
         seed: Of every random choice.
         workers: Processes or threads; 0: one per core.
@@ -193,7 +198,14 @@ def migrate_plan(
         resized = resize(plan, of, to_gpus)
         plan, of = resized.plan, resized.role
     slots = of.topology.gpus * sum(of.widths(plan.scenario_of(of)))
-    case = _case(plan, of, traces, (tuple(failed_gpus), tuple(fixed_gpus)), most, effort, report, resized)
+    running = own_placement(of)
+    if current is not None:
+        if resized is not None:
+            raise ParameterError("current", "the map changes with the number of GPUs", "leave out `to_gpus`")
+        runs = read_current(plan, of, current)
+        check_widths(runs, of.widths(plan.scenario_of(of)), of)
+        running = runs.placement
+    case = _case(plan, of, running, traces, (tuple(failed_gpus), tuple(fixed_gpus)), most, effort, report, resized)
     points = _chosen(case, most, slots)
     whole = case.allocation.least + len(case.allocation.value) - 1
     totals = sorted({case.allocation.least, *(int(share * slots) for share in SHOWN), whole})
@@ -220,8 +232,9 @@ def migrate_plan(
 
 
 def _case(
-    plan: Plan, role: RolePlan, traces: Sequence[AnyTrace], named: tuple[tuple[int, ...], tuple[int, ...]],
-    most: MoveBudget, effort: Effort, report: Reporter, resized: Resized | None,
+    plan: Plan, role: RolePlan, running: Placement, traces: Sequence[AnyTrace],
+    named: tuple[tuple[int, ...], tuple[int, ...]], most: MoveBudget, effort: Effort, report: Reporter,
+    resized: Resized | None,
 ) -> _Case:  # fmt: skip
     """The case, solved; `named` are the failed and the fixed GPUs."""
     scenario, split = plan.scenario_of(role), role.split.split()
@@ -240,7 +253,6 @@ def _case(
     moe = scenario.model.moe
     routing = routing_of(read_sources(scenario.model, traces), moe.computed_top_k, mixture=plan.tail >= 1.0)
     objective: Objective = "load" if routing.counts_only else plan.objective
-    running = own_placement(role)
     alive = np.ones(gpus, dtype=bool)
     alive[list(failed)] = False
     experts, left = moe.experts, int(alive.sum()) * role.slots_per_gpu

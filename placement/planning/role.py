@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from placement.cost.assess import Assessor
 from placement.cost.memory.hbm import memory_of
 from placement.cost.own_batch import BatchFit, Operation
 from placement.cost.pose import layer_problems
-from placement.cost.step.role_figures import at_batch
+from placement.cost.step.role_figures import at_batch, moe_stake
 from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.planning.case import Case
 from placement.planning.choose import ChosenRole
@@ -27,6 +27,8 @@ from specs.workload import PlannedPhase
 
 #: Share of the time left for placing experts that they have at most: the judgement takes what it needs.
 PLACING = 0.9
+#: A layer this far from its bound is searched, however little it is worth.
+MOST_GAP = 0.2
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ def plan_role(
     if kind != "training":
         fit = BatchFit(scenario, kind, chosen.split, routing.solved_on, cp=chosen.cp)
         posed = at_batch(posed, _posed_batch(case, chosen, routing, fit, stop))
-    answers = _place(case, chosen, posed, phase, routing, objective, stop, compiled)
+    stake = moe_stake(scenario, kind, posed, chosen.cp)
+    near = _near_enough(case, stake, objective, stop)
+    answers = _place(case, chosen, posed, phase, routing, objective, near, compiled)
     placements = {name: placement_of_answers(layers) for name, layers in answers.items()}
     own, operations, split = answers[case.own], dict[str, Operation](), posed
     if fit is not None:
@@ -88,6 +92,7 @@ def plan_role(
         layers=tuple(layer_record(index, one) for index, one in zip(scenario.model.moe_layers, own, strict=True)),
         memory=memory_record(memory_of(scenario, split)),
         predicted=judgement.predicted,
+        stake=stake,
         strategies=judgement.strategies,
         certificate=certificate_of(own, objective),
     )
@@ -108,6 +113,13 @@ def _posed_batch(case: Case, chosen: ChosenRole, routing: Routing, fit: BatchFit
     problems = layer_problems(scenario, chosen.split, phase, routing.solved_on)
     balancer = place(problems, "eplb", stop, case.effort, case.report, certify=False)
     return fit.fit(placement_of_answers(balancer), batch).batch
+
+
+def _near_enough(case: Case, stake: float, objective: Objective, stop: Stop) -> Stop:
+    """The stop whose gap is one of a layer's time: as much as the budget's gap of tokens/s is worth."""
+    if objective != "time" or case.effort.budget.gap <= 0:
+        return stop
+    return replace(stop, gap=min(MOST_GAP, case.effort.budget.gap / max(stake, 1e-9)))
 
 
 def _place(

@@ -111,8 +111,8 @@ def usual(scenario: Scenario, pins: Pins, layout: Layout) -> bool:
     free = (
         (pins.tp, _power_of_two(layout.tp)),
         (pins.pp, _power_of_two(layout.pp)),
-        (pins.dp or pins.ep, _usual_size(layout.stage)),
-        (pins.ep, _usual_size(layout.ep)),
+        (pins.dp or pins.ep, usual_size(layout.stage)),
+        (pins.ep, usual_size(layout.ep)),
     )
     return all(fine for pin, fine in free if pin is None)
 
@@ -121,7 +121,8 @@ def _power_of_two(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-def _usual_size(gpus: int) -> bool:
+def usual_size(gpus: int) -> bool:
+    """Whether somebody runs stages of so many GPUs: powers of two, and multiples of USUAL_STEP."""
     return _power_of_two(gpus) or gpus % USUAL_STEP == 0
 
 

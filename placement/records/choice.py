@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from placement.records.base import Amount, Record, Text, Whole
+from placement.records.rival import RivalRecord
 from placement.records.role import LayerStatus
 from specs.fields import Count
 
@@ -44,6 +45,7 @@ class ChoiceRecord(Record):
         considered: Configurations priced, of `listed`; kept: those that no other rules out; thinned: some degrees were
             left out to bound the search.
         what_if: What other limits would serve, with quickly placed experts; only there on request.
+        rivals: The best recipes on the same GPUs, priced alike, best first.
         max_kinds: Most kinds of instances; `without_max_kinds`: share of tokens/s (or GPUs) that any number would gain.
     """
 
@@ -64,3 +66,4 @@ class ChoiceRecord(Record):
     max_kinds: Count | None = None
     without_max_kinds: Amount | None = None
     what_if: Annotated[tuple[WhatIfRecord, ...], Field(max_length=64)] = ()
+    rivals: Annotated[tuple[RivalRecord, ...], Field(max_length=64)] = ()

@@ -217,7 +217,7 @@ def plan_json(plan: Plan) -> str:
     _drop_unset(data, "timings", "nodes", "choice", "demand")
     _drop_unset(data["provenance"], "params", "gap", "cut_short")
     for role in data["roles"]:
-        _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds")
+        _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds", "stake")
     return json_text(data)
 
 

@@ -153,6 +153,7 @@ class RolePlan(Record):
         binds: What a larger batch (or more requests/s) would break on the routing solved on.
         failed_gpus: GPUs of `topology` that are lost, ascending: they hold no experts and are no token's home.
         predicted: Of all instances together.
+        stake: Share of tokens/s that a share of the MoE layers' time is worth (placement.cost: moe_stake).
     """
 
     role: RoleName
@@ -174,6 +175,7 @@ class RolePlan(Record):
     layers: Annotated[tuple[LayerRecord, ...], Field(min_length=1, max_length=MAX_LAYERS)]
     memory: MemoryRecord
     predicted: PredictedRecord
+    stake: Amount | None = None
     strategies: Annotated[tuple[StrategyRecord, ...], Field(max_length=64)]
     certificate: CertificateRecord
 

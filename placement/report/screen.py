@@ -36,7 +36,7 @@ def solve_screen(plan: Plan, timings: TimingsRecord, out: str | None, verbose: i
         for role in plan.roles:
             parts += [_BLANK, heading("memory", _memory_title(plan, role)), _memory(role.memory.lines)]
     if verbose >= 0:
-        parts += _strategies(plan)
+        parts += [*_against(plan), *_strategies(plan)]
         parts += [_BLANK, heading("WHY"), fields(why(plan))]
         if verbose > 0:
             parts += [_BLANK, fields(_details(plan, timings))]
@@ -118,7 +118,7 @@ def _answer(plan: Plan) -> list[tuple[str, str]]:
     rows = [("throughput", f"{grouped(figure.value)} {what}, {grouped(predicted.tokens_per_s_per_gpu.value)} per GPU")]
     if workload.kind == "serving":
         rows += [
-            (name, _against(told, limit))
+            (name, _limit(told, limit))
             for name, told, limit in (
                 ("TTFT", predicted.ttft_ms, workload.ttft_ms),
                 ("TPOT", predicted.tpot_ms, workload.tpot_ms),
@@ -153,7 +153,7 @@ def _experts(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _against(figure: Figure | None, limit: float) -> str:
+def _limit(figure: Figure | None, limit: float) -> str:
     if figure is None:
         return "-"
     verdict = "met" if figure.value <= limit else f"MISSED by {figure.value / limit - 1:.2%} on the routing that judges"
@@ -166,6 +166,21 @@ def _judged(plan: Plan) -> str:
         return "judged on the routing solved on (nothing held out)"
     kind = "synthetic" if routing.synthetic else "recorded"
     return f"judged on held-out {kind} routing ({grouped(routing.tokens_judged)} tokens)"
+
+
+def _against(plan: Plan) -> list[RenderableType]:
+    """The best recipes on the same GPUs."""
+    choice = plan.choice
+    if choice is None or not choice.rivals:
+        return []
+    rows = [("this plan", grouped(choice.priced_tokens_per_s), "100.0%")]
+    kinds = []
+    for rival in choice.rivals:
+        rate = rival.tokens_per_s or 0.0
+        rows.append((rival.name, grouped(rate), f"{rate / choice.priced_tokens_per_s:.1%}"))
+        kinds.append((rival.name, " + ".join(f"{each.count} {each.role} {each.degrees}" for each in rival.roles)))
+    title = heading("AGAINST", " the best recipes, with quickly placed experts")
+    return [_BLANK, title, columns(("", "tokens/s", "of plan"), rows, 0), fields(kinds)]
 
 
 def _strategies(plan: Plan) -> list[RenderableType]:

@@ -77,10 +77,27 @@ def _placement(plan: Plan, role: RolePlan) -> list[tuple[str, str]]:
     else:
         nodes = role.topology.gpus // role.topology.gpus_per_node
         told = f"an instance spans {nodes} nodes: placement decides what crosses between them"
+    best = _best_baseline(role)
+    if best is not None:
+        told += f"; no strategy serves more than {best}"
     gap = role.certificate.gap
     if gap is not None and role.certificate.unit == "us":
-        told += f"; at most {gap / (1 + gap):.1%} of an MoE layer's time is left to gain"
+        left = gap / (1 + gap)
+        told += f"; at most {left:.1%} of an MoE layer's time is left to gain"
+        if role.stake is not None and role.phase != "train":
+            told += f", about {left * role.stake:.1%} of tokens/s"
     return [(f"placement{of}", told)]
+
+
+def _best_baseline(role: RolePlan) -> str | None:
+    """The baseline that no search could beat by more than nobody would notice; None where one did."""
+    own = role.own
+    rivals = [row for row in role.strategies if row.placements is not None and row.at_own_batch is not None]
+    if own is None or own.at_own_batch is None or not rivals:
+        return None
+    best = max(rivals, key=lambda row: row.at_own_batch.tokens_per_s if row.at_own_batch else 0.0)
+    reached = best.at_own_batch.tokens_per_s if best.at_own_batch else 0.0
+    return best.name if own.at_own_batch.tokens_per_s <= reached * (1 + _SMALL) else None
 
 
 def next_steps(plan: Plan, out: str | None) -> list[tuple[str, str]]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from placement.problem.arrays import FloatArray, IntArray
-from solvers.bounds.consensus import Enough, least_reached, never
-from solvers.bounds.partitions import Floats, new_tokens
+from solvers.bounds.consensus import Enough, Token, least_in_parts, never
+from solvers.bounds.partitions import Floats
 from solvers.bounds.symmetric import (
     ROUNDING,
     cone,
@@ -40,11 +40,13 @@ def distinct_bins(
     least = float(-(-k // most))
     if k == 1 or bins == 1 or most == 1 or most >= experts:
         return least
-    place = pair_places(experts)
-    pairs = [place[ids[:, i], ids[:, j]] for i in range(k) for j in range(i)]
-    tokens = new_tokens(np.stack(pairs, axis=1), weight, k, False, most)
-    found = least_reached(tokens, Colocation(experts, bins, most, len(pairs) / pair_count(experts)), stop, enough)
-    return max(least, found)
+    place, features = pair_places(experts), pair_count(k)
+
+    def variables(ids: IntArray) -> IntArray:
+        return np.stack([place[ids[:, i], ids[:, j]] for i in range(k) for j in range(i)], axis=1)
+
+    relaxation = Colocation(experts, bins, most, features / pair_count(experts))
+    return least_in_parts(ids, weight, Token(variables, False, most), relaxation, least, stop, enough)
 
 
 class Colocation:

@@ -6,11 +6,12 @@ docs/formulation.md, "Messages, by co-location". Prices prove a bound however fa
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from solvers.bounds.partitions import Floats, Tokens, approach, proven
+from solvers.bounds.partitions import Floats, Ints, Tokens, approach, new_tokens, proven
 from solvers.stop import Stop
 
 #: Penalty of half a squared distance from the shared variables, in bins.
@@ -19,6 +20,9 @@ PENALTY = 0.4
 FIRST_ROUNDS, ROUNDS = 6, 3
 #: Sets that move in one step, more if eigenvalues take longer than they do, and the most parts that they are cut into.
 BLOCK, BLOCKS = 2048, 8
+#: Experts of sets that a part has at most (a token's point takes some hundred bytes for each), and the effort on parts
+#: after the first, over that on it.
+MOST_IDS, LATER = 160_000, 0.5
 #: How often a proven value is taken, and the gain, relative, below which the method ends.
 EVERY, ENOUGH = 10, 1e-3
 #: Elementary steps by default over the experts squared, about a nanosecond each: a search takes longer, too. Least and
@@ -46,6 +50,20 @@ class Relaxation(Protocol):
     def least(self, slope: Floats, penalty: float) -> float: ...
 
 
+@dataclass(frozen=True)
+class Token:
+    """What a token's features are.
+
+    Attributes:
+        variables: the shared variable of each feature [sets, features] of sets [sets, k].
+        home: whether a bin is the home's, which is not counted. most: experts that a bin holds.
+    """
+
+    variables: Callable[[Ints], Ints]
+    home: bool
+    most: int
+
+
 #: Whether so many bins proven are enough.
 Enough = Callable[[float], bool]
 
@@ -55,10 +73,44 @@ def never(_: float) -> bool:
     return False
 
 
-def least_reached(tokens: Tokens, relaxation: Relaxation, stop: Stop, enough: Enough = never) -> float:
+def least_in_parts(
+    ids: Ints, weight: Floats, token: Token, relaxation: Relaxation, least: float, stop: Stop, enough: Enough = never
+) -> float:
     """A lower bound on the mean bins that tokens reach, over all placements: the largest proven by the deadline, or the
-    first that is enough."""
-    shared = relaxation.start()
+    first that is enough.
+
+    Of many sets each part has a bound of its own, and their mean holds: a sum of minima is at most the minimum of the
+    sum. A part goes on from the prices of the one before, which are near its own.
+
+    Args:
+        ids: [sets, k] experts. weight: [sets] share of the tokens; sums to 1.
+        token: what a token's features are. least: what any token reaches.
+    """
+    parts, shared = -(-ids.size // MOST_IDS), relaxation.start()
+    if parts <= 1:
+        tokens = new_tokens(token.variables(ids), weight, ids.shape[1], token.home, token.most)
+        return max(least, _least_reached(tokens, relaxation, shared, stop, enough)[0])
+    found = least
+    for first in range(parts):
+        if stop.expired:
+            break
+        # Sets come in the order of their experts: those of a part are spread over all of them.
+        own, share = ids[first::parts], float(weight[first::parts].sum())
+        tokens = new_tokens(token.variables(own), weight[first::parts] / share, ids.shape[1], token.home, token.most)
+
+        def is_enough(value: float, before: float = found, share: float = share) -> bool:
+            return enough(before + share * max(0.0, value - least))
+
+        effort = stop if first == 0 else stop.scaled(LATER)
+        value, shared = _least_reached(tokens, relaxation, shared, effort, is_enough)
+        found += share * max(0.0, value - least) * (1 - 1e-12)
+    return found
+
+
+def _least_reached(
+    tokens: Tokens, relaxation: Relaxation, shared: Floats, stop: Stop, enough: Enough
+) -> tuple[float, Floats]:
+    """(The bound of these tokens, the shared variables reached), from the shared variables and prices at hand."""
     weight, pull, slope = np.zeros_like(shared), np.zeros_like(shared), np.zeros_like(shared)
     np.add.at(weight, tokens.variable, tokens.weight[:, None])
     stride, steps = _plan(tokens, relaxation, stop.work)
@@ -78,11 +130,11 @@ def least_reached(tokens: Tokens, relaxation: Relaxation, stop: Stop, enough: En
                 break
             value += relaxation.least(-slope, PENALTY)
             if value <= best + ENOUGH * abs(best) and step + 1 >= LEAST_STEPS * stride:
-                return max(best, value)
+                return max(best, value), shared
             best = max(best, value)
             if enough(best):
                 break
-    return best
+    return best, shared
 
 
 def _plan(tokens: Tokens, relaxation: Relaxation, effort: float) -> tuple[int, int]:

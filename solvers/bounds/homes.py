@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from placement.problem.arrays import FloatArray, IntArray
-from solvers.bounds.consensus import Enough, least_reached, never
-from solvers.bounds.partitions import Floats, new_tokens
+from solvers.bounds.consensus import Enough, Token, least_in_parts, never
+from solvers.bounds.partitions import Floats
 from solvers.bounds.symmetric import (
     ROUNDING,
     cone,
@@ -41,13 +41,15 @@ def remote_bins(
     if len(homes) == 1 or most >= experts:
         return 0.0
     place = pair_places(experts)
-    pairs = [place[ids[:, i], ids[:, j]] for i in range(k) for j in range(i)]
-    alone = [2 * count + ids[:, i] for i in range(k)]
-    variable = np.stack([*pairs, *(count + column for column in pairs), *alone], axis=1)
-    tokens = new_tokens(variable, weight, k, True, most)
-    penalty = max(1, len(pairs)) / count
+
+    def variables(ids: IntArray) -> IntArray:
+        pairs = [place[ids[:, i], ids[:, j]] for i in range(k) for j in range(i)]
+        alone = [2 * count + ids[:, i] for i in range(k)]
+        return np.stack([*pairs, *(count + column for column in pairs), *alone], axis=1)
+
+    penalty = max(1, pair_count(k)) / count
     relaxation = Homes(experts, homes, most, penalty, 2 * k / experts / penalty)
-    return max(0.0, least_reached(tokens, relaxation, stop, enough))
+    return least_in_parts(ids, weight, Token(variables, True, most), relaxation, 0.0, stop, enough)
 
 
 class Homes:

@@ -13,8 +13,8 @@ from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
 from solvers.stop import DEFAULT, Stop
 
-#: The co-location bound is sought up to so many experts, and so many experts of sets in all.
-MOST_EXPERTS, MOST_IDS = 320, 400_000
+#: The co-location bound is sought up to so many experts: eigenvalues take their cube.
+MOST_EXPERTS = 1024
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def colocation_reach(
     tariff, topology = tariff_of(problem), problem.topology
     if problem.data.sets is None or tariff.linear or topology.gpus == 1:
         return reach
-    if problem.experts > MOST_EXPERTS or problem.data.sets.ids.size > MOST_IDS:
+    if problem.experts > MOST_EXPERTS:
         return reach
     from solvers.bounds.colocation import distinct_bins
     from solvers.bounds.homes import remote_bins

@@ -149,6 +149,44 @@ def price(scenario: Scenario, degrees: Sequence[Degrees], pins: Pins, placed: Pl
     return _PoolSearch(0, scenario, pins, None, placed).price(degrees, ("aggregated",))
 
 
+@dataclass(frozen=True)
+class Priced:
+    """Columns of one layout in some roles, and why others of them have none: (role, reason).
+
+    Attributes:
+        fits: whether it fits HBM with one sequence.
+    """
+
+    columns: tuple[Column, ...]
+    lacking: tuple[tuple[Role, str], ...]
+    fits: bool
+
+
+def price_layout(
+    pool: int,
+    scenario: Scenario,
+    degrees: Degrees,
+    pins: Pins,
+    roles: Sequence[Role],
+    placed: Placed | None = None,
+    kernels: KernelTables | None = None,
+) -> Priced:
+    """One layout in given roles as `list_columns` would price it, with more redundant experts, too, unless they are
+    given.
+
+    Raises:
+        InputError: a training scenario.
+    """
+    redundant = None if scenario.redundant == "auto" else int(scenario.redundant)
+    search = _PoolSearch(pool, scenario, pins, redundant, placed, kernels)
+    found = search.price((degrees,), roles)
+    had = {column.role for column in found}
+    lacking = tuple((role, reason) for role, reason in search.dropped if role not in had)
+    if placed is not None and redundant is None:
+        found += search.with_replicas(found, roles)
+    return Priced(tuple(found), lacking, search.fits)
+
+
 def undominated(columns: Sequence[Column], room: int, dropped: Counter[tuple[Role, str]]) -> list[Column]:
     """The columns of one pool that are neither slower than one of as many GPUs nor than several smaller instances.
 
@@ -224,8 +262,9 @@ class _PoolSearch:
         Roles that are pinned alike are priced together.
         """
         alike: dict[Pins, list[Role]] = {}
+        asked = self.scenario.model_copy(update={"pins": self.pins})
         for role in roles:
-            alike.setdefault(self.scenario.of_role(role).pins, []).append(role)
+            alike.setdefault(asked.of_role(role).pins, []).append(role)
         found: list[Column] = []
         for pins, same in alike.items():
             candidates = list_candidates(self.scenario, pins, self.redundant)

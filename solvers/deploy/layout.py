@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from solvers.deploy.problem import MasterProblem, patterns
+from solvers.deploy.nodes import fill_nodes
+from solvers.deploy.problem import MasterProblem
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,10 @@ class NodeGroup:
     held: tuple[tuple[int, int, int], ...]
 
 
-def layout(problem: MasterProblem, counts: Sequence[int], exact: bool = True) -> tuple[NodeGroup, ...] | None:
+def layout(problem: MasterProblem, counts: Sequence[int]) -> tuple[NodeGroup, ...] | None:
     """A packing of a deployment's instances, nodes that hold the same together; None where there is none.
 
-    An instance of more GPUs than a node fills whole nodes and has its rest, if any, in one more. Not `exact`: None also
-    where the largest piece first into the first node with room does not fit.
+    An instance of more GPUs than a node fills whole nodes and has its rest, if any, in one more.
     """
     groups: list[NodeGroup] = []
     for index, pool in enumerate(problem.pools):
@@ -46,7 +46,7 @@ def layout(problem: MasterProblem, counts: Sequence[int], exact: bool = True) ->
         if left < 0:
             return None
         pieces = tuple((size, len(waiting[size])) for size in sorted(waiting, reverse=True))
-        filled = _bins(pieces, left, pool.gpus_per_node, exact)
+        filled = _bins(pieces, left, pool.gpus_per_node)
         if filled is None:
             return None
         alike: Counter[tuple[tuple[int, int, int], ...]] = Counter()
@@ -60,8 +60,8 @@ def layout(problem: MasterProblem, counts: Sequence[int], exact: bool = True) ->
     return tuple(groups)
 
 
-def _bins(pieces: tuple[tuple[int, int], ...], nodes: int, room: int, exact: bool) -> list[list[int]] | None:
-    """Sizes in each used bin, of at most `nodes` bins of `room`; the largest first, else every way."""
+def _bins(pieces: tuple[tuple[int, int], ...], nodes: int, room: int) -> list[list[int]] | None:
+    """Sizes in each used bin, of at most `nodes` bins of `room`: the largest first where that does, else any way."""
     bins: list[list[int]] = []
     for size, count in pieces:
         for _ in range(count):
@@ -70,21 +70,4 @@ def _bins(pieces: tuple[tuple[int, int], ...], nodes: int, room: int, exact: boo
                 at = []
                 bins.append(at)
             at.append(size)
-    return bins if len(bins) <= nodes else _every_way(pieces, nodes, room) if exact else None
-
-
-def _every_way(pieces: tuple[tuple[int, int], ...], nodes: int, room: int) -> list[list[int]] | None:
-    if not pieces:
-        return []
-    if nodes == 0 or sum(size * count for size, count in pieces) > nodes * room:
-        return None
-    for pattern in patterns([size for size, _ in pieces], room):
-        taken = [min(have, count) for have, (_, count) in zip(pattern, pieces, strict=True)]
-        # The largest piece goes into this bin without loss of generality.
-        if taken[0] == 0:
-            continue
-        rest = tuple((size, count - used) for (size, count), used in zip(pieces, taken, strict=True) if count > used)
-        found = _every_way(rest, nodes - 1, room)
-        if found is not None:
-            return [[s for (s, _), n in zip(pieces, taken, strict=True) for _ in range(n)], *found]
-    return None
+    return bins if len(bins) <= nodes else fill_nodes(pieces, nodes, room)

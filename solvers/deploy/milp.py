@@ -1,185 +1,202 @@
-"""The master problem as a MILP in PuLP, over the patterns in which pieces of instances fill a node.
-
-docs/formulation.md, "Deployment", also for what is done where there are too many patterns.
-"""
+"""The master problem as a MILP, solved by HiGHS; docs/formulation.md, "Deployment"."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import pulp
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
+from scipy.sparse import csr_array
 
 from placement.errors import InfeasibleError, NothingFoundError
-from solvers.base import UnsupportedError
-from solvers.deploy.layout import layout
-from solvers.deploy.problem import Deployment, MasterProblem, patterns
+from solvers.deploy.nodes import steps_of
+from solvers.deploy.problem import Column, Deployment, MasterProblem
 from solvers.stop import Stop
 
-#: CBC's tolerances let an optimum be this much (relative) off.
+#: HiGHS' tolerances let an optimum be this much (relative) off.
 SLACK = 1e-7
-#: CBC's integer preprocessing calls wrong answers optimal (tests/deploy/test_master.py has one: 9 GPUs where 7 do).
-OPTIONS = ["preprocess off"]
-#: Columns of the highest rate per GPU that are tried beside those of the relaxation, where patterns are many.
-FALLBACK = 8
+#: The objective's scale: HiGHS ends at an absolute gap of 1e-6, whatever relative one is asked.
+SCALE = 1e4
+#: Nodes of branch and bound that a proven optimum may take. Real clusters take a few hundred at most.
+NODES = 20_000
+#: Where it would take more: an answer may be this share below its bound by default.
+GAP = 1e-3
+#: Seconds for a master problem by default; one of a real cluster takes well under one.
+TIME_LIMIT_S = 30.0
+
+#: scipy's status of a run that was cut short, and of a model that has no answer.
+LIMIT, INFEASIBLE = 1, 2
+
+
+@dataclass(frozen=True)
+class _Term:
+    """Coefficients of a row: variable and factor."""
+
+    variable: int
+    factor: float
 
 
 class MasterMilp:
     """Variables, constraints and objective; rates are scaled so that the largest column's is 1."""
 
-    def __init__(self, problem: MasterProblem, heap: bool = False) -> None:
-        """`heap`: let instances lie across nodes, a relaxation."""
+    def __init__(self, problem: MasterProblem) -> None:
         self.problem = problem
         self.scale = max((column.point.requests_per_s for column in problem.columns), default=1.0) or 1.0
-        sense = pulp.LpMaximize if problem.goal == "rate" else pulp.LpMinimize
-        self.model = pulp.LpProblem("deployment", sense)
-        self._add_variables()
+        self.most: list[float] = []
+        self.whole: list[bool] = []
+        self.rows: list[tuple[list[_Term], float]] = []
+        self.count = [self._variable(problem.most_instances(column)) for column in problem.columns]
+        self.halves = self._variable(np.inf, whole=False)
         for index in range(len(problem.pools)):
-            if heap:
-                self._add_gpus_shared(index)
-            else:
-                self._add_instances_packed(index)
+            self._add_instances_packed(index)
         self._add_halves_matched()
-        if problem.max_kinds is not None:
-            self._add_kinds_limited(problem.max_kinds)
-        self._add_objective()
+        self._add_kinds_bounded()
+        self.cost = self._objective()
 
-    def _add_variables(self) -> None:
-        problem = self.problem
-        self.count = []
-        for i, column in enumerate(problem.columns):
-            room = problem.pools[column.pool].gpus // column.gpus
-            self.count.append(pulp.LpVariable(f"n_{i}", 0, room, cat="Integer"))
-        self.halves = pulp.LpVariable("halves", 0)
+    def solve(self, options: Mapping[str, float], relaxed: bool = False) -> OptimizeResult:
+        """HiGHS' answer; `relaxed`: of the linear relaxation."""
+        width = len(self.most)
+        rows = LinearConstraint(_matrix([terms for terms, _ in self.rows], width), ub=[b for _, b in self.rows])
+        cost = np.zeros(width)
+        for term in self.cost:
+            cost[term.variable] += term.factor
+        return milp(
+            cost * (SCALE if self.problem.goal == "rate" else 1.0),
+            integrality=np.zeros(width) if relaxed else np.array(self.whole, float),
+            bounds=Bounds(0, np.array(self.most)),
+            constraints=rows,
+            options=dict(options),
+        )
+
+    def counts(self, answer: OptimizeResult) -> tuple[int, ...]:
+        """[columns] instances of each."""
+        return tuple(round(float(answer.x[n])) for n in self.count)
+
+    def value(self, objective: float) -> float:
+        """An objective of HiGHS as requests/s, or GPUs."""
+        return -objective * self.scale / SCALE if self.problem.goal == "rate" else objective
+
+    def _variable(self, most: float, whole: bool = True) -> int:
+        self.most.append(most)
+        self.whole.append(whole)
+        return len(self.most) - 1
+
+    def _at_most(self, terms: Sequence[_Term], bound: float) -> None:
+        self.rows.append((list(terms), bound))
 
     def _add_instances_packed(self, index: int) -> None:
-        """Nodes filled whole, and nodes filled by a pattern of pieces."""
+        """Nodes filled whole, and nodes that are paths over their GPUs, a step for a piece."""
         problem, pool = self.problem, self.problem.pools[index]
         mine = [(c, n) for c, n in zip(problem.columns, self.count, strict=True) if c.pool == index]
-        sizes = sorted({problem.piece(column) for column, _ in mine} - {0})
-        ways = patterns(sizes, pool.gpus_per_node)
-        nodes = [pulp.LpVariable(f"z_{index}_{i}", 0, pool.nodes, cat="Integer") for i in range(len(ways))]
-        whole = pulp.lpSum(problem.whole(column) * n for column, n in mine)
-        self.model += whole + pulp.lpSum(nodes) <= pool.nodes
-        for j, size in enumerate(sizes):
-            pieces = pulp.lpSum(n for column, n in mine if problem.piece(column) == size)
-            self.model += pieces <= pulp.lpSum(way[j] * z for way, z in zip(ways, nodes, strict=True))
-
-    def _add_gpus_shared(self, index: int) -> None:
-        """No more GPUs than the pool has, and of pieces of more than half a node one in each."""
-        problem, pool = self.problem, self.problem.pools[index]
-        mine = [(c, n) for c, n in zip(problem.columns, self.count, strict=True) if c.pool == index]
-        self.model += pulp.lpSum(column.gpus * n for column, n in mine) <= pool.gpus
-        large = pulp.lpSum(n for column, n in mine if 2 * problem.piece(column) > pool.gpus_per_node)
-        self.model += large + pulp.lpSum(problem.whole(column) * n for column, n in mine) <= pool.nodes
+        filled = [_Term(n, problem.whole(column)) for column, n in mine if problem.whole(column)]
+        sizes = sorted({problem.piece(column) for column, _ in mine} - {0}, reverse=True)
+        steps = steps_of(sizes, pool.gpus_per_node)
+        flow = {step: self._variable(pool.nodes) for step in steps}
+        for size in sizes:
+            pieces = [_Term(n, 1.0) for column, n in mine if problem.piece(column) == size]
+            room = [_Term(flow[step], -1.0) for step in steps if step[1] == size]
+            self._at_most([*pieces, *room], 0.0)
+        for start in sorted({start for start, _ in steps} - {0}):
+            # Paths end anywhere, so no more leave a place than come to it.
+            out = [_Term(flow[step], 1.0) for step in steps if step[0] == start]
+            into = [_Term(flow[step], -1.0) for step in steps if sum(step) == start]
+            self._at_most([*out, *into], 0.0)
+        self._at_most([*filled, *(_Term(flow[step], 1.0) for step in steps if step[0] == 0)], pool.nodes)
+        gpus = [_Term(n, column.gpus) for column, n in mine]
+        if gpus:
+            self._at_most(gpus, pool.gpus)
 
     def _add_halves_matched(self) -> None:
         """Requests in two halves are as many as prefill, decode and the links of each carry."""
         problem = self.problem
         for role in ("prefill", "decode"):
             mine = [(c, n) for c, n in zip(problem.columns, self.count, strict=True) if c.role == role]
-            rate = pulp.lpSum(c.point.requests_per_s / self.scale * n for c, n in mine)
-            self.model += self.halves <= rate
+            self._at_most([_Term(self.halves, 1.0), *(_Term(n, -self._rate(c)) for c, n in mine)], 0.0)
             if problem.kv_bytes > 0:
-                links = pulp.lpSum(
-                    c.gpus * problem.pools[c.pool].nic_bytes_per_s / problem.kv_bytes / self.scale * n for c, n in mine
-                )
-                self.model += self.halves <= links
+                links = [
+                    _Term(n, -c.gpus * problem.pools[c.pool].nic_bytes_per_s / problem.kv_bytes / self.scale)
+                    for c, n in mine
+                ]
+                self._at_most([_Term(self.halves, 1.0), *links], 0.0)
 
-    def _add_kinds_limited(self, most: int) -> None:
-        """At most so many columns are used, of a role one less, and one."""
-        used = [pulp.LpVariable(f"u_{i}", cat="Binary") for i in range(len(self.count))]
-        for n, u in zip(self.count, used, strict=True):
-            self.model += n <= n.upBound * u
-        self.model += pulp.lpSum(used) <= most
-        for role in sorted({column.role for column in self.problem.columns}):
-            mine = [u for column, u in zip(self.problem.columns, used, strict=True) if column.role == role]
-            self.model += pulp.lpSum(mine) <= max(1, most - 1)
-
-    def _add_objective(self) -> None:
+    def _add_kinds_bounded(self) -> None:
+        """At most so many columns in use, and of each role."""
         problem = self.problem
-        rate = self.halves + pulp.lpSum(
-            c.point.requests_per_s / self.scale * n
-            for c, n in zip(problem.columns, self.count, strict=True)
-            if c.role == "aggregated"
-        )
+        if problem.max_kinds is None and problem.max_kinds_per_role is None:
+            return
+        used = [self._variable(1.0) for _ in problem.columns]
+        for column, n, at in zip(problem.columns, self.count, used, strict=True):
+            self._at_most([_Term(n, 1.0), _Term(at, -problem.most_instances(column))], 0.0)
+        if problem.max_kinds is not None:
+            self._at_most([_Term(at, 1.0) for at in used], problem.max_kinds)
+        if problem.max_kinds_per_role is not None:
+            for role in sorted({column.role for column in problem.columns}):
+                mine = [_Term(at, 1.0) for c, at in zip(problem.columns, used, strict=True) if c.role == role]
+                self._at_most(mine, problem.max_kinds_per_role)
+
+    def _objective(self) -> list[_Term]:
+        """What is minimized: the rate, negated, or GPUs of a deployment that reaches the target."""
+        problem = self.problem
+        mine = list(zip(problem.columns, self.count, strict=True))
+        rate = [_Term(self.halves, -1.0), *(_Term(n, -self._rate(c)) for c, n in mine if c.role == "aggregated")]
         if problem.goal == "rate":
-            self.model.setObjective(rate)
-        else:
-            self.model += rate >= problem.target / self.scale * (1 - SLACK)
-            self.model.setObjective(pulp.lpSum(c.gpus * n for c, n in zip(problem.columns, self.count, strict=True)))
+            return rate
+        self._at_most(rate, -problem.target / self.scale * (1 - SLACK))
+        return [_Term(n, c.gpus) for c, n in mine]
+
+    def _rate(self, column: Column) -> float:
+        return column.point.requests_per_s / self.scale
 
 
-def solve_milp(problem: MasterProblem, time_limit: float | None = None) -> Deployment:
-    """The best deployment, proven by CBC or with a bound.
+def _matrix(rows: Sequence[Sequence[_Term]], width: int) -> csr_array:
+    entries = [(i, term.variable, term.factor) for i, row in enumerate(rows) for term in row]
+    at = ([i for i, _, _ in entries], [j for _, j, _ in entries])
+    return csr_array(([factor for _, _, factor in entries], at), shape=(len(rows), width))
+
+
+def solve_milp(problem: MasterProblem, time_limit: float | None = None, gap: float = GAP) -> Deployment:
+    """The best deployment with HiGHS' bound: proven within NODES nodes, else within `gap`.
+
+    Args:
+        time_limit: seconds; None for TIME_LIMIT_S.
+        gap: relative distance from the bound that will do where the proof is long.
 
     Raises:
         InfeasibleError: the target can't be reached. NothingFoundError: nothing found within the limit.
     """
-    try:
-        master = MasterMilp(problem)
-    except UnsupportedError:
-        return _by_relaxation(problem, time_limit)
-    counts, proven = _solved(master, time_limit)
-    return _deployment(problem, counts, None if proven else relaxation(problem))
-
-
-def _by_relaxation(problem: MasterProblem, time_limit: float | None) -> Deployment:
-    """Instances anywhere first; if they don't fit the nodes, patterns of the sizes that it used and a few others."""
-    heap = MasterMilp(problem, heap=True)
-    counts, proven = _solved(heap, time_limit)
-    bound = _value(problem, counts) if proven else relaxation(problem, heap=True)
-    if layout(problem, counts, exact=False) is not None:
-        return _deployment(problem, counts, None if proven else bound)
-    used = {column.gpus for column, n in zip(problem.columns, counts, strict=True) if n}
-    by_rate = sorted(problem.columns, key=lambda column: -column.point.requests_per_s / column.gpus)
-    kept = [c for c in by_rate if c.gpus in used or c in by_rate[:FALLBACK]]
-    while True:
-        fewer = replace(problem, columns=tuple(kept))
-        try:
-            master = MasterMilp(fewer)
-            break
-        except UnsupportedError:
-            kept.pop()
-    chosen, _ = _solved(master, time_limit)
-    at = {id(column): n for column, n in zip(kept, chosen, strict=True)}
-    return _deployment(problem, tuple(at.get(id(column), 0) for column in problem.columns), bound)
-
-
-def _solved(master: MasterMilp, time_limit: float | None) -> tuple[tuple[int, ...], bool]:
-    """Counts, and whether CBC proved them best."""
-    stop = Stop.after(time_limit)
-    solver = pulp.PULP_CBC_CMD(msg=False, timeLimit=time_limit, gapRel=0.0, gapAbs=0.0, threads=1, options=OPTIONS)
-    master.model.solve(solver)
-    # CBC's cut generators call a model infeasible when the clock stops them.
-    if master.model.status == pulp.LpStatusInfeasible and not stop.expired:
-        raise InfeasibleError(f"no deployment serves {master.problem.target:.4g} requests/s")
-    # sol_status tells a proven optimum from the best of a run that was cut short; status says Optimal for both.
-    if master.model.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
+    master = MasterMilp(problem)
+    stop = Stop.after(TIME_LIMIT_S if time_limit is None else time_limit)
+    answer = master.solve({"mip_rel_gap": 0.0, "node_limit": NODES, "time_limit": stop.seconds_left() or 0.0})
+    if answer.status == LIMIT and not stop.expired and not (answer.x is not None and answer.mip_gap <= gap):
+        answer = master.solve({"mip_rel_gap": gap, "time_limit": stop.seconds_left() or 0.0})
+    if answer.status == INFEASIBLE:
+        raise InfeasibleError(f"no deployment serves {problem.target:.4g} requests/s")
+    if answer.x is None:
         raise NothingFoundError("no deployment found within the limit; raise `time_limit`")
-    counts = tuple(round(n.value() or 0) for n in master.count)
-    return counts, master.model.sol_status == pulp.LpSolutionOptimal
+    # Without whole variables HiGHS states no bound: the answer is its own.
+    bound = answer.fun if answer.mip_dual_bound is None else answer.mip_dual_bound
+    return _deployment(problem, master.counts(answer), master.value(bound))
 
 
-def _value(problem: MasterProblem, counts: tuple[int, ...]) -> float:
-    return problem.requests_per_s(counts) if problem.goal == "rate" else float(problem.gpus(counts))
-
-
-def _deployment(problem: MasterProblem, counts: tuple[int, ...], bound: float | None) -> Deployment:
-    """The answer, scored by placement.cost; `bound` None where it is proven best."""
-    value = _value(problem, counts)
-    met = bound is None or abs(value - bound) <= 1e-9 * abs(bound)
+def _deployment(problem: MasterProblem, counts: tuple[int, ...], bound: float) -> Deployment:
+    """The answer, scored by placement.cost."""
     rate, gpus = problem.requests_per_s(counts), problem.gpus(counts)
-    return Deployment(problem.goal, counts, rate, gpus, value if bound is None else bound, met, "CBC")
+    value = rate if problem.goal == "rate" else float(gpus)
+    if problem.goal == "gpus":
+        bound = _whole(bound)
+    met = abs(value - bound) <= SLACK * abs(bound)
+    return Deployment(problem.goal, counts, rate, gpus, value if met else bound, met, "HiGHS")
 
 
-def relaxation(problem: MasterProblem, heap: bool = False) -> float:
+def _whole(gpus: float) -> float:
+    """A bound on GPUs, rounded up to a whole number."""
+    near = round(gpus)
+    return float(near if abs(gpus - near) < 1e-6 * max(1.0, gpus) else int(gpus) + 1)
+
+
+def relaxation(problem: MasterProblem) -> float:
     """The bound of the linear relaxation: requests/s, or GPUs rounded up."""
-    master = MasterMilp(problem, heap)
-    for variable in master.model.variables():
-        variable.cat = pulp.LpContinuous
-    master.model.solve(pulp.PULP_CBC_CMD(msg=False, threads=1))
-    value = float(pulp.value(master.model.objective))
-    if problem.goal == "rate":
-        return value * master.scale * (1 + SLACK)
-    whole = round(value)
-    return float(whole if abs(value - whole) < 1e-6 else int(value) + 1)
+    master = MasterMilp(problem)
+    value = master.value(float(master.solve({}, relaxed=True).fun))
+    return value * (1 + SLACK) if problem.goal == "rate" else _whole(value)

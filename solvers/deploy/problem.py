@@ -8,10 +8,6 @@ from typing import Literal
 
 from placement.cost.step.roles import InstancePoint, Role, RoleRate, deployment_requests_per_s
 from placement.problem.split import Split
-from solvers.base import UnsupportedError
-
-#: More ways than this to fill a node with pieces of instances are not listed.
-MOST_PATTERNS = 4_000
 
 Goal = Literal["rate", "gpus"]
 
@@ -62,7 +58,7 @@ class MasterProblem:
     Attributes:
         kv_bytes: of a request that is prefilled in one instance and decoded in another.
         target: requests/s wanted at least, for the goal "gpus".
-        max_kinds: most columns that are used; None: any number. Each role then has at most max_kinds - 1, and one.
+        max_kinds, max_kinds_per_role: columns in use at most, in all and of each role; None: any number.
     """
 
     pools: tuple[Pool, ...]
@@ -71,6 +67,7 @@ class MasterProblem:
     goal: Goal = "rate"
     target: float = 0.0
     max_kinds: int | None = None
+    max_kinds_per_role: int | None = None
 
     def whole(self, column: Column) -> int:
         """Nodes that an instance fills."""
@@ -79,6 +76,11 @@ class MasterProblem:
     def piece(self, column: Column) -> int:
         """GPUs of an instance in one more node, which others may share."""
         return column.gpus % self.pools[column.pool].gpus_per_node
+
+    def most_instances(self, column: Column) -> int:
+        """No more instances of a column than these lie in its pool, if nothing else does."""
+        pool, whole = self.pools[column.pool], self.whole(column)
+        return pool.nodes // whole if whole else pool.nodes * (pool.gpus_per_node // column.gpus)
 
     def requests_per_s(self, counts: Sequence[int]) -> float:
         """Requests/s of a deployment, by placement.cost."""
@@ -121,36 +123,3 @@ class Deployment:
             return 0.0
         served = self.bound / self.requests_per_s - 1.0 if self.requests_per_s > 0 else float("inf")
         return served if self.goal == "rate" else self.gpus / self.bound - 1.0
-
-
-def patterns(sizes: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
-    """Every maximal way to fill a node of `room` GPUs with pieces of the given sizes: how many of each.
-
-    Args:
-        sizes: distinct, positive, at most `room`.
-
-    Raises:
-        UnsupportedError: there are more than MOST_PATTERNS.
-    """
-    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-    found: list[tuple[int, ...]] = []
-    smallest = min(sizes, default=room + 1)
-
-    def fill(at: int, left: int, counts: list[int]) -> None:
-        if at == len(order):
-            if left < smallest:
-                found.append(tuple(counts))
-                if len(found) > MOST_PATTERNS:
-                    raise UnsupportedError(f"more than {MOST_PATTERNS} ways to fill a node of {room} GPUs")
-            return
-        size = sizes[order[at]]
-        last = at == len(order) - 1
-        most = left // size
-        for count in range(most, most - 1 if last else -1, -1):
-            counts[order[at]] = count
-            fill(at + 1, left - count * size, counts)
-        counts[order[at]] = 0
-
-    if sizes:
-        fill(0, room, [0] * len(sizes))
-    return tuple(found)

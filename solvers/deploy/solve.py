@@ -5,33 +5,37 @@ from __future__ import annotations
 from dataclasses import replace
 
 from placement.errors import InfeasibleError, NothingFoundError
-from solvers.deploy.milp import solve_milp
+from solvers.deploy.milp import GAP, solve_milp
 from solvers.deploy.problem import Deployment, MasterProblem
 
 #: Answers within this share of each other count as equal.
 EQUAL = 1e-9
 
 
-def solve_master(problem: MasterProblem, time_limit: float | None = None) -> Deployment:
+def solve_master(problem: MasterProblem, time_limit: float | None = None, gap: float = GAP) -> Deployment:
     """The best deployment with its bound.
+
+    Args:
+        time_limit: seconds of each MILP; None for the default.
+        gap: relative distance from the bound that will do where a proof is long.
 
     Raises:
         InfeasibleError: the target can't be reached; the message has the most that can. NothingFoundError: none found.
     """
     try:
-        found = solve_milp(problem, time_limit)
+        found = solve_milp(problem, time_limit, gap)
     except InfeasibleError:
-        most = solve_milp(replace(problem, goal="rate"), time_limit)
+        most = solve_milp(replace(problem, goal="rate"), time_limit, gap)
         missing = problem.target - most.requests_per_s
         raise InfeasibleError(
             f"no deployment serves {problem.target:.6g} requests/s; the most is {most.requests_per_s:.6g}, "
             f"{missing / problem.target:.2%} less; lower `target_rate`, or add GPUs"
         ) from None
-    if problem.goal != "rate" or not found.optimal or found.requests_per_s <= 0:
+    if problem.goal != "rate" or found.requests_per_s <= 0:
         return found
     leaner = replace(problem, goal="gpus", target=found.requests_per_s * (1 - EQUAL))
     try:
-        other = solve_milp(leaner, time_limit)
+        other = solve_milp(leaner, time_limit, gap)
     except (InfeasibleError, NothingFoundError):
         return found
     if other.requests_per_s < found.requests_per_s * (1 - 10 * EQUAL) or other.gpus >= found.gpus:

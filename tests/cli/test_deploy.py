@@ -76,9 +76,10 @@ def test_solve_takes_the_instances_of_a_deployment_and_gives_the_same_figures(
     assert call("deploy", "--spec", spec, "--out", out).code == 0
     deployed = json.loads(Path(out).read_text())
     again = json.loads(call("solve", "--deployment", out, "--strategy", "eplb", "--json").out)
-    assert again["roles"] == deployed["roles"]
+    figures = ("split", "predicted", "strategies", "memory", "binds")
+    assert all(again["roles"][0][name] == deployed["roles"][0][name] for name in figures)
     alone = json.loads(call("solve", "--spec", spec, "--strategy", "eplb", "--json").out)
-    assert alone["roles"] == deployed["roles"]
+    assert all(alone["roles"][0][name] == deployed["roles"][0][name] for name in figures)
     better = json.loads(call("solve", "--deployment", out, "--work", "0.05", "--json").out)
     rows = {row["name"]: row["tokens_per_s"] for row in better["roles"][0]["strategies"]}
     assert "solved" in rows

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("placement", "specs", "solvers", "bench")
@@ -38,12 +39,23 @@ FOREIGN = frozenset(
 #: Files that a reader has, or that a command writes.
 EXAMPLES = frozenset(
     {
-        "plan.json", "next.json", "mine.yaml", "my_cluster.yaml", "my_scenario.yaml", "my_trace.npz", "new.npz",
+        "plan.json", "next.json", "report.html", "mine.yaml",
+        "my_cluster.yaml", "my_scenario.yaml", "my_trace.npz", "new.npz",
         "t.npz", "law.npz", "intent.npz", "summary.npz", "config.json", "hf_quant_config.json",
         "path/to/config.json", "serving.csv",
-        "published.csv", "../shared/traces", ".npz", ".npy", ".venv", "solvers/experts/search/__pycache__/*.nb?",
+        "published.csv", "../shared/traces",
+        "aggregated/expert_location.json", "aggregated/node-0.sh", "aggregated/node-1.sh", "node-1.sh",
+        "kubernetes.yaml", "compose.yaml", "aggregated/config.yaml", "aggregated/placement_pattern.npy",
+        "aggregated/eplb.npz", "expert_map.json", "expert_map.jsonl", "expert_map_by_model.json",
+        ".json", ".npz", ".npy", ".venv", "solvers/experts/search/__pycache__/*.nb?",
     }
 )  # fmt: skip
+#: Options and variables of engines that export knows.
+SWITCHES = frozenset(
+    name
+    for engine in yaml.safe_load((ROOT / "placement/engines/launch/switches.yaml").read_text()).values()
+    for name in (*engine["options"], *engine["variables"])
+)
 COMMAND = re.compile(r"(placement|python -m (?:placement|bench)[\w.]*|make|pip install)(?= |$)")
 SUFFIX = re.compile(r"\.(py|md|yaml|yml|json|npz|npy|toml|svg|csv)$")
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
@@ -242,7 +254,7 @@ def faults(text: str) -> list[str]:
 
 
 def span_faults(span: str) -> list[str]:
-    if span in FOREIGN or span in EXAMPLES or re.fullmatch(r"[A-Z.:a-z]*::[A-Z]+", span):
+    if span in FOREIGN | SWITCHES or span in EXAMPLES or re.fullmatch(r"[A-Z.:a-z]*::[A-Z]+", span):
         return []
     if COMMAND.match(span):
         return command_faults(span)
@@ -349,7 +361,7 @@ def path_faults(span: str) -> list[str]:
 
 def name_faults(name: str) -> list[str]:
     first, *rest = name.split(".")
-    if name in FOREIGN or name.isupper():
+    if name in FOREIGN | SWITCHES or name.isupper():
         return [] if known().has(name) or "_" not in name else [f"{name}: no such constant"]
     if re.search(r"[a-z][A-Z]", first):
         return definition_faults(name)
@@ -359,7 +371,7 @@ def name_faults(name: str) -> list[str]:
 def definition_faults(name: str) -> list[str]:
     """Of something called, or a class: it is defined, and so is what is asked of it."""
     first, *rest = name.split(".")
-    if name in FOREIGN or first in FOREIGN:
+    if name in FOREIGN | SWITCHES or first in FOREIGN | SWITCHES:
         return []
     if first not in known().definitions:
         return [f"{name}: nothing defines {first}"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -25,18 +27,23 @@ def unpacked(name: str, cache: Path) -> Path:
         return Path(given) / name
     target = cache / f"{name}-{VERSIONS[name]}"
     if not target.is_dir():
-        wanted = f"{name}=={VERSIONS[name]}"
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", wanted]
-        try:
-            done = subprocess.run([*command, "-d", str(cache)], capture_output=True, text=True, timeout=300)
-        except subprocess.TimeoutExpired:
-            pytest.skip(f"{wanted} did not come from the package index in 5 minutes; set {VARIABLE}")
-        if done.returncode:
-            pytest.skip(f"{wanted} can't be had from the package index; set {VARIABLE} to a folder of unpacked wheels")
-        wheel = next(cache.glob(f"{name}-*.whl"))
-        part = target.with_suffix(".part")
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(part, [each for each in archive.namelist() if each.endswith(".py")])
-        part.rename(target)
-        wheel.unlink()
+        # A folder of its own: other processes may download the same.
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            made = _downloaded(name, Path(folder))
+            with contextlib.suppress(OSError):  # another process was first
+                made.rename(target)
     return target
+
+
+def _downloaded(name: str, folder: Path) -> Path:
+    wanted = f"{name}=={VERSIONS[name]}"
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", wanted]
+    try:
+        done = subprocess.run([*command, "-d", str(folder)], capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"{wanted} did not come from the package index in 5 minutes; set {VARIABLE}")
+    if done.returncode:
+        pytest.skip(f"{wanted} can't be had from the package index; set {VARIABLE} to a folder of unpacked wheels")
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        archive.extractall(folder / name, [each for each in archive.namelist() if each.endswith(".py")])
+    return folder / name

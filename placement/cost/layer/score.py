@@ -25,6 +25,7 @@ class LayerScore:
     Attributes:
         objective: what the problem asks for, the `tail` mean of `window_value`.
         window_value: [windows] seconds ("time"), max/mean GPU load ("load") or bytes per token ("traffic").
+        window_balancedness: [windows] mean over max GPU load in each.
         time_s, dispatch_s, experts_s, combine_s: seconds of the layer and of its parts.
         balancedness: mean over max GPU load, at most 1.
         pooled_imbalance: max over mean of the GPU loads averaged over the windows; what `max_load` bounds.
@@ -47,6 +48,7 @@ class LayerScore:
     gpu_load: FloatArray
     slot_load: FloatArray
     window_value: FloatArray
+    window_balancedness: FloatArray
 
 
 def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | None = None) -> LayerScore:
@@ -94,6 +96,7 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
         gpu_load=gpu_load,
         slot_load=reach.slot_load,
         window_value=value,
+        window_balancedness=mean / largest,
     )
 
 

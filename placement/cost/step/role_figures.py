@@ -68,3 +68,40 @@ def predict_role(
 def at_batch(split: Split, batch: int) -> Split:
     """A serving split with another batch."""
     return replace(split, batch=batch, microbatches=min(split.pp, batch))
+
+
+#: Relative changes that a stake is taken from.
+_STEP = 1e-3
+
+
+def moe_stake(scenario: Scenario, role: str, split: Split, cp: int = 1) -> float:
+    """Share of tokens/s that a share of the MoE layers' time is worth, at balanced routing: 0.1 says that layers 10%
+    quicker serve 1% more.
+
+    A quicker layer serves the batch sooner, or takes a larger batch in the same time. The larger of both counts.
+    Training is not told apart: 1.
+
+    Args:
+        scenario: As the role has it. role, split, cp: See `predict_role`.
+    """
+    if scenario.workload.kind != "serving":
+        return 1.0
+
+    def seconds(ratio: float = 1.0, batch: float = 1.0) -> float:
+        """Of a request, in instances that work all the time."""
+        moe = MoeTimes(prefill_ratio=ratio, decode_ratio=ratio)
+        at = at_batch(split, max(1, round(split.batch * batch)))
+        made = predict_role(scenario, role, at, moe, cp=cp)
+        return at.batch / made.tokens_per_s if made.tokens_per_s > 0 else 0.0
+
+    whole = seconds()
+    if whole <= 0:
+        return 1.0
+    share = (seconds(ratio=1 + _STEP) / whole - 1) / _STEP
+    if role == "prefill":
+        return min(1.0, max(0.0, share))
+    # At a fixed time, the batch may grow until its own cost has used up what the layers leave.
+    more = max(1.1, (split.batch + 1) / split.batch)
+    grown = round(split.batch * more) / split.batch
+    slope = (seconds(batch=grown) / whole - 1) / (grown - 1)
+    return min(1.0, max(0.0, share, share / slope if slope > share else 1.0))

@@ -11,7 +11,7 @@ import numpy as np
 
 from placement.cost.step.roles import InstancePoint, Role
 from placement.problem.split import Split
-from solvers.deploy.problem import Column, MasterProblem, Pool, patterns
+from solvers.deploy.problem import Column, MasterProblem, Pool
 
 ROLES: tuple[Role, ...] = ("aggregated", "prefill", "decode")
 
@@ -40,7 +40,7 @@ def random_problem(seed: int) -> MasterProblem:
 
 
 def all_counts(problem: MasterProblem) -> Iterator[tuple[int, ...]]:
-    """Every vector of counts that fits the nodes."""
+    """Every vector of counts that fits the nodes, of no more kinds than the problem allows."""
 
     def extend(prefix: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         if len(prefix) == len(problem.columns):
@@ -49,11 +49,18 @@ def all_counts(problem: MasterProblem) -> Iterator[tuple[int, ...]]:
         for count in range(problem.pools[problem.columns[len(prefix)].pool].gpus + 1):
             counts = (*prefix, count)
             padded = counts + (0,) * (len(problem.columns) - len(counts))
-            if not packs(problem, padded):
+            if not packs(problem, padded) or not few_kinds(problem, padded):
                 break
             yield from extend(counts)
 
     yield from extend(())
+
+
+def few_kinds(problem: MasterProblem, counts: Sequence[int]) -> bool:
+    """Whether a deployment has no more kinds of instances than the problem allows, in all and of each role."""
+    kinds = Counter(c.role for c, n in zip(problem.columns, counts, strict=True) if n)
+    most, each = problem.max_kinds, problem.max_kinds_per_role
+    return (most is None or kinds.total() <= most) and (each is None or all(n <= each for n in kinds.values()))
 
 
 def best_rate(problem: MasterProblem) -> float:
@@ -107,3 +114,31 @@ def _fit(pieces: tuple[tuple[int, int], ...], nodes: int, room: int) -> bool:
         if _fit(rest, nodes - 1, room):
             return True
     return False
+
+
+def patterns(sizes: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
+    """Every maximal way to fill a node of `room` GPUs with pieces of the given sizes: how many of each.
+
+    Args:
+        sizes: distinct, positive, at most `room`.
+    """
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    found: list[tuple[int, ...]] = []
+    smallest = min(sizes, default=room + 1)
+
+    def fill(at: int, left: int, counts: list[int]) -> None:
+        if at == len(order):
+            if left < smallest:
+                found.append(tuple(counts))
+            return
+        size = sizes[order[at]]
+        last = at == len(order) - 1
+        most = left // size
+        for count in range(most, most - 1 if last else -1, -1):
+            counts[order[at]] = count
+            fill(at + 1, left - count * size, counts)
+        counts[order[at]] = 0
+
+    if sizes:
+        fill(0, room, [0] * len(sizes))
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""What a planned deployment gains over the best recipe, over many scenarios."""

@@ -1,0 +1,128 @@
+"""SGLang 0.5.23 (docs/engines.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from placement.engines.launch.base import kv_option, stage_text, start_nodes
+from placement.engines.launch.site import Site
+from placement.engines.launch.switches import Option, Variable, switches_of
+
+#: SGLang's names of how a copy is picked.
+_DISPATCH = {"nearest": "static", "even": "dynamic"}
+_MODES = {"prefill": "normal", "decode": "low_latency"}
+
+
+class SglangLauncher:
+    """`python3 -m sglang.launch_server`; its --tp-size is TP x DP."""
+
+    name = "sglang"
+    switches = switches_of("sglang")
+    accelerator = "nvidia.com/gpu"
+    model_word = False
+
+    def program(self, site: Site) -> tuple[str, ...]:
+        """See Launcher."""
+        return self.switches.program
+
+    def scripts(self, site: Site) -> int:
+        """See Launcher."""
+        return site.nodes
+
+    def start(self, site: Site) -> Iterator[str]:
+        """See Launcher."""
+        return start_nodes(site)
+
+    def options(self, site: Site, node: int) -> Iterator[Option]:
+        """See Launcher."""
+        option, split, backend = self.switches.option, site.split, site.scenario.engine.backend
+        yield option("--model-path", "$MODEL", reason="the model")
+        yield option("--tp-size", site.stage_gpus, reason="GPUs of a stage: TP x DP")
+        if split.dp > 1:
+            yield option("--attn-dp-size", split.dp, reason=f"attention ranks, each of TP {split.tp}")
+        if split.pp > 1:
+            yield option("--pp-size", split.pp, reason="stages")
+        yield option("--ep-size", split.ep, reason="GPUs that the experts of a layer are spread over")
+        if site.nodes > 1:
+            yield option("--nnodes", site.nodes, reason="OS nodes of the instance")
+            yield option("--node-rank", node, reason="this node")
+            yield option("--dist-init-addr", "$HEAD_ADDRESS:$RENDEZVOUS_PORT", reason="where its nodes meet")
+        if split.ep > 1:
+            yield option("--moe-a2a-backend", backend, reason="the all-to-all backend of the plan")
+            if backend == "deepep":
+                mode = _MODES.get(site.role.role, "auto")
+                yield option("--deepep-mode", mode, reason="kernels of the phases that this role runs")
+            if backend == "deepep_v2" and site.nodes > 1:
+                yield option("--deepep-v2-mode", "hybrid", reason="its default runs inside one node only")
+        if site.map_file:
+            yield option("--ep-num-redundant-experts", site.redundant, reason="slots beyond one copy of each expert")
+            yield option("--init-expert-location", site.map_path, reason="the plan's expert map; its suffix matters")
+            yield option(
+                "--ep-dispatch-algorithm", _DISPATCH[site.role.dispatch],
+                reason=f"the copy that serves a token: {site.role.dispatch} in the plan",
+            )  # fmt: skip
+        yield option("--mem-fraction-static", site.memory_share, reason="HBM less what was planned to be left free")
+        yield option("--context-length", site.context, reason="input and output of a request, as planned")
+        if site.role.role != "prefill":  # whose passes are bound by their tokens
+            told = f"{split.batch} for each attention rank, as planned"
+            yield option("--max-running-requests", split.batch * split.dp, reason=told)
+        yield option(
+            "--chunked-prefill-size", site.pass_tokens * split.dp,
+            reason=f"{site.pass_tokens} for each attention rank: SGLang divides it among them",
+        )  # fmt: skip
+        yield from kv_option(self.switches, site, {"fp8": "fp8_e4m3", "nvfp4": "nvfp4"})
+        if site.scenario.overlap_in_use == "two_batch":
+            yield option("--enable-two-batch-overlap", reason="half-batches hide each other's messages, as planned")
+        if site.disaggregated:
+            yield option("--disaggregation-mode", site.role.role, reason="this role serves one phase")
+            yield option("--disaggregation-transfer-backend", "mooncake", reason="carries KV caches; the default")
+            if site.role.role == "prefill":
+                yield option("--disaggregation-bootstrap-port", "$TRANSFER_PORT", reason="where decode instances ask")
+        yield option("--host", "0.0.0.0", reason="other machines may ask")
+        yield option("--port", "$PORT", reason="where it serves")
+
+    def variables(self, site: Site, node: int) -> Iterator[Variable]:
+        """See Launcher."""
+        variable, backend = self.switches.variable, site.scenario.engine.in_use
+        if site.split.pp > 1:
+            yield variable("SGLANG_PP_LAYER_PARTITION", stage_text(site), reason="layers of each stage, as planned")
+        if backend.decode_tokens is not None and site.split.ep > 1 and site.role.role != "prefill":
+            tokens = max(site.dispatch_buffer, 1)
+            if backend.tokens_switch.startswith("SGLANG_") and tokens <= backend.decode_tokens:
+                yield variable(
+                    backend.tokens_switch, backend.decode_tokens,
+                    reason=f"room for the {tokens} tokens of a GPU in a decode step; buffers are planned for it",
+                )  # fmt: skip
+        if site.spans_fast_nodes:
+            yield variable("NCCL_MNNVL_ENABLE", 1, reason="NVLink reaches the other OS nodes of the rack")
+
+    def files(self, site: Site) -> dict[str, str]:
+        """See Launcher."""
+        return {}
+
+    def notes(self, site: Site) -> Iterator[str]:
+        """See Launcher."""
+        if site.map_file:
+            yield (
+                "The map has the one key `physical_to_logical_map`. SGLang crashes on any other key beside it, and "
+                "takes a path of any suffix but `.json` and `.pt` for JSON text."
+            )
+            yield "EPLB is off: `--enable-eplb` is not given, so the map stays as it is."
+            if site.scenario.cluster.os_node_gpus < site.scenario.cluster.gpus_per_node:
+                yield (
+                    "SGLang's nearest copy is one of the same OS node; the plan counts one of the same fast-link "
+                    f"domain ({site.scenario.cluster.gpus_per_node} GPUs)."
+                )
+        else:
+            yield "Without expert parallelism (EP 1) no map is written: SGLang has nothing to place."
+        if site.disaggregated:
+            yield "A router in front (sglang-router, in its prefill-decode mode) sends each request to both roles."
+
+    def taken(self, site: Site) -> Iterator[str]:
+        """See Launcher."""
+        if site.map_file:
+            yield (
+                "The log of every rank says `init_expert_location from init_by_mapping using "
+                "ServerArgs.init_expert_location`."
+            )
+            yield "The log's `server_args` show `init_expert_location` with this path, and `enable_eplb=False`."

@@ -1,0 +1,139 @@
+"""One role of a plan as an engine is told it: degrees, limits, and the machines of an instance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from placement.engines.expert_map import ExpertMap, ModelLayers
+from placement.errors import InputError
+from placement.problem.engine_rules import prefill_tokens, reserve_bytes
+from placement.problem.split import Split
+from placement.records.role import RolePlan
+from specs.scenario import Scenario
+from specs.workload import ServingWorkload
+
+
+@dataclass(frozen=True)
+class Site:
+    """A role, ready to be launched.
+
+    Attributes:
+        role, scenario: The role, and the scenario as it has it.
+        folder: Name of its folder. map_file: Name of its expert map there, "" where it has none.
+        architecture: The model's class, "" where it is not known.
+    """
+
+    role: RolePlan
+    scenario: Scenario
+    folder: str
+    map_file: str
+    architecture: str = ""
+
+    @property
+    def disaggregated(self) -> bool:
+        """Whether other roles serve the other phase."""
+        return self.role.role in ("prefill", "decode")
+
+    @property
+    def workload(self) -> ServingWorkload:
+        """The requests.
+
+        Raises:
+            InputError: The plan trains.
+        """
+        if self.scenario.workload.kind != "serving":
+            raise InputError(
+                self.scenario.name,
+                "workload",
+                "trains, and serving engines don't",
+                "export a plan of a serving workload",
+            )
+        return self.scenario.workload
+
+    @cached_property
+    def split(self) -> Split:
+        """The split of an instance."""
+        return self.role.split.split()
+
+    @property
+    def stage_gpus(self) -> int:
+        """GPUs of a stage: SGLang's --tp-size and TensorRT-LLM's --tp_size."""
+        return self.split.tp * self.split.dp
+
+    @cached_property
+    def nodes(self) -> int:
+        """OS nodes of an instance: the fewest over which engines part stages and attention ranks evenly.
+
+        Shares that fill an OS node, alone or several together, come first: others would leave GPUs over.
+        """
+        whole, most, pp = self.split.gpus_per_instance, self.scenario.cluster.os_node_gpus, self.split.pp
+
+        def parts(nodes: int) -> bool:
+            stages = pp % nodes == 0 or (nodes % pp == 0 and self.stage_gpus % (nodes // pp) == 0)
+            rank, held = self.split.tp * pp, whole // nodes
+            return stages and whole % nodes == 0 and (rank % held == 0 or held % rank == 0)
+
+        fit = [nodes for nodes in range(-(-whole // most), whole + 1) if parts(nodes)]
+        return next(nodes for nodes in fit if most % (whole // nodes) == 0)
+
+    @property
+    def node_gpus(self) -> int:
+        """GPUs of an instance on each of its OS nodes."""
+        return self.split.gpus_per_instance // self.nodes
+
+    @property
+    def redundant(self) -> int:
+        """Redundant experts of a layer."""
+        return self.role.slots_per_gpu * self.split.ep - self.scenario.model.moe.experts
+
+    @property
+    def map_path(self) -> str:
+        """The map's path in a launch script."""
+        return f"$HERE/{self.map_file}"
+
+    @property
+    def memory_share(self) -> float:
+        """Share of HBM that the engine may take: all but the reserve that was planned; to 3 digits, rounded down."""
+        capacity = self.scenario.cluster.least_gpu.hbm_bytes
+        return int((1 - reserve_bytes(self.scenario, self.split) / capacity) * 1000 + 1e-6) / 1000
+
+    @property
+    def context(self) -> int:
+        """Longest sequence that was planned for."""
+        return self.workload.isl + self.workload.osl
+
+    @property
+    def pass_tokens(self) -> int:
+        """Most tokens of an attention rank in a pass: a prefill chunk, or a decode step where that has more."""
+        return max(int(prefill_tokens(self.scenario, self.workload, self.split.tp)), self.split.batch)
+
+    @property
+    def stage_layers(self) -> tuple[int, ...]:
+        """Layers of each stage, as the model's own numbering counts them."""
+        each = self.scenario.model.blocks_per_layer
+        return tuple(stage.layers // each for stage in self.role.stages)
+
+    @property
+    def spans_fast_nodes(self) -> bool:
+        """Whether an instance's OS nodes share one fast-link domain, as the trays of an NVL72 rack do."""
+        return self.nodes > 1 and self.scenario.cluster.os_node_gpus < self.scenario.cluster.gpus_per_node
+
+    @property
+    def dispatch_buffer(self) -> int:
+        """Tokens of a GPU that low-latency kernels must have room for in a decode step."""
+        return -(-self.split.batch // (self.split.tp * self.split.microbatches))
+
+
+def map_of(role: RolePlan, scenario: Scenario) -> ExpertMap:
+    """A role's expert placement as a map, whatever it serves."""
+    rows = []
+    for layer, width in zip(role.layers, role.widths(scenario), strict=True):
+        held = layer.physical_to_logical
+        rows.append(tuple(held[gpu * width : (gpu + 1) * width] for gpu in range(role.topology.gpus)))
+    return ExpertMap(tuple(layer.layer for layer in role.layers), tuple(rows))
+
+
+def layers_of(scenario: Scenario) -> ModelLayers:
+    """How the scenario's model numbers its layers."""
+    return ModelLayers.of(scenario.model)

@@ -1,0 +1,1 @@
+"""The files that hold an expert map, one file an engine and version."""

@@ -1,0 +1,154 @@
+"""Every recipe at its best: its layouts priced as the planner's columns are, and counts by the same master problem."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from placement.cost.step.kernels import KernelTables
+from placement.cost.step.roles import Role
+from placement.errors import InfeasibleError, NothingFoundError
+from solvers.deploy.columns import Placed, Priced, price_layout, undominated
+from solvers.deploy.problem import Column, MasterProblem
+from solvers.deploy.rivals.book import Allowed, Recipe, recipes_of
+from solvers.deploy.rivals.layouts import gpus_of, layout_problem, named, with_slots
+from solvers.deploy.solve import solve_master
+from specs.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A recipe's best deployment.
+
+    Attributes:
+        kinds: columns in use and how many instances of each. requests_per_s, gpus: of all of them.
+        why: what keeps the recipe from a deployment; "" where it has one.
+    """
+
+    name: str
+    source: str
+    kinds: tuple[tuple[Column, int], ...] = ()
+    requests_per_s: float = 0.0
+    gpus: int = 0
+    why: str = ""
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the recipe has a deployment."""
+        return bool(self.kinds)
+
+    @property
+    def ttft_s(self) -> float | None:
+        """The slowest of its instances."""
+        return max((c.point.ttft_s for c, _ in self.kinds if c.point.ttft_s is not None), default=None)
+
+    @property
+    def tpot_s(self) -> float | None:
+        """The slowest of its instances."""
+        return max((c.point.tpot_s for c, _ in self.kinds if c.point.tpot_s is not None), default=None)
+
+
+def rivals_of(
+    pools: Sequence[Scenario],
+    problem: MasterProblem,
+    roles: Sequence[Role],
+    placed: Placed | None = None,
+    kernels: KernelTables | None = None,
+    time_limit: float | None = None,
+) -> tuple[Rival, ...]:
+    """Every recipe's best deployment: best first, then those that have none.
+
+    Args:
+        pools: the scenario on each pool's cluster.
+        problem: the planner's own, for pools, goal, target and most kinds of instances; its columns are not used.
+        roles: that instances may have.
+        placed, kernels: what the planner prices its columns with; give it the same.
+        time_limit: seconds of each master problem.
+
+    Raises:
+        InputError: a training scenario.
+    """
+    prices = _Prices(pools, placed, kernels)
+    found = [_best(recipe, problem, prices, time_limit) for recipe in recipes_of(pools, roles)]
+    return tuple(sorted(found, key=lambda rival: _order(problem, rival)))
+
+
+def best_rival(rivals: Sequence[Rival]) -> Rival | None:
+    """The first that has a deployment; None where none has."""
+    return next((rival for rival in rivals if rival.feasible), None)
+
+
+def _order(problem: MasterProblem, rival: Rival) -> tuple[bool, float]:
+    return (not rival.feasible, -rival.requests_per_s if problem.goal == "rate" else float(rival.gpus))
+
+
+class _Prices:
+    """Layouts priced once, in whichever recipe they are."""
+
+    def __init__(self, pools: Sequence[Scenario], placed: Placed | None, kernels: KernelTables | None) -> None:
+        self.pools, self.placed, self.kernels = pools, placed, kernels
+        self._known: dict[tuple[int, str, Role], Priced] = {}
+
+    def __call__(self, pool: int, name: str, role: Role) -> Priced:
+        """A layout's columns in a role, or why there are none."""
+        key = (pool, name, role)
+        if key not in self._known:
+            self._known[key] = self._price(pool, name, role)
+        return self._known[key]
+
+    def _price(self, pool: int, name: str, role: Role) -> Priced:
+        scenario = self.pools[pool]
+        pins = scenario.of_role(role).pins
+        degrees = with_slots(scenario, named(name))
+        problem = layout_problem(scenario, pins, degrees)
+        if problem:
+            return Priced((), ((role, problem),), False)
+        return price_layout(pool, scenario, degrees, pins, (role,), self.placed, self.kernels)
+
+
+def _best(recipe: Recipe, problem: MasterProblem, prices: _Prices, time_limit: float | None) -> Rival:
+    """The best deployment of a recipe's layouts, or why it has none."""
+    columns: list[Column] = []
+    lacking: dict[Role, Counter[str]] = {}
+    for allowed in recipe.allowed:
+        reasons = lacking.setdefault(allowed.role, Counter())
+        for priced in _priced(allowed, prices):
+            columns += priced.columns
+            reasons.update(reason for _, reason in priced.lacking)
+    kept = [
+        column
+        for index, pool in enumerate(problem.pools)
+        for column in undominated([c for c in columns if c.pool == index], pool.gpus_per_node, Counter())
+    ]
+    failed = Rival(recipe.name, recipe.source)
+    roles = {column.role for column in kept}
+    if "aggregated" not in roles and not {"prefill", "decode"} <= roles:
+        return replace(failed, why="; ".join(_told(role, why) for role, why in lacking.items() if role not in roles))
+    try:
+        found = solve_master(replace(problem, columns=tuple(kept)), time_limit)
+    except (InfeasibleError, NothingFoundError) as error:
+        return replace(failed, why=str(error))
+    if found.requests_per_s <= 0:
+        return replace(failed, why="its instances do not fit the nodes together")
+    kinds = tuple((column, n) for column, n in zip(kept, found.counts, strict=True) if n)
+    return replace(failed, kinds=kinds, requests_per_s=found.requests_per_s, gpus=found.gpus)
+
+
+def _told(role: Role, reasons: Counter[str]) -> str:
+    return f"{role}: " + (reasons.most_common(1)[0][0] if reasons else "no layout")
+
+
+def _priced(allowed: Allowed, prices: _Prices) -> list[Priced]:
+    """The allowed layouts; where only the smallest are, those on the fewest GPUs that hold the model or on twice."""
+    found = []
+    least: int | None = None
+    for name in allowed.layouts:
+        gpus = gpus_of(name)
+        if allowed.smallest and least is not None and gpus > 2 * least:
+            break
+        priced = prices(allowed.pool, name, allowed.role)
+        if priced.fits and least is None:
+            least = gpus
+        found.append(priced)
+    return found

@@ -1,0 +1,556 @@
+"""Exported folders: scripts that run, options that engines know, manifests, and files that are checked."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import stat
+import subprocess
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from placement import (
+    Budget,
+    CheckFailedError,
+    InputError,
+    ParameterError,
+    Plan,
+    check_export,
+    evaluate_plan,
+    export_plan,
+    load_plan,
+    migrate_plan,
+    verify_plan,
+)
+from placement.cli import export as command
+from placement.cli.options import role_option as role_option
+from placement.engines.launch.registry import LAUNCHERS
+from placement.engines.launch.scripts import PORTS
+from placement.engines.launch.site import Site, map_of
+from placement.engines.launch.switches import PLACEHOLDERS, PLUGIN, shell_word, switches_of
+from placement.engines.maps.registry import FORMATS
+from placement.planning import export
+from tests.cli.conftest import Done
+from tests.cli.conftest import call as call
+from tests.engines import plans
+from tests.engines.test_readers import engine
+
+#: What a stand-in for an engine prints: its arguments and environment.
+STAND_IN = """#!/usr/bin/env python3
+import json, os, sys
+print(json.dumps({"argv": sys.argv, "env": dict(os.environ)}))
+"""
+TARGETS = [name for name in FORMATS if name in LAUNCHERS]
+
+
+@lru_cache(maxsize=8)
+def planned(name: str) -> Plan:
+    """The plan that is exported to a target."""
+    return plans.plan(plans.ENGINES.get(name, ""))
+
+
+@pytest.fixture(scope="module")
+def bin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of stand-ins for the engines' programs."""
+    folder = tmp_path_factory.mktemp("bin")
+    for name in ("vllm", "trtllm-serve", "trtllm-llmapi-launch"):
+        path = folder / name
+        path.write_text(STAND_IN)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    # SGLang is a module of Python: the stand-in is found first, and runs by its own interpreter.
+    python = folder / "python3"
+    python.write_text(STAND_IN.replace("/usr/bin/env python3", os.path.realpath("/proc/self/exe")))
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    for name in ("vllm", "trtllm-serve", "trtllm-llmapi-launch"):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text.replace("/usr/bin/env python3", os.path.realpath("/proc/self/exe")))
+    return folder
+
+
+def run_script(path: Path, bin_folder: Path, **more: str) -> dict[str, Any]:
+    """What a launch script starts."""
+    environment = {"PATH": f"{bin_folder}:/usr/bin:/bin", "MODEL": "some/model", "HEAD_ADDRESS": "node-a", **more}
+    done = subprocess.run(["bash", str(path)], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def options_of(argv: list[str]) -> dict[str, str | None]:
+    """Options by name, from the first that starts with two dashes on."""
+    options: dict[str, str | None] = {}
+    name = ""
+    for word in argv[1:]:
+        if word.startswith("--"):
+            name = word
+            options[name] = None
+        elif name:
+            options[name] = word
+    return options
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_scripts_start_the_engine(name: str, bin_folder: Path, tmp_path: Path) -> None:
+    """Every script runs, gives options that the engine knows, and the degrees of the plan."""
+    written = export_plan(planned(name), name, tmp_path / "out")
+    scripts = sorted((tmp_path / "out").glob("*/node-*.sh"))
+    assert [str(path.relative_to(tmp_path / "out")) for path in scripts] == [
+        file for file in written.files if file.endswith(".sh")
+    ]
+    switches = switches_of(name)
+    for number, path in enumerate(scripts):
+        assert os.access(path, os.X_OK)
+        started = run_script(path, bin_folder)
+        options = options_of(started["argv"])
+        assert set(options) <= switches.options
+        given = set(started["env"]) - {"PATH", "PWD", "SHLVL", "_", "LC_CTYPE", *PLACEHOLDERS}
+        assert given <= switches.variables | set(PLUGIN)
+        text = path.read_text()
+        assert all(f"export {each}=" in text for each in given)
+        if name == "sglang":
+            assert (options["--tp-size"], options["--attn-dp-size"], options["--ep-size"]) == ("4", "4", "4")
+            assert (options["--nnodes"], options["--node-rank"]) == ("2", str(number))
+            assert options["--dist-init-addr"] == f"node-a:{PORTS['RENDEZVOUS_PORT']}"
+            assert options["--init-expert-location"] == str(path.parent / "expert_location.json")
+            assert (options["--ep-num-redundant-experts"], options["--ep-dispatch-algorithm"]) == ("4", "static")
+            assert "--enable-eplb" not in options
+        elif name == "trtllm":
+            assert (options["--tp_size"], options["--ep_size"], options["--gpus_per_node"]) == ("4", "4", "2")
+            config = yaml.safe_load(Path(str(options["--config"])).read_text())
+            assert config["moe_config"]["load_balancer"] == str(path.parent / "moe_load_balancer.yaml")
+            assert config["enable_attention_dp"] is True
+        else:
+            assert (options["--data-parallel-size"], options["--data-parallel-size-local"]) == ("4", "2")
+            assert (options["--node-rank"], options["--master-addr"]) == (str(number), "node-a")
+            assert ("--headless" in options) == (number > 0) != ("--port" in options)
+            assert "--enable-expert-parallel" in options
+        if name == "vllm":
+            assert json.loads(str(options["--eplb-config"]))["num_redundant_experts"] == 4
+            linear = planned(name).roles[0].strategy("linear")
+            assert linear is not None
+            assert any(f"predicted {linear.tokens_per_s:,.0f} tokens/s instead of" in note for note in written.notes)
+            held = load_plan(started["env"]["PLACEMENT_PLAN"])
+            assert [role.layers for role in held.roles] == [role.layers for role in planned(name).roles]
+        if name == "vllm-ascend":
+            held_at = json.loads(str(options["--additional-config"]))["eplb_config"]["expert_map_path"]
+            assert held_at == str(path.parent / "expert_map.json")
+
+
+def test_a_script_asks_for_what_it_needs(bin_folder: Path, tmp_path: Path) -> None:
+    """Without the model or the address of node 0 a script says so, and starts nothing."""
+    export_plan(planned("sglang"), "sglang", tmp_path / "out")
+    script = str(tmp_path / "out" / "aggregated" / "node-0.sh")
+    for missing in ("MODEL", "HEAD_ADDRESS"):
+        environment = {"PATH": f"{bin_folder}:/usr/bin:/bin", "MODEL": "m", "HEAD_ADDRESS": "a"}
+        del environment[missing]
+        done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode != 0
+        assert f"{missing}: is not set; README.md says what it is" in done.stderr
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "value", ["4", "a b", '{"a": "b"}', "it's", "$MODEL/x y", '{"a": "$MODEL"}', "`id` $(id) $MODEL"]
+)
+def test_shell_words(value: str) -> None:
+    """A word reaches the program as it stands; only variables are filled in."""
+    line = f"printf %s {shell_word(value)}"
+    done = subprocess.run(["bash", "-c", line], env={"MODEL": "m"}, capture_output=True, text=True, timeout=20)
+    assert done.stdout == value.replace("$MODEL", "m")
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_readme_and_manifests(name: str, tmp_path: Path) -> None:
+    """The README names every script, placeholder and check; manifests start the scripts on as many devices."""
+    if name == "trtllm":  # over several OS nodes MPI starts it
+        made = plans.plan("trtllm", cluster={**plans.TINY["cluster"], "nodes": 1, "gpus_per_node": 4})
+    else:
+        made = planned(name)
+    export_plan(made, name, tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    scripts = sorted((tmp_path / "out").glob("*/node-*.sh"))
+    assert all(f"bash aggregated/{path.name}" in text for path in scripts)
+    for placeholder in PLACEHOLDERS:
+        used = any(f"${{{placeholder}:" in path.read_text() for path in scripts)
+        assert (f"- `{placeholder}`" in text) or not used
+    assert f"placement export --check aggregated/{FORMATS[name].file} --to {name} --plan plan.json" in text
+    for note in LAUNCHERS[name].notes(_site(made, name)):
+        assert f"- {note}" in text
+    (held,) = yaml.safe_load_all((tmp_path / "out" / "kubernetes.yaml").read_text())
+    spec = held["spec"]
+    assert held["apiVersion"] == "leaderworkerset.x-k8s.io/v1"
+    assert (spec["replicas"], spec["leaderWorkerTemplate"]["size"]) == (1, len(scripts))
+    (container,) = spec["leaderWorkerTemplate"]["workerTemplate"]["spec"]["containers"]
+    assert list(container["resources"]["limits"].values()) == [4 // len(scripts)]
+    services = yaml.safe_load((tmp_path / "out" / "compose.yaml").read_text())["services"]
+    assert [each["command"][1] for each in services.values()] == [f"/placement/aggregated/{p.name}" for p in scripts]
+
+
+def _site(made: Plan, name: str) -> Any:
+    adapted = export._for_engine(made, FORMATS[name])
+    return next(iter(export._sites(adapted, FORMATS[name])))
+
+
+@pytest.mark.parametrize("name", ["sglang", "vllm", "trtllm"])
+def test_roles_apart(name: str, bin_folder: Path, tmp_path: Path) -> None:
+    """Prefill and decode have a folder each, with the engine's own switches for it."""
+    made = plans.two_roles(planned(name))
+    export_plan(made, name, tmp_path / "out")
+    for role in ("prefill", "decode"):
+        options = options_of(run_script(tmp_path / "out" / role / "node-0.sh", bin_folder)["argv"])
+        if name == "sglang":
+            assert options["--disaggregation-mode"] == role
+            assert options["--deepep-mode"] == {"prefill": "normal", "decode": "low_latency"}[role]
+            assert options.get("--disaggregation-bootstrap-port") == ("8998" if role == "prefill" else None)
+            assert ("--max-running-requests" in options) == (role == "decode")
+        elif name == "vllm":
+            told = json.loads(str(options["--kv-transfer-config"]))
+            started = run_script(tmp_path / "out" / role / "node-1.sh", bin_folder, NODE_ADDRESS="node-b")
+            assert started["env"]["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "node-b"
+            assert ("--max-num-seqs" in options) == (role == "decode")
+            assert told["kv_role"] == {"prefill": "kv_producer", "decode": "kv_consumer"}[role]
+        else:
+            config = yaml.safe_load((tmp_path / "out" / role / "config.yaml").read_text())
+            assert config["cache_transceiver_config"] == {"backend": "DEFAULT"}
+        own = load_plan(tmp_path / "out" / role / "plan.json")
+        assert [each.role for each in own.roles] == [role]
+        map_file = tmp_path / "out" / role / FORMATS[name].file
+        assert check_export(made, map_file, name, role=role).gpus == 4
+    with pytest.raises(ParameterError, match="name one of them"):
+        check_export(made, map_file, name)
+
+
+def test_stages(bin_folder: Path, tmp_path: Path) -> None:
+    """Stage cuts reach each engine in its own way, as many numbers as stages, summing to the layers."""
+    pins = {"tp": 1, "ep": 2, "pp": 2, "dp": 2, "batch": 8}
+    for name, variable in (
+        ("sglang", "SGLANG_PP_LAYER_PARTITION"),
+        ("vllm", "VLLM_PP_LAYER_PARTITION"),
+        ("trtllm", ""),
+    ):
+        made = plans.plan(plans.ENGINES[name], pins=pins, redundant=0)
+        export_plan(made, name, tmp_path / name)
+        wanted = [stage.layers for stage in made.roles[0].stages]
+        assert sum(wanted) == 3
+        if variable:
+            started = run_script(tmp_path / name / "aggregated" / "node-0.sh", bin_folder)
+            assert started["env"][variable] == ",".join(map(str, wanted))
+        else:
+            config = yaml.safe_load((tmp_path / name / "aggregated" / "config.yaml").read_text())
+            assert config["pp_partition"] == wanted
+
+
+def test_what_is_ignored_in_silence_is_said(tmp_path: Path) -> None:
+    """TensorRT-LLM without attention data parallelism, and any engine without expert parallelism."""
+    alone = plans.plan("trtllm", pins={"tp": 4, "ep": 4, "pp": 1, "dp": 1, "batch": 8}, redundant=0)
+    notes = export_plan(alone, "trtllm", tmp_path / "alone").notes
+    assert any("Without attention data parallelism (DP 1) TensorRT-LLM ignores" in note for note in notes)
+    assert "moe_config" not in yaml.safe_load((tmp_path / "alone" / "aggregated" / "config.yaml").read_text())
+    notes = export_plan(planned("trtllm"), "trtllm", tmp_path / "odd", architecture="OddForCausalLM").notes
+    assert any("OddForCausalLM is not listed" in note for note in notes)
+    small = plans.plan("sglang", pins={"tp": 1, "ep": 1, "pp": 1, "dp": 1, "batch": 8}, redundant=0)
+    written = export_plan(small, "sglang", tmp_path / "small")
+    assert any("no map is written" in note for note in written.notes)
+    assert not any(file.endswith("expert_location.json") for file in written.files)
+
+
+@pytest.mark.parametrize("tp", [1, 2, 8])
+@pytest.mark.parametrize("pp", [1, 2, 3])
+@pytest.mark.parametrize("dp", [1, 3, 9, 16])
+def test_os_nodes_part_instances_evenly(tp: int, pp: int, dp: int) -> None:
+    """Every OS node holds whole stages or equal parts of one, and whole attention ranks or equal parts of one."""
+    split = SimpleNamespace(gpus_per_instance=tp * pp * dp, tp=tp, pp=pp, dp=dp)
+    role = SimpleNamespace(split=SimpleNamespace(split=lambda: split))
+    for most in (4, 8):
+        held = SimpleNamespace(cluster=SimpleNamespace(os_node_gpus=most))
+        site = Site(role, held, "", "")  # type: ignore[arg-type]
+        gpus = site.node_gpus
+        assert most % gpus == 0
+        assert gpus * site.nodes == tp * pp * dp
+        assert gpus % (tp * dp) == 0 or (tp * dp) % gpus == 0
+        assert gpus % (tp * pp) == 0 or (tp * pp) % gpus == 0
+
+
+def test_stock_vllm_orders(bin_folder: Path, tmp_path: Path) -> None:
+    """A map that is an order of stock vLLM needs no plug-in."""
+    made = plans.plan(plans.ENGINES["vllm"], redundant=0)
+    (role,) = made.roles
+    for name, order in (("linear", range(8)), ("round_robin", [0, 4, 1, 5, 2, 6, 3, 7])):
+        layers = tuple(layer.model_copy(update={"physical_to_logical": tuple(order)}) for layer in role.layers)
+        plan = made.model_copy(update={"roles": (role.model_copy(update={"layers": layers}),)})
+        export_plan(plan, "vllm", tmp_path / name)
+        started = run_script(tmp_path / name / "aggregated" / "node-0.sh", bin_folder)
+        assert options_of(started["argv"])["--expert-placement-strategy"] == name
+        assert "PLACEMENT_EPLB" not in started["env"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_exported_maps_are_the_plans(name: str, tmp_path: Path) -> None:
+    """Every format checks, and gives the plan's figures to the digit when it is evaluated in the plan's place."""
+    made = planned(name if name in plans.ENGINES else "generic")
+    written = export_plan(made, name, tmp_path / "out", architecture="MixtralForCausalLM")
+    path = tmp_path / "out" / "aggregated" / FORMATS[name].file
+    assert written.files[0] == f"aggregated/{FORMATS[name].file}"
+    compared = check_export(made, path, name)
+    assert (compared.layers, compared.gpus, compared.slots) == (2, 4, 24)
+    again = load_plan(tmp_path / "out" / "plan.json")
+    assert again.roles[0].layers == made.roles[0].layers
+    judged = evaluate_plan(again, _trace(tmp_path), current=path)
+    figures = {row.record.name: row.record for row in judged.rows}
+    own = judged.own
+    assert own is not None
+    assert figures["current"].model_copy(update={"name": own.name}) == own
+
+
+def _trace(folder: Path) -> Path:
+    rng = np.random.default_rng(5)
+    ids = np.argsort(rng.random((2, 120, 8)) * rng.random(8), axis=2)[:, :, :2].astype(np.uint8)
+    np.savez_compressed(folder / "a.npz", topk_ids=ids, seq_lens=np.array([30, 30, 40, 20]))
+    return folder / "a.npz"
+
+
+def test_a_map_with_other_redundancy_is_evaluated(tmp_path: Path) -> None:
+    """Uneven slots and redundancy in some layers, as omni-infer has them, are scored as they run."""
+    made = planned("generic")
+    pattern = np.zeros((4, 2, 8), dtype=np.int32)
+    for gpu in range(4):
+        pattern[gpu, :, 2 * gpu : 2 * gpu + 2] = 1
+    linear = tmp_path / "linear.npy"
+    np.save(linear, pattern)
+    pattern[0, 1, 7] = 1  # one redundant expert, in one layer
+    more = tmp_path / "more.npy"
+    np.save(more, pattern)
+    trace = _trace(tmp_path)
+    rows = [
+        next(row.record for row in evaluate_plan(made, trace, current=path).rows if row.record.name == "current")
+        for path in (linear, more)
+    ]
+    # A copy on another node saves messages: there is less to send, and one GPU more to choose.
+    first, second = rows
+    assert first.remote_nodes_per_token is not None
+    assert second.remote_nodes_per_token is not None
+    assert second.remote_nodes_per_token < first.remote_nodes_per_token
+    with pytest.raises(ParameterError, match="has 2 slots on GPU 0, the plan 3 on each"):
+        migrate_plan(made, [trace], current=linear)
+
+
+def test_migration_begins_at_what_runs(tmp_path: Path) -> None:
+    """The running placement is the engine's file, not the plan's."""
+    made, other = planned("generic"), planned("vllm")
+    export_plan(other, "vllm", tmp_path / "out")
+    path = tmp_path / "out" / "aggregated" / "expert_map.json"
+    told = migrate_plan(made, [_trace(tmp_path)], current=path, max_moves=24, budget=Budget(0.1), workers=1)
+    assert told.plan is not None
+    running = told.plan.roles[0].strategy("running")
+    assert running is not None
+    assert running.placements == tuple(
+        tuple(e for on in row for e in on) for row in map_of(other.roles[0], other.scenario.spec).rows
+    )
+    assert all(check.passed is not False for check in verify_plan(told.plan, []))
+
+
+def test_a_plan_of_another_engine(tmp_path: Path) -> None:
+    """It is exported where the engine loads its split, and refused with the rule where it does not."""
+    export_plan(planned("vllm"), "sglang", tmp_path / "out")
+    assert load_plan(tmp_path / "out" / "plan.json").engine.name == "sglang"
+    # SGLang's default backend gathers every token, which is said; another can be asked for.
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "every token goes to every GPU: expert placement buys balance alone" in text
+    export_plan(planned("vllm"), "sglang", tmp_path / "deepep", engine="sglang:deepep")
+    assert "--moe-a2a-backend deepep" in (tmp_path / "deepep" / "aggregated" / "node-0.sh").read_text()
+    with pytest.raises(ParameterError, match="trtllm is not sglang"):
+        export_plan(planned("vllm"), "sglang", tmp_path / "wrong", engine="trtllm")
+    odd = plans.plan(pins={"tp": 2, "ep": 4, "pp": 1, "dp": 2, "batch": 8})
+    with pytest.raises(InputError, match="tp 2 and dp 2 are both more than 1"):
+        export_plan(odd, "trtllm", tmp_path / "odd")
+    planned_shares = plans.plan(dispatch="planned")
+    for name in ("sglang", "omni"):
+        with pytest.raises(ParameterError, match="planned dispatch"):
+            export_plan(planned_shares, name, tmp_path / name)
+        assert not (tmp_path / name).exists()
+
+
+def test_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left of a folder that can't be written whole, and nothing that is there is touched."""
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine").write_text("kept")
+    for out, told in ((full, "is not empty"), (full / "mine", "is a file"), (tmp_path / "no" / "out", "is not there")):
+        with pytest.raises(ParameterError, match=told):
+            export_plan(planned("sglang"), "sglang", out)
+    with pytest.raises(ParameterError, match="architecture"):
+        export_plan(planned("vllm"), "vllm-hygon", tmp_path / "out")
+    with pytest.raises(ParameterError, match="next_token_layers"):
+        export_plan(planned("vllm"), "vllm", tmp_path / "out", next_token_layers=1)
+    write = Path.write_bytes
+
+    def full_disk(path: Path, data: bytes) -> int:
+        if path.name == "README.md":
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(InputError, match="can't be written: No space left on device"):
+        export_plan(planned("sglang"), "sglang", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+    assert (full / "mine").read_text() == "kept"
+    monkeypatch.undo()
+    (tmp_path / "empty").mkdir()
+    export_plan(planned("sglang"), "sglang", tmp_path / "empty")
+    assert (tmp_path / "empty" / "README.md").is_file()
+
+
+def test_the_command(tmp_path: Path, call: Callable[..., Done]) -> None:
+    """Files on stdout, notes on stderr; a check that fails exits with 6 and names the first difference."""
+    plan_file, out = str(tmp_path / "plan.json"), str(tmp_path / "out")
+    planned("sglang").save(plan_file)
+    done = call("export", "--plan", plan_file, "--to", "sglang", "--out", out)
+    assert done.code == 0
+    assert done.out.splitlines()[0] == f"{out}/aggregated/expert_location.json"
+    assert "SGLang crashes on any other key" in done.err
+    held = f"{out}/aggregated/expert_location.json"
+    done = call("export", "--plan", plan_file, "--to", "sglang", "--check", held)
+    assert (done.code, "holds the plan's map" in done.out) == (0, True)
+    data = json.loads(Path(held).read_text())
+    row = data["physical_to_logical_map"][2]
+    row[0], row[-1] = row[-1], row[0]
+    Path(held).write_text(json.dumps(data))
+    done = call("export", "--plan", plan_file, "--to", "sglang", "--check", held)
+    assert done.code == 6
+    assert "layer 2, GPU 0: holds experts" in done.err
+    assert done.err.count("\n") == 1
+    for wrong in ([], ["--out", out, "--check", held], ["--out", out]):
+        done = call("export", "--plan", plan_file, "--to", "sglang", *wrong)
+        assert done.code == 2
+        assert done.err.count("\n") == 1
+    done = call("export", "--plan", plan_file, "--to", "deepseek", "--out", out + "2", "--json")
+    assert json.loads(done.out)["files"][0] == "aggregated/eplb.npz"
+    assert call("export", "--plan", plan_file, "--to", "nothing", "--out", out).code == 2
+
+
+def test_names_of_the_command() -> None:
+    """The names that --help shows are those that are written."""
+    assert (*FORMATS, export.MEGATRON) == command.FORMATS
+
+
+def test_an_exporter_writes_no_other_option() -> None:
+    """What is not in the lists can't be written."""
+    for name in LAUNCHERS:
+        with pytest.raises(ValueError, match="is no known option"):
+            switches_of(name).option("--fast", reason="")
+        with pytest.raises(ValueError, match="is no known variable"):
+            switches_of(name).variable("NCCL_FAST", 1, reason="")
+
+
+def _lines(path: Path) -> set[str]:
+    return set(path.read_text().split())
+
+
+def test_lists_are_the_engines_own(shared_dir: Path) -> None:
+    """Every variable, and every option of vLLM but three of its server, stands in the engines' lists."""
+    folder = shared_dir / "engines"
+    nccl = _lines(folder / "nccl_2.30.7.txt")
+    vllm = switches_of("vllm")
+    assert vllm.options - _lines(folder / "vllm_0.33.0_cli.txt") == {"--headless", "--host", "--port"}
+    assert vllm.variables <= _lines(folder / "vllm_0.33.0_envs.txt") | nccl
+    assert switches_of("vllm-ascend").options <= vllm.options | {"--additional-config"}
+    assert "--additional-config" in _lines(folder / "vllm_0.33.0_cli.txt")
+    assert switches_of("sglang").variables <= _lines(folder / "sglang_0.5.23_environ.txt") | nccl | {
+        "SGLANG_PP_LAYER_PARTITION"  # read by os.getenv, beside the engine's list
+    }
+
+
+def test_options_of_sglang(sglang_wheel: Path) -> None:
+    """Every option is a field of SGLang's own argument classes."""
+    options = set()
+    for path in (sglang_wheel / "sglang/srt/arg_groups/fields").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                options.add("--" + node.target.id.replace("_", "-"))
+    assert switches_of("sglang").options <= options
+    assert "SGLANG_PP_LAYER_PARTITION" in (sglang_wheel / "sglang/srt/distributed/utils.py").read_text()
+
+
+def test_options_of_vllm(vllm_wheel: Path) -> None:
+    """What its lists lack is of its server."""
+    text = "".join(path.read_text() for path in (vllm_wheel / "vllm/entrypoints").rglob("cli_args.py"))
+    assert '"--headless"' in text
+    assert "host: str" in text
+    assert "port: int" in text
+
+
+def test_vllm_validates_the_command(vllm_wheel: Path, bin_folder: Path, tmp_path: Path) -> None:
+    """vLLM's own ParallelConfig takes what a script gives it."""
+    pytest.importorskip("torch")
+    export_plan(planned("vllm"), "vllm", tmp_path / "out")
+    given = options_of(run_script(tmp_path / "out" / "aggregated" / "node-0.sh", bin_folder)["argv"])
+    taken = {
+        "--tensor-parallel-size": int, "--data-parallel-size": int, "--data-parallel-size-local": int, "--nnodes": int,
+        "--node-rank": int, "--master-addr": str, "--all2all-backend": str, "--master-port": int,
+        "--enable-expert-parallel": None, "--enable-eplb": None,
+    }  # fmt: skip
+    options = {name[2:].replace("-", "_"): True if kind is None else kind(given[name]) for name, kind in taken.items()}
+    read = engine("vllm_reader", vllm_wheel, {"options": options, "eplb": json.loads(str(given["--eplb-config"]))})
+    assert read["redundant"] == 4
+    assert read["parallel"] == options
+
+
+def test_sglang_reads_an_exported_map(sglang_wheel: Path, tmp_path: Path) -> None:
+    """SGLang's own reader gives the plan's slots."""
+    pytest.importorskip("torch")
+    export_plan(planned("sglang"), "sglang", tmp_path / "out")
+    path = tmp_path / "out" / "aggregated" / "expert_location.json"
+    asked = {"file": str(path), "layers": 3, "experts": 8, "redundant": 4, "ep": 4, "nnodes": 2, "backend": "deepep"}
+    rows = engine("sglang_reader", sglang_wheel, asked)["map"]
+    for layer in planned("sglang").roles[0].layers:
+        assert rows[layer.layer] == list(layer.physical_to_logical)
+
+
+def test_a_training_plan(tmp_path: Path) -> None:
+    """Megatron gets degrees, batches and the cut; nothing that serves takes the plan, and no schedule that it lacks."""
+    training = {
+        "kind": "training", "name": "tiny_train", "global_batch": 16, "sequence": 64, "schedule": "1f1b",
+    }  # fmt: skip
+    model = {**plans.TINY["model"], "layers": 7}
+    pins = {"tp": 1, "ep": 2, "pp": 2, "dp": 2, "batch": 8}
+    made = plans.plan(workload=training, model=model, pins=pins, redundant=0)
+    written = export_plan(made, "megatron", tmp_path / "out")
+    assert written.files[0] == "training/megatron.sh"
+    show = 'source "$1"; printf "%s\\n" "${PLACEMENT_ARGS[@]}"'
+    script = str(tmp_path / "out" / "training" / "megatron.sh")
+    done = subprocess.run(["bash", "-c", show, "-", script], capture_output=True, text=True, check=True, timeout=20)
+    options = options_of(["", *done.stdout.splitlines()])
+    assert set(options) <= switches_of("megatron").options
+    assert (options["--pipeline-model-parallel-size"], options["--expert-model-parallel-size"]) == ("2", "2")
+    cut = str(options["--pipeline-model-parallel-layout"])
+    assert (cut[0], cut[-1]) == ("E", "L")
+    layers = [int(piece.strip("EL").replace("t*", "").replace("t", "1")) for piece in cut.split("|")]
+    assert layers == [stage.layers for stage in made.roles[0].stages]
+    with pytest.raises(ParameterError, match="sglang serves, and the plan trains; export it to megatron"):
+        export_plan(made, "sglang", tmp_path / "serving")
+    with pytest.raises(InputError, match="serves, and Megatron trains"):
+        export_plan(planned("vllm"), "megatron", tmp_path / "training")
+    folded = plans.plan(workload={**training, "schedule": "dualpipe_v"}, model=model, pins=pins, redundant=0)
+    with pytest.raises(InputError, match="plan with schedule 1f1b or interleaved"):
+        export_plan(folded, "megatron", tmp_path / "folded")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_changed_file_fails(tmp_path: Path) -> None:
+    """A check names the layer and GPU of the first difference."""
+    made = planned("trtllm")
+    export_plan(made, "trtllm", tmp_path / "out")
+    path = tmp_path / "out" / "aggregated" / "moe_load_balancer.yaml"
+    data = yaml.safe_load(path.read_text())
+    data["initial_global_assignments"][1].reverse()
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(CheckFailedError, match="layer 1, GPU 0: holds experts"):
+        check_export(made, path, "trtllm")
