@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.console import RenderableType
-from rich.text import Text
 
 from placement.records.demand import DemandRecord, SpreadRecord, UseRecord
 from placement.report.text import columns, fields, heading
@@ -28,8 +27,7 @@ def demand_parts(demand: DemandRecord, gpus: int) -> list[RenderableType]:
     return [
         heading("DEMAND", f"  {_asked(demand)}"),
         columns(HEADER, rows),
-        fields([*_served(demand), ("verdict", _verdict(demand, gpus))]),
-        *(Text(f"  {line}") for line in _busy(demand)),
+        fields([*_served(demand), *_busy(demand), ("verdict", _verdict(demand, gpus))]),
     ]
 
 
@@ -94,15 +92,15 @@ def _verdict(demand: DemandRecord, gpus: int) -> str:
     return f"{first}. These GPUs hold p95 up to {held}{more}"
 
 
-def _busy(demand: DemandRecord) -> list[str]:
+def _busy(demand: DemandRecord) -> list[tuple[str, str]]:
     lines = []
     for use in demand.use:
         parts = [f"{use.prefilling:.0%} of the time in prefill"] if use.role != "decode" else []
         parts += [f"{use.decoding:,.1f} of {use.fit:,} sequences"] if use.role != "prefill" else []
-        lines.append(f"{_servers(use)}: {', '.join(parts)}, {use.waiting:,.1f} waiting")
+        lines.append((use.role, f"{_servers(use)}: {', '.join(parts)}, {use.waiting:,.1f} waiting"))
     return lines
 
 
 def _servers(use: UseRecord) -> str:
     share = f" ({use.simulated:,} simulated)" if use.simulated < use.servers else ""
-    return f"each of {use.servers:,} {use.role} ranks{share}"
+    return f"each of {use.servers:,} ranks{share}"
