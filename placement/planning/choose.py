@@ -95,7 +95,7 @@ def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Cho
         return _cut_to_fit(case, columns, roles, stop)
     problem = MasterProblem(
         tuple(pool_of(pool) for pool in pools), columns.columns, kv_bytes_per_request(scenario),
-        max_kinds=case.max_kinds, max_kinds_per_role=None if case.max_kinds is None else max(1, case.max_kinds - 1),
+        max_kinds=case.max_kinds,
     )  # fmt: skip
     if case.target_tokens_per_s is not None:
         problem = replace(problem, goal="gpus", target=case.target_tokens_per_s / workload.osl)
@@ -256,7 +256,7 @@ def _without_limit(problem: MasterProblem, chosen: Deployment) -> float | None:
     """Share of tokens/s (or of GPUs) that any number of kinds would gain."""
     if problem.max_kinds is None:
         return None
-    free = solve_master(replace(problem, max_kinds=None, max_kinds_per_role=None), _EXTRA_S)
+    free = solve_master(replace(problem, max_kinds=None), _EXTRA_S)
     if chosen.goal == "rate":
         return max(0.0, free.requests_per_s / chosen.requests_per_s - 1.0)
     return max(0.0, 1.0 - free.gpus / chosen.gpus)

@@ -10,8 +10,12 @@ from placement.records.base import Amount, Record, Text
 from specs.fields import Count, Degree
 
 
-class InstanceRecord(Record):
-    """Instances of one kind: role, pool, how many, and the split of each; `cp`: attention ranks that share a prompt."""
+class RivalInstances(Record):
+    """Instances of one kind: role, pool, how many, GPUs of each, and the split of each.
+
+    Attributes:
+        cp: attention ranks that share a prompt. moe_layer: how the MoE layers in its figures were timed.
+    """
 
     role: Literal["aggregated", "prefill", "decode"]
     pool: Text
@@ -50,7 +54,7 @@ class RivalRecord(Record):
 
     name: Text
     source: Text
-    roles: tuple[InstanceRecord, ...]
+    roles: tuple[RivalInstances, ...]
     tokens_per_s: Amount | None
     ttft_ms: Amount | None
     tpot_ms: Amount | None

@@ -16,7 +16,7 @@ from placement.report.strategies import time_cells, time_header
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import grouped, kb, or_dash
 
-HEADER = ("strategy", "balancedness", "nodes/token", "remote nodes/token", "cross-node kB/token")
+HEADER = ("strategy", "balancedness", "nodes/ token", "remote nodes/ token", "cross-node kB/token")
 
 
 def evaluation_json(path: str, plan: Plan, role: RolePlan, results: Sequence[Evaluation]) -> str:

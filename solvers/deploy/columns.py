@@ -261,10 +261,10 @@ class _PoolSearch:
 
         Roles that are pinned alike are priced together.
         """
+        pinned = self.scenario.model_copy(update={"pins": self.pins})
         alike: dict[Pins, list[Role]] = {}
-        asked = self.scenario.model_copy(update={"pins": self.pins})
         for role in roles:
-            alike.setdefault(asked.of_role(role).pins, []).append(role)
+            alike.setdefault(pinned.of_role(role).pins, []).append(role)
         found: list[Column] = []
         for pins, same in alike.items():
             candidates = list_candidates(self.scenario, pins, self.redundant)

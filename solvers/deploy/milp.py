@@ -123,17 +123,15 @@ class MasterMilp:
     def _add_kinds_bounded(self) -> None:
         """At most so many columns in use, and of each role."""
         problem = self.problem
-        if problem.max_kinds is None and problem.max_kinds_per_role is None:
+        if problem.max_kinds is None or problem.max_kinds_per_role is None:
             return
         used = [self._variable(1.0) for _ in problem.columns]
         for column, n, at in zip(problem.columns, self.count, used, strict=True):
             self._at_most([_Term(n, 1.0), _Term(at, -problem.most_instances(column))], 0.0)
-        if problem.max_kinds is not None:
-            self._at_most([_Term(at, 1.0) for at in used], problem.max_kinds)
-        if problem.max_kinds_per_role is not None:
-            for role in sorted({column.role for column in problem.columns}):
-                mine = [_Term(at, 1.0) for c, at in zip(problem.columns, used, strict=True) if c.role == role]
-                self._at_most(mine, problem.max_kinds_per_role)
+        self._at_most([_Term(at, 1.0) for at in used], problem.max_kinds)
+        for role in sorted({column.role for column in problem.columns}):
+            mine = [_Term(at, 1.0) for c, at in zip(problem.columns, used, strict=True) if c.role == role]
+            self._at_most(mine, problem.max_kinds_per_role)
 
     def _objective(self) -> list[_Term]:
         """What is minimized: the rate, negated, or GPUs of a deployment that reaches the target."""
@@ -174,9 +172,9 @@ def solve_milp(problem: MasterProblem, time_limit: float | None = None, gap: flo
         raise InfeasibleError(f"no deployment serves {problem.target:.4g} requests/s")
     if answer.x is None:
         raise NothingFoundError("no deployment found within the limit; raise `time_limit`")
-    # Without whole variables HiGHS states no bound: the answer is its own.
+    # Without columns nothing is whole, and HiGHS tells no bound of a linear program but its optimum.
     bound = answer.fun if answer.mip_dual_bound is None else answer.mip_dual_bound
-    return _deployment(problem, master.counts(answer), master.value(bound))
+    return _deployment(problem, master.counts(answer), master.value(float(bound)))
 
 
 def _deployment(problem: MasterProblem, counts: tuple[int, ...], bound: float) -> Deployment:

@@ -58,7 +58,7 @@ class MasterProblem:
     Attributes:
         kv_bytes: of a request that is prefilled in one instance and decoded in another.
         target: requests/s wanted at least, for the goal "gpus".
-        max_kinds, max_kinds_per_role: columns in use at most, in all and of each role; None: any number.
+        max_kinds: most columns that are used; None: any number. Each role then has at most max_kinds - 1, and one.
     """
 
     pools: tuple[Pool, ...]
@@ -67,7 +67,11 @@ class MasterProblem:
     goal: Goal = "rate"
     target: float = 0.0
     max_kinds: int | None = None
-    max_kinds_per_role: int | None = None
+
+    @property
+    def max_kinds_per_role(self) -> int | None:
+        """Most columns of a role that are used."""
+        return None if self.max_kinds is None else max(1, self.max_kinds - 1)
 
     def whole(self, column: Column) -> int:
         """Nodes that an instance fills."""

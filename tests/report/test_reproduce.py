@@ -68,3 +68,12 @@ def test_the_command_asks_for_the_same_scenario(overrides: dict[str, Any], folde
 def _of_scenario(plan: Plan, scenario: Any) -> Plan:
     record = plan.scenario.model_copy(update={"name": scenario.name, "spec": scenario})
     return plan.model_copy(update={"scenario": record})
+
+
+def test_a_plan_that_was_cut_short_promises_no_bytes(folder: Path) -> None:
+    plan = _of_scenario(load_plan(folder / "synthetic.json"), load_scenario("deepseek_v2_lite_h100_ib"))
+    assert "byte for byte" in reproduction(plan).told
+    provenance = plan.provenance.model_copy(update={"cut_short": ("search",)})
+    found = reproduction(plan.model_copy(update={"provenance": provenance}))
+    assert "byte for byte" not in found.told
+    assert "another run may find another plan" in found.why_not

