@@ -93,7 +93,7 @@ def _verdict(demand: DemandRecord, gpus: int) -> str:
 
 
 def _busy(demand: DemandRecord) -> list[tuple[str, str]]:
-    lines = []
+    lines: list[tuple[str, str]] = []
     for use in demand.use:
         parts = [f"{use.prefilling:.0%} of the time in prefill"] if use.role != "decode" else []
         parts += [f"{use.decoding:,.1f} of {use.fit:,} sequences"] if use.role != "prefill" else []
