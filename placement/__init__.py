@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from placement.planning.case import load_scenario
     from placement.planning.compare import compare_strategies
+    from placement.planning.demand import plan_for_demand
     from placement.planning.deploy import plan_deployment, plan_front
     from placement.planning.effort import Budget
     from placement.planning.evaluate import evaluate_plan
@@ -60,6 +61,7 @@ _WHERE = {
     ),
     "placement.planning.case": ("load_scenario",),
     "placement.planning.compare": ("compare_strategies",),
+    "placement.planning.demand": ("plan_for_demand",),
     "placement.planning.deploy": ("plan_deployment", "plan_front"),
     "placement.planning.effort": ("Budget",),
     "placement.planning.evaluate": ("evaluate_plan",),
@@ -89,8 +91,8 @@ __all__ = [
     "PlacementError", "Plan", "Progress", "Report", "Scenario", "SearchParams", "Trace", "check_export",
     "compare_plans", "compare_strategies", "convert_recording", "evaluate_plan", "example_trace", "export_plan",
     "load_cluster", "load_engine", "load_model", "load_plan", "load_scenario", "load_trace", "load_workload",
-    "migrate_plan", "plan_deployment", "plan_front", "plan_scenario", "report_plan", "trace_statistics",
-    "verify_plan",
+    "migrate_plan", "plan_deployment", "plan_for_demand", "plan_front", "plan_scenario", "report_plan",
+    "trace_statistics", "verify_plan",
 ]  # fmt: skip
 
 

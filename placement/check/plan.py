@@ -15,6 +15,7 @@ from placement.check.role import BASE, CHECKS, FailureError, same
 from placement.errors import InputError
 from placement.records.convert import engine_name, figures_record, mode_of_roles
 from placement.records.plan import Plan
+from placement.records.simulated import simulated_again
 from placement.routing.trace import LoadCounts, Trace
 from specs.documents import shown
 from specs.scenario import Scenario
@@ -59,11 +60,15 @@ def findings_of(plan: Plan, cases: Sequence[PlanCase]) -> Iterator[Check]:
             yield _placed(check, case)
     yield _made("nodes", partial(_check_nodes, plan))
     yield _made("total", partial(_check_total, plan))
+    if plan.demand is not None:
+        yield _made("demand", partial(_check_demand, plan), ("demand",))
     yield from dict.fromkeys(told)
     if plan.choice is not None:
         yield Check(
             "choice", "claimed", None, "how the instances were chosen, its bound and what came next", ("choice",)
         )
+    if plan.demand is not None and plan.demand.hold is not None:
+        yield Check("hold", "claimed", None, "up to which load p95 holds, and with how many GPUs", ("demand.hold",))
 
 
 def _of_role(case: PlanCase, told: list[Check]) -> Iterator[Check]:
@@ -107,6 +112,17 @@ def _check_total(plan: Plan) -> str:
     same("engine", plan.engine, engine_name(plan.scenario.spec, plan.roles))
     same("predicted", plan.predicted, figures_record(plan.scenario.spec, plan.roles))
     return f"{plan.predicted.tokens_per_s.value:,.0f} tokens/s follow from the figures of the roles"
+
+
+def _check_demand(plan: Plan) -> str:
+    """The simulation, made again with its seed."""
+    again = simulated_again(plan)
+    if again is None or plan.demand is None:
+        raise MissingError("needs the record of requests, which the plan does not hold")
+    same("demand", plan.demand.model_copy(update={"hold": None}), again)
+    if plan.demand.hold is not None and again.holds_p95:
+        raise FailureError("demand.hold says what it takes to hold the 95th percentile, which holds")
+    return f"{again.simulated:,} requests, simulated again, fare as the plan says"
 
 
 def _check_nodes(plan: Plan) -> str:

@@ -9,6 +9,8 @@ import click
 from placement.cli.command import Command
 from placement.cli.options import (
     degrees_option,
+    demand_asked,
+    demand_options,
     engine_option,
     explain_option,
     instance_options,
@@ -29,6 +31,7 @@ from placement.cli.running import emit, run
 )
 @click.option("--spec", default="gpt_oss_120b_gb200_ib", show_default=True, metavar="NAME_OR_FILE", help="Scenario.")
 @instance_options
+@demand_options
 @click.option("--front", is_flag=True, help="Tokens/s per GPU against tokens/s per user: the front over TPOT limits.")
 @click.option("--redundant", type=redundant_experts, metavar="N|auto", help="Redundant experts per MoE layer, or auto.")
 @pin_options
@@ -53,16 +56,22 @@ def command(
     cache.
     """
     from placement.cli.progress import ProgressBar
+    from placement.errors import ParameterError
     from placement.planning.case import load_scenario
+    from placement.planning.demand import solve_for
     from placement.planning.deploy import deployment_case, front_of
     from placement.planning.explain import explained
-    from placement.planning.solve import solve
     from placement.records.files import check_writable, write_text
     from placement.records.plan import plan_json
     from placement.report.front import front_text
     from placement.report.screen import solve_screen
 
-    scenario = load_scenario(spec, **scenario_options(options))
+    asked = demand_asked(options)
+    if front and (asked.name is not None or asked.simulated):
+        raise ParameterError(
+            "front", f"it and `{asked.name or 'simulate'}` exclude each other", "leave one of the two out"
+        )
+    scenario = asked.at_mean_lengths(load_scenario(spec, **scenario_options(options)))
     if out is not None:
         check_writable(out, "`out`")
     with ProgressBar() as progress:
@@ -70,7 +79,7 @@ def command(
         if front:
             told = front_of(case)
         else:
-            planned = solve(case)
+            planned = solve_for(case, asked)
             if explain:
                 planned = explained(case, planned)
     if front:

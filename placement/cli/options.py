@@ -203,6 +203,49 @@ instance_options = stacked(
     ),
 )  # fmt: skip
 
+#: Who asks when; kept beside placement.planning.demand.Asked.
+demand_options = stacked(
+    click.option(
+        "--rate", type=positive, metavar="REQUESTS/S", help="Serve so many requests/s, at random, with the fewest GPUs."
+    ),
+    click.option(
+        "--concurrency", type=click.IntRange(1, 1_000_000), metavar="N",
+        help="Serve so many requests in flight with the fewest GPUs.",
+    ),
+    click.option(
+        "--arrivals", metavar="FILE", help="Serve the requests of a CSV file: columns arrival_s, isl and osl."
+    ),
+    click.option(
+        "--simulate/--no-simulate", default=None,
+        help="Simulate arrivals: TTFT and TPOT at the mean and at p95. Default: where there is a demand.",
+    ),
+    click.option(
+        "--load-balance", type=click.Choice(["planned", "random", "round_robin", "least_loaded"]), default="planned",
+        show_default=True,
+        help="Which rank gets a simulated request; planned: by chance if it only prefills, else in turn.",
+    ),
+)  # fmt: skip
+
+
+def demand_asked(options: dict[str, Any]) -> Any:
+    """Takes the demand out of `options`: a placement.planning.demand.Asked.
+
+    Raises:
+        InputError: Values that exclude each other, or arrivals that can't be read.
+    """
+    from placement.errors import ParameterError
+    from placement.planning.demand import Asked
+    from placement.records.arrivals import read_arrivals
+
+    told = {name: options.pop(name) for name in ("rate", "concurrency", "arrivals", "simulate", "load_balance")}
+    if told["arrivals"] is not None:
+        for name in ("isl", "osl"):
+            if options[name] is not None:
+                raise ParameterError(name, "it and `arrivals` exclude each other", "leave one of the two out")
+        told["arrivals"] = read_arrivals(told["arrivals"])
+    return Asked(**told)
+
+
 #: All of a solve but --trace.
 solve_options = stacked(
     click.option(

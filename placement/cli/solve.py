@@ -8,6 +8,8 @@ import click
 
 from placement.cli.command import Command
 from placement.cli.options import (
+    demand_asked,
+    demand_options,
     explain_option,
     library_options,
     scenario_options,
@@ -30,6 +32,7 @@ DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
 )
 @trace_option
 @solve_options
+@demand_options
 @click.option(
     "--deployment", metavar="FILE",
     help="Keep the instances of this plan file, such as deploy writes: only experts are placed anew.",
@@ -59,19 +62,21 @@ def command(
     """
     from placement.cli.progress import ProgressBar
     from placement.planning.case import load_scenario, make_case
+    from placement.planning.demand import solve_for
     from placement.planning.explain import explained
-    from placement.planning.solve import solve
     from placement.records.files import check_writable
     from placement.records.plan import load_plan, plan_json
     from placement.report.screen import solve_screen
 
     kept = None if deployment is None else load_plan(deployment)
+    asked = demand_asked(options)
     scenario = load_scenario(spec if kept is None else kept.scenario.spec, **scenario_options(options))
+    scenario = asked.at_mean_lengths(scenario)
     if out is not None:
         check_writable(out, "`out`")
     with ProgressBar() as progress:
         case = make_case(scenario, on_progress=progress, deployment=kept, **library_options(options))
-        planned = solve(case, timings)
+        planned = solve_for(case, asked, timings)
         if explain:
             planned = explained(case, planned)
     if out is not None:

@@ -102,6 +102,8 @@ def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Cho
     case.report.stage("choosing instances")
     left = stop.seconds_left()
     chosen = solve_master(problem, None if left is None else max(_LEAST_S, left))
+    if not chosen.requests_per_s > 0:
+        raise InfeasibleError(f"{scenario.name}: {_do_not_fit(problem)}")
     if alone or stop.expired:
         return _choice(pools, problem, columns, chosen, workload.osl, told=False)
     choice = _choice(pools, problem, columns, chosen, workload.osl, told=True)
@@ -109,6 +111,14 @@ def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Cho
     rivals = [rival for rival in rivals_of(pools, problem, roles, placed, kernels, _EXTRA_S) if rival.feasible]
     records = tuple(rival_record(rival, problem.pools, workload.osl) for rival in rivals[:MOST_RIVALS])
     return replace(choice, record=choice.record.model_copy(update={"rivals": records}))
+
+
+def _do_not_fit(problem: MasterProblem) -> str:
+    """Why no instances serve a request, where there are such of prefill and of decode."""
+    least = {role: min(c.gpus for c in problem.columns if c.role == role) for role in ROLES["disaggregated"]}
+    sizes = " and ".join(f"the smallest {role} instance takes {size:,} GPUs" for role, size in least.items())
+    have = sum(pool.gpus for pool in problem.pools)
+    return f"{sizes}: of {have:,} GPUs they don't fit beside each other; add nodes, or pin smaller ones"
 
 
 def mode_of(case: Case) -> Mode:

@@ -427,5 +427,6 @@ def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Report
                 versions=versions(),
             ),
             "timings": None,
+            "demand": None,
         }
     )

@@ -12,6 +12,7 @@ from placement.errors import InputError, ParameterError
 from placement.problem.layer import Objective
 from placement.records.base import Amount, Record, Text, Whole
 from placement.records.choice import ChoiceRecord
+from placement.records.demand import DemandRecord
 from placement.records.files import json_text, write_text
 from placement.records.layout import EngineName, NodesRecord, ScenarioRecord
 from placement.records.role import Figure, RoleName, RolePlan
@@ -95,6 +96,7 @@ class Plan(Record):
     Attributes:
         roles: One of an aggregated or a training plan, prefill and decode of a disaggregated one.
         choice: How the instances were chosen; null in older plans.
+        demand: What the instances do under a demand, where one was simulated.
         nodes: What nodes hold, instances by the index of their role; empty: instances fill the cluster in order.
     """
 
@@ -109,6 +111,7 @@ class Plan(Record):
     roles: Annotated[tuple[RolePlan, ...], Field(min_length=1, max_length=16)]
     nodes: Annotated[tuple[NodesRecord, ...], Field(max_length=4096)] = ()
     choice: ChoiceRecord | None = None
+    demand: DemandRecord | None = None
     predicted: FiguresRecord
     provenance: ProvenanceRecord
     timings: TimingsRecord | None = None
@@ -120,6 +123,8 @@ class Plan(Record):
                 raise ValueError(f"roles[{i}].{problem}; plan it anew")
         if any(held.instance >= len(self.roles) for each in self.nodes for held in each.holds):
             raise ValueError(f"nodes name an instance beyond the {len(self.roles)} roles; plan it anew")
+        if self.demand is not None and any(use.instance >= len(self.roles) for use in self.demand.use):
+            raise ValueError(f"demand.use names an instance beyond the {len(self.roles)} roles; plan it anew")
         return self
 
     def scenario_of(self, role: RolePlan) -> Scenario:
@@ -209,7 +214,7 @@ def load_plan(path: str | Path) -> Plan:
 def plan_json(plan: Plan) -> str:
     """The plan as JSON text: fields in their fixed order, lists of numbers on one line each."""
     data = plan.model_dump(mode="json", by_alias=True)
-    _drop_unset(data, "timings", "nodes", "choice")
+    _drop_unset(data, "timings", "nodes", "choice", "demand")
     _drop_unset(data["provenance"], "params", "gap", "cut_short")
     for role in data["roles"]:
         _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds", "stake")

@@ -10,6 +10,7 @@ from rich.text import Text
 from placement.records.layout import EngineName
 from placement.records.plan import Plan, TimingsRecord
 from placement.records.role import Figure, MemoryLineRecord, RolePlan
+from placement.report.demand import demand_parts
 from placement.report.strategies import certificate, strategy_table, totals
 from placement.report.text import Columns, columns, fields, heading, rendered
 from placement.report.units import gb, grouped
@@ -29,6 +30,8 @@ def solve_screen(plan: Plan, timings: TimingsRecord, out: str | None, verbose: i
     if verbose >= 0:
         parts += [fields(_scenario(plan)), _BLANK]
     parts += [heading("ANSWER"), _roles(plan), fields(_answer(plan))]
+    if plan.demand is not None:
+        parts += [_BLANK, *demand_parts(plan.demand, plan.gpus)]
     if verbose > 0:
         for role in plan.roles:
             parts += [_BLANK, heading("memory", _memory_title(plan, role)), _memory(role.memory.lines)]

@@ -41,7 +41,8 @@ def why(plan: Plan) -> list[tuple[str, str]]:
             gain = other.tokens_per_s / choice.priced_tokens_per_s - 1
             rows.append(("would buy" if i == 0 else "", f"{other.change}: {gain:+.1%} tokens/s"))
         if choice.idle_gpus:
-            rows.append(("idle", f"{choice.idle_gpus} GPUs: no further instance of the chosen kinds fits"))
+            told = "no further instance of the chosen kinds fits" if choice.goal == "rate" else "the rest is enough"
+            rows.append(("idle", f"{choice.idle_gpus} GPUs: {told}"))
     rows += _unmatched(plan)
     for role in plan.roles:
         rows += _placement(plan, role)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from placement.records.plan import plan_from_json
-from tests.cli.conftest import Done
+from tests.cli.conftest import TINY, Done
 from tests.cli.conftest import folder as folder
 
 SPEC = "kimi_k2_h200_ib"
@@ -130,3 +131,13 @@ def test_refusals_are_one_line(call: Call, args: tuple[str, ...], code: int, wor
     assert words in done.err
     assert "Traceback" not in done.err
     assert done.out == ""
+
+
+def test_roles_that_do_not_fit_together_are_refused_with_their_sizes(call: Call, tmp_path: Path) -> None:
+    # The pins make an instance of all four GPUs, in both roles.
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "pins": {"tp": 1, "ep": 4, "pp": 1, "dp": 4}}))
+    done = call("deploy", "--spec", str(path), "--mode", "disaggregated")
+    assert done.code == 3
+    assert "smallest prefill instance takes 4 GPUs" in done.err
+    assert "of 4 GPUs" in done.err

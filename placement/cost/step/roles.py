@@ -81,7 +81,7 @@ def context_degrees(scenario: Scenario, split: Split) -> list[int]:
     return [cp for cp in range(1, min(split.dp, room) + 1) if split.dp % cp == 0]
 
 
-def _passes(model: ServingModel, tokens: float, cp: int) -> PrefillPass:
+def shared_pass(model: ServingModel, tokens: float, cp: int) -> PrefillPass:
     """A prefill pass of `tokens` on each of cp ranks that share a prompt.
 
     Each layer gathers the ranks' keys and values over the fast link, then every rank attends with its own queries;
@@ -107,7 +107,7 @@ def prompt_alone_s(model: ServingModel, cp: int = 1) -> float:
         cp: attention ranks that share the prompt (context parallelism).
     """
     workload, split, scenario = model.workload, model.split, model.passes.scenario
-    one = _passes(model, min(workload.isl / cp, model.budget), cp)
+    one = shared_pass(model, min(workload.isl / cp, model.budget), cp)
     count = max(1.0, workload.isl / (cp * model.budget))
     transfer = kv_bytes_per_request(scenario) / (split.tp * cp * split.pp * transfer_bytes_per_s(scenario.cluster))
     return (
@@ -115,20 +115,50 @@ def prompt_alone_s(model: ServingModel, cp: int = 1) -> float:
     ) * model.efficiency.ttft_case.value
 
 
+@dataclass(frozen=True)
+class PrefillQueue:
+    """An instance that only prefills, as a queue: prompts arrive at random and are served in full passes.
+
+    An M/D/1 queue (Pollaczek and Khinchine), whose mean wait at a utilization u is u / (2 (1 - u)) services.
+
+    Attributes:
+        alone_s: TTFT of a prompt that meets no other.
+        service_s: that a prompt takes a rank, or cp ranks that share it.
+        most_requests_per_s: of all ranks, with full passes.
+    """
+
+    alone_s: float
+    service_s: float
+    most_requests_per_s: float
+
+    @classmethod
+    def of(cls, model: ServingModel, cp: int = 1) -> PrefillQueue:
+        """The queue of an instance whose prompts are shared by `cp` attention ranks."""
+        workload, full = model.workload, shared_pass(model, model.budget, cp)
+        return cls(
+            alone_s=prompt_alone_s(model, cp),
+            service_s=full.slowest_s * max(1.0, workload.isl / (cp * model.budget)),
+            most_requests_per_s=model.split.dp * model.budget / (workload.isl * full.slowest_s),
+        )
+
+    def at(self, busy: float) -> InstancePoint:
+        """The instance at a utilization below 1."""
+        return InstancePoint(
+            busy * self.most_requests_per_s, self.alone_s + busy / (2 * (1 - busy)) * self.service_s, None
+        )
+
+
 def prefill_point(model: ServingModel, ttft_s: float, cp: int = 1) -> InstancePoint | None:
     """An instance that only prefills, as busy as the TTFT allows; None where one prompt alone takes longer.
 
-    Prompts arrive at random and are served in full passes: an M/D/1 queue (Pollaczek and Khinchine), whose mean wait
-    at a utilization u is u / (2 (1 - u)) services. The KV cache leaves over the ranks' own links before the first
-    decode step. Sharing a prompt between cp ranks shortens it and its wait, and costs gathers.
+    The KV cache leaves over the ranks' own links before the first decode step. Sharing a prompt between cp ranks
+    shortens it and its wait, and costs gathers.
     """
-    alone = prompt_alone_s(model, cp)
-    spare = ttft_s - alone
+    queue = PrefillQueue.of(model, cp)
+    spare = ttft_s - queue.alone_s
     if spare < 0:
         return None
-    service, capacity = _service(model, cp)
-    busy = min(MOST_BUSY, 2 * spare / (service + 2 * spare))
-    return InstancePoint(busy * capacity, alone + busy / (2 * (1 - busy)) * service, None)
+    return queue.at(min(MOST_BUSY, 2 * spare / (queue.service_s + 2 * spare)))
 
 
 def prefill_at(model: ServingModel, requests_per_s: float, cp: int = 1) -> InstancePoint:
@@ -136,16 +166,8 @@ def prefill_at(model: ServingModel, requests_per_s: float, cp: int = 1) -> Insta
 
     Beyond MOST_BUSY it serves what MOST_BUSY allows: more would wait without end.
     """
-    service, capacity = _service(model, cp)
-    busy = min(MOST_BUSY, requests_per_s / capacity)
-    return InstancePoint(busy * capacity, prompt_alone_s(model, cp) + busy / (2 * (1 - busy)) * service, None)
-
-
-def _service(model: ServingModel, cp: int) -> tuple[float, float]:
-    """Seconds that a prompt takes up cp ranks, and prompts/s of an instance that is never idle."""
-    full, isl = _passes(model, model.budget, cp), model.workload.isl
-    service = full.slowest_s * max(1.0, isl / (cp * model.budget))
-    return service, model.split.dp * model.budget / (isl * full.slowest_s)
+    queue = PrefillQueue.of(model, cp)
+    return queue.at(min(MOST_BUSY, requests_per_s / queue.most_requests_per_s))
 
 
 def deployment_requests_per_s(kinds: Sequence[RoleRate], kv_bytes: float) -> float:

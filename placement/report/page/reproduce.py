@@ -138,6 +138,8 @@ def _open(plan: Plan) -> Iterator[str]:
         yield f"Parameters of the search were set ({names}): give them as a file to --params."
     if provenance.cut_short:
         yield "A time limit cut the search short, so that another run may find another plan."
+    if plan.demand is not None:
+        yield "Its instances were chosen, or simulated, for a demand: add --rate, --concurrency or --arrivals."
     if len(plan.roles) > 1:
         yield "The plan has several roles; the options are of all of them."
 
