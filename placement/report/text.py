@@ -145,7 +145,9 @@ class Columns:
             table.add_column(Text(self.header[column]), justify="right", width=widths[column], vertical="bottom")
         for i, row in enumerate(self.rows):
             own = i == self.marked
-            cells = (Text(cell, no_wrap=True) for cell in ((_MARK if own else mark) + row[0], *(row[c] for c in chosen)))
+            cells = (
+                Text(cell, no_wrap=True) for cell in ((_MARK if own else mark) + row[0], *(row[c] for c in chosen))
+            )
             table.add_row(*cells, style="bold" if own else "")
         return table
 

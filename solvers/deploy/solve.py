@@ -16,7 +16,8 @@ def solve_master(problem: MasterProblem, time_limit: float | None = None) -> Dep
     """The best deployment with its bound.
 
     Raises:
-        InfeasibleError: the target can't be reached; the message has the most that can. NothingFoundError: none found.
+        InfeasibleError: the target can't be reached (the message has the most that can), or no request can be served.
+        NothingFoundError: none found.
     """
     try:
         found = solve_milp(problem, time_limit)
@@ -27,7 +28,12 @@ def solve_master(problem: MasterProblem, time_limit: float | None = None) -> Dep
             f"no deployment serves {problem.target:.6g} requests/s; the most is {most.requests_per_s:.6g}, "
             f"{missing / problem.target:.2%} less; lower `target_rate`, or add GPUs"
         ) from None
-    if problem.goal != "rate" or not found.optimal or found.requests_per_s <= 0:
+    if problem.goal == "rate" and found.optimal and found.requests_per_s <= 0:
+        raise InfeasibleError(
+            "no set of instances serves a whole request: one that prefills and one that decodes do not fit beside each "
+            "other; add GPUs, or take `mode` aggregated"
+        )
+    if problem.goal != "rate" or not found.optimal:
         return found
     leaner = replace(problem, goal="gpus", target=found.requests_per_s * (1 - EQUAL))
     try:
