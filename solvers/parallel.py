@@ -9,15 +9,15 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from placement.errors import MissingExtraError, NothingFoundError, ParameterError
 from solvers.params import DEFAULTS, SearchParams
-from solvers.stop import Stop
+from solvers.stop import Interrupt, Stop
 
 Backend = Literal["processes", "threads", "sequential", "ray"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -38,7 +38,24 @@ def map_layers(
     backend: Backend = "processes",
     on_done: Callable[[int], None] | None = None,
 ) -> tuple[Answer, ...]:
-    """`function` of every item, in the order of the items.
+    """`function` of every item, in the order of the items; see `each_layer`.
+
+    Args:
+        on_done: called in the calling thread with 0, 1, ... as soon as that item and all before it are done.
+    """
+    answers: list[Answer] = []
+    with closing(each_layer(function, items, workers, backend)) as found:
+        for i, answer in enumerate(found):
+            answers.append(answer)
+            if on_done is not None:
+                on_done(i)
+    return tuple(answers)
+
+
+def each_layer(
+    function: Callable[[Item], Answer], items: Sequence[Item], workers: int, backend: Backend = "processes"
+) -> Generator[Answer, None, None]:
+    """`function` of every item, in the order of the items, each as soon as it and all before it are done.
 
     Processes are kept for the next call, and end with this one, however that ended; in each, BLAS and numba have one
     thread (on Ray, as many as the task has CPUs). One worker, or one item, runs in the calling thread on every backend
@@ -47,7 +64,6 @@ def map_layers(
     Args:
         function: picklable (a module's own function), for `processes` and `ray`. items: picklable likewise.
         workers: processes or threads, at least 1.
-        on_done: called in the calling thread with 0, 1, ... as soon as that item and all before it are done.
 
     Raises:
         InputError: no such backend, or no workers.
@@ -60,25 +76,17 @@ def map_layers(
     if workers < 1:
         raise ParameterError("workers", f"{workers} workers", "give at least 1")
     if not items:
-        return ()
+        return
     if backend == "sequential" or (backend != "ray" and min(workers, len(items)) == 1):
-        done: list[Answer] = []
-        for i, item in enumerate(items):
-            done.append(function(item))
-            if on_done is not None:
-                on_done(i)
-        return tuple(done)
-    answers: list[Answer] = []
+        yield from map(function, items)
+        return
     with _outcomes(function, items, min(workers, len(items)), backend) as outcomes:
-        for i, outcome in enumerate(outcomes):
+        for outcome in outcomes:
             if isinstance(outcome.failure, _Failure):
                 raise outcome.failure.error()
             if outcome.failure is not None:
                 raise outcome.failure
-            answers.append(outcome.answer)
-            if on_done is not None:
-                on_done(i)
-    return tuple(answers)
+            yield outcome.answer
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ class Carried:
     Attributes:
         deadline: of the monotonic clock of the boot that it was made in. unix: the same by the wall clock.
         boot: names that boot; the monotonic clock is one for all processes of a boot.
+        interrupt: heard in the process that the stop criterion comes from, alone; the others are ended.
     """
 
     work: float
@@ -96,11 +105,12 @@ class Carried:
     boot: str
     params: SearchParams = DEFAULTS
     gap: float = 0.0
+    interrupt: Interrupt | None = field(default=None, compare=False)
 
     def here(self) -> Stop:
         """The stop criterion in this process: seconds left are counted anew by the wall clock on another machine."""
         if self.deadline is None or self.boot == _boot():
-            return Stop(self.work, self.deadline, self.params, self.gap)
+            return Stop(self.work, self.deadline, self.params, self.gap, self.interrupt)
         left = Stop.after(max(0.0, self.unix - time.time()), self.work, self.params)
         return replace(left, gap=self.gap)
 
@@ -108,7 +118,7 @@ class Carried:
 def carry(stop: Stop) -> Carried:
     """`stop` made portable; call `here` on it where the work starts."""
     left = stop.seconds_left() or 0.0
-    return Carried(stop.work, stop.deadline, time.time() + left, _boot(), stop.params, stop.gap)
+    return Carried(stop.work, stop.deadline, time.time() + left, _boot(), stop.params, stop.gap, stop.interrupt)
 
 
 def _boot() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from placement.problem.layer import LayerProblem
 from solvers.base import Features, LayerSolver, RivalSolver, SettlingSolver, UnsupportedError, unsupported
 from solvers.result import Result
 from solvers.stop import Stop
+from specs.validation import suggestion
 
 if TYPE_CHECKING:
     from solvers.bounds.layer import LayerBounds
@@ -104,9 +104,7 @@ def get_solver(name: str) -> Gated:
     added = entry_points(group=GROUP, name=name)
     if not added:
         names = solver_names()
-        near = difflib.get_close_matches(name, names, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"
-        raise ParameterError("strategy", f"unknown strategy {name!r}", hint)
+        raise ParameterError("strategy", f"unknown strategy {name!r}", suggestion(name, list(names)))
     (point, *_) = added
     package = "another package" if point.dist is None else f"the package {point.dist.name}"
     try:

@@ -4,13 +4,48 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from solvers.params import DEFAULTS, SearchParams
 
 #: Seconds that compiled work goes on without a look at the clock.
 SLICE_S = 0.1
+
+
+class Interrupt:
+    """A user's wish to end with the best answer so far. A signal handler tells it by `ask`; searches heed it.
+
+    Attributes:
+        heard: whether there was such a wish, and something to keep.
+        searching: whether a search runs now, which KeyboardInterrupt ends.
+    """
+
+    def __init__(self) -> None:
+        self.heard = self.searching = self._begun = False
+
+    def ask(self) -> bool:
+        """Notes the wish.
+
+        Returns:
+            Whether KeyboardInterrupt is to be raised: it ends a search, or everything where no search has begun or a
+            wish came before. Elsewhere the work ends by itself, as after a deadline.
+        """
+        first, self.heard = not self.heard, self._begun
+        return self.searching or not (first and self._begun)
+
+    @contextmanager
+    def search(self) -> Iterator[None]:
+        """A search that a wish ends: what its block had found by then stands."""
+        self._begun = self.searching = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.heard:
+                raise
+        finally:
+            self.searching = False
 
 
 @dataclass(frozen=True)
@@ -24,12 +59,14 @@ class Stop:
             was cut by a deadline may differ from run to run, and its termination says so.
         params: what a user may set of the search.
         gap: (objective - bound) / bound from which on an answer is near enough: nothing better is sought. At 0 all is.
+        interrupt: a wish to end, or None; once it was heard, all deadlines have passed.
     """
 
     work: float = 1.0
     deadline: float | None = None
     params: SearchParams = DEFAULTS
     gap: float = 0.0
+    interrupt: Interrupt | None = field(default=None, compare=False)
 
     @classmethod
     def after(cls, seconds: float | None, work: float = 1.0, params: SearchParams = DEFAULTS) -> Self:
@@ -38,11 +75,21 @@ class Stop:
 
     def seconds_left(self) -> float | None:
         """Seconds until the deadline (0 when past), or None without one."""
+        if self.interrupted:
+            return 0.0
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     @property
+    def interrupted(self) -> bool:
+        return self.interrupt is not None and self.interrupt.heard
+
+    @property
     def expired(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        return self.interrupted or (self.deadline is not None and time.monotonic() >= self.deadline)
+
+    def search(self) -> AbstractContextManager[None]:
+        """A search: where it is interrupted, what its block had found by then stands."""
+        return nullcontext() if self.interrupt is None else self.interrupt.search()
 
     def slices(self, total: int, first: int = 1000) -> Iterator[tuple[int, int]]:
         """(start, end) of parts of `total` units of work in turn, each of about SLICE_S by what the last one took; none

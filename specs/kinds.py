@@ -22,10 +22,14 @@ RECORDS: dict[Kind, Any] = {
 #: The kinds that a scenario is made of, each under its own name.
 PARTS: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind in Scenario.model_fields)
 
+#: The parameter that puts a spec of a kind into a scenario, where there is one.
+_OPTIONS: dict[str, str] = {"model": "`model` ", "cluster": "`cluster` ", "engine": "`engine` "}
 #: What to do with a record of this product that is given for a spec.
 _OF_RECORDS = {
-    "plan": "score it with 'placement evaluate --plan', or check it with 'placement verify'",
+    "plan": "keep its instances with `deployment`, score it with 'placement evaluate', or check it "
+    "with 'placement verify'",
     "deployment": "deploy its scenario again",
+    "front": "name its scenario",
 }
 
 
@@ -77,7 +81,8 @@ def wrong_kind(source: str, found: Kind, wanted: Kind, told: str = "", part: obj
     """
     mend = f"name {with_article(wanted)}, or a file of one"
     if wanted == "scenario":
-        mend = f"name a scenario, and put this {found} into it: `set` {found}={source}"
+        option = _OPTIONS.get(found, f"`set` {found}=")
+        mend = f"name a scenario, and put this {found} into it: {option}{source}"
     elif isinstance(part, str):
         mend = f"name its {wanted}, {shown(part)}"
     return InputError(source, "", f"is {told or with_article(found)}, not {with_article(wanted)}", mend)

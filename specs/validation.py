@@ -200,11 +200,22 @@ def _paths_to(name: str, record: type[BaseModel]) -> Iterator[str]:
             yield from (f"{field}.{path}" for path in _paths_to(name, inner))
 
 
+def _alike(name: str, known: Sequence[str]) -> list[str]:
+    """The names that are `name` but for case and separators, else the first few that hold it."""
+
+    def letters(text: str) -> str:
+        return "".join(filter(str.isalnum, text.lower()))
+
+    wanted = letters(name)
+    same = [each for each in known if letters(each) == wanted]
+    return same or [each for each in known if len(wanted) > 2 and wanted in letters(each)][:3]
+
+
 def suggestion(name: str, known: list[str], deeper: Sequence[str] = ()) -> str:
     """How to mend an unknown `name`: the paths of that name `deeper` inside, else the nearest known ones, else all."""
     depth = min((path.count(".") for path in deeper), default=0)
     near = [path for path in dict.fromkeys(deeper) if path.count(".") == depth][:3]
-    near = near or difflib.get_close_matches(name[:100], sorted(set(known)), n=3)
+    near = near or _alike(name[:100], known) or difflib.get_close_matches(name[:100], sorted(set(known)), n=3)
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"choose one of {', '.join(known)}" if known else "remove it"

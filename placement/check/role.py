@@ -106,7 +106,8 @@ def _check_topology(case: PlanCase) -> str:
 def _check_stages(case: PlanCase) -> str:
     rows = stage_records(case.scenario, case.split)
     same("stages", case.role.stages, rows)
-    return f"{len(rows)} stages hold all {case.scenario.model.whole_layers} layers"
+    held = "1 stage holds" if len(rows) == 1 else f"{len(rows)} stages hold"
+    return f"{held} all {case.scenario.model.whole_layers} layers"
 
 
 def _every_placement(role: RolePlan) -> Iterator[tuple[int, str, IntArray, FloatArray | None]]:

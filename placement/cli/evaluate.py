@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import current_option, engine_option, role_option
+from placement.cli.options import current_option, engine_option, plan_argument, quiet_option, role_option
 from placement.cli.running import emit, run
 
 PARTS = ("all", "first-half", "second-half")
 
 
 @click.command("evaluate", cls=Command, short_help="Score a plan on other routing.")
-@click.option("--plan", "plan_path", required=True, metavar="FILE", help="Plan file, as solve writes it.")
+@plan_argument
 @click.option(
     "--trace",
     "--loads",
@@ -37,11 +37,13 @@ PARTS = ("all", "first-half", "second-half")
 @engine_option
 @role_option
 @current_option
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    plan_path: str, traces: tuple[str, ...], as_json: bool, engine: str | None, role: str | None, **options: Any
-) -> None:
-    """Score a plan, and the baselines solved beside it, on each trace.
+    plan_path: str, traces: tuple[str, ...], as_json: bool, quiet: bool, engine: str | None, role: str | None,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Score the plan file PLAN, and the baselines solved beside it, on each trace.
 
     Placements are taken from the plan file as they stand; nothing is solved on this routing. A plan that was solved on
     the first half of a trace is judged fairly by --part second-half.
@@ -55,14 +57,16 @@ def command(
 
     plan = on_engine(load_plan(plan_path), engine)
     results = []
-    with ProgressBar() as progress:
+    with ProgressBar(quiet=quiet) as progress:
         report = Reporter(progress)
         report.stage("scoring", len(traces))
         for trace in traces:
             results.append(evaluate_plan(plan, trace, role=role, **options))
             report.advance()
-    render = evaluation_json if as_json else evaluation_text
-    emit(render(plan_path, plan, plan.role(role), results))
+    if as_json:
+        emit(evaluation_json(plan_path, plan, plan.role(role), results))
+    else:
+        emit(evaluation_text(plan_path, plan, plan.role(role), results, quiet))
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from placement.cli.options import (
     effort_options,
     engine_option,
     library_options,
+    plan_argument,
+    quiet_option,
     role_option,
     trace_option,
 )
@@ -19,7 +21,7 @@ from placement.cli.running import emit, note, run
 
 
 @click.command("migrate", cls=Command, short_help="Move a running plan to new routing with few moves.")
-@click.option("--plan", "plan_path", required=True, metavar="FILE", help="The plan that runs, as solve writes it.")
+@plan_argument
 @trace_option
 @click.option("--max-moves", type=click.IntRange(0), metavar="N", help="Budget: experts that come to a GPU.")
 @click.option(
@@ -51,9 +53,10 @@ from placement.cli.running import emit, note, run
 @role_option
 @current_option
 @effort_options
+@quiet_option
 @click.option("--out", metavar="FILE", help="Write the migrated plan to this file; needs a budget.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(plan_path: str, out: str | None, as_json: bool, **options: Any) -> None:
+def command(plan_path: str, out: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Show what moves buy: the front from the plan as it runs to a full re-solve, on new routing.
 
     A move is an expert that comes to a GPU which did not hold it. Every layer has a front of its own; a total of moves
@@ -64,8 +67,8 @@ def command(plan_path: str, out: str | None, as_json: bool, **options: Any) -> N
     (the last ones) is put back, with few moves first. TP and stages stay, and a GPU's slots; the batch becomes smaller
     where it has to.
 
-    With a budget the best choice within it is shown in bold, and written by --out. Experts lost with failed GPUs are
-    put back with as few moves as possible first.
+    PLAN is the plan that runs. With a budget the best choice within it is marked by ">", and written by --out.
+    Experts lost with failed GPUs are put back with as few moves as possible first.
     """
     from placement.cli.progress import ProgressBar
     from placement.errors import ParameterError
@@ -81,11 +84,11 @@ def command(plan_path: str, out: str | None, as_json: bool, **options: Any) -> N
             raise ParameterError("out", "no budget is given", f"add {names}")
         check_writable(out, "`out`")
     plan = load_plan(plan_path)
-    with ProgressBar() as progress:
+    with ProgressBar(quiet=quiet) as progress:
         told = migrate_plan(plan, on_progress=progress, **library_options(options))
     if out is not None and told.plan is not None:
         told.plan.save(out)
-    emit(migration_json(told, plan_path) if as_json else migration_text(told, plan_path))
+    emit(migration_json(told, plan_path) if as_json else migration_text(told, plan_path, quiet))
     if out is not None and not as_json:
         note(f"wrote {out}")
 

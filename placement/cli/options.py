@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import reduce
+from functools import reduce, wraps
 from typing import Any
 
 import click
@@ -36,8 +36,10 @@ def positive(value: str) -> float:
         number = float(value)
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a number") from None
-    if not (math.isfinite(number) and 0 < number <= 1e9):
+    if not (math.isfinite(number) and number > 0):
         raise click.BadParameter(f"{value} is not a positive number")
+    if number > 1e9:
+        raise click.BadParameter(f"{value} is too large; give at most 1e9")
     return number
 
 
@@ -141,6 +143,29 @@ explain_option = click.option(
     "--explain", is_flag=True,
     help="Also say what looser limits, more memory, faster links or another node would buy; takes longer.",
 )  # fmt: skip
+
+
+def plan_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The plan file, as an argument or by --plan; the command is called with `plan_path`."""
+
+    @wraps(function)
+    def called(plan: str | None, plan_option: str | None, **options: Any) -> Any:
+        if plan is not None and plan_option is not None:
+            raise click.UsageError("the plan is given twice; give PLAN or --plan", click.get_current_context())
+        path = plan if plan is not None else plan_option
+        if path is None:
+            raise click.UsageError("no plan; give the plan file, as solve writes it", click.get_current_context())
+        return function(plan_path=path, **options)
+
+    both = stacked(
+        click.argument("plan", required=False),
+        click.option("--plan", "plan_option", metavar="FILE", help="The plan file, if it is not given as PLAN."),
+    )
+    wrapped: Callable[..., Any] = both(called)
+    return wrapped
+
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="The figures alone, and no progress.")
 
 role_option = click.option(
     "--role", type=click.Choice(["prefill", "decode", "aggregated"]),

@@ -7,11 +7,15 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from solvers.stop import Interrupt
 
 
 class Exit(IntEnum):
@@ -50,7 +54,10 @@ def outcome(command: click.Command, name: str, args: Sequence[str] | None = None
         name: what the user calls it, for usage lines. args: arguments; None takes the process's.
     """
     try:
-        code = command.main(list(args) if args is not None else None, prog_name=name, standalone_mode=False)
+        code = command.main(
+            list(args) if args is not None else None, prog_name=name, standalone_mode=False,
+            help_option_names=["-h", "--help"],
+        )  # fmt: skip
         sys.stdout.flush()
         return int(code) if isinstance(code, int) else int(Exit.DONE)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -89,6 +96,29 @@ def _interrupt(*_: Any) -> None:
     """Raises KeyboardInterrupt, and again until it is heard: callbacks of a compiler may swallow it."""
     signal.setitimer(signal.ITIMER_REAL, INSIST_S)
     raise KeyboardInterrupt
+
+
+@contextmanager
+def keeping_best(interrupt: Interrupt) -> Iterator[None]:
+    """Ctrl-C during a search ends it, and what was found by then is kept; a second one ends the command."""
+
+    def told(number: int, _: Any) -> None:
+        # An alarm: what was raised has not ended the search.
+        if interrupt.searching if number == signal.SIGALRM else interrupt.ask():
+            _interrupt()
+
+    if signal.getsignal(signal.SIGINT) is not _interrupt:  # in another's process
+        yield
+        return
+    try:
+        for number in (signal.SIGINT, signal.SIGALRM):
+            signal.signal(number, told)
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGALRM):
+            signal.signal(number, _interrupt)
+        if interrupt.heard:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 class _Stderr(io.FileIO):

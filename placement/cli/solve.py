@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ from placement.cli.options import (
     solve_options,
     trace_option,
 )
-from placement.cli.running import emit, run
+from placement.cli.running import Exit, emit, keeping_best, note, run
 
 DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
 
@@ -51,15 +52,19 @@ def command(
     verbose: int,
     explain: bool,
     **options: Any,
-) -> None:
+) -> Exit:
     """Plan a scenario: choose its instances, place their experts, predict what that yields, and certify how good it is.
 
     The same inputs and seed give the same plan, byte for byte, unless --time-limit cuts the search short.
+
+    Ctrl-C during the search ends it; with --out the best plan so far is written, and the exit code is 130.
 
     Without --trace the routing is synthetic, and the output says so. By default the plan is solved on the first half
     of each trace's sequences, and all strategies are compared on the second half. The certificate is of the routing
     that was solved on.
     """
+    from dataclasses import replace
+
     from placement.cli.progress import ProgressBar
     from placement.planning.case import load_scenario, make_case
     from placement.planning.demand import solve_for
@@ -67,6 +72,7 @@ def command(
     from placement.records.files import check_writable
     from placement.records.plan import load_plan, plan_json
     from placement.report.screen import solve_screen
+    from solvers.stop import Interrupt
 
     kept = None if deployment is None else load_plan(deployment)
     asked = demand_asked(options)
@@ -74,17 +80,23 @@ def command(
     scenario = asked.at_mean_lengths(scenario)
     if out is not None:
         check_writable(out, "`out`")
-    with ProgressBar() as progress:
+    interrupt = None if out is None else Interrupt()
+    with ProgressBar(quiet=verbose < 0) as progress:
         case = make_case(scenario, on_progress=progress, deployment=kept, **library_options(options))
-        planned = solve_for(case, asked, timings)
-        if explain:
-            planned = explained(case, planned)
+        with nullcontext() if interrupt is None else keeping_best(interrupt):
+            planned = solve_for(replace(case, effort=replace(case.effort, interrupt=interrupt)), asked, timings)
+            if explain and not (interrupt and interrupt.heard):
+                planned = explained(case, planned)
     if out is not None:
         planned.plan.save(out)
     if as_json:
         emit(plan_json(planned.plan))
     else:
         emit(solve_screen(planned.plan, planned.timings, out, verbose))
+    if interrupt is not None and interrupt.heard:
+        note(f"interrupted: wrote the best plan so far to {out}")
+        return Exit.INTERRUPTED
+    return Exit.DONE
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import click
 
 from placement.cli.command import Command
 from placement.cli.options import scenario_options, variant_options
+from placement.cli.running import emit
 
 if TYPE_CHECKING:
     from specs.kinds import Kind
@@ -28,6 +29,7 @@ def specs() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_command(kind: Kind | None, as_json: bool) -> None:
     """List the catalog."""
+    from placement.report.text import fields, rendered
     from specs.loading import list_catalog
 
     entries = [entry for each in KINDS if kind in (None, each) for entry in list_catalog(each)]  # type: ignore[arg-type]
@@ -38,15 +40,13 @@ def list_command(kind: Kind | None, as_json: bool) -> None:
         ]
         click.echo(json.dumps(records, indent=2))
         return
-    width = max(len(entry.name) for entry in entries)
-    for each in KINDS:
-        of_kind = [entry for entry in entries if entry.kind == each]
-        if not of_kind:
-            continue
-        click.echo(f"{each}s")
-        for entry in of_kind:
+    rows: list[tuple[str, str]] = []
+    for each in (each for each in KINDS if kind in (None, each)):
+        rows.append((f"{each}s", ""))
+        for entry in (entry for entry in entries if entry.kind == each):
             alias = f" (also {', '.join(entry.aliases)})" if entry.aliases else ""
-            click.echo(f"  {entry.name:<{width}}  {entry.summary}{alias}")
+            rows.append((f"  {entry.name}", f"{entry.summary}{alias}"))
+    emit(rendered([fields(rows)]))
 
 
 @specs.command("show", cls=Command)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from placement.cli.command import Command
+from placement.cli.options import plan_argument, quiet_option
 from placement.cli.running import emit, run
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command("verify", cls=Command, short_help="Re-check a plan file from outside.")
-@click.argument("plan")
+@plan_argument
 @click.option(
     "--trace", "traces", multiple=True, metavar="FILE", help="Routing the plan was solved on; repeat for each."
 )
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print every check as JSON.")
-def command(plan: str, traces: tuple[str, ...], as_json: bool) -> None:
+def command(plan_path: str, traces: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Re-check the plan file PLAN, without code of the solvers.
 
     "Checked" is what was derived again and compared: degrees, HBM, limits, baselines, and every figure whose routing is
@@ -31,13 +28,13 @@ def command(plan: str, traces: tuple[str, ...], as_json: bool) -> None:
     from placement.records.plan import load_plan
     from placement.report.checks import checks_json, checks_text
 
-    checks = verify_plan(load_plan(plan), traces)
-    emit(checks_json(plan, checks) if as_json else checks_text(plan, checks))
+    checks = verify_plan(load_plan(plan_path), traces)
+    emit(checks_json(plan_path, checks) if as_json else checks_text(plan_path, checks, quiet))
     failed = [check for check in checks if check.passed is False]
     if failed:
         names = ", ".join(check.name for check in failed)
         made = sum(check.kind == "checked" for check in checks)
-        raise CheckFailedError(f"{plan}: {len(failed)} of {made} checks failed: {names}")
+        raise CheckFailedError(f"{plan_path}: {len(failed)} of {made} checks failed: {names}")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from placement.errors import ParameterError
 from solvers.parallel import Backend
 from solvers.params import DEFAULTS, SearchParams
-from solvers.stop import Stop
+from solvers.stop import Interrupt, Stop
 
 #: As of a MILP solver: nothing is searched where a heuristic is proven within so much of the optimum.
 DEFAULT_GAP = 0.01
@@ -56,6 +56,7 @@ class Effort:
     Attributes:
         params: What may be set of the search.
         workers: Processes or threads; 0 takes one per core. backend: None: processes, or threads where little is to do.
+        interrupt: A wish to end with the best answer so far, or None.
         began: When the clock of the time limit started (time.monotonic).
 
     Raises:
@@ -67,6 +68,7 @@ class Effort:
     workers: int = 0
     backend: Backend | None = None
     params: SearchParams = DEFAULTS
+    interrupt: Interrupt | None = field(default=None, compare=False)
     began: float = field(default_factory=time.monotonic, compare=False)
 
     def __post_init__(self) -> None:
@@ -84,4 +86,4 @@ class Effort:
         """The budget as a stop criterion, by one clock however often it is asked for."""
         limit = self.budget.time_limit
         deadline = None if limit is None else self.began + limit
-        return Stop(self.budget.work, deadline, self.params, self.budget.gap)
+        return Stop(self.budget.work, deadline, self.params, self.budget.gap, self.interrupt)

@@ -25,6 +25,7 @@ from solvers.result import Termination
 from solvers.stop import Stop
 from specs.workload import PlannedPhase
 
+_ENDED_EARLY = (Termination.TIME, Termination.INTERRUPTED)
 #: Share of the time left for placing experts that they have at most: the judgement takes what it needs.
 PLACING = 0.9
 #: A layer this far from its bound is searched, however little it is worth.
@@ -33,7 +34,7 @@ MOST_GAP = 0.2
 
 @dataclass(frozen=True)
 class PlannedRole:
-    """A role of a plan; `late`: layers whose search a time limit ended early."""
+    """A role of a plan; `late`: layers whose search a time limit or the user ended early."""
 
     plan: RolePlan
     late: int
@@ -96,7 +97,7 @@ def plan_role(
         strategies=judgement.strategies,
         certificate=certificate_of(own, objective),
     )
-    return PlannedRole(plan, sum(answer.termination is Termination.TIME for answer in own))
+    return PlannedRole(plan, sum(answer.termination in _ENDED_EARLY for answer in own))
 
 
 def _phase(case: Case, chosen: ChosenRole) -> PlannedPhase:

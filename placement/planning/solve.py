@@ -161,7 +161,8 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
         planned = plan_role(case, chosen, routing, objective, share, compiled)
         if planned.late:
             of = f" of {planned.plan.role}" if len(choice.roles) > 1 else ""
-            cut_short.append(f"search: ended early in {planned.late} of {len(planned.plan.layers)} layers{of}")
+            ended = "interrupted" if stop.interrupted else "ended early"
+            cut_short.append(f"search: {ended} in {planned.late} of {len(planned.plan.layers)} layers{of}")
         roles.append(planned.plan)
     marks.append(time.perf_counter())
 

@@ -6,19 +6,28 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from rich.console import RenderableType
+
 from placement.check.findings import Check
 from placement.report.text import fields, heading, rendered
 
 _WORDS = {True: "ok", False: "FAILED"}
 
 
-def checks_text(plan: str, checks: Sequence[Check]) -> str:
-    """One line a finding, and how many there are of each kind."""
-    rows = [(c.name, f"{c.kind if c.passed is None else _WORDS[c.passed]}: {c.detail}") for c in checks]
+def checks_text(plan: str, checks: Sequence[Check], quiet: bool = False) -> str:
+    """One line a finding (`quiet`: a failed one), how many there are of each kind, and what --trace would add."""
+    rows = [
+        (c.name, f"{c.kind if c.passed is None else _WORDS[c.passed]}: {c.detail}")
+        for c in checks
+        if not quiet or c.passed is False
+    ]
     failed = sum(check.passed is False for check in checks)
     verdict = ", ".join(f"{count} {kind}" for kind, count in _counts(checks).items())
     verdict += f"; {failed} FAILED" if failed else ""
-    return rendered([heading("plan ", plan), fields(rows), heading(verdict)])
+    parts: list[RenderableType] = [heading("plan ", plan), fields(rows), heading(verdict)]
+    if any(check.kind == "missing" for check in checks):
+        parts.append("what is missing: add --trace FILE, the routing that the plan was solved on")
+    return rendered(parts)
 
 
 def checks_json(plan: str, checks: Sequence[Check]) -> str:

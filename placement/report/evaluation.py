@@ -47,14 +47,14 @@ def evaluation_json(path: str, plan: Plan, role: RolePlan, results: Sequence[Eva
     )
 
 
-def evaluation_text(path: str, plan: Plan, role: RolePlan, results: Sequence[Evaluation]) -> str:
-    """A table per trace, the plan's own row in bold."""
+def evaluation_text(path: str, plan: Plan, role: RolePlan, results: Sequence[Evaluation], quiet: bool = False) -> str:
+    """A table per trace, the plan's own row marked; `quiet`: without what was assumed."""
     routing = plan.provenance.routing
     solved = f"{routing.source}; {'the first half' if routing.solved_on == 'first-half' else 'all of it'}"
-    parts: list[RenderableType] = [
-        heading("plan ", f"{path}: {plan.scenario.name}, {role.phase}"),
-        fields([*engine_lines(plan.engine, plan.scenario.spec.engine.assumes), ("solved on", solved)]),
-    ]
+    parts: list[RenderableType] = [heading("plan ", f"{path}: {plan.scenario.name}, {role.phase}")]
+    if not quiet:
+        facts = [*engine_lines(plan.engine, plan.scenario.spec.engine.assumes), ("solved on", solved)]
+        parts.append(fields(facts))
     header = (*HEADER, *time_header(role), "tokens/s")
     for result in results:
         kind = "synthetic" if result.synthetic else "recorded"

@@ -10,9 +10,12 @@ import numpy as np
 from rich.console import RenderableType
 
 from placement.records.migration import FrontRow, Migration
+from placement.records.plan import Plan
 from placement.report.text import columns, fields, heading, rendered
-from placement.report.units import grouped, or_dash, us
+from placement.report.units import counted, gb, grouped, or_dash, us
 
+#: The row of a migrated plan for what ran before.
+RUNNING = "running"
 HEADER = (
     "moves", "of slots", "transfer ms", "GB", "gain", "held-out gain", "MoE layer us", "balancedness",
     "remote nodes/token",
@@ -50,8 +53,8 @@ def migration_json(told: Migration, path: str) -> str:
     )
 
 
-def migration_text(told: Migration, path: str) -> str:
-    """The front as a table, the chosen row in bold; `path` names the plan that runs."""
+def migration_text(told: Migration, path: str, quiet: bool = False) -> str:
+    """The front as a table, the chosen row marked; `path` names the plan that runs; `quiet`: without the facts."""
     routing = told.routing
     judged = "the second half of each trace" if routing.judged_on == "second-half" else "the same routing"
     facts = [("engine", told.engine.label), ("new routing", f"{routing.source}; judged on {judged}")]
@@ -73,11 +76,26 @@ def migration_text(told: Migration, path: str) -> str:
         strong = None if strong is None else strong + 1
     parts: list[RenderableType] = [
         heading("migration of ", f"{path}: {told.scenario}, {told.phase}, {grouped(told.slots)} slots"),
-        fields(facts),
+        *([] if quiet else [fields(facts)]),
         heading("\nfront", " (gain: share of what the full re-solve gains)"),
         columns(HEADER, cells, strong),
     ]
+    if told.chosen is not None and told.plan is not None:
+        parts += ["", fields([("chosen", _chosen(told, told.chosen, told.plan))])]
     return rendered(parts)
+
+
+def _chosen(told: Migration, chosen: FrontRow, plan: Plan) -> str:
+    """What the chosen moves cost and buy."""
+    role = plan.role(told.role)
+    before, after = role.strategy(RUNNING), role.own
+    line = f"{counted(chosen.moves, 'move')} ({chosen.share:.1%} of the slots), {gb(chosen.transfer_gb * 1e9)}"
+    if before is None or after is None:
+        return f"{line}; what ran before does not run any more"
+    return (
+        f"{line}; tokens/s {grouped(before.tokens_per_s)} -> {grouped(after.tokens_per_s)}, "
+        f"MoE layer {us(before.moe_layer_us)} -> {us(after.moe_layer_us)} us, on held-out routing"
+    )
 
 
 def _record(row: FrontRow) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from placement.records.plan import Plan, TimingsRecord
 from placement.records.role import Figure, MemoryLineRecord, RolePlan
 from placement.report.demand import demand_parts
 from placement.report.strategies import certificate, strategy_table, totals
-from placement.report.text import Columns, columns, fields, heading, rendered
-from placement.report.units import gb, grouped
+from placement.report.text import Columns, Fields, columns, command, fields, heading, rendered
+from placement.report.units import counted, gb, grouped
 from placement.report.why import next_steps, why
 
 _BLANK = Text()
@@ -40,7 +40,7 @@ def solve_screen(plan: Plan, timings: TimingsRecord, out: str | None, verbose: i
         parts += [_BLANK, heading("WHY"), fields(why(plan))]
         if verbose > 0:
             parts += [_BLANK, fields(_details(plan, timings))]
-        parts += [_BLANK, fields([*_cut_short(plan), *next_steps(plan, out), ("made in", f"{timings.total_s:.1f} s")])]
+        parts += [_BLANK, _last(plan, timings, out)]
     return rendered(parts)
 
 
@@ -78,7 +78,11 @@ def _scenario(plan: Plan) -> list[tuple[str, str]]:
             "types",
             f"experts {types.experts}, other weights {types.dense}, products {types.compute}, KV {types.kv_cache}",
         ),
-        ("cluster", f"{cluster.name}: {cluster.nodes} nodes x {cluster.gpus_per_node} {cluster.least_gpu.name}{more}"),
+        (
+            "cluster",
+            f"{cluster.name}: {counted(cluster.nodes, 'node')} x {cluster.gpus_per_node} "
+            f"{cluster.least_gpu.name}{more}",
+        ),
         ("workload", work),
         *engine_lines(plan.engine, spec.engine.assumes),
         ("routing", f"{routing.source}; solved on {part} ({grouped(routing.tokens_solved)} tokens)"),
@@ -234,6 +238,12 @@ def _details(plan: Plan, timings: TimingsRecord) -> list[tuple[str, str]]:
         rows.append(("splits", f"{plan.choice.considered:,} priced, {plan.choice.kept} kept{dropped}"))
     made = f"routing {timings.routing_s:.1f}, split {timings.split_s:.1f}, solving {timings.solve_s:.1f}"
     return [*rows, ("seconds", made)]
+
+
+def _last(plan: Plan, timings: TimingsRecord, out: str | None) -> Fields:
+    """What was cut short, what to do next, and how long it took."""
+    steps = [(name, command(step)) for name, step in next_steps(plan, out)]
+    return fields([*_cut_short(plan), *steps, ("made in", f"{timings.total_s:.1f} s")])
 
 
 def _cut_short(plan: Plan) -> list[tuple[str, str]]:

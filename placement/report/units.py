@@ -8,6 +8,11 @@ def grouped(value: float, digits: int = 0) -> str:
     return f"{value:,.{digits}f}"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 move`, `2 moves`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def or_dash(value: float | None, digits: int = 2) -> str:
     """A number, or a dash where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"

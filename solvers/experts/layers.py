@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from solvers.dispatch import fractions_for, needs_fractions
 from solvers.experts.baselines import baseline_candidates
 from solvers.experts.candidates import Candidate, choose
 from solvers.experts.floor import balance_floor, raised_floor
-from solvers.parallel import Backend, Carried, carry, map_layers
+from solvers.parallel import Backend, Carried, carry, each_layer, map_layers
 from solvers.registry import BASELINES, get_solver
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
@@ -112,16 +113,30 @@ def plan_layers(
             if on_layer is not None and layer in answers:
                 on_layer(layer)
 
-        map_layers(settle, tasks(range(len(problems)), stop.share_of_time(1 - SOLVING)), workers, "threads", tell)
-    rest = [i for i in range(len(problems)) if i not in answers]
+        with stop.search():
+            map_layers(settle, tasks(range(len(problems)), stop.share_of_time(1 - SOLVING)), workers, "threads", tell)
+
+    def solve(backend: Backend) -> None:
+        rest = [i for i in range(len(problems)) if i not in answers]
+        with closing(each_layer(_plan_layer, tasks(rest, stop), workers, backend)) as found:
+            for i, answer in zip(rest, found, strict=True):
+                answers[i] = answer
+                if on_layer is not None:
+                    on_layer(i)
+
     if backend is None:
         # Starting processes takes longer than heuristics do, or kernels that need no interpreter.
         left = stop.seconds_left()
-        heavy = strategy not in BASELINES and any(problems[i].data.sets is not None for i in rest)
+        heavy = strategy not in BASELINES
+        heavy = heavy and any(problem.data.sets is not None for i, problem in enumerate(problems) if i not in answers)
         heavy = heavy and (left is None or left > LEAST_FOR_PROCESSES_S)
         backend = "processes" if heavy else "threads"
-    done = None if on_layer is None else (lambda i: on_layer(rest[i]))
-    answers.update(zip(rest, map_layers(_plan_layer, tasks(rest, stop), workers, backend, done), strict=True))
+    if strategy in BASELINES:
+        solve(backend)
+    else:
+        with stop.search():
+            solve(backend)
+        solve("threads")  # what an interrupt has left, in no time
     return tuple(answers[i] for i in range(len(problems)))
 
 
@@ -155,7 +170,8 @@ def _plan_layer(task: _Task) -> LayerAnswer:
         if stop.expired and baselines:
             # The layer's time has gone before its search began.
             best = choose(problem, baselines)
-            return Result(best.slots, Status.FEASIBLE, Termination.TIME, fractions=best.fractions)
+            ended = Termination.INTERRUPTED if stop.interrupted else Termination.TIME
+            return Result(best.slots, Status.FEASIBLE, ended, fractions=best.fractions)
         return solver.solve_against(problem, baselines, stop, task.seed)
 
     answer = _layer(task, find)

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import yaml
 
+from placement.check.plan import verify_plan
+from placement.records.plan import load_plan
+from solvers.stop import Interrupt, Stop
 from specs.loading import load_cluster, load_model
 from tests.cli.conftest import ROOT
 
@@ -176,3 +179,43 @@ def test_an_interrupt_that_a_callback_swallows_is_raised_again(tmp_path: Path) -
         assert running.wait(5) == 130
     finally:
         running.kill()
+
+
+def test_an_interrupt_keeps_the_best_plan_so_far(folder: Path, tmp_path: Path) -> None:
+    # Recorded routing, as synthetic routing is made by processes, too.
+    args = f"--spec {folder / 'tiny.yaml'} --trace {folder / 'a.npz'} --strategy search --work 10000"
+    args += " --backend processes --workers 2"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "placement.solve", *args.split(), "--out", "best.json"], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        wait_for(running.pid, "LokyProcess", 2)
+        time.sleep(2.0)  # so that workers have begun
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=30)
+        assert running.returncode == 130
+        assert told.decode().splitlines()[-1] == "interrupted: wrote the best plan so far to best.json"
+        assert all_gone(running.pid)
+    finally:
+        for pid in alive(running.pid):
+            os.kill(pid, signal.SIGKILL)
+    plan = load_plan(tmp_path / "best.json")
+    assert [layer.termination for layer in plan.roles[0].layers] == ["interrupted"] * 2
+    assert plan.provenance.cut_short == ("search: interrupted in 2 of 2 layers",)
+    assert not [check.detail for check in verify_plan(plan, ()) if check.passed is False]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_interrupts_before_there_is_a_plan_and_second_ones_stop(number: int) -> None:
+    interrupt = Interrupt()
+    if number == 1:
+        assert interrupt.ask()
+        assert not interrupt.heard
+        return
+    with interrupt.search():
+        pass
+    assert not interrupt.ask()  # nothing to leave: the work ends by itself
+    assert Stop(interrupt=interrupt).expired
+    assert interrupt.ask()

@@ -19,7 +19,8 @@ from placement.problem.layer import LayerProblem
 from solvers.base import UnsupportedError
 from solvers.experts.layers import LayerAnswer, plan_layers
 from solvers.parallel import WATCH_EVERY_S, Carried, _Failure, carry, map_layers
-from solvers.stop import Stop
+from solvers.result import Termination
+from solvers.stop import Interrupt, Stop
 from tests.solvers.problems import random_problem
 
 CONCURRENT = ("processes", "threads")
@@ -261,3 +262,20 @@ def test_large_arrays_are_plain_arrays_in_the_worker() -> None:
     for i, (plain, found) in enumerate(map_layers(doubled, [big, big + 1], 2, "processes")):
         assert plain
         assert (found == 2 * (big + i)).all()
+
+
+@pytest.mark.parametrize("backend", ["sequential", "threads", "processes"])
+def test_an_interrupted_search_keeps_the_layers_that_are_done(backend: str) -> None:
+    problems = [random_problem(np.random.default_rng(seed)) for seed in range(3)]
+    interrupt = Interrupt()
+
+    def first_layer(_: int) -> None:
+        if not interrupt.heard and interrupt.ask():
+            raise KeyboardInterrupt
+
+    stop = Stop(interrupt=interrupt)
+    cut = plan_layers(problems, "search", stop, 0, 2, first_layer, backend=backend)  # type: ignore[arg-type]
+    whole = plan_layers(problems, "search", Stop(), 0)
+    assert interrupt.heard
+    assert np.array_equal(cut[0].slots, whole[0].slots)
+    assert [answer.termination for answer in cut[1:]] == [Termination.INTERRUPTED] * 2
