@@ -23,6 +23,7 @@ from placement.records.role import RolePlan
 from placement.routing.holdout import Routing, routing_of
 from solvers.ahead import SEARCH_PARTS, compiling, is_compiled
 from solvers.params import SearchParams
+from solvers.registry import BASELINES
 from solvers.split.enumerate import enumerate_splits
 from solvers.stop import Stop
 from specs.cluster import Cluster
@@ -125,7 +126,8 @@ def solve(case: Case, with_timings: bool = False) -> Planned:
     Raises:
         InputError, InfeasibleError, NothingFoundError: see plan_scenario.
     """
-    if is_compiled():
+    # Without a search there is nothing worth compiling ahead, nor a word about it.
+    if case.strategy in BASELINES or is_compiled():
         return _solve(case, with_timings, lambda _: None)
     case.report.stage(COMPILING)
     ahead = case.strategy in ("auto", "search") and case.effort.backend in (None, "processes")

@@ -27,6 +27,7 @@ DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 #: Names of others: libraries, formats, units, programs.
 FOREIGN = frozenset(
     {
+        "NO_COLOR=1", """eval "$(_PLACEMENT_COMPLETE=bash_source placement)\"""", "zsh_source", "fish_source",
         "all_to_all_single", "torch", "torch.distributed", "torchrun", "venv", "tc tbf",
         "scipy.optimize.least_squares", "Optimal", "--gpu-memory-utilization", "--mem-fraction-static",
         "SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR", "per_pass", "stat_approx", "return_routed_experts", "weight_0",
