@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from placement.check.case import MissingError, PlanCase, sources_of
+from placement.check.case import TOLERANCE, MissingError, PlanCase, sources_of
 from placement.check.deployment import HeldGpus, Kind, deployment_faults
 from placement.check.findings import Check as Check
 from placement.check.findings import claims
-from placement.check.role import BASE, CHECKS, FailureError, same
+from placement.check.role import BASE, CHECKS, FailureError, require, same
 from placement.errors import InputError
 from placement.records.convert import engine_name, figures_record, mode_of_roles
 from placement.records.plan import Plan
@@ -109,6 +109,16 @@ def _placed(check: Check, case: PlanCase) -> Check:
 def _check_total(plan: Plan) -> str:
     """The mode, the engine and the figures of all roles together."""
     same("mode", plan.mode, mode_of_roles(plan.roles))
+    choice = plan.choice
+    if choice is not None:
+        require(choice.kept <= choice.considered, f"choice.kept {choice.kept} is more than {choice.considered}")
+        if choice.goal == "rate" and choice.bound is not None:
+            over = choice.bound / choice.priced_tokens_per_s - 1.0 if choice.priced_tokens_per_s else 0.0
+            require(over >= -TOLERANCE, "choice.bound is below what was found")
+            wanted = 0.0 if choice.status == "optimal" else over
+            require(
+                abs((choice.gap or 0.0) - wanted) <= TOLERANCE, f"choice.gap is not {wanted:g}, as the bound gives it"
+            )
     same("engine", plan.engine, engine_name(plan.scenario.spec, plan.roles))
     same("predicted", plan.predicted, figures_record(plan.scenario.spec, plan.roles))
     return f"{plan.predicted.tokens_per_s.value:,.0f} tokens/s follow from the figures of the roles"
@@ -153,6 +163,8 @@ def _check_nodes(plan: Plan) -> str:
     if faults:
         raise FailureError("; ".join(faults))
     for group in plan.nodes:
+        if len({part.instance for part in group.holds}) < len(group.holds):
+            raise FailureError("a node lists instances of one role twice")
         for part in group.holds:
             size = kinds[part.instance].split.gpus_per_instance
             room = pools[group.pool].cluster.gpus_per_node

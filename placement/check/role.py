@@ -86,7 +86,8 @@ def _check_split(case: PlanCase) -> str:
     require(role.cp in shared, f"cp {role.cp} is none of {', '.join(map(str, shared))}")
     same("dispatch", role.dispatch, scenario.dispatch_in_use)
     serving = scenario.workload.kind == "serving"
-    require(serving or role.posed_batch == split.batch, f"posed_batch {role.posed_batch} is not the batch of training")
+    fitted = serving and role.role != "prefill"
+    require(fitted or role.posed_batch == split.batch, f"posed_batch {role.posed_batch} is not the batch of the split")
     require(serving == (role.phase != "train"), f"phase {role.phase} is none of a {scenario.workload.kind} workload")
     return f"{split.gpus} of {scenario.cluster.gpus} GPUs; every degree divides what it splits"
 
@@ -315,6 +316,7 @@ def _check_batches(case: PlanCase) -> str:
         placement, told = placement_of(role, row), row.at_own_batch
         if told is None:
             raise FailureError(f"strategies[{i}] has no batch of its own")
+        require(role.role != "prefill" or told.batch == role.split.batch, f"strategies[{i}] prefills another batch")
         made = fit.fit(placement, told.batch)
         operated = judge.operated(placement, made)
         derived = operation_record(operated.prediction, made.batch, operated.times, made.requests_per_s)

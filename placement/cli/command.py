@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -14,6 +15,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """As click's own; back-ticked parameters in messages of expected errors become this command's options."""
         try:
+            _keep_inputs(ctx)
             return super().invoke(ctx)
         except Exception as error:
             # Imported here, when something went wrong: --help stays quick.
@@ -27,3 +29,28 @@ class Command(click.Command):
         """The text with `parameter` written as this command's --option."""
         options = {each.name: each.opts[0] for each in self.params if isinstance(each, click.Option)}
         return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), text)
+
+
+def _keep_inputs(ctx: click.Context) -> None:
+    """Refuses to write a result over a file that the command reads.
+
+    Raises:
+        ParameterError: `out` is one of the other arguments.
+    """
+    out = ctx.params.get("out")
+    if not isinstance(out, str) or not os.path.isfile(out):
+        return
+    from placement.errors import ParameterError
+
+    given = (each for name, value in ctx.params.items() if name != "out" for each in _texts(value))
+    for text in given:
+        # `FILE::KEY` names an array of a file.
+        path = text.split("::")[0]
+        if os.path.isfile(path) and os.path.samefile(path, out):
+            raise ParameterError("out", f"{path} is read by this command", "name another file")
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [each for each in value if isinstance(each, str)] if isinstance(value, tuple) else []

@@ -66,6 +66,7 @@ def command(
     from dataclasses import replace
 
     from placement.cli.progress import ProgressBar
+    from placement.errors import ParameterError
     from placement.planning.case import load_scenario, make_case
     from placement.planning.demand import solve_for
     from placement.planning.explain import explained
@@ -74,6 +75,9 @@ def command(
     from placement.report.screen import solve_screen
     from solvers.stop import Interrupt
 
+    context = click.get_current_context()
+    if deployment is not None and context.get_parameter_source("spec") is not click.core.ParameterSource.DEFAULT:
+        raise ParameterError("spec", "the scenario is that of `deployment`", "leave one of the two out")
     kept = None if deployment is None else load_plan(deployment)
     asked = demand_asked(options)
     scenario = load_scenario(spec if kept is None else kept.scenario.spec, **scenario_options(options))

@@ -163,6 +163,10 @@ def make_case(
                 raise ParameterError(
                     name, "the workload is training; instances are deployed for serving", "leave it out"
                 )
+    clusters = [pool if isinstance(pool, Cluster) else load_cluster(str(pool)) for pool in pools]
+    names = [scenario.cluster.name, *(cluster.name for cluster in clusters)]
+    if len(set(names)) < len(names):
+        raise ParameterError("pools", "two pools have one name", "give each cluster a name of its own")
     get_solver(strategy)
     report = Reporter(on_progress)
     if traces:
@@ -179,7 +183,7 @@ def make_case(
         balance_floor=balance_floor,
         mode=mode,
         max_kinds=max_kinds,
-        pools=tuple(pool if isinstance(pool, Cluster) else load_cluster(str(pool)) for pool in pools),
+        pools=tuple(clusters),
         target_tokens_per_s=target_rate,
         placed=placed,
         kernel_tables=kernel_tables,

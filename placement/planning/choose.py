@@ -12,7 +12,7 @@ from placement.cost.step.roles import Role, kv_bytes_per_request
 from placement.errors import InfeasibleError, InputError, ParameterError
 from placement.planning.case import Case, Mode
 from placement.problem.engine_rules import Layout, load_problem
-from placement.problem.split import Split
+from placement.problem.split import Split, make_split
 from placement.records.choice import ChoiceRecord, DroppedRecord, RunnerUpRecord
 from placement.records.layout import HeldRecord, NodesRecord
 from placement.routing.holdout import Routing
@@ -20,7 +20,7 @@ from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.columns import ColumnSet, list_columns, pool_of
 from solvers.deploy.layout import layout
 from solvers.deploy.problem import Deployment, MasterProblem
-from solvers.deploy.rivals.rate import rivals_of
+from solvers.deploy.rivals.rate import Rival, rivals_of
 from solvers.deploy.rivals.record import rival_record
 from solvers.deploy.solve import solve_master
 from solvers.split.enumerate import SplitChoice, enumerate_splits
@@ -104,12 +104,18 @@ def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Cho
     chosen = solve_master(problem, None if left is None else max(_LEAST_S, left))
     if not chosen.requests_per_s > 0:
         raise InfeasibleError(f"{scenario.name}: {_do_not_fit(problem)}")
+    if not chosen.gpus:
+        raise ParameterError("target_rate", "is so small that no instance is needed", "ask for more")
     if alone or stop.expired:
         return _choice(pools, problem, columns, chosen, workload.osl, told=False)
     choice = _choice(pools, problem, columns, chosen, workload.osl, told=True)
     case.report.stage("pricing recipes")
     rivals = [rival for rival in rivals_of(pools, problem, roles, placed, kernels, _EXTRA_S) if rival.feasible]
-    records = tuple(rival_record(rival, problem.pools, workload.osl) for rival in rivals[:MOST_RIVALS])
+    # Several recipes may come to the same instances: the first names them.
+    apart: dict[tuple[object, ...], Rival] = {}
+    for rival in rivals:
+        apart.setdefault(tuple((c.pool, c.role, c.cp, _degrees(c.split), n) for c, n in rival.kinds), rival)
+    records = tuple(rival_record(rival, problem.pools, workload.osl) for rival in list(apart.values())[:MOST_RIVALS])
     return replace(choice, record=choice.record.model_copy(update={"rivals": records}))
 
 
@@ -122,11 +128,19 @@ def _do_not_fit(problem: MasterProblem) -> str:
 
 
 def mode_of(case: Case) -> Mode:
-    """The mode that is asked for; auto is aggregated where the pins fix a whole instance and no role has its own."""
+    """The mode that is asked for; auto is what the pins can be of, where they fix a whole instance or one role's.
+
+    Raises:
+        ParameterError: A role is pinned that the mode does not have.
+    """
     scenario, pins = case.scenario, case.scenario.pins
-    whole = pins.batch is not None or (None not in (pins.tp, pins.pp) and (pins.dp or pins.ep) is not None)
     own = scenario.prefill_pins != Pins() or scenario.decode_pins != Pins()
-    return "aggregated" if case.mode == "auto" and whole and not own else case.mode
+    if own and case.mode == "aggregated":
+        raise ParameterError("mode", "aggregated instances are neither prefill nor decode", "leave out pins of these")
+    if own and case.mode == "auto":
+        return "disaggregated"
+    whole = pins.batch is not None or (None not in (pins.tp, pins.pp) and (pins.dp or pins.ep) is not None)
+    return "aggregated" if case.mode == "auto" and whole else case.mode
 
 
 def _cut_to_fit(case: Case, columns: ColumnSet, roles: Sequence[Role], stop: Stop) -> Choice:
@@ -157,23 +171,57 @@ def choice_of_plan(case: Case) -> Choice:
     """The instances of the plan that is kept.
 
     Raises:
-        InputError: A split that the scenario, changed since, can't have.
+        ParameterError: An option that chooses instances, too. InputError: a split that the scenario, changed since,
+            can't have. InfeasibleError: the instances exceed HBM, or the nodes.
     """
     plan = case.deployment
     if plan is None or plan.choice is None:
         raise ParameterError("deployment", "the plan does not say how its instances were chosen", "give one of deploy")
-    roles = []
+    asked = {"mode": case.mode != "auto", "pools": bool(case.pools), "target_rate": bool(case.target_tokens_per_s)}
+    for name, given in asked.items():
+        if given:
+            raise ParameterError(name, "the instances of `deployment` are kept", "leave one of the two out")
+    roles, used = [], 0
     for role in plan.roles:
         scenario = case.scenario.of_role(role.role, role.cluster)
         split = role.split.split()
+        made = make_split(
+            scenario, split.tp, split.ep, split.pp, split.dp, split.batch, split.redundant, split.instances
+        )
+        used += 0 if role.cluster is not None else made.gpus
+        _keeps_pins(scenario, split)
         problem = load_problem(scenario, Layout.of(scenario, split))
+        if made.slots_per_gpu != split.slots_per_gpu:
+            problem = f"{split.slots_per_gpu} slots per GPU are not those of {scenario.model.moe.experts} experts"
         if problem:
-            raise InputError(plan.scenario.name, "split", problem, "plan it anew for this engine")
+            raise InputError(plan.scenario.name, "split", problem, "plan it anew")
         if not memory_of(scenario, split).fits:
             raise InfeasibleError(f"{plan.scenario.name}: the instances of the plan exceed HBM here; plan it anew")
         kind: Role = "aggregated" if role.role == "training" else role.role
         roles.append(ChosenRole(kind, scenario, role.cluster, split, role.cp))
+    cluster = case.scenario.cluster
+    nodes = sum(group.nodes for group in plan.nodes if group.pool == cluster.name)
+    if used > cluster.gpus or nodes > cluster.nodes:
+        need = f"{used} GPUs on {nodes} nodes" if nodes else f"{used} GPUs"
+        raise InfeasibleError(
+            f"{plan.scenario.name}: the instances need {need}, the cluster has {cluster.gpus} on {cluster.nodes}"
+        )
     return Choice(tuple(roles), plan.nodes, plan.choice)
+
+
+def _keeps_pins(scenario: Scenario, split: Split) -> None:
+    """Refuses pins that a kept split does not have.
+
+    Raises:
+        ParameterError: naming the first.
+    """
+    pinned = {**scenario.pins.model_dump(), "redundant": None if scenario.redundant == "auto" else scenario.redundant}
+    for name, value in pinned.items():
+        if name != "batch" and value not in (None, getattr(split, name)):
+            kept = getattr(split, name)
+            raise ParameterError(
+                name, f"{value} is asked for, the instances of `deployment` have {kept}", "leave it out"
+            )
 
 
 def choice_of_split(scenario: Scenario, choice: SplitChoice) -> Choice:

@@ -83,8 +83,14 @@ def export_plan(
         raise ParameterError("next_token_layers", f"{made.name} has no rows of theirs", "leave it out")
     adapted = _for_engine(plan, made, engine)
     content = dict(_content(adapted, made, Extras(architecture, next_token_layers)))
+    # The plan as it was made: its figures are of its own engine.
+    content["plan.json"] = (plan_json(plan).encode(), ())
     _write_folder(target, {name: data for name, (data, _) in content.items()}, out)
-    notes = tuple(dict.fromkeys((*adapted.engine.notes, *(note for _, told in content.values() for note in told))))
+    told = [*adapted.engine.notes, *(note for _, told in content.values() for note in told)]
+    if adapted.engine.label != plan.engine.label:
+        theirs = f"{adapted.engine.name}:{adapted.engine.backend}"
+        told.insert(0, f"planned for {plan.engine.label}: its figures are of that engine; --engine {theirs} plans anew")
+    notes = tuple(dict.fromkeys(told))
     return Exported(str(out), tuple(content), notes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from placement.cost.memory.hbm import memory_of
-from placement.cost.step.role_figures import at_batch
+from placement.cost.step.role_figures import at_batch, moe_stake
 from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.errors import InfeasibleError, InputError, ParameterError
 from placement.problem.engine_rules import Layout, load_problem
@@ -62,6 +62,7 @@ def as_run(role: RolePlan, scenario: Scenario, name: str) -> RolePlan:
             "message_rule": planned_rule(scenario, posed, role.phase, rates),
             "messages": EngineRecord.of(scenario, split, role.role).messages,
             "tokens_per_gpu": rates.tokens_per_gpu,
+            "stake": moe_stake(scenario, role.role, posed, role.cp),
             "memory": memory_record(memory),
         }
     )

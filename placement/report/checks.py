@@ -25,7 +25,7 @@ def checks_text(plan: str, checks: Sequence[Check], quiet: bool = False) -> str:
     verdict = ", ".join(f"{count} {kind}" for kind, count in _counts(checks).items())
     verdict += f"; {failed} FAILED" if failed else ""
     parts: list[RenderableType] = [heading("plan ", plan), fields(rows), heading(verdict)]
-    if any(check.kind == "missing" for check in checks):
+    if any(check.kind == "missing" and check.name.endswith("routing") for check in checks):
         parts.append("what is missing: add --trace FILE, the routing that the plan was solved on")
     return rendered(parts)
 

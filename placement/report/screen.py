@@ -119,7 +119,11 @@ def _answer(plan: Plan) -> list[tuple[str, str]]:
     predicted, workload = plan.predicted, plan.scenario.spec.workload
     figure = predicted.tokens_per_s
     what = "output tokens/s" if workload.kind == "serving" else "trained tokens/s"
-    rows = [("throughput", f"{grouped(figure.value)} {what}, {grouped(predicted.tokens_per_s_per_gpu.value)} per GPU")]
+    per_gpu = grouped(predicted.tokens_per_s_per_gpu.value)
+    requests = ""
+    if workload.kind == "serving":
+        requests = f"; {grouped(figure.value / workload.osl, 1)} requests/s"
+    rows = [("throughput", f"{grouped(figure.value)} {what}, {per_gpu} per GPU{requests}")]
     if workload.kind == "serving":
         rows += [
             (name, _limit(told, limit))
@@ -183,7 +187,7 @@ def _against(plan: Plan) -> list[RenderableType]:
         rate = rival.tokens_per_s or 0.0
         rows.append((rival.name, grouped(rate), f"{rate / choice.priced_tokens_per_s:.1%}"))
         kinds.append((rival.name, " + ".join(f"{each.count} {each.role} {each.degrees}" for each in rival.roles)))
-    title = heading("AGAINST", " the best recipes, with quickly placed experts")
+    title = heading("AGAINST", " the best recipes, as all were priced before experts were placed")
     return [_BLANK, title, columns(("", "tokens/s", "of plan"), rows, 0), fields(kinds)]
 
 

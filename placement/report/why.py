@@ -34,7 +34,7 @@ def why(plan: Plan) -> list[tuple[str, str]]:
             rows.append(
                 (
                     "kinds",
-                    f"at most {choice.max_kinds}; without this limit {choice.without_max_kinds:.1%} better in {unit}",
+                    f"at most {choice.max_kinds} (--max-kinds); more: {choice.without_max_kinds:.1%} better in {unit}",
                 )
             )
         for i, other in enumerate(choice.what_if):
@@ -69,7 +69,9 @@ def _placement(plan: Plan, role: RolePlan) -> list[tuple[str, str]]:
     """Where expert placement can't matter, and what it gains where it can."""
     of = f" ({role.role})" if len(plan.roles) > 1 else ""
     if role.topology.gpus == 1:
-        return [(f"placement{of}", "every GPU holds all experts: there is nothing to place")]
+        part = "all experts" if role.split.etp == 1 else f"1/{role.split.etp} of every expert"
+        where = "" if role.split.pp == 1 else " of its stage"
+        return [(f"placement{of}", f"every GPU holds {part}{where}: there is nothing to place")]
     if set(role.messages.values()) == {"dense"}:
         told = "the engine sends every token to every GPU: placement buys balance alone"
     elif role.topology.gpus <= role.topology.gpus_per_node:
@@ -106,9 +108,10 @@ def next_steps(plan: Plan, out: str | None) -> list[tuple[str, str]]:
         steps = ["add --out plan.json to keep the plan"]
     else:
         steps = [f"placement verify {out}", f"placement report {out} --out report.html"]
-        if plan.scenario.spec.workload.kind == "serving":
-            engine = plan.engine.name if plan.engine.name != "generic" else "vllm"
-            steps.insert(1, f"placement export --plan {out} --to {engine} --out DIR")
+        if plan.engine.name != "generic":
+            steps.insert(1, f"placement export --plan {out} --to {plan.engine.name} --out DIR")
+        elif plan.scenario.spec.workload.kind == "serving":
+            steps.insert(1, "plan for your engine: --engine vllm, sglang or trtllm; then placement export")
     if plan.provenance.routing.synthetic:
         steps.append("record your own routing: placement trace record --help")
     return [("next" if i == 0 else "", step) for i, step in enumerate(steps)]

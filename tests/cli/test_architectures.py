@@ -85,7 +85,8 @@ def as_first_version(plan: dict[str, Any]) -> dict[str, Any]:
     (role,) = plan.pop("roles")
     for name in ("mode", "predicted", "choice"):
         del plan[name]
-    role.pop("binds", None)
+    for name in ("binds", "stake"):
+        role.pop(name, None)
     del role["posed_batch"], role["role"], role["cp"]
     plan["engine"]["messages"] = role.pop("messages")
     for row in role["strategies"]:

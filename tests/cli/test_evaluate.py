@@ -65,7 +65,7 @@ def test_text_shows_a_table_per_trace(call: Callable[..., Done], folder: Path) -
         "evaluate", "--plan", str(folder / "recorded.json"), "--trace", str(folder / "a.npz"), "--trace",
         str(folder / "b.npz"), "--part", "first-half",
     )  # fmt: skip
-    assert done.out.count("nodes/token") == 4
+    assert done.out.count("balancedness") == 2
     assert "solved on  recorded trace a; the first half" in done.out
 
 

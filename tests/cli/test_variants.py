@@ -72,7 +72,7 @@ def test_what_is_no_scenario_is_told(call: Call, folder: Path, command: str) -> 
     assert "synthetic.json: is a plan (placement.plan/" in one_line(call(command, "--spec", plan))
     assert "is recorded routing" in one_line(call(command, "--spec", str(folder / "a.npz")))
     line = one_line(call(command, "--spec", "h100_hgx_ib"))
-    assert "is a cluster, not a scenario; name a scenario, and put this cluster into it: --set cluster=h100" in line
+    assert "is a cluster, not a scenario; name a scenario, and put this cluster into it: --cluster h100_hgx_ib" in line
 
 
 def test_variants_as_a_process(folder: Path, tmp_path: Path) -> None:
