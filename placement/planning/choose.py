@@ -102,10 +102,10 @@ def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Cho
     case.report.stage("choosing instances")
     left = stop.seconds_left()
     chosen = solve_master(problem, None if left is None else max(_LEAST_S, left))
+    if not chosen.gpus and case.target_tokens_per_s is not None:
+        raise ParameterError("target_rate", "is so small that no instance is needed", "ask for more")
     if not chosen.requests_per_s > 0:
         raise InfeasibleError(f"{scenario.name}: {_do_not_fit(problem)}")
-    if not chosen.gpus:
-        raise ParameterError("target_rate", "is so small that no instance is needed", "ask for more")
     if alone or stop.expired:
         return _choice(pools, problem, columns, chosen, workload.osl, told=False)
     choice = _choice(pools, problem, columns, chosen, workload.osl, told=True)
@@ -139,6 +139,8 @@ def mode_of(case: Case) -> Mode:
         raise ParameterError("mode", "aggregated instances are neither prefill nor decode", "leave out pins of these")
     if own and case.mode == "auto":
         return "disaggregated"
+    if case.mode == "disaggregated" and case.max_kinds == 1:
+        raise ParameterError("max_kinds", "prefill and decode apart are two kinds", "give 2, or another `mode`")
     whole = pins.batch is not None or (None not in (pins.tp, pins.pp) and (pins.dp or pins.ep) is not None)
     return "aggregated" if case.mode == "auto" and whole else case.mode
 

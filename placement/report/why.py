@@ -111,7 +111,7 @@ def next_steps(plan: Plan, out: str | None) -> list[tuple[str, str]]:
         if plan.engine.name != "generic":
             steps.insert(1, f"placement export --plan {out} --to {plan.engine.name} --out DIR")
         elif plan.scenario.spec.workload.kind == "serving":
-            steps.insert(1, "plan for your engine: --engine vllm, sglang or trtllm; then placement export")
+            steps.insert(1, "plan for your engine: --engine vllm, sglang or trtllm; then export")
     if plan.provenance.routing.synthetic:
         steps.append("record your own routing: placement trace record --help")
     return [("next" if i == 0 else "", step) for i, step in enumerate(steps)]
