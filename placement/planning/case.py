@@ -59,6 +59,7 @@ class Case:
         placed: Whether splits are priced with quickly placed experts; else experts are taken as balanced.
         kernel_tables: Whether splits are priced with measured times of expert kernels, where there are any.
         certify: Whether the plan's own layers carry the best bound known; else what loads alone prove.
+        told: Whether the plan says what came next, and what recipes yield.
         deployment: A plan whose instances are kept; None: they are chosen.
         effort: Budget, seed, workers.
         report: Who is told of progress.
@@ -80,6 +81,7 @@ class Case:
     placed: bool = True
     kernel_tables: bool = False
     certify: bool = True
+    told: bool = True
     deployment: Plan | None = None
     effort: Effort = field(default_factory=Effort)
     report: Reporter = field(default_factory=Reporter)

@@ -66,13 +66,13 @@ class Choice:
     record: ChoiceRecord
 
 
-def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Choice:
+def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
     """The instances that serve the most tokens/s within HBM, TTFT and TPOT, or the target with the fewest GPUs.
 
     Columns are priced with quickly placed experts (PlacedLayers), at most `case.max_kinds` kinds are used.
 
     Args:
-        stop: When pricing ends. alone: Whether the answer is wanted without what came next.
+        stop: When pricing ends.
 
     Raises:
         InputError: Pins that no split can have. InfeasibleError: nothing fits HBM, TTFT and TPOT, or the target is out
@@ -106,7 +106,7 @@ def choose(case: Case, routing: Routing, stop: Stop, alone: bool = False) -> Cho
         raise ParameterError("target_rate", "is so small that no instance is needed", "ask for more")
     if not chosen.requests_per_s > 0:
         raise InfeasibleError(f"{scenario.name}: {_do_not_fit(problem)}")
-    if alone or stop.expired:
+    if not case.told or stop.expired:
         return _choice(pools, problem, columns, chosen, workload.osl, told=False)
     choice = _choice(pools, problem, columns, chosen, workload.osl, told=True)
     case.report.stage("pricing recipes")

@@ -104,7 +104,7 @@ def front_of(case: Case) -> Front:
     for limit in limits:
         here = case.scenario.model_copy(update={"workload": workload.model_copy(update={"tpot_ms": limit})})
         try:
-            answers.append(_answer(limit, solve(replace(case, scenario=here))))
+            answers.append(_answer(limit, solve(replace(case, scenario=here, told=False))))
         except InfeasibleError:
             continue
     if not answers:

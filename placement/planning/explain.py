@@ -25,9 +25,9 @@ def explained(case: Case, planned: Planned) -> Planned:
     case.report.stage("weighing other limits", len(changes))
     for told, changed in changes:
         # A target is met with the fewest GPUs; what more would buy shows in the rate.
-        asked = replace(changed, target_tokens_per_s=None)
+        asked = replace(changed, target_tokens_per_s=None, told=False)
         try:
-            rate = choose(asked, routing, case.effort.stop(), alone=True).record.priced_tokens_per_s
+            rate = choose(asked, routing, case.effort.stop()).record.priced_tokens_per_s
         except (InputError, PlacementError):
             continue
         finally:

@@ -97,6 +97,6 @@ def test_a_plan_is_made_and_verified(tmp_path: Path, capsys: pytest.CaptureFixtu
     out = tmp_path / "plan.json"
     assert outcome(cli, "placement", [*common, "--message-rule", "dense", "--out", str(out)]) == 0
     plan = json.loads(out.read_text())
-    assert plan["message_rule"] == "dense"
+    assert plan["roles"][0]["message_rule"] == "dense"
     capsys.readouterr()
     assert outcome(cli, "placement", ["verify", str(out)]) == 0, capsys.readouterr().err
