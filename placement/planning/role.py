@@ -34,10 +34,11 @@ MOST_GAP = 0.2
 
 @dataclass(frozen=True)
 class PlannedRole:
-    """A role of a plan; `late`: layers whose search a time limit or the user ended early."""
+    """A role of a plan; `late`: layers whose search ended early; `unfitted`: strategies without a batch of their own."""
 
     plan: RolePlan
     late: int
+    unfitted: int
 
 
 def plan_role(
@@ -63,7 +64,9 @@ def plan_role(
     if fit is not None:
         case.report.stage("fitting batches", len(placements))
         for name, placement in placements.items():
-            operations[name] = fit.fit(placement, posed.batch)
+            # What others could hold is told where there is time for it.
+            if name == case.own or not stop.expired:
+                operations[name] = fit.fit(placement, posed.batch)
             case.report.advance()
         split = at_batch(posed, operations[case.own].batch)
     operation = operations.get(case.own)
@@ -97,7 +100,9 @@ def plan_role(
         strategies=judgement.strategies,
         certificate=certificate_of(own, objective),
     )
-    return PlannedRole(plan, sum(answer.termination in _ENDED_EARLY for answer in own))
+    return PlannedRole(
+        plan, sum(answer.termination in _ENDED_EARLY for answer in own), len(placements) - len(operations) if fit else 0
+    )
 
 
 def _phase(case: Case, chosen: ChosenRole) -> PlannedPhase:

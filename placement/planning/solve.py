@@ -32,7 +32,7 @@ from specs.workload import PlannedPhase
 
 #: Shares of the time left that synthetic routing and the choice of instances have at most, where time is limited. What
 #: one leaves over is the others'; heuristics, their scores and the judgement take what they need.
-ROUTING, SPLIT = 0.25, 0.35
+ROUTING, SPLIT = 0.25, 0.3
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,8 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
             of = f" of {planned.plan.role}" if len(choice.roles) > 1 else ""
             ended = "interrupted" if stop.interrupted else "ended early"
             cut_short.append(f"search: {ended} in {planned.late} of {len(planned.plan.layers)} layers{of}")
+        if planned.unfitted:
+            cut_short.append(f"batches: not fitted for {planned.unfitted} other strategies")
         roles.append(planned.plan)
     marks.append(time.perf_counter())
 

@@ -71,7 +71,7 @@ def test_a_killed_solve_leaves_no_process(number: signal.Signals, folder: Path) 
     args = "--spec tiny.yaml --strategy search --work 10000 --backend processes --workers 2"
     running = start(["-m", "placement.solve", *args.split()], folder)
     wait_for(running.pid, "LokyProcess", 2)
-    time.sleep(2.0)  # so that workers have begun
+    time.sleep(4.0)  # so that workers have begun
     end(running, number)
 
 
@@ -192,7 +192,7 @@ def test_an_interrupt_keeps_the_best_plan_so_far(folder: Path, tmp_path: Path) -
     )  # fmt: skip
     try:
         wait_for(running.pid, "LokyProcess", 2)
-        time.sleep(2.0)  # so that workers have begun
+        time.sleep(4.0)  # so that workers have begun
         running.send_signal(signal.SIGINT)
         _, told = running.communicate(timeout=30)
         assert running.returncode == 130

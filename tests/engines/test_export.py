@@ -359,8 +359,11 @@ def test_migration_begins_at_what_runs(tmp_path: Path) -> None:
 
 def test_a_plan_of_another_engine(tmp_path: Path) -> None:
     """It is exported where the engine loads its split, and refused with the rule where it does not."""
-    export_plan(planned("vllm"), "sglang", tmp_path / "out")
-    assert load_plan(tmp_path / "out" / "plan.json").engine.name == "sglang"
+    told = export_plan(planned("vllm"), "sglang", tmp_path / "out").notes
+    assert told[0].startswith("planned for vllm 0.33.0")
+    # The plan as it was made, whose figures are of its own engine; what a plug-in reads is of the engine that runs.
+    assert load_plan(tmp_path / "out" / "plan.json") == planned("vllm")
+    assert load_plan(tmp_path / "out" / "aggregated" / "plan.json").engine.name == "sglang"
     # SGLang's default backend gathers every token, which is said; another can be asked for.
     text = (tmp_path / "out" / "README.md").read_text()
     assert "every token goes to every GPU: expert placement buys balance alone" in text

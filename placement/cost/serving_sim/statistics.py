@@ -67,4 +67,7 @@ def grows(waits: FloatArray) -> bool:
     parts = np.array([part.mean() for part in np.array_split(waits, BATCHES) if len(part)])
     if len(parts) < BATCHES or parts[-1] <= 1.25 * parts[BATCHES // 2]:
         return False
-    return float(np.corrcoef(parts, np.arange(BATCHES))[0, 1]) > STRAIGHT
+    # Pearson's correlation with the time, summed in numpy's own order and not by BLAS.
+    rise, time = parts - parts.mean(), np.arange(BATCHES) - (BATCHES - 1) / 2
+    spread = float((rise * rise).sum() * (time * time).sum()) ** 0.5
+    return bool(spread > 0 and float((rise * time).sum()) / spread > STRAIGHT)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from placement.arithmetic import log
 from placement.errors import InputError
 from placement.problem.arrays import FloatArray
 from placement.routing.reader import MAX_COUNTED
@@ -196,7 +197,7 @@ def _whole(counts: FloatArray, source: str, notes: list[str]) -> FloatArray:
     total = counts.sum(axis=(0, 2))
     scale = 1.0
     if (counts != np.floor(counts)).any():
-        scale = 10.0 ** np.clip(np.ceil(np.log10(_RESOLUTION) - np.log10(total.min())), 0, _MOST_DIGITS)
+        scale = 10.0 ** np.clip(np.ceil(log(_RESOLUTION / float(total.min())) / log(10.0)), 0, _MOST_DIGITS)
         notes.append(f"counts are means or shares: times {scale:,.0f}, rounded")
     if total.max() * scale > MAX_COUNTED:
         scale = MAX_COUNTED / 2 / total.max()

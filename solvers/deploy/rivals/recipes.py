@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from placement.arithmetic import log
 from placement.cost.calibration.efficiency import Constants
 from placement.cost.step.roles import Role
 from solvers.deploy.rivals.layouts import named
@@ -101,8 +101,8 @@ def nearest_entries(model: Model, cluster: Cluster) -> Nearest:
     billions = count_parameters(model).total / 1e9
 
     def size(entry: Entry) -> float:
-        ratio = abs(math.log(recipes.families[entry.family].billions / billions))
-        return max(ratio, math.log(SIZE_CLASS))
+        ratio = abs(log(recipes.families[entry.family].billions / billions))
+        return float(max(ratio, log(SIZE_CLASS)))
 
     least = min(size(entry) for entry in others)
     alike = [entry for entry in others if size(entry) == least]

@@ -59,4 +59,4 @@ def _scale(most: float) -> tuple[float, str]:
 
 def _digits(values: FloatArray) -> int:
     """Decimals with which the largest value has three digits."""
-    return max(0, 2 - int(np.floor(np.log10(max(1e-9, float(values.max()))))))
+    return max(0, 2 - int(f"{max(1e-9, float(values.max())):e}".split("e")[1]))
