@@ -34,7 +34,7 @@ MOST_GAP = 0.2
 
 @dataclass(frozen=True)
 class PlannedRole:
-    """A role of a plan; `late`: layers whose search ended early; `unfitted`: strategies without a batch of their own."""
+    """A role of a plan; `late`: layers whose search ended early; `unfitted`: strategies without an own batch."""
 
     plan: RolePlan
     late: int

@@ -198,8 +198,13 @@ def module_command(module: str) -> click.Command | None:
     return command if isinstance(command, click.Command) else None
 
 
+def _context(command: click.Command) -> click.Context:
+    """As commands run: click keeps a command's help option as it was first asked for."""
+    return click.Context(command, help_option_names=["-h", "--help"])
+
+
 def options(command: click.Command) -> dict[str, click.Option]:
-    mine = [each for each in command.get_params(click.Context(command)) if isinstance(each, click.Option)]
+    mine = [each for each in command.get_params(_context(command)) if isinstance(each, click.Option)]
     return {name: each for each in mine for name in (*each.opts, *each.secondary_opts)}
 
 
@@ -213,7 +218,7 @@ def _below(*commands: click.Command) -> Iterator[click.Command]:
     for command in commands:
         yield command
         if isinstance(command, click.Group):
-            context = click.Context(command)
+            context = _context(command)
             yield from _below(*filter(None, (command.get_command(context, n) for n in command.list_commands(context))))
 
 
@@ -334,7 +339,7 @@ def command_faults(line: str) -> list[str]:
         return [f"{line}: no module {module}"]
     command = roots().get(module) or module_command(module)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-") and not rest[0].isupper():
-        child = command.get_command(click.Context(command), rest[0])
+        child = command.get_command(_context(command), rest[0])
         if child is None:
             return [f"{line}: no command {rest[0]}"]
         command, rest = child, rest[1:]
