@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from placement.cost.step.roles import Role, aggregated_point, kv_bytes_per_request
 from placement.cost.step.throughput import ServingModel
-from placement.problem.split import make_split
+from placement.problem.split import degrees_text, make_split
 from solvers.deploy.columns import list_columns, pool_of
 from solvers.deploy.problem import Column, MasterProblem
 from solvers.deploy.solve import solve_master
@@ -114,7 +114,7 @@ def told(kinds: Sequence[tuple[Column, int]]) -> str:
     words = []
     for column, count in kinds:
         s = column.split
-        degrees = " ".join(f"{n}{d}" for n, d in (("TP", s.tp), ("EP", s.ep), ("PP", s.pp), ("DP", s.dp)) if d > 1)
+        degrees = degrees_text(s.tp, s.ep, s.pp, s.dp)
         batch = "" if column.role == "prefill" else f" batch {s.batch}"
-        words.append(f"{count} {column.role} {degrees or 'on one GPU'}{batch}")
+        words.append(f"{count} {column.role} {degrees}{batch}")
     return "; ".join(words)

@@ -12,7 +12,7 @@ from placement.cost.step.roles import Role, kv_bytes_per_request
 from placement.errors import InfeasibleError, InputError, ParameterError
 from placement.planning.case import Case, Mode
 from placement.problem.engine_rules import Layout, load_problem
-from placement.problem.split import Split, make_split
+from placement.problem.split import Split, degrees_text, make_split
 from placement.records.choice import ChoiceRecord, DroppedRecord, RunnerUpRecord
 from placement.records.layout import HeldRecord, NodesRecord
 from placement.routing.holdout import Routing
@@ -114,7 +114,7 @@ def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
     # Several recipes may come to the same instances: the first names them.
     apart: dict[tuple[object, ...], Rival] = {}
     for rival in rivals:
-        apart.setdefault(tuple((c.pool, c.role, c.cp, _degrees(c.split), n) for c, n in rival.kinds), rival)
+        apart.setdefault(tuple((c.pool, c.role, c.cp, _named(c.split), n) for c, n in rival.kinds), rival)
     records = tuple(rival_record(rival, problem.pools, workload.osl) for rival in list(apart.values())[:MOST_RIVALS])
     return replace(choice, record=choice.record.model_copy(update={"rivals": records}))
 
@@ -233,7 +233,7 @@ def choice_of_split(scenario: Scenario, choice: SplitChoice) -> Choice:
     runner = None
     if choice.runners_up:
         other = choice.runners_up[0]
-        runner = RunnerUpRecord(kinds=_degrees(other.split), tokens_per_s=other.prediction.tokens_per_s)
+        runner = RunnerUpRecord(kinds=_named(other.split), tokens_per_s=other.prediction.tokens_per_s)
     record = ChoiceRecord(
         goal="rate", priced_tokens_per_s=best, bound=None, gap=None, status="feasible", solver="enumeration",
         considered=choice.considered, listed=choice.listed, kept=1, thinned=choice.thinned,
@@ -330,13 +330,12 @@ def _runner_up(problem: MasterProblem, chosen: Deployment, used: Sequence[int], 
         except InfeasibleError:
             continue
         names = " + ".join(
-            f"{n} {c.role} {_degrees(c.split)}" for c, n in zip(fewer.columns, other.counts, strict=True) if n
+            f"{n} {c.role} {_named(c.split)}" for c, n in zip(fewer.columns, other.counts, strict=True) if n
         )
         if names and (best is None or other.requests_per_s > best[0]):
             best = (other.requests_per_s, names)
     return None if best is None else RunnerUpRecord(kinds=best[1], tokens_per_s=best[0] * osl)
 
 
-def _degrees(split: Split) -> str:
-    named = (("TP", split.tp), ("EP", split.ep), ("PP", split.pp), ("DP", split.dp))
-    return " ".join(f"{name}{degree}" for name, degree in named if degree > 1) or "TP1"
+def _named(split: Split) -> str:
+    return degrees_text(split.tp, split.ep, split.pp, split.dp)

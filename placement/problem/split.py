@@ -83,6 +83,12 @@ class Split:
         return self.ep * self.slots_per_gpu
 
 
+def degrees_text(tp: int, ep: int, pp: int, dp: int, cp: int = 1) -> str:
+    """The degrees that are not 1, for people, such as "EP4 DP4"; "TP1" where all are."""
+    named = (("TP", tp), ("EP", ep), ("PP", pp), ("DP", dp), ("CP", cp))
+    return " ".join(f"{name}{degree}" for name, degree in named if degree > 1) or "TP1"
+
+
 def tp_problem(model: Model, tp: int) -> str:
     """Why attention or feed-forward blocks can't be split over `tp` GPUs; "" where they can."""
     for mixer in model.mixers.values():

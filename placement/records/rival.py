@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from placement.problem.split import degrees_text
 from placement.records.base import Amount, Record, Text
 from specs.fields import Count, Degree
 
@@ -38,8 +39,7 @@ class RivalInstances(Record):
     @property
     def degrees(self) -> str:
         """The degrees that are not 1, for people."""
-        named = (("TP", self.tp), ("EP", self.ep), ("PP", self.pp), ("DP", self.dp), ("CP", self.cp))
-        return " ".join(f"{name}{degree}" for name, degree in named if degree > 1) or "TP1"
+        return degrees_text(self.tp, self.ep, self.pp, self.dp, self.cp)
 
 
 class RivalRecord(Record):

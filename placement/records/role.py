@@ -10,7 +10,7 @@ from pydantic import Field
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import Objective
 from placement.problem.limits import Limit
-from placement.problem.split import cut_problem, slots_of
+from placement.problem.split import cut_problem, degrees_text, slots_of
 from placement.records.base import Amount, Number, Rank, Record, Slots, Text
 from placement.records.layout import SplitRecord, StageRecord, TopologyRecord
 from specs.cluster import Cluster
@@ -197,8 +197,7 @@ class RolePlan(Record):
     def degrees(self) -> str:
         """The degrees that are not 1, for people."""
         split = self.split
-        named = (("TP", split.tp), ("EP", split.ep), ("PP", split.pp), ("DP", split.dp), ("CP", self.cp))
-        return " ".join(f"{name}{degree}" for name, degree in named if degree > 1) or "one GPU each"
+        return degrees_text(split.tp, split.ep, split.pp, split.dp, self.cp)
 
     def widths(self, scenario: Scenario) -> tuple[int, ...]:
         """[layers] slots of a GPU in each layer: `slots_per_gpu`, or fewer in layers of fewer experts."""

@@ -108,7 +108,7 @@ def _roles(plan: Plan) -> Columns:
 
 def _split(role: RolePlan) -> str:
     """The degrees, without blanks: a cell is never cut."""
-    return role.degrees.replace(" ", "·") if role.degrees != "one GPU each" else "TP1"
+    return role.degrees.replace(" ", "·")
 
 
 def _ms(figure: Figure | None) -> str:

@@ -63,6 +63,24 @@ def start_nodes(site: Site) -> Iterator[str]:
         yield f"bash {site.folder}/node-{node}.sh    # {site.folder}, OS node {node}: {site.node_gpus} GPUs"
 
 
+class NodeLauncher:
+    """What launchers share whose instances run one script on each OS node."""
+
+    switches: Switches
+
+    def program(self, site: Site) -> tuple[str, ...]:
+        """See Launcher."""
+        return self.switches.program
+
+    def scripts(self, site: Site) -> int:
+        """See Launcher."""
+        return site.nodes
+
+    def start(self, site: Site) -> Iterator[str]:
+        """See Launcher."""
+        return start_nodes(site)
+
+
 def kv_option(switches: Switches, site: Site, names: dict[DataType, str]) -> Iterator[Option]:
     """The KV cache's type where it is not the model's own; `names`: what the engine calls it."""
     stored = site.scenario.model.types.kv_cache

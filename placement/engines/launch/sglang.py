@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from placement.engines.launch.base import kv_option, stage_text, start_nodes
+from placement.engines.launch.base import NodeLauncher, kv_option, stage_text
 from placement.engines.launch.site import Site
 from placement.engines.launch.switches import Option, Variable, switches_of
 
@@ -13,25 +13,13 @@ _DISPATCH = {"nearest": "static", "even": "dynamic"}
 _MODES = {"prefill": "normal", "decode": "low_latency"}
 
 
-class SglangLauncher:
+class SglangLauncher(NodeLauncher):
     """`python3 -m sglang.launch_server`; its --tp-size is TP x DP."""
 
     name = "sglang"
     switches = switches_of("sglang")
     accelerator = "nvidia.com/gpu"
     model_word = False
-
-    def program(self, site: Site) -> tuple[str, ...]:
-        """See Launcher."""
-        return self.switches.program
-
-    def scripts(self, site: Site) -> int:
-        """See Launcher."""
-        return site.nodes
-
-    def start(self, site: Site) -> Iterator[str]:
-        """See Launcher."""
-        return start_nodes(site)
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
         """See Launcher."""

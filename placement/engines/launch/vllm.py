@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from placement.engines.launch.base import kv_option, stage_text, start_nodes
+from placement.engines.launch.base import NodeLauncher, kv_option, stage_text
 from placement.engines.launch.site import Site, map_of
 from placement.engines.launch.switches import Option, Switches, Variable, switches_of
 
@@ -52,25 +52,13 @@ def limits(switches: Switches, site: Site, node: int) -> Iterator[Option]:
         yield option("--port", "$PORT", reason="where it serves")
 
 
-class VllmLauncher:
+class VllmLauncher(NodeLauncher):
     """`vllm serve`."""
 
     name = "vllm"
     switches = switches_of("vllm")
     accelerator = "nvidia.com/gpu"
     model_word = True
-
-    def program(self, site: Site) -> tuple[str, ...]:
-        """See Launcher."""
-        return self.switches.program
-
-    def scripts(self, site: Site) -> int:
-        """See Launcher."""
-        return site.nodes
-
-    def start(self, site: Site) -> Iterator[str]:
-        """See Launcher."""
-        return start_nodes(site)
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
         """See Launcher."""

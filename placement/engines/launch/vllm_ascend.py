@@ -5,32 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from placement.engines.launch.base import stage_text, start_nodes
+from placement.engines.launch.base import NodeLauncher, stage_text
 from placement.engines.launch.site import Site
 from placement.engines.launch.switches import Option, Variable, switches_of
 from placement.engines.launch.vllm import degrees, limits
 from placement.errors import InputError
 
 
-class AscendLauncher:
+class AscendLauncher(NodeLauncher):
     """`vllm serve` on Ascend."""
 
     name = "vllm-ascend"
     switches = switches_of("vllm-ascend")
     accelerator = "huawei.com/Ascend910"
     model_word = True
-
-    def program(self, site: Site) -> tuple[str, ...]:
-        """See Launcher."""
-        return self.switches.program
-
-    def scripts(self, site: Site) -> int:
-        """See Launcher."""
-        return site.nodes
-
-    def start(self, site: Site) -> Iterator[str]:
-        """See Launcher."""
-        return start_nodes(site)
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
         """See Launcher."""
