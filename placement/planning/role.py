@@ -113,7 +113,7 @@ def _phase(case: Case, chosen: ChosenRole) -> PlannedPhase:
 def _posed_batch(case: Case, chosen: ChosenRole, routing: Routing, fit: BatchFit, stop: Stop) -> int:
     """The batch that experts are placed for: the load balancer's own."""
     scenario, batch = chosen.scenario, chosen.split.batch
-    if chosen.role == "prefill" or scenario.pins.batch is not None:
+    if chosen.role == "prefill" or chosen.fitted or scenario.pins.batch is not None:
         return batch
     phase = _phase(case, chosen)
     problems = layer_problems(scenario, chosen.split, phase, routing.solved_on)

@@ -187,7 +187,7 @@ def _against(plan: Plan) -> list[RenderableType]:
         rate = rival.tokens_per_s or 0.0
         rows.append((rival.name, grouped(rate), f"{rate / choice.priced_tokens_per_s:.1%}"))
         kinds.append((rival.name, " + ".join(f"{each.count} {each.role} {each.degrees}" for each in rival.roles)))
-    title = heading("AGAINST", " the best recipes, as all were priced before experts were placed")
+    title = heading("AGAINST", " the best recipes, each with experts placed by the load balancer")
     return [_BLANK, title, columns(("", "tokens/s", "of plan"), rows, 0), fields(kinds)]
 
 
