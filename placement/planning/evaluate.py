@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,9 +14,11 @@ from placement.errors import ParameterError
 from placement.planning.case import AnyTrace
 from placement.planning.current import CURRENT, read_current
 from placement.planning.other_engine import on_engine
+from placement.problem.data import LayerData
 from placement.records.convert import placement_of, strategy_record
-from placement.records.evaluation import Evaluation, Row
+from placement.records.evaluation import Evaluation, RoleEvaluation, Row
 from placement.records.plan import Plan
+from placement.records.role import RolePlan, of_role
 from placement.routing.holdout import read_sources
 from placement.routing.parts import select_part
 from placement.routing.statistics import counts_statistics, layer_statistics
@@ -41,8 +45,8 @@ def evaluate_plan(
         windows: Load windows.
         weight_levels: Score dispatch fractions rounded to whole multiples of 1 / weight_levels; None: as they are.
         engine: The engine that runs the plan, NAME[:BACKEND] or a file; None: the plan's own.
-        role: Which role, where the plan has several.
-        current: A file of the engine that runs: its map becomes a row, "current".
+        role: Which role; None: all.
+        current: A file of the engine that runs: its map becomes a row, "current", of the role named or the only one.
 
     Raises:
         InputError: Routing that can't be read, is of another model, or has no such part.
@@ -50,36 +54,41 @@ def evaluate_plan(
     if part not in PARTS:
         raise ParameterError("part", f"{part!r} is no part", f"choose {', '.join(PARTS)}")
     plan = on_engine(plan, engine)
-    of = plan.role(role)
-    scenario = plan.scenario_of(of)
-    routing = read_sources(scenario.model, [trace])[0].routing
+    roles = of_role(plan.roles, role) if current is None else (plan.role(role),)
+    model = plan.scenario.spec.model
+    routing = read_sources(model, [trace])[0].routing
     if isinstance(routing, LoadCounts):
         if part != "all":
             raise ParameterError("part", "load counts have no sequences to part", "leave `part` out")
-        statistics = counts_statistics(routing, scenario.model.moe.computed_top_k)
-        tokens = round(float(routing.counts[:, 0].sum()) / scenario.model.moe.computed_top_k)
+        statistics = counts_statistics(routing, model.moe.computed_top_k)
+        tokens = round(float(routing.counts[:, 0].sum()) / model.moe.computed_top_k)
     else:
         chosen = select_part(routing, part)
         statistics, tokens = layer_statistics([chosen], windows), chosen.tokens
-    assessor = Assessor(
-        scenario, of.split.split(), of.phase, statistics, plan.objective, failed_gpus=of.failed_gpus,
-        role=of.role, cp=of.cp, requests_per_s=of.requests_per_s,
+    told = tuple(RoleEvaluation(of.role, _rows(plan, of, statistics, weight_levels, current)) for of in roles)
+    file = "" if isinstance(trace, Trace | LoadCounts) else str(trace)
+    return Evaluation(routing.name, file, part, tokens, routing.synthetic, told)
+
+
+def _rows(
+    plan: Plan, of: RolePlan, statistics: Sequence[LayerData], weight_levels: int | None, current: str | Path | None
+) -> tuple[Row, ...]:
+    """A role's strategies, then what runs."""
+    assessor = partial(
+        Assessor, plan.scenario_of(of), of.split.split(), of.phase, statistics, plan.objective, role=of.role, cp=of.cp,
+        requests_per_s=of.requests_per_s,
     )  # fmt: skip
-    rows = []
+    planned, rows = assessor(failed_gpus=of.failed_gpus), []
     for strategy in of.strategies:
         placed = placement_of(of, strategy)
         if weight_levels is not None:
             placed = _with_whole_weights(placed, weight_levels)
-        rows.append(Row(strategy.placements is None, strategy_record(strategy.name, assessor.assess(placed), None)))
+        rows.append(Row(strategy.placements is None, strategy_record(strategy.name, planned.assess(placed), None)))
     if current is not None:
         runs = read_current(plan, of, current)
-        beside = Assessor(
-            scenario, of.split.split(), of.phase, statistics, plan.objective, role=of.role, cp=of.cp,
-            requests_per_s=of.requests_per_s, capacities=runs.capacities,
-        )  # fmt: skip
+        beside = assessor(capacities=runs.capacities)
         rows.append(Row(False, strategy_record(CURRENT, beside.assess(runs.placement), None)))
-    file = "" if isinstance(trace, Trace | LoadCounts) else str(trace)
-    return Evaluation(routing.name, file, part, tokens, routing.synthetic, tuple(rows))
+    return tuple(rows)
 
 
 def _with_whole_weights(placed: Placement, levels: int) -> Placement:

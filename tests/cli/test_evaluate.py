@@ -110,3 +110,19 @@ def test_compare_has_a_table_per_scenario(call: Callable[..., Done], folder: Pat
     assert [each["scenario"] for each in scenarios] == ["tiny", "other"]
     assert [row["name"] for row in scenarios[0]["strategies"]][-1] == "solved"
     assert scenarios[0]["strategies"] == scenarios[1]["strategies"]
+
+
+def test_all_roles_are_scored_or_the_one_named(call: Callable[..., Done], folder: Path, apart: Path) -> None:
+    plan, args = load_plan(apart), ("evaluate", str(apart), "--trace", str(folder / "a.npz"), "--part", "second-half")
+    both = json.loads(call(*args, "--json").out)
+    assert list(both["roles"]) == ["prefill", "decode"]
+    for role in plan.roles:
+        told = both["roles"][role.role]["traces"][0]["plan"]
+        assert role.own is not None
+        assert told["moe_layer_us"] == pytest.approx(role.own.moe_layer_us)
+        assert told["tokens_per_s"] == pytest.approx(role.own.tokens_per_s)
+        alone = json.loads(call(*args, "--role", role.role, "--json").out)
+        assert alone["traces"] == both["roles"][role.role]["traces"]
+    text = call(*args).out
+    assert text.index("\nprefill, ") < text.index("\ndecode, ")
+    assert "--role: 'aggregated' is no role of the plan" in call(*args, "--role", "aggregated").err

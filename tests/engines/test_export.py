@@ -304,7 +304,7 @@ def test_exported_maps_are_the_plans(name: str, tmp_path: Path) -> None:
     again = load_plan(tmp_path / "out" / "plan.json")
     assert again.roles[0].layers == made.roles[0].layers
     judged = evaluate_plan(again, _trace(tmp_path), current=path)
-    figures = {row.record.name: row.record for row in judged.rows}
+    figures = {row.record.name: row.record for row in judged.role().rows}
     own = judged.own
     assert own is not None
     assert figures["current"].model_copy(update={"name": own.name}) == own
@@ -330,7 +330,7 @@ def test_a_map_with_other_redundancy_is_evaluated(tmp_path: Path) -> None:
     np.save(more, pattern)
     trace = _trace(tmp_path)
     rows = [
-        next(row.record for row in evaluate_plan(made, trace, current=path).rows if row.record.name == "current")
+        next(row.record for row in evaluate_plan(made, trace, current=path).role().rows if row.record.name == "current")
         for path in (linear, more)
     ]
     # A copy on another node saves messages: there is less to send, and one GPU more to choose.
