@@ -36,24 +36,23 @@ def command(
     """Write a report of the plan file PLAN: the answer and why, memory, heat of experts, balance, traffic, strategies,
     certificate, assumptions, sources, and the command that makes the plan again. With OTHER, compare two plans.
 
-    The page is one HTML file: no scripts, nothing from the network. The plan is checked again, as verify does. If a
+    The page is one HTML file: no scripts, nothing from the network. Each plan is checked again, as verify does. If a
     check fails the report is still written, and the exit code is 6. A plan on recorded routing needs --trace for heat,
     balance and traffic. HTML needs the extra placement[report].
     """
     from placement.cli.progress import ProgressBar
-    from placement.errors import CheckFailedError, ParameterError
+    from placement.errors import CheckFailedError
     from placement.planning.report import compare_plans, report_plan
     from placement.records.files import check_writable, write_text
     from placement.records.plan import load_plan
 
-    if other is not None and traces:
-        raise ParameterError("traces", "two plans are compared by what their files hold", "leave it out")
     if out is not None:
         check_writable(out, "`out`")
-    if other is not None:
-        report = compare_plans(load_plan(plan), load_plan(other), (plan, other))
-    else:
-        with ProgressBar() as progress:
+    with ProgressBar() as progress:
+        if other is not None:
+            both = (load_plan(plan), load_plan(other))
+            report = compare_plans(*both, (plan, other), traces=traces, on_progress=progress)
+        else:
             report = report_plan(load_plan(plan), traces=traces, windows=windows, on_progress=progress)
     chosen = kind or ("markdown" if out is not None and out.endswith(".md") else "html")
     text = report.html() if chosen == "html" else report.markdown()
@@ -63,7 +62,8 @@ def command(
         write_text(out, text, "`out`")
     failed = [check.name for check in report.checks if check.passed is False]
     if failed:
-        raise CheckFailedError(f"{plan}: the report says so, too: {len(failed)} checks failed: {', '.join(failed)}")
+        of = "" if other is not None else f"{plan}: "
+        raise CheckFailedError(f"{of}the report says so, too: {len(failed)} checks failed: {', '.join(failed)}")
 
 
 def main() -> None:
