@@ -169,6 +169,7 @@ def _content(plan: Plan, made: MapFormat, extras: Extras) -> Iterator[tuple[str,
     """Every file of the folder, with what its user must know."""
     launcher, sites = launcher_of(made.name), tuple(_sites(plan, made, extras.architecture))
     held = () if launcher is None else seats(plan, sites)
+    managed = () if launcher is None else tuple(site for site in sites if launcher.scripts(site) == site.nodes)
     many = len({(seat.folder, seat.instance) for seat in held}) > 1
     for site in sites:
         files = _role_files(plan, made, extras, site, many)
@@ -176,10 +177,10 @@ def _content(plan: Plan, made: MapFormat, extras: Extras) -> Iterator[tuple[str,
     if launcher is not None and many:
         yield FILE, (seats_file(held).encode(), ())
         yield INSTANCE, (instance_script(launcher).encode(), ())
-        yield HOST, (host_script().encode(), ())
+        if managed:
+            yield HOST, (host_script(managed).encode(), ())
         if router := router_script(launcher, sites):
             yield ROUTER, (router.encode(), ())
-    managed = () if launcher is None else tuple(site for site in sites if launcher.scripts(site) == site.nodes)
     if launcher is not None and managed:
         yield "kubernetes.yaml", (kubernetes(launcher, managed).encode(), ())
         yield "compose.yaml", (compose(launcher, managed).encode(), ())

@@ -639,6 +639,12 @@ def test_many_instances_have_machines_gpus_and_ports_of_their_own(name: str, bin
     if name == "trtllm":
         assert yaml.safe_load(told)["context_servers"]["num_instances"] == 3
         assert yaml.safe_load((out / "prefill" / "config.yaml").read_text())["disable_overlap_scheduler"] is True
+    (out / "hosts.txt").unlink()
+    environment |= {"PREFILL": "10.0.0.1 10.0.0.2", "DECODE": "10.0.0.3"}
+    done = subprocess.run(["bash", str(out / "router.sh")], env=environment, capture_output=True, text=True, timeout=60)
+    argv = json.loads(done.stdout)["argv"]
+    told = Path(argv[-1]).read_text() if name == "trtllm" else " ".join(argv)
+    assert all(f"10.0.0.{i}" in told for i in (1, 2, 3))
     text = (out / "README.md").read_text()
     assert "| 0 | 0 | prefill 0 (GPUs 0 to 1) |" in text
     assert "| 3 | 1 | decode 0 to 1 (GPUs 0 to 1) |" in text

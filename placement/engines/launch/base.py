@@ -66,7 +66,8 @@ class Launcher(Protocol):
 def start_nodes(site: Site) -> Iterator[str]:
     """The scripts of an instance, each run on its OS node."""
     for node in range(site.nodes):
-        yield f"bash {site.folder}/node-{node}.sh    # {site.folder}, OS node {node}: {site.node_gpus} GPUs"
+        gpus = "1 GPU" if site.node_gpus == 1 else f"{site.node_gpus} GPUs"
+        yield f"bash {site.folder}/node-{node}.sh    # {site.folder}, OS node {node}: {gpus}"
 
 
 class NodeLauncher:

@@ -57,21 +57,31 @@ def _start(launcher: Launcher, sites: Sequence[Site], held: Sequence[Seat]) -> I
     yield ""
     yield "Set these variables on every machine:"
     yield ""
-    for name, meaning in asked.items():
+    many = _many(held)
+    managed = tuple(site for site in sites if launcher.scripts(site) == site.nodes)
+    # Of many instances `instance.sh` knows machines and ports.
+    for name, meaning in ({"MODEL": PLACEHOLDERS["MODEL"]} if many else asked).items():
         yield f"- `{name}`: {meaning}" + (f" (default {PORTS[name]})" if name in PORTS else "")
-    if any(site.disaggregated for site in sites):
+    if many and "$PROXY" in launcher.router(sites):
+        yield "- `PROXY`: where the router runs, the path of the proxy that is named below"
+    if not many and any(site.disaggregated for site in sites):
         yield "- `NODE_ADDRESS`: this machine's own address, where it is not node 0"
     yield ""
-    many = _many(held)
     if many:
         hosts = max(seat.host for seat in held) + 1
         yield f"Write the names of your machines into `hosts.txt` in this folder, one a line: {hosts} lines, in the"
-        yield "order of the table below. Then run on each of them, N being its line counted from 0:"
+        yield "order of the table below."
         yield ""
-        yield "```sh"
-        yield f"bash {HOST} N"
-        yield "```"
-        yield ""
+        if managed:
+            yield "Then run on each of them, N being its line counted from 0:"
+            yield ""
+            yield "```sh"
+            yield f"bash {HOST} N"
+            yield "```"
+            yield ""
+        if len(managed) < len(sites):
+            yield "Instances that start under MPI are started one by one, as below: `srun -w` takes their machines."
+            yield ""
         if router_script(launcher, sites):
             yield f"When all instances serve, start the router on any machine; it serves on port {ROUTER_PORT}:"
             yield ""
@@ -90,8 +100,6 @@ def _start(launcher: Launcher, sites: Sequence[Site], held: Sequence[Seat]) -> I
     for site in sites:
         yield from launcher.start(site)
     yield "```"
-    yield ""
-    managed = tuple(site for site in sites if launcher.scripts(site) == site.nodes)
     if managed:
         yield ""
         yield "With Docker Compose, on each machine: `docker compose --profile NAME up`, NAME being one of"
@@ -111,14 +119,18 @@ def _start(launcher: Launcher, sites: Sequence[Site], held: Sequence[Seat]) -> I
             yield f"- `{name}`: {meaning}"
         if many:
             yield ""
-            yield "There `hosts.txt` is not used: each pod has GPUs and an address of its own. Node 0 of every instance"
-            yield f"serves on port {PORTS['PORT']}; give the router these addresses:"
-            yield ""
-            yield "```sh"
-            for site in managed:
-                chosen = f"role={site.folder},leaderworkerset.sigs.k8s.io/worker-index=0"
-                yield f"kubectl get pods -l {chosen} -o jsonpath='{{.items[*].status.podIP}}'"
-            yield "```"
+            yield "There `hosts.txt` is not used: each pod has GPUs and an address of its own, and node 0 of every"
+            yield f"instance serves on port {PORTS['PORT']}."
+            if router_script(launcher, sites):
+                yield "The router, in a pod of its own, takes their addresses:"
+                yield ""
+                yield "```sh"
+                for site in managed:
+                    chosen = f"role={site.folder},leaderworkerset.sigs.k8s.io/worker-index=0"
+                    get = f"kubectl get pods -l {chosen} -o jsonpath='{{.items[*].status.podIP}}'"
+                    yield f'export {site.role.role.upper()}="$({get})"'
+                yield f"bash {ROUTER}"
+                yield "```"
 
 
 def _many(held: Sequence[Seat]) -> bool:

@@ -15,10 +15,10 @@ ROUTER_PORT = 8080
 #: Ports of two instances on one machine lie so far apart: an engine takes some beside those that it is told.
 STEPS = {"PORT": 1, "RENDEZVOUS_PORT": 100, "RANKS_PORT": 100, "TRANSFER_PORT": 100}
 #: A line of hosts.txt, by its number from 0 on.
-_ADDRESS = """: "${HOSTS:=$ROOT/hosts.txt}"
-[ -r "$HOSTS" ] || { echo "$HOSTS: is not there; write one machine a line, as README.md says" >&2; exit 2; }
+_HOSTS = """: "${HOSTS:=$ROOT/hosts.txt}"
 address() { sed -n "$(( $1 + 1 ))p" "$HOSTS"; }
 """
+_THERE = '[ -r "$HOSTS" ] || { echo "$HOSTS: is not there; write one machine a line, as README.md says" >&2; exit 2; }'
 
 
 def instance_script(launcher: Launcher) -> str:
@@ -31,7 +31,8 @@ def instance_script(launcher: Launcher) -> str:
     return f"""# Read by launch scripts where INSTANCE is set: `. {INSTANCE} ROLE NODE`.
 # Takes machines, GPUs and ports of that instance from {FILE} and hosts.txt.
 ROOT="$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)"
-{_ADDRESS}row="$(grep "^$1,$INSTANCE,$2," "$ROOT/{FILE}" || true)"
+{_HOSTS}{_THERE}
+row="$(grep "^$1,$INSTANCE,$2," "$ROOT/{FILE}" || true)"
 [ -n "$row" ] || {{ echo "{FILE}: has no instance $INSTANCE of $1" >&2; exit 2; }}
 IFS=, read -r {" ".join(COLUMNS)} <<< "$row"
 NODE_ADDRESS="$(address "$host")" HEAD_ADDRESS="$(address "$head")"
@@ -42,8 +43,9 @@ export {launcher.devices}="$(seq -s, "$first_gpu" "$(( first_gpu + gpus - 1 ))")
 """
 
 
-def host_script() -> str:
-    """Starts what one machine holds."""
+def host_script(sites: Sequence[Site]) -> str:
+    """Starts what one machine holds of these roles."""
+    names = " ".join(site.folder for site in sites)
     return f"""#!/usr/bin/env bash
 # Starts all that {FILE} puts on one machine: `bash {HOST} N`, its line in hosts.txt counted from 0.
 # Each instance's log is written to the current folder.
@@ -52,7 +54,7 @@ HERE="$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)"
 : "${{1:?number of the machine in hosts.txt, from 0 on}}"
 trap 'kill $(jobs -p) 2>/dev/null' INT TERM
 while IFS=, read -r role instance node host _; do
-  [ "$host" = "$1" ] || continue
+  [[ "$host" = "$1" && " {names} " = *" $role "* ]] || continue
   INSTANCE="$instance" bash "$HERE/$role/node-$node.sh" > "$role-$instance-$node.log" 2>&1 &
 done < "$HERE/{FILE}"
 wait
@@ -64,14 +66,20 @@ def router_script(launcher: Launcher, sites: Sequence[Site]) -> str:
     body = launcher.router(sites)
     if not body:
         return ""
+    names = list(dict.fromkeys(site.role.role.upper() for site in sites))
     port, transfer = (f"${{{name}:-{PORTS[name]}}} + {STEPS[name]} * seat" for name in ("PORT", "TRANSFER_PORT"))
     return f"""#!/usr/bin/env bash
-# Sends requests to the instances of {FILE}, which are on the machines of hosts.txt.
+# Sends requests to the instances of {FILE}, which are on the machines of hosts.txt; or, where the variables
+# {" and ".join(names)} hold addresses of the instances, to these.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)"
-{_ADDRESS}: "${{ROUTER_PORT:={ROUTER_PORT}}}"
+{_HOSTS}[ -n "{"".join(f"${{{name}:-}}" for name in names)}" ] || {_THERE}
+: "${{ROUTER_PORT:={ROUTER_PORT}}}"
 # Address, port and port for KV caches of node 0 of each instance of a role.
 servers() {{
+  local name="${{1^^}}" seat=0 each
+  for each in ${{!name:-}}; do echo "$each $(( {port} )) $(( {transfer} ))"; done
+  [ -z "${{!name:-}}" ] || return 0
   while IFS=, read -r role _ node host _ _ seat _; do
     [[ "$node" = 0 && ( "$role" = "$1" || "$role" = "$1"-* ) ]] || continue
     echo "$(address "$host") $(( {port} )) $(( {transfer} ))"
