@@ -85,7 +85,8 @@ def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
     redundant = None if scenario.redundant == "auto" else int(scenario.redundant)
     roles = ROLES[mode_of(case)]
     for role in roles:
-        check_pins(scenario.of_role(role), scenario.of_role(role).pins, redundant)
+        own = scenario.of_role(role)
+        check_pins(own, own.pins, redundant, role, scenario.own_pins(role))
     case.report.stage("pricing splits")
     kernels = KernelTables.installed() if case.kernel_tables else None
     placed = PlacedLayers(routing.solved_on) if case.placed else None
@@ -101,7 +102,11 @@ def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
         problem = replace(problem, goal="gpus", target=case.target_tokens_per_s / workload.osl)
     case.report.stage("choosing instances")
     left = stop.seconds_left()
-    chosen = solve_master(problem, None if left is None else max(_LEAST_S, left))
+    try:
+        chosen = solve_master(problem, None if left is None else max(_LEAST_S, left))
+    except InfeasibleError as error:
+        asked = f"`target_rate` is {problem.target:,.6g} requests/s of {workload.osl:,} tokens"
+        raise InfeasibleError(f"{asked}: {error}") from None
     if not chosen.gpus and case.target_tokens_per_s is not None:
         raise ParameterError("target_rate", "is so small that no instance is needed", "ask for more")
     if not chosen.requests_per_s > 0:

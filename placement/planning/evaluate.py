@@ -20,7 +20,7 @@ from placement.records.evaluation import Evaluation, RoleEvaluation, Row
 from placement.records.plan import Plan
 from placement.records.role import RolePlan, of_role
 from placement.routing.holdout import read_sources
-from placement.routing.parts import select_part
+from placement.routing.parts import check_windows, select_part
 from placement.routing.statistics import counts_statistics, layer_statistics
 from placement.routing.trace import LoadCounts, Trace
 from solvers.dispatch import rounded_fractions
@@ -58,12 +58,14 @@ def evaluate_plan(
     model = plan.scenario.spec.model
     routing = read_sources(model, [trace])[0].routing
     if isinstance(routing, LoadCounts):
+        check_windows(routing, windows)
         if part != "all":
             raise ParameterError("part", "load counts have no sequences to part", "leave `part` out")
         statistics = counts_statistics(routing, model.moe.computed_top_k)
         tokens = round(float(routing.counts[:, 0].sum()) / model.moe.computed_top_k)
     else:
         chosen = select_part(routing, part)
+        check_windows(chosen, windows)
         statistics, tokens = layer_statistics([chosen], windows), chosen.tokens
     told = tuple(RoleEvaluation(of.role, _rows(plan, of, statistics, weight_levels, current)) for of in roles)
     file = "" if isinstance(trace, Trace | LoadCounts) else str(trace)

@@ -148,7 +148,10 @@ def _read(
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / f"{Path(routing).stem[:100] or 'trace'}.npz"
             notes = convert_recording([routing], out, model=model, on_progress=on_progress).notes
-            return read_trace(out), notes
+            try:
+                return read_trace(out), notes
+            except InputError as error:  # the file that it was converted to is nobody's
+                raise InputError(str(routing), error.field, error.problem, error.mend) from None
 
 
 def _locality(trace: Trace, seed: int, report: Reporter) -> Locality | None:

@@ -239,3 +239,10 @@ def test_the_library_converts_and_describes(here: Path) -> None:
     report = placement.trace_statistics("out.jsonl")  # a recording is converted on the way
     assert repr(report) == "<TraceReport out: 3 layers of 8 experts, skew 1.97, degenerate in 1>"
     assert report.notes == done.notes
+
+
+def test_ids_are_named_as_an_array(call: Callable[..., Done], folder: Path) -> None:
+    """FILE::topk_ids is the trace that FILE is."""
+    told = [call("trace", "stats", f"{folder / 'a.npz'}{key}", "--json") for key in ("", "::topk_ids")]
+    assert [done.code for done in told] == [0, 0]
+    assert told[0].out == told[1].out
