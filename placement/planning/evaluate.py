@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,7 +11,7 @@ from placement.cost.assess import Assessor
 from placement.cost.figures import Placement
 from placement.errors import ParameterError
 from placement.planning.case import AnyTrace
-from placement.planning.current import CURRENT, read_current
+from placement.planning.current import current_record
 from placement.planning.other_engine import on_engine
 from placement.problem.data import LayerData
 from placement.records.convert import placement_of, strategy_record
@@ -76,20 +75,18 @@ def _rows(
     plan: Plan, of: RolePlan, statistics: Sequence[LayerData], weight_levels: int | None, current: str | Path | None
 ) -> tuple[Row, ...]:
     """A role's strategies, then what runs."""
-    assessor = partial(
-        Assessor, plan.scenario_of(of), of.split.split(), of.phase, statistics, plan.objective, role=of.role, cp=of.cp,
-        requests_per_s=of.requests_per_s,
+    assessor = Assessor(
+        plan.scenario_of(of), of.split.split(), of.phase, statistics, plan.objective, failed_gpus=of.failed_gpus,
+        role=of.role, cp=of.cp, requests_per_s=of.requests_per_s,
     )  # fmt: skip
-    planned, rows = assessor(failed_gpus=of.failed_gpus), []
+    rows = []
     for strategy in of.strategies:
         placed = placement_of(of, strategy)
         if weight_levels is not None:
             placed = _with_whole_weights(placed, weight_levels)
-        rows.append(Row(strategy.placements is None, strategy_record(strategy.name, planned.assess(placed), None)))
+        rows.append(Row(strategy.placements is None, strategy_record(strategy.name, assessor.assess(placed), None)))
     if current is not None:
-        runs = read_current(plan, of, current)
-        beside = assessor(capacities=runs.capacities)
-        rows.append(Row(False, strategy_record(CURRENT, beside.assess(runs.placement), None)))
+        rows.append(Row(False, current_record(plan, of, current, statistics)))
     return tuple(rows)
 
 

@@ -222,9 +222,9 @@ def read_routing(case: Case) -> Routing:
     # A tail is one of the windows themselves: their mixture would stand for most of the weight.
     mixture = case.tail >= 1.0
     routing = routing_of(sources, case.scenario.model.moe.computed_top_k, case.holdout, case.windows, mixture=mixture)
-    for source in sources if case.windows is not None else ():
-        part = source.routing
-        check_windows(
-            part if isinstance(part, LoadCounts) else select_part(part, routing.record.solved_on), case.windows
-        )
+    if case.windows is not None:
+        for source in sources:
+            part = source.routing
+            part = part if isinstance(part, LoadCounts) else select_part(part, routing.record.solved_on)
+            check_windows(part, case.windows)
     return routing

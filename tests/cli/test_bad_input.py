@@ -259,7 +259,17 @@ def test_names_of_the_hub_find_their_names(call: Callable[..., Done]) -> None:
 
 
 def test_pins_of_a_role_are_named_with_it(call: Callable[..., Done], folder: Path) -> None:
-    args = ("solve", "--spec", str(folder / "tiny.yaml"), "--nodes", "4", "--mode", "disaggregated", "--strategy", "eplb")
+    args = (
+        "solve",
+        "--spec",
+        str(folder / "tiny.yaml"),
+        "--nodes",
+        "4",
+        "--mode",
+        "disaggregated",
+        "--strategy",
+        "eplb",
+    )
     assert "tiny: decode_tp x dp x pp: 12 GPUs" in one_line(call(*args, "--decode-tp", "3"))
     assert "tiny: decode_ep: ep 3 does not divide" in one_line(call(*args, "--decode-ep", "3"))
     assert "tiny: ep: " in one_line(call(*args, "--decode-tp", "1", "--ep", "3"))

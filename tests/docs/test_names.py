@@ -31,6 +31,7 @@ FOREIGN = frozenset(
         "all_to_all_single", "torch", "torch.distributed", "torchrun", "venv", "tc tbf",
         "scipy.optimize.least_squares", "Optimal", "--gpu-memory-utilization", "--mem-fraction-static",
         "SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR", "per_pass", "stat_approx", "return_routed_experts", "weight_0",
+        "nixl/base_worker.py",
         "--expert-distribution-recorder-buffer-size", "--enable-return-routed-experts",
         """--eplb-config '{"log_balancedness": true}'""", "meta_info.json",
         "--init-expert-location", "--eplb-algorithm deepseek", "--tp-size", "tp_size", "internode_ll.cu",
@@ -46,7 +47,8 @@ EXAMPLES = frozenset(
         "path/to/config.json", "serving.csv",
         "published.csv", "../shared/traces",
         "aggregated/expert_location.json", "aggregated/node-0.sh", "aggregated/node-1.sh", "node-1.sh",
-        "kubernetes.yaml", "compose.yaml", "aggregated/config.yaml", "aggregated/placement_pattern.npy",
+        "kubernetes.yaml", "compose.yaml", "instances.csv", "prefill/", "decode/",
+        "aggregated/config.yaml", "aggregated/placement_pattern.npy",
         "aggregated/eplb.npz", "expert_map.json", "expert_map.jsonl", "expert_map_by_model.json",
         ".json", ".npz", ".npy", ".venv", "solvers/experts/search/__pycache__/*.nb?",
     }
