@@ -174,6 +174,7 @@ def _content(plan: Plan, made: MapFormat, extras: Extras) -> Iterator[tuple[str,
     for site in sites:
         files = _role_files(plan, made, extras, site, many)
         yield from ((f"{site.folder}/{name}", written) for name, written in files)
+    routed = ""
     if launcher is not None and many:
         yield FILE, (seats_file(held).encode(), ())
         yield INSTANCE, (instance_script(launcher).encode(), ())
@@ -181,9 +182,10 @@ def _content(plan: Plan, made: MapFormat, extras: Extras) -> Iterator[tuple[str,
             yield HOST, (host_script(managed).encode(), ())
         if router := router_script(launcher, sites):
             yield ROUTER, (router.encode(), ())
+            routed = ROUTER
     if launcher is not None and managed:
         yield "kubernetes.yaml", (kubernetes(launcher, managed).encode(), ())
-        yield "compose.yaml", (compose(launcher, managed).encode(), ())
+        yield "compose.yaml", (compose(launcher, managed, routed).encode(), ())
     yield "plan.json", (plan_json(plan).encode(), ())
     yield "README.md", (readme(plan, made, launcher, sites, held).encode(), ())
 

@@ -649,6 +649,10 @@ def test_many_instances_have_machines_gpus_and_ports_of_their_own(name: str, bin
     assert "| 0 | 0 | prefill 0 (GPUs 0 to 1) |" in text
     assert "| 3 | 1 | decode 0 to 1 (GPUs 0 to 1) |" in text
     assert "one a line: 5 lines" in text
+    services = yaml.safe_load((out / "compose.yaml").read_text())["services"]
+    assert list(services) == ["prefill-0", "decode-0", "router"]
+    assert services["router"]["command"] == ["bash", "/placement/router.sh"]
+    assert services["decode-0"]["environment"]["INSTANCE"] == "${INSTANCE:-}"
 
 
 def test_a_machine_starts_what_it_holds(bin_folder: Path, tmp_path: Path) -> None:

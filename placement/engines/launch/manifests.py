@@ -68,12 +68,15 @@ def _worker_set(launcher: Launcher, site: Site) -> dict[str, Any]:
     }
 
 
-def compose(launcher: Launcher, sites: Sequence[Site]) -> str:
-    """One service for each OS node of an instance of each role, each with a profile of its own name.
+def compose(launcher: Launcher, sites: Sequence[Site], router: str = "") -> str:
+    """One service for each OS node of an instance of each role, each with a profile of its own name, and the router.
 
     The variable INSTANCE says of which instance; a script tells what it misses.
+
+    Args:
+        router: The file of the router's script; "" for none.
     """
-    services = {}
+    services: dict[str, dict[str, Any]] = {}
     several = sum(site.split.instances for site in sites) > 1
     for site in sites:
         for node in range(site.nodes):
@@ -95,4 +98,13 @@ def compose(launcher: Launcher, sites: Sequence[Site]) -> str:
                 "volumes": [f".:{_MOUNT}:ro"],
                 "deploy": {"resources": {"reservations": {"devices": [device]}}},
             }
+    if router:
+        services["router"] = {
+            "image": "${IMAGE:?set it}",
+            "profiles": ["router"],
+            "command": ["bash", f"{_MOUNT}/{router}"],
+            "environment": {name: f"${{{name}:-}}" for name in ("PROXY", "ROUTER_PORT", *PORTS)},
+            "network_mode": "host",
+            "volumes": [f".:{_MOUNT}:ro"],
+        }
     return yaml.safe_dump({"services": services}, sort_keys=False, width=100)

@@ -106,7 +106,9 @@ def _start(launcher: Launcher, sites: Sequence[Site], held: Sequence[Seat]) -> I
         yield f"{', '.join(f'`{site.folder}-{node}`' for site in managed for node in range(site.nodes))}."
         if many:
             yield "For instance i: `INSTANCE=i docker compose -p ROLE-i --profile NAME up`; `hosts.txt` lies in this"
-            yield "folder."
+            yield "folder." + (
+                " The router: `docker compose --profile router up`." if router_script(launcher, sites) else ""
+            )
         yield ""
         needed = {"MODEL": PLACEHOLDERS["MODEL"], **MANIFEST_PLACEHOLDERS}
         yield "With Kubernetes and its LeaderWorkerSet, all instances at once (`replicas` is their number):"
