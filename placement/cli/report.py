@@ -30,9 +30,11 @@ FORMATS = ("html", "markdown")
     show_default=True,
     help="Load windows that each trace's judging part is cut into.",
 )
+@click.option("--front", metavar="FILE", help="Add what 'placement deploy --front' found under other TPOT limits.")
 def command(
-    plan: str, other: str | None, out: str | None, kind: str | None, traces: tuple[str, ...], windows: int
-) -> None:
+    plan: str, other: str | None, out: str | None, kind: str | None, traces: tuple[str, ...], windows: int,
+    front: str | None,
+) -> None:  # fmt: skip
     """Write a report of the plan file PLAN: the answer and why, memory, heat of experts, balance, traffic, strategies,
     certificate, assumptions, sources, and the command that makes the plan again. With OTHER, compare two plans.
 
@@ -41,11 +43,13 @@ def command(
     balance and traffic. HTML needs the extra placement[report].
     """
     from placement.cli.progress import ProgressBar
-    from placement.errors import CheckFailedError
+    from placement.errors import CheckFailedError, ParameterError
     from placement.planning.report import compare_plans, report_plan
     from placement.records.files import check_writable, write_text
     from placement.records.plan import load_plan
 
+    if other is not None and front is not None:
+        raise ParameterError("front", "it is of one plan, and two are compared", "leave one of them out")
     if out is not None:
         check_writable(out, "`out`")
     with ProgressBar() as progress:
@@ -53,7 +57,7 @@ def command(
             both = (load_plan(plan), load_plan(other))
             report = compare_plans(*both, (plan, other), traces=traces, on_progress=progress)
         else:
-            report = report_plan(load_plan(plan), traces=traces, windows=windows, on_progress=progress)
+            report = report_plan(load_plan(plan), traces=traces, windows=windows, front=front, on_progress=progress)
     chosen = kind or ("markdown" if out is not None and out.endswith(".md") else "html")
     text = report.html() if chosen == "html" else report.markdown()
     if out is None:

@@ -14,6 +14,7 @@ from placement.errors import ParameterError
 from placement.planning.case import AnyTrace
 from placement.planning.progress import OnProgress, Reporter
 from placement.records.files import write_text
+from placement.records.front import Front, load_front
 from placement.records.plan import Plan
 from placement.report.page.blocks import Page
 from placement.report.page.build import plan_page
@@ -23,6 +24,7 @@ from placement.report.page.html import page_html
 from placement.report.page.markdown import page_markdown
 from placement.routing.holdout import load_trace
 from placement.routing.trace import LoadCounts, Trace
+from specs.documents import shown
 
 Format = Literal["html", "markdown"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -73,8 +75,9 @@ class Report:
 
 
 def report_plan(
-    plan: Plan, *, traces: Sequence[AnyTrace] = (), windows: int = WINDOWS, on_progress: OnProgress | None = None
-) -> Report:
+    plan: Plan, *, traces: Sequence[AnyTrace] = (), windows: int = WINDOWS, front: Front | str | Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> Report:  # fmt: skip
     """What a plan says, why, how sure it is, and what it rests on, for people.
 
     The plan is checked again. What its file does not hold (heat, balance by layer and window, traffic between nodes) is
@@ -85,6 +88,7 @@ def report_plan(
         traces: The recorded routing that it was solved on, objects or paths. Without it the sections that need it say
             so; synthetic routing is made again from its seed.
         windows: Load windows that each trace's judging part is cut into.
+        front: The front of `plan_front`, or its file: what other TPOT limits would yield.
         on_progress: Called with a Progress at each step.
 
     Raises:
@@ -92,6 +96,11 @@ def report_plan(
     """
     if windows < 1:
         raise ParameterError("windows", f"{windows} windows", "give at least 1")
+    if isinstance(front, str | Path):
+        front = load_front(front)
+    if front is not None and front.scenario != plan.scenario.name:
+        problem = f"is of scenario {shown(front.scenario)}, the plan of {shown(plan.scenario.name)}"
+        raise ParameterError("front", problem, "give the plan's own")
     report = Reporter(on_progress)
     report.stage("reading the routing")
     cases = cases_of(plan, traces)
@@ -103,7 +112,7 @@ def report_plan(
     for case in cases:
         evidence.append(None if why_not else evidence_of(case, windows))
         report.advance()
-    return Report(plan_page(plan, evidence, checks, why_not), checks)
+    return Report(plan_page(plan, evidence, checks, why_not, front), checks)
 
 
 def compare_plans(

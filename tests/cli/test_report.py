@@ -104,3 +104,19 @@ def test_a_failed_check_is_written_and_exits_with_6(call: Callable[..., Done], f
     assert done.code == 6
     assert "memory" in done.err
     assert "1 checks FAILED: memory" in out.read_text()
+
+
+def test_a_front_has_its_section(call: Callable[..., Done], folder: Path, apart: Path, tmp_path: Path) -> None:
+    front, args = tmp_path / "front.json", ("--format", "markdown", "--trace", str(folder / "a.npz"))
+    spec = ("--spec", str(folder / "tiny.yaml"), "--nodes", "4", "--mode", "disaggregated")
+    assert call("deploy", *spec, "--front", "--out", str(front)).code == 0
+    done = call("report", str(apart), *args, "--front", str(front))
+    assert done.code == 0, done.err
+    answers = json.loads(front.read_text())["answers"]
+    assert all(f"\n| {each['tpot_limit_ms']:g} | " in done.out for each in answers)
+    assert done.out.index("## Answer") < done.out.index("## Front") < done.out.index("## Role: prefill")
+    other = front.with_name("other.json")
+    other.write_text(front.read_text().replace('"scenario": "tiny', '"scenario": "other'))
+    assert "--front: is of scenario other" in call("report", str(apart), *args, "--front", str(other)).err
+    assert "schema: is not placement.front/1" in call("report", str(apart), *args, "--front", str(apart)).err
+    assert "--front: it is of one plan" in call("report", str(apart), str(apart), "--front", str(front)).err
