@@ -117,7 +117,7 @@ while read -r address port _; do args+=("http://$address:$port"); done < <(serve
                 )
         else:
             yield "Without expert parallelism (EP 1) no map is written: SGLang has nothing to place."
-        if site.disaggregated:
+        if site.role.role == "prefill":
             yield (
                 "`router.sh` starts sglang-router (`pip install sglang-router`) in its prefill-decode mode: it sends "
                 "each request to an instance of each role."

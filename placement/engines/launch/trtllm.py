@@ -154,7 +154,7 @@ exec trtllm-serve disaggregated -c "$CONFIG"
                 f"Over several OS nodes it starts under MPI (here Slurm's), one task a GPU: {site.node_gpus} on each "
                 f"of {site.nodes}. Kubernetes and Docker Compose start no MPI: no file of theirs is written."
             )
-        if site.disaggregated:
+        if site.role.role == "prefill":
             yield (
                 "`router.sh` starts `trtllm-serve disaggregated`, which sends each request to an instance of each role."
             )

@@ -141,7 +141,7 @@ exec python3 "$PROXY" --host 0.0.0.0 --port "$ROUTER_PORT" \\
                 "vLLM puts all stages of an attention rank side by side, so that the GPUs of a stage are spread over "
                 f"{split.pp} times as many nodes as planned; stages were planned to fill nodes one after the other."
             )
-        if site.disaggregated:
+        if site.role.role == "prefill":
             yield (
                 "`router.sh` starts a proxy that sends each request to an instance of each role, in turn. vLLM's wheel "
                 "has none: `PROXY` is `tests/v1/kv_connector/nixl_integration/toy_proxy_server.py` of vLLM's source of "

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
-from placement.report.page.blocks import Block, Facts, Points, Section, Table
+from placement.report.page.blocks import Block, Facts, Points, Prose, Section, Table
 from placement.report.page.sections.certificate import certificate_words
 from placement.report.page.sections.words import (
     PASS,
@@ -68,15 +68,16 @@ def _recipes(plan: Plan) -> Iterator[Block]:
     if choice is None or not choice.rivals:
         return
     mine = choice.priced_tokens_per_s
-    rows = [("this plan", grouped(mine), "same", "-", "-", grouped(plan.gpus), "as above")]
+    rows = [("chosen", grouped(mine), "same", "-", "-", grouped(plan.gpus), "as above")]
     for rival in choice.rivals:
         kinds = " + ".join(f"{each.count} {each.role} {each.degrees}" for each in rival.roles)
-        times = (or_dash(rival.ttft_ms, 1), or_dash(rival.tpot_ms))
+        times = ("-" if rival.ttft_ms is None else grouped(rival.ttft_ms, 1), or_dash(rival.tpot_ms))
         rate = rival.tokens_per_s or 0.0
         runs = told(kinds or rival.why)
         rows.append((told(rival.name, 80), grouped(rate), difference(rate, mine), *times, grouped(rival.gpus), runs))
     header = ("recipe", "tokens/s", "of plan", "TTFT ms", "TPOT ms", "GPUs", "instances")
-    yield Table("Best recipes on the same GPUs, as all were priced before experts were placed", header, tuple(rows), 0)
+    yield Table("Best recipes on the same GPUs", header, tuple(rows), 0)
+    yield Prose("All are as they were priced before experts were placed.")
 
 
 _DEGREES = (
