@@ -88,7 +88,8 @@ def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
     redundant = None if scenario.redundant == "auto" else int(scenario.redundant)
     roles = ROLES[mode_of(case)]
     for role in roles:
-        check_pins(scenario.of_role(role), scenario.of_role(role).pins, redundant)
+        own = scenario.of_role(role)
+        check_pins(own, own.pins, redundant, role, scenario.own_pins(role))
     case.report.stage("pricing splits")
     kernels = KernelTables.installed() if case.kernel_tables else None
     placed = PlacedLayers(routing.solved_on) if case.placed else None
@@ -104,7 +105,11 @@ def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
     case.report.stage("choosing instances")
     left = stop.seconds_left()
     close = ClosePrices(pools, routing.solved_on, stop) if case.placed else None
-    settled = settle(problem, close, None if left is None else max(LEAST_S, left))
+    try:
+        settled = settle(problem, close, None if left is None else max(LEAST_S, left))
+    except InfeasibleError as error:
+        asked = f"`target_rate` is {problem.target:,.6g} requests/s of {workload.osl:,} tokens"
+        raise InfeasibleError(f"{asked}: {error}") from None
     problem, chosen = settled.problem, settled.answer
     if not chosen.gpus and case.target_tokens_per_s is not None:
         raise ParameterError("target_rate", "is so small that no instance is needed", "ask for more")

@@ -21,6 +21,8 @@ from placement.records.layout import ScenarioRecord
 from placement.records.plan import SCHEMA, Plan, ProvenanceRecord, TimingsRecord
 from placement.records.role import RolePlan
 from placement.routing.holdout import Routing, routing_of
+from placement.routing.parts import check_windows, select_part
+from placement.routing.trace import LoadCounts
 from solvers.ahead import SEARCH_PARTS, compiling, is_compiled
 from solvers.params import SearchParams
 from solvers.registry import BASELINES
@@ -216,8 +218,13 @@ def read_routing(case: Case) -> Routing:
     """The routing that is solved on and the routing that judges."""
     if not case.sources:
         case.report.stage("making synthetic routing")
+    sources = case.routing_sources()
     # A tail is one of the windows themselves: their mixture would stand for most of the weight.
     mixture = case.tail >= 1.0
-    return routing_of(
-        case.routing_sources(), case.scenario.model.moe.computed_top_k, case.holdout, case.windows, mixture=mixture
-    )
+    routing = routing_of(sources, case.scenario.model.moe.computed_top_k, case.holdout, case.windows, mixture=mixture)
+    if case.windows is not None:
+        for source in sources:
+            part = source.routing
+            part = part if isinstance(part, LoadCounts) else select_part(part, routing.record.solved_on)
+            check_windows(part, case.windows)
+    return routing

@@ -50,6 +50,20 @@ def engine_lines(engine: EngineName, assumes: str) -> list[tuple[str, str]]:
     return [("engine", told), *(("", note) for note in engine.notes)]
 
 
+def nominal_links(plan: Plan) -> list[tuple[str, str]]:
+    """Links that are taken at their nominal rate, which none reaches: an efficiency of 1 is what a file that says none
+    has.
+    """
+    clusters = [plan.scenario.spec.cluster, *(role.cluster for role in plan.roles if role.cluster is not None)]
+    rows = []
+    for cluster in {each.name: each for each in clusters}.values():
+        links = {"fast": cluster.fast, "slow": cluster.slow, **{each.name: each for each in cluster.inner}}
+        if full := [name for name, link in links.items() if link.efficiency == 1.0]:
+            told = f"{cluster.name}: {', '.join(full)} assumed to reach all of gb_per_s; give their `efficiency`"
+            rows.append(("links", told))
+    return rows
+
+
 def messages(role: RolePlan) -> str:
     """The message rule of each phase, once where it is one for all."""
     rules = role.messages
@@ -83,6 +97,7 @@ def _scenario(plan: Plan) -> list[tuple[str, str]]:
             f"{cluster.name}: {counted(cluster.nodes, 'node')} x {cluster.gpus_per_node} "
             f"{cluster.least_gpu.name}{more}",
         ),
+        *nominal_links(plan),
         ("workload", work),
         *engine_lines(plan.engine, spec.engine.assumes),
         ("routing", f"{routing.source}; solved on {part} ({grouped(routing.tokens_solved)} tokens)"),

@@ -31,6 +31,7 @@ FOREIGN = frozenset(
         "all_to_all_single", "torch", "torch.distributed", "torchrun", "venv", "tc tbf",
         "scipy.optimize.least_squares", "Optimal", "--gpu-memory-utilization", "--mem-fraction-static",
         "SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR", "per_pass", "stat_approx", "return_routed_experts", "weight_0",
+        "nixl/base_worker.py",
         "--expert-distribution-recorder-buffer-size", "--enable-return-routed-experts",
         """--eplb-config '{"log_balancedness": true}'""", "meta_info.json",
         "--init-expert-location", "--eplb-algorithm deepseek", "--tp-size", "tp_size", "internode_ll.cu",
@@ -40,13 +41,14 @@ FOREIGN = frozenset(
 #: Files that a reader has, or that a command writes.
 EXAMPLES = frozenset(
     {
-        "plan.json", "next.json", "report.html", "mine.yaml",
+        "plan.json", "next.json", "front.json", "report.html", "mine.yaml",
         "my_cluster.yaml", "my_scenario.yaml", "my_trace.npz", "new.npz",
         "t.npz", "law.npz", "intent.npz", "summary.npz", "config.json", "hf_quant_config.json",
         "path/to/config.json", "serving.csv",
         "published.csv", "../shared/traces",
         "aggregated/expert_location.json", "aggregated/node-0.sh", "aggregated/node-1.sh", "node-1.sh",
-        "kubernetes.yaml", "compose.yaml", "aggregated/config.yaml", "aggregated/placement_pattern.npy",
+        "kubernetes.yaml", "compose.yaml", "instances.csv", "prefill/", "decode/",
+        "aggregated/config.yaml", "aggregated/placement_pattern.npy",
         "aggregated/eplb.npz", "expert_map.json", "expert_map.jsonl", "expert_map_by_model.json",
         ".json", ".npz", ".npy", ".venv", "solvers/experts/search/__pycache__/*.nb?",
     }

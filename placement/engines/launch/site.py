@@ -22,6 +22,7 @@ class Site:
         role, scenario: The role, and the scenario as it has it.
         folder: Name of its folder. map_file: Name of its expert map there, "" where it has none.
         architecture: The model's class, "" where it is not known.
+        prefill_stages: Most stages of instances that prefill, where other instances decode.
     """
 
     role: RolePlan
@@ -29,6 +30,7 @@ class Site:
     folder: str
     map_file: str
     architecture: str = ""
+    prefill_stages: int = 1
 
     @property
     def disaggregated(self) -> bool:
