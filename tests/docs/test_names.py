@@ -51,11 +51,14 @@ EXAMPLES = frozenset(
         ".json", ".npz", ".npy", ".venv", "solvers/experts/search/__pycache__/*.nb?",
     }
 )  # fmt: skip
-#: Options and variables of engines that export knows.
+#: Options and variables of engines and of their libraries.
 SWITCHES = frozenset(
     name
-    for engine in yaml.safe_load((ROOT / "placement/engines/launch/switches.yaml").read_text()).values()
-    for name in (*engine["options"], *engine["variables"])
+    for listed in (
+        *yaml.safe_load((ROOT / "placement/engines/launch/switches.yaml").read_text()).values(),
+        *(yaml.safe_load(path.read_text()) for path in (ROOT / "placement/engines/settings/names").glob("*.yaml")),
+    )
+    for name in (*listed.get("options", ()), *listed.get("variables", ()))
 )
 COMMAND = re.compile(r"(placement|python -m (?:placement|bench)[\w.]*|make|pip install)(?= |$)")
 SUFFIX = re.compile(r"\.(py|md|yaml|yml|json|npz|npy|toml|svg|csv)$")
