@@ -26,7 +26,7 @@ def vllm_names(root: Path) -> tuple[set[str], set[str]]:
     variables = set[str]()
     for node in ast.walk(_parsed(root / "vllm/envs.py")):
         if isinstance(node, ast.AnnAssign) and _name(node.target) == "environment_variables":
-            variables |= {key.value for key in _keys(node.value)}
+            variables |= {str(key.value) for key in _keys(node.value)}
     options = {
         each.value
         for node in ast.walk(_parsed(root / "vllm/engine/arg_utils.py"))
