@@ -220,7 +220,8 @@ def test_what_is_asked_for_is_in_the_command() -> None:
 @pytest.mark.parametrize(
     ("asked", "error", "told"),
     [
-        (Asked(dp=3), ParameterError, "neither divides a node"),
+        (Asked(dp=3, tp=4), ParameterError, "tp x dp = 12 neither divides a node of 8"),
+        (Asked(tp=3), ParameterError, "tp 3 does not divide"),
         (Asked(dp=8, ep=3), ParameterError, "`ep`: 3 does not divide tp x dp = 8"),
         (Asked(dp=8, ep=4), ParameterError, "is neither 1 nor tp x dp"),
         (Asked(dp=16), ParameterError, "more than the 8 of an OS node, which nvlink reaches"),
@@ -262,13 +263,24 @@ def test_the_default_instance_uses_the_fabric() -> None:
     assert on_fabric(scenario.model_copy(update={"cluster": own}), "efa").cluster is own
 
 
-def test_bulk_kernels_need_boxes_of_eight() -> None:
-    """On OS nodes of 4 GPUs DeepEP's bulk kernels are not offered."""
+def test_kernels_need_boxes_of_eight() -> None:
+    """On OS nodes of 4 GPUs DeepEP's kernels over NVSHMEM are not offered; over multi-node NVLink they are."""
     served = serve(_scenario("deepseek_v2_lite_h100_ib"), "vllm", "ib")
     assert served.scenario.cluster.os_node_gpus == 4
-    assert served.backend != "deepep_high_throughput"
-    with pytest.raises(InfeasibleError):
-        serve(_scenario("deepseek_v2_lite_h100_ib"), "vllm", "ib", Asked(backend="deepep_high_throughput"))
+    assert served.backend == "deepep_v2"
+    for backend in ("deepep_high_throughput", "deepep_low_latency"):
+        with pytest.raises(InfeasibleError):
+            serve(_scenario("deepseek_v2_lite_h100_ib"), "vllm", "ib", Asked(backend=backend))
+    rack = serve(_scenario("gpt_oss_120b_gb200_ib"), "vllm", "nvl72", Asked(backend="deepep_low_latency"))
+    assert rack.nodes > 1
+
+
+def test_decode_keeps_its_graphs() -> None:
+    """The bulk kernels are chosen for prefill, or when they are asked for."""
+    for role, graphs in (("aggregated", True), ("decode", True), ("prefill", False)):
+        served = serve(_scenario(), "vllm", "ib", Asked(role=role))  # type: ignore[arg-type]
+        assert (served.backend != "deepep_high_throughput") == graphs
+    assert serve(_scenario(), "vllm", "ib", Asked(backend="deepep_high_throughput")).serves == "aggregated"
 
 
 def test_a_plan_is_taken_over() -> None:

@@ -38,13 +38,14 @@ def deepep() -> DeepEp:
     return DeepEp.model_validate(yaml.safe_load((files(__package__) / "deepep.yaml").read_text("utf-8")))
 
 
-def bulk_problem(backend: str, gpus: int, os_node_gpus: int) -> str:
-    """Why bulk kernels don't run over so many GPUs; "" where they do, or the backend has none.
+def box_problem(backend: str, gpus: int, os_node_gpus: int) -> str:
+    """Why DeepEP's kernels over NVSHMEM don't run over so many GPUs; "" where they do, or the backend has none.
 
-    Over several OS nodes each must have as many GPUs as the kernels take for a node (csrc/kernels/configs.cuh).
+    Over several OS nodes each must have as many GPUs as the kernels take for a node (csrc/kernels/configs.cuh; vLLM,
+    v1/engine/utils.py: expert-parallel ranks 0 to 7 lie on one node).
     """
     peers = deepep().peers
-    if backend not in BULK or gpus <= os_node_gpus or os_node_gpus == peers:
+    if backend not in (*LOW_LATENCY, *BULK) or gpus <= os_node_gpus or os_node_gpus == peers:
         return ""
     return f"{backend} takes OS nodes of {peers} GPUs, and these have {os_node_gpus} (DeepEP, NUM_MAX_NVL_PEERS)"
 

@@ -54,6 +54,12 @@ def natural_fabric(cluster: Cluster) -> Fabric:
     return "nvl72" if cluster.os_node_gpus < cluster.gpus_per_node else "nvlink"
 
 
+def network_of(cluster: Cluster) -> Fabric:
+    """The network between a cluster's NVLink domains; of one that the catalog does not know, InfiniBand."""
+    networks: tuple[Fabric, ...] = ("ib", "efa", "ethernet")
+    return next((fabric for fabric in networks if cluster.name in fabrics()[fabric].clusters), "ib")
+
+
 def on_fabric(scenario: Scenario, fabric: Fabric) -> Scenario:
     """The scenario on a cluster that has the fabric: its own, or the first of the catalog's that has such GPUs.
 

@@ -10,7 +10,7 @@ from placement.cost.memory.hbm import memory_of
 from placement.cost.step.role_figures import predict_role
 from placement.cost.step.throughput import Prediction
 from placement.engines.launch.site import Instance
-from placement.engines.presets.deepep import bulk_problem
+from placement.engines.presets.deepep import box_problem
 from placement.engines.presets.fabric import fabrics, on_fabric
 from placement.engines.settings.catalog import EngineName, Fabric
 from placement.errors import InfeasibleError, ParameterError
@@ -27,6 +27,7 @@ from placement.problem.split import (
     tp_problem,
 )
 from placement.records.role import RoleName, RolePlan
+from specs.cluster import Cluster
 from specs.loading import load_engine
 from specs.scenario import Pins, Scenario
 
@@ -127,7 +128,7 @@ def serve(scenario: Scenario, engine: EngineName, fabric: Fabric, asked: Asked |
     """The instance that is asked for, under the backend of the most tokens/s among those that run on the fabric.
 
     Without degrees it is the smallest that uses the fabric and fits: attention TP 1, one stage, experts over all GPUs.
-    `nvlink` takes a whole OS node.
+    `nvlink` takes a whole OS node. A backend without CUDA graphs is chosen for prefill alone.
 
     Args:
         scenario: Model, cluster and workload.
@@ -155,7 +156,7 @@ def serve(scenario: Scenario, engine: EngineName, fabric: Fabric, asked: Asked |
     able = fabrics()[fabric].backends[engine]
     if asked.backend and asked.backend not in able:
         raise ParameterError("backend", f"{asked.backend!r} does not run on {fabric}", f"choose {', '.join(able)}")
-    tried = [asked.backend] if asked.backend else list(able)
+    tried = [asked.backend] if asked.backend else [each for each in able if not graphless(each, asked.role)]
     # The first is the engine's default, which takes any degrees: the others serve the same instance.
     first = _fitting(Served(base, _ONE, engine, fabric, asked).with_backend(tried[0]))
     served = [first, *_others(first, tried[1:])]
@@ -164,7 +165,14 @@ def serve(scenario: Scenario, engine: EngineName, fabric: Fabric, asked: Asked |
 
 #: SGLang's dispatchers refuse larger buffers (token_dispatcher/deepep.py).
 _SGLANG_TOKENS = 1024
+#: Backends with which vLLM turns CUDA graphs off (config/compilation.py): they are chosen for prefill alone.
+_GRAPHLESS = ("deepep_high_throughput",)
 _ONE = Split(1, 1, 1, 1, batch=1, instances=1, redundant=0, slots_per_gpu=1)
+
+
+def graphless(backend: str, role: str) -> bool:
+    """Whether decode steps lose their CUDA graphs under a backend, which predictions leave out."""
+    return role != "prefill" and backend in _GRAPHLESS
 
 
 def default_backend(served: Served) -> Served:
@@ -186,13 +194,25 @@ def _problem(served: Served) -> str:
     return (
         tp_problem(scenario.model, split.tp)
         or tp_layout_problem(scenario.cluster, split.tp)
-        or stage_problem(scenario.cluster, split.gpus_per_stage)
+        or _stage_problem(scenario.cluster, split.gpus_per_stage)
         or ep_problem(scenario.model, scenario.cluster, split.gpus_per_stage, split.ep)
         or redundant_problem(scenario.model, split.ep, split.redundant)
         or load_problem(scenario, Layout.of(scenario, split))
-        or ("" if served.fabric == "nvl72" else _bulk_problem(served))
+        or ("" if served.fabric == "nvl72" else _box_problem(served))
         or _batch_problem(served)
     )
+
+
+def _stage_problem(cluster: Cluster, gpus: int) -> str:
+    """Why a stage can't lie on the nodes. Inside one any size can: what it leaves over is not used."""
+    return "" if gpus <= cluster.gpus_per_node else stage_problem(cluster, gpus)
+
+
+def _instances(cluster: Cluster, stage: int, pp: int) -> int:
+    """Instances that fill the cluster, at least one."""
+    if stage > cluster.gpus_per_node:
+        return max(1, instances_that_fit(cluster, stage, pp))
+    return max(1, cluster.nodes * (cluster.gpus_per_node // stage) // pp)
 
 
 def _batch_problem(served: Served) -> str:
@@ -207,8 +227,8 @@ def _batch_problem(served: Served) -> str:
     return ""
 
 
-def _bulk_problem(served: Served) -> str:
-    return bulk_problem(served.backend, served.split.gpus_per_stage, served.scenario.cluster.os_node_gpus)
+def _box_problem(served: Served) -> str:
+    return box_problem(served.backend, served.split.gpus_per_stage, served.scenario.cluster.os_node_gpus)
 
 
 def _fitting(one: Served) -> Served:
@@ -277,7 +297,7 @@ def _split(one: Served, tp: int, pp: int, ep: int, dp: int) -> Split:
     experts, cluster = one.scenario.model.moe.experts, one.scenario.cluster
     redundant = least_redundant(experts, ep) if one.asked.redundant is None else one.asked.redundant
     return Split(
-        tp, ep, pp, dp, batch=1, instances=max(1, instances_that_fit(cluster, tp * dp, pp)), redundant=redundant,
+        tp, ep, pp, dp, batch=1, instances=_instances(cluster, tp * dp, pp), redundant=redundant,
         slots_per_gpu=slots_of(experts, redundant, ep), etp=tp * dp // ep,
     )  # fmt: skip
 
@@ -308,5 +328,5 @@ def _growing(one: Served) -> Iterator[Split]:
     node, domain = cluster.os_node_gpus, cluster.gpus_per_node
     least, most = {"nvlink": (node, node), "nvl72": (node + 1, domain)}.get(one.fabric, (domain + 1, cluster.gpus))
     for gpus in range(least, most + 1):
-        if usual_size(gpus) and not stage_problem(cluster, gpus):
+        if usual_size(gpus) and not _stage_problem(cluster, gpus):
             yield _split(one, 1, 1, gpus, gpus)
