@@ -57,6 +57,8 @@ def test_a_network_where_no_domain_is_large_enough() -> None:
 def test_every_fabric_has_a_side(fabric: str, engine: str) -> None:
     """Text fits 80 columns, but for commands that are to be copied."""
     _, after = _pair("alltoall_tuning", fabric=fabric, engine=engine)
+    stands = any("stands for it" in note for note in after.notes)
+    assert stands == (fabric in ("efa", "ethernet"))  # the scenario's racks have InfiniBand
     for drawing in after.drawings:
         for line in drawing.text.splitlines():
             assert len(line) <= 80 or line.startswith("  $ ")

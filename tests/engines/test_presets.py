@@ -34,8 +34,9 @@ from placement.engines.presets.served import Asked, Served, default_backend, ser
 from placement.engines.presets.smoke import smoke_script
 from placement.engines.settings.catalog import FABRICS, EngineName, Fabric, Setting, catalog
 from placement.engines.settings.names import names_of
-from placement.errors import InfeasibleError, ParameterError
+from placement.errors import InfeasibleError, InputError, ParameterError
 from specs.loading import catalog_names, load_scenario
+from specs.overrides import overridden
 from specs.scenario import Scenario
 
 GOLDEN = Path(__file__).parent / "golden" / "presets"
@@ -244,6 +245,13 @@ def test_a_wrong_fabric_names_those_that_there_are() -> None:
         fabric_of("infiniband")
     with pytest.raises(ParameterError, match="no list of names"):
         Asked(hca="mlx5_0; rm -rf /")
+
+
+def test_other_makers_have_other_libraries() -> None:
+    """NCCL, NVSHMEM and DeepEP are NVIDIA's; a file of one's own is not asked for its maker."""
+    amd = overridden(_scenario("mixtral_8x7b_h100_ib"), cluster="mi300x_ib")
+    with pytest.raises(InputError, match=r"MI300X.* is not NVIDIA's"):
+        serve(amd, "vllm", "nvlink")
 
 
 def test_the_default_instance_uses_the_fabric() -> None:

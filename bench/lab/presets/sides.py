@@ -93,11 +93,12 @@ def plain(served: Served) -> Outcome:
     return Outcome(label=label, **_priced(own), notes=(f"{_instance(own)}; no variable is set.",))
 
 
-def with_preset(served: Served, *, launch: bool) -> Outcome:
+def with_preset(served: Served, given: Scenario, *, launch: bool) -> Outcome:
     """The instance with its preset.
 
     Args:
         served: The instance.
+        given: The scenario that was asked about.
         launch: Whether the whole launch is meant, or what is about messages of experts alone.
     """
     preset = preset_of(served, launch=launch)
@@ -109,7 +110,7 @@ def with_preset(served: Served, *, launch: bool) -> Outcome:
         **_priced(served),
         tables=(_messages_table(served), _checks_table(checks)),
         drawings=tuple(_drawings(served, preset, checks)),
-        notes=tuple(_notes(served)),
+        notes=tuple(_notes(served, given)),
         attachments=tuple(_attachments(served, preset, checks, launch)),
         tie=f"{tie}: settings guard against slow paths, and are not priced." if same else "",
         production=tuple(_production(served, preset, launch)),
@@ -173,16 +174,13 @@ def _drawings(served: Served, preset: Preset, checks: tuple[Check, ...]) -> Iter
     yield Drawing("How to check, and how to read less", checks_text(checks))
 
 
-def _notes(served: Served) -> Iterator[str]:
+def _notes(served: Served, given: Scenario) -> Iterator[str]:
     cluster = served.scenario.cluster
     yield f"{_instance(served)}: {served.nodes} OS node(s) of {served.node_gpus} GPUs."
+    if cluster.name != given.cluster.name:
+        yield f"{given.cluster.name} has no {served.fabric}: {cluster.name} stands for it."
     if served.fabric == "nvl72":
-        yield (
-            f"A node of NCCL, vLLM and SGLang is an OS node of {cluster.os_node_gpus} GPUs, not the NVLink domain of "
-            f"{cluster.gpus_per_node}. NCCL finds NVLink between OS nodes by itself, if a working IMEX domain spans "
-            "them and containers see /dev/nvidia-caps-imex-channels; otherwise it falls back to the network unnoticed. "
-            "The check makes that an error."
-        )
+        yield served.rack_note
         if served.engine == "vllm":
             yield (
                 "vLLM counts ranks of other OS nodes as remote: DeepEP takes NVLink between them only with "

@@ -42,7 +42,7 @@ def optimized(case: LabCase[Options]) -> Outcome:
     """The fabric's best backend, with its settings."""
     from bench.lab.presets.sides import served_of, with_preset
 
-    return with_preset(served_of(case, case.options.engine, network=True), launch=False)
+    return with_preset(served_of(case, case.options.engine, network=True), case.scenario, launch=False)
 
 
 def fits(scenario: Scenario) -> str:

@@ -42,7 +42,7 @@ def optimized(case: LabCase[Options]) -> Outcome:
     """With the preset of the fabric."""
     from bench.lab.presets.sides import served_of, with_preset
 
-    return with_preset(served_of(case, "vllm", network=False), launch=True)
+    return with_preset(served_of(case, "vllm", network=False), case.scenario, launch=True)
 
 
 def fits(scenario: Scenario) -> str:

@@ -103,6 +103,19 @@ class Instance(ABC):
         return self.nodes > 1 and self.scenario.cluster.os_node_gpus < self.scenario.cluster.gpus_per_node
 
     @property
+    def rack_note(self) -> str:
+        """What follows where a node of the engine and of NCCL is smaller than the fast-link domain; "" elsewhere."""
+        if not self.spans_fast_nodes:
+            return ""
+        cluster = self.scenario.cluster
+        return (
+            f"A node of the engine and of NCCL is an OS node of {cluster.os_node_gpus} GPUs, not the NVLink domain of "
+            f"{cluster.gpus_per_node}. NCCL finds NVLink between OS nodes by itself, if a working IMEX domain spans them "
+            "and containers see `/dev/nvidia-caps-imex-channels`; otherwise it falls back to the network unnoticed. To "
+            "make that an error, run nccl-tests once with `NCCL_MNNVL_ENABLE=1`: NCCL's guide keeps it for debugging."
+        )
+
+    @property
     def dispatch_buffer(self) -> int:
         """Tokens of a GPU that low-latency kernels must have room for in a decode step."""
         return -(-self.split.batch // (self.split.tp * self.split.microbatches))

@@ -13,7 +13,7 @@ from placement.engines.launch.site import Instance
 from placement.engines.presets.deepep import box_problem
 from placement.engines.presets.fabric import fabrics, on_fabric
 from placement.engines.settings.catalog import EngineName, Fabric
-from placement.errors import InfeasibleError, ParameterError
+from placement.errors import InfeasibleError, InputError, ParameterError
 from placement.problem.engine_rules import Layout, load_problem, most_sequences, usual_size
 from placement.problem.split import (
     Split,
@@ -138,10 +138,15 @@ def serve(scenario: Scenario, engine: EngineName, fabric: Fabric, asked: Asked |
 
     Raises:
         ParameterError: A degree, batch or backend that can't be. InfeasibleError: Nothing of it fits in HBM.
-        InputError: The workload trains.
+        InputError: The workload trains, or GPUs are not NVIDIA's.
     """
     asked = asked or Asked()
     base = on_fabric(scenario, fabric)
+    if base.cluster.gpu.generation in _OTHERS:
+        raise InputError(
+            base.cluster.name, "gpu", f"{base.cluster.gpu.name} is not NVIDIA's, whose libraries presets are about",
+            "name a cluster of NVIDIA GPUs",
+        )  # fmt: skip
     base = base.model_copy(
         update={
             "engine": load_engine(engine), "pins": Pins(), "prefill_pins": Pins(), "decode_pins": Pins(),
@@ -163,6 +168,8 @@ def serve(scenario: Scenario, engine: EngineName, fabric: Fabric, asked: Asked |
     return max(served, key=lambda each: each.predicted().tokens_per_s)
 
 
+#: Generations of GPUs that NCCL, NVSHMEM and DeepEP don't run on.
+_OTHERS = ("ascend_910b", "ascend_910c", "cdna3", "cdna4", "gaudi3")
 #: SGLang's dispatchers refuse larger buffers (token_dispatcher/deepep.py).
 _SGLANG_TOKENS = 1024
 #: Backends with which vLLM turns CUDA graphs off (config/compilation.py): they are chosen for prefill alone.
