@@ -111,8 +111,9 @@ class Instance(ABC):
         return (
             f"A node of the engine and of NCCL is an OS node of {cluster.os_node_gpus} GPUs, not the NVLink domain of "
             f"{cluster.gpus_per_node}. NCCL finds NVLink between OS nodes by itself, if a working IMEX domain spans "
-            "them and containers see `/dev/nvidia-caps-imex-channels`; otherwise it falls back to the network unnoticed. "
-            "To make that an error, run nccl-tests once with `NCCL_MNNVL_ENABLE=1`: NCCL's guide keeps it for debugging."
+            "them and containers see `/dev/nvidia-caps-imex-channels`; otherwise it falls back to the network "
+            "unnoticed. To make that an error, run nccl-tests once with `NCCL_MNNVL_ENABLE=1`, which NCCL's guide "
+            "keeps for debugging."
         )
 
     @property
