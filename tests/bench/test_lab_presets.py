@@ -16,6 +16,7 @@ from bench.lab.target import LabCase, Outcome, Target
 from bench.lab.targets import alltoall_tuning, moe_vllm_env
 from placement.errors import InfeasibleError, ParameterError
 from specs.loading import catalog_names, load_scenario
+from tests.engines.plans import plan, two_roles
 
 TARGETS: dict[str, Target[Any]] = {each.TARGET.name: each.TARGET for each in (moe_vllm_env, alltoall_tuning)}
 SPEC = "gpt_oss_120b_gb200_ib"
@@ -118,6 +119,23 @@ def test_decode_alone_takes_the_low_latency_kernels() -> None:
     assert held is not None
     assert held.value > 1
     assert before.figure("message buffers of a GPU") is None
+
+
+def test_a_plan_file_says_the_instance(tmp_path: Path) -> None:
+    """Its role's degrees and batch, whatever --spec is; of two roles the one that is named."""
+    made = plan("vllm")
+    made.save(tmp_path / "plan.json")
+    split = made.roles[0].split
+    _, after = _pair("alltoall_tuning", plan=str(tmp_path / "plan.json"), fabric="ib", backend="deepep_v2")
+    assert f"EP {split.ep}, PP {split.pp}, DP {split.dp}), batch {split.batch}" in after.notes[0]
+    two_roles(made).save(tmp_path / "two.json")
+    _, decode = _pair("alltoall_tuning", plan=str(tmp_path / "two.json"), fabric="ib", role="decode")
+    assert {figure.name.split()[0] for figure in decode.figures} >= {"decode"}
+    assert not any(figure.name.startswith("prefill") for figure in decode.figures)
+    with pytest.raises(ParameterError, match="no role of the plan"):
+        _pair("alltoall_tuning", plan=str(tmp_path / "two.json"), fabric="ib")
+    with pytest.raises(ParameterError, match="more than the 2 of an OS node"):
+        _pair("moe_vllm_env", plan=str(tmp_path / "plan.json"), fabric="nvlink")
 
 
 def test_listing_imports_no_more_than_it_needs() -> None:
