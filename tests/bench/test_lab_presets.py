@@ -107,6 +107,15 @@ def test_what_cannot_be_names_what_can() -> None:
         _pair("moe_vllm_env", "deepseek_r1_h200_ib", fabric="nvlink", max_seqs=1000)
 
 
+def test_a_slower_backend_is_told() -> None:
+    """What was asked for is taken, and said to be slower."""
+    before, after = _pair("alltoall_tuning", "deepseek_r1_h200_ib", fabric="nvlink", backend="deepep_low_latency")
+    assert before.throughput is not None
+    assert after.throughput is not None
+    assert after.throughput <= before.throughput
+    assert "was asked for" in after.tie
+
+
 def test_decode_alone_takes_the_low_latency_kernels() -> None:
     """Their passes are short, and their buffers and queue pairs are told."""
     before, after = _pair(

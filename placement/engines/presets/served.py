@@ -250,7 +250,7 @@ def _fitting(one: Served) -> Served:
         served = replace(one, degrees=degrees)
         if problem := _problem(served) or _crosses(served):
             if fixed:
-                raise ParameterError("tp, pp, ep, dp", problem, "choose other degrees, or leave them out")
+                raise ParameterError("dp", problem, "choose other tp, pp, ep and dp, or leave them out")
             continue
         most = _largest_batch(served)
         if most is None:
