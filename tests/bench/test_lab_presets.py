@@ -107,13 +107,12 @@ def test_what_cannot_be_names_what_can() -> None:
         _pair("moe_vllm_env", "deepseek_r1_h200_ib", fabric="nvlink", max_seqs=1000)
 
 
-def test_a_slower_backend_is_told() -> None:
-    """What was asked for is taken, and said to be slower."""
+def test_a_backend_that_is_asked_for_runs_on_both_sides() -> None:
+    """However fast it is: the study is then about its settings. What it is against the default is said."""
     before, after = _pair("alltoall_tuning", "deepseek_r1_h200_ib", fabric="nvlink", backend="deepep_low_latency")
-    assert before.throughput is not None
-    assert after.throughput is not None
-    assert after.throughput <= before.throughput
-    assert "was asked for" in after.tie
+    assert after.throughput == before.throughput
+    assert "which was asked for (-" in after.tie
+    assert before.label == "vllm, nothing set: deepep_low_latency"
 
 
 def test_decode_alone_takes_the_low_latency_kernels() -> None:
@@ -127,7 +126,7 @@ def test_decode_alone_takes_the_low_latency_kernels() -> None:
     held = after.figure("message buffers of a GPU")
     assert held is not None
     assert held.value > 1
-    assert before.figure("message buffers of a GPU") is None
+    assert before.figure("message buffers of a GPU") == held
 
 
 def test_a_plan_file_says_the_instance(tmp_path: Path) -> None:

@@ -87,9 +87,10 @@ def _natural(scenario: Scenario, engine: EngineName, asked: Asked, network: bool
 
 
 def plain(served: Served) -> Outcome:
-    """The same instance under the engine's default backend, with nothing set."""
-    own = default_backend(served)
-    label = f"{own.engine}'s defaults: {own.backend}"
+    """The same instance with nothing set, under the default backend, or the one that was asked for."""
+    own = served if served.asked.backend else default_backend(served)
+    what = "nothing set" if served.asked.backend else "defaults"
+    label = f"{own.engine}, {what}: {own.backend}"
     return Outcome(label=label, **_priced(own), notes=(f"{_instance(own)}; no variable is set.",))
 
 
@@ -118,14 +119,13 @@ def with_preset(served: Served, given: Scenario, *, launch: bool) -> Outcome:
 def _tie(served: Served) -> str:
     """Why the preset is no faster; "" where it is."""
     own = default_backend(served)
+    guard = "settings guard against slow paths and failures, and are not priced"
+    if served.asked.backend:
+        gain = served.predicted().tokens_per_s / own.predicted().tokens_per_s - 1
+        return f"both sides run {served.backend}, which was asked for ({gain:+.1%} to {own.backend}): {guard}"
     if served.backend == own.backend:
-        return (
-            f"{own.backend} is the engine's default already, and the fastest that runs on {served.fabric}: settings "
-            "guard against slow paths, and are not priced."
-        )
-    if served.predicted().tokens_per_s > own.predicted().tokens_per_s:
-        return ""
-    return f"{served.backend} was asked for; {own.backend}, the engine's default, is predicted to be as fast or faster."
+        return f"{own.backend} is the engine's default already, and the fastest on {served.fabric}: {guard}"
+    return ""
 
 
 def _priced(served: Served) -> dict[str, Any]:
