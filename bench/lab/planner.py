@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,10 +12,9 @@ if TYPE_CHECKING:
     from placement.records.plan import Plan
     from specs.scenario import Scenario
 
-#: Effort of the search, and tokens of synthetic routing at most.
-MINIMAL_WORK, MINIMAL_TOKENS = 0.1, 1024
-#: Share of tokens/s within which a heuristic is taken as it stands.
-MINIMAL_GAP = 0.03
+#: Effort of the search, tokens of synthetic routing at most, and load windows of each trace. Searching a little is
+#: quicker than proving that there is nothing to find: no gap is good enough.
+MINIMAL_WORK, MINIMAL_TOKENS, MINIMAL_WINDOWS, MINIMAL_GAP = 0.1, 1024, 1, 0.0
 
 
 class Planner:
@@ -55,14 +55,20 @@ class Planner:
         Raises:
             InputError, InfeasibleError, NothingFoundError: see plan_scenario.
         """
-        from placement.planning.solve import plan_scenario
+        from placement.planning.case import make_case
+        from placement.planning.solve import solve
 
         key = (scenario.model_dump_json(), *sorted((name, _key(value)) for name, value in asked.items()))
         if key not in self._plans:
-            self._plans[key] = plan_scenario(
+            if self.profile == "minimal":
+                asked = {"windows": MINIMAL_WINDOWS, **asked}
+            case = make_case(
                 self.sized(scenario), budget=self.budget, seed=self.seed, workers=self.workers,
                 on_progress=self._on_progress, **asked,
             )  # fmt: skip
+            if self.profile == "minimal":  # runners-up, recipes and the strongest bounds take as long as the plan
+                case = replace(case, told=False, certify=False)
+            self._plans[key] = solve(case).plan
         return self._plans[key]
 
 
