@@ -49,15 +49,19 @@ EXAMPLES = frozenset(
         "aggregated/expert_location.json", "aggregated/node-0.sh", "aggregated/node-1.sh", "node-1.sh",
         "kubernetes.yaml", "compose.yaml", "instances.csv", "prefill/", "decode/",
         "aggregated/config.yaml", "aggregated/placement_pattern.npy",
+        "env.yaml", "preset.json", "/dev/nvidia-caps-imex-channels",
         "aggregated/eplb.npz", "expert_map.json", "expert_map.jsonl", "expert_map_by_model.json",
         ".json", ".npz", ".npy", ".venv", "solvers/experts/search/__pycache__/*.nb?",
     }
 )  # fmt: skip
-#: Options and variables of engines that export knows.
+#: Options and variables of engines and of their libraries.
 SWITCHES = frozenset(
     name
-    for engine in yaml.safe_load((ROOT / "placement/engines/launch/switches.yaml").read_text()).values()
-    for name in (*engine["options"], *engine["variables"])
+    for listed in (
+        *yaml.safe_load((ROOT / "placement/engines/launch/switches.yaml").read_text()).values(),
+        *(yaml.safe_load(path.read_text()) for path in (ROOT / "placement/engines/settings/names").glob("*.yaml")),
+    )
+    for name in (*listed.get("options", ()), *listed.get("variables", ()))
 )
 COMMAND = re.compile(r"(placement|python -m (?:placement|bench)[\w.]*|make|pip install)(?= |$)")
 SUFFIX = re.compile(r"\.(py|md|yaml|yml|json|npz|npy|toml|svg|csv)$")
@@ -216,6 +220,14 @@ def every_command() -> tuple[click.Command, ...]:
     return (*filter(None, alone), *_below(*roots().values()))
 
 
+@cache
+def extra_arguments() -> frozenset[str]:
+    """What the lab's targets take beside the options of its command."""
+    from bench.lab.discover import targets
+
+    return frozenset(f"--{each.name.replace('_', '-')}" for target in targets() for each in target.option_fields)
+
+
 def _below(*commands: click.Command) -> Iterator[click.Command]:
     for command in commands:
         yield command
@@ -306,9 +318,9 @@ def option_faults(span: str) -> list[str]:
         if not word.startswith("--"):
             continue
         owners = [options(each)[word] for each in every_command() if word in options(each)]
-        if not owners:
+        if not owners and word not in extra_arguments():
             found.append(f"{span}: no command has {word}")
-        elif value and not value.startswith("--") and all(value_faults(each, value) for each in owners):
+        elif owners and value and not value.startswith("--") and all(value_faults(each, value) for each in owners):
             found.append(f"{span}: {value} is no value of {word}")
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from placement.engines.launch.site import Site
+from placement.engines.launch.site import Instance, Site
 from placement.engines.launch.switches import Option, Switches, Variable
 from placement.errors import InputError
 from specs.fields import DataType
@@ -88,7 +88,7 @@ class NodeLauncher:
         return start_nodes(site)
 
 
-def kv_option(switches: Switches, site: Site, names: dict[DataType, str]) -> Iterator[Option]:
+def kv_option(switches: Switches, site: Instance, names: dict[DataType, str]) -> Iterator[Option]:
     """The KV cache's type where it is not the model's own; `names`: what the engine calls it."""
     stored = site.scenario.model.types.kv_cache
     if stored in names:

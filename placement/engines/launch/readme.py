@@ -31,6 +31,7 @@ def readme(plan: Plan, made: MapFormat, launcher: Launcher | None, sites: Sequen
             lines += [_map_line(site, made), ""]
             continue
         lines += [f"- {note}" for note in launcher.notes(site)]
+        lines += [f"- {site.rack_note}"] if site.rack_note else []
         lines += ["", "| option | why |", "|---|---|", *_options(launcher, site), ""]
     return "\n".join(lines)
 

@@ -82,8 +82,6 @@ class SglangLauncher(NodeLauncher):
                     backend.tokens_switch, backend.decode_tokens,
                     reason=f"room for the {tokens} tokens of a GPU in a decode step; buffers are planned for it",
                 )  # fmt: skip
-        if site.spans_fast_nodes:
-            yield variable("NCCL_MNNVL_ENABLE", 1, reason="NVLink reaches the other OS nodes of the rack")
 
     def files(self, site: Site) -> dict[str, str]:
         """See Launcher."""

@@ -81,9 +81,6 @@ class TrtllmLauncher:
         if backend in _METHODS and site.split.ep > 1:
             reason = "the all-to-all backend of the plan, whatever would be chosen"
             yield self.switches.variable("TRTLLM_FORCE_COMM_METHOD", _METHODS[backend], reason=reason)
-        if site.spans_fast_nodes:
-            reason = "NVLink reaches the other OS nodes of the rack"
-            yield self.switches.variable("NCCL_MNNVL_ENABLE", 1, reason=reason)
 
     def files(self, site: Site) -> dict[str, str]:
         """The config that --config names; @HERE@ stands for its folder, and is filled in by the launch script."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from placement.engines.launch.base import NodeLauncher, kv_option, refuse_instances, stage_text
-from placement.engines.launch.site import Site, map_of
+from placement.engines.launch.site import Instance, Site, map_of
 from placement.engines.launch.switches import Option, Switches, Variable, switches_of
 from specs.blocks.recurrent import Recurrent
 
@@ -15,7 +15,7 @@ _ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
 _STEP_INTERVAL = 3000
 
 
-def degrees(switches: Switches, site: Site, node: int) -> Iterator[Option]:
+def degrees(switches: Switches, site: Instance, node: int) -> Iterator[Option]:
     """The degrees and machines of an instance, as vLLM and its forks take them."""
     option, split = switches.option, site.split
     yield option("--tensor-parallel-size", split.tp, reason="GPUs of an attention rank")
@@ -37,12 +37,12 @@ def degrees(switches: Switches, site: Site, node: int) -> Iterator[Option]:
         yield option("--enable-expert-parallel", reason=f"experts are spread over {split.ep} GPUs, TP x DP")
 
 
-def limits(switches: Switches, site: Site, node: int) -> Iterator[Option]:
+def limits(switches: Switches, site: Instance, node: int) -> Iterator[Option]:
     """Memory, lengths, batch and address, as vLLM and its forks take them."""
     option = switches.option
     yield option("--gpu-memory-utilization", site.memory_share, reason="HBM less what was planned to be left free")
     yield option("--max-model-len", site.context, reason="input and output of a request, as planned")
-    if site.role.role != "prefill":  # whose passes are bound by their tokens
+    if site.serves != "prefill":  # whose passes are bound by their tokens
         yield option("--max-num-seqs", site.split.batch, reason="sequences of an attention rank, as planned")
     yield option("--max-num-batched-tokens", site.pass_tokens, reason="tokens of an attention rank in a pass")
     yield from kv_option(switches, site, {"fp8": "fp8"})
@@ -98,10 +98,11 @@ class VllmLauncher(NodeLauncher):
                 reason="the address under which other instances fetch KV caches from this node",
             )  # fmt: skip
             yield variable("VLLM_NIXL_SIDE_CHANNEL_PORT", "$TRANSFER_PORT", reason="where they ask, rank after rank")
-        if site.spans_fast_nodes:
-            yield variable("NCCL_MNNVL_ENABLE", 1, reason="NVLink reaches the other OS nodes of the rack")
-            if site.scenario.engine.backend == "deepep_low_latency":
-                yield variable("VLLM_DEEPEP_LOW_LATENCY_USE_MNNVL", 1, reason="the same for DeepEP's kernels")
+        if site.spans_fast_nodes and site.scenario.engine.backend == "deepep_low_latency":
+            yield variable(
+                "VLLM_DEEPEP_LOW_LATENCY_USE_MNNVL", 1,
+                reason="NVLink reaches the other OS nodes of the rack; DeepEP uses it between them only if told",
+            )  # fmt: skip
 
     def files(self, site: Site) -> dict[str, str]:
         """See Launcher."""
