@@ -14,19 +14,19 @@ class Causes:
 
     Attributes:
         work_s: Passes of the mean device: no schedule of the same passes takes less.
-        filling_s: What the order adds with even pieces: devices that wait for the first and the last microbatches.
-        uneven_s: What unequal pieces add.
+        uneven_s: What the busiest device works longer.
+        filling_s: What it waits: for the first and the last microbatches, and between passes.
         transfers_s: What transfers between devices add.
     """
 
     work_s: float
-    filling_s: float
     uneven_s: float
+    filling_s: float
     transfers_s: float
 
     @property
     def makespan_s(self) -> float:
-        return self.work_s + self.filling_s + self.uneven_s + self.transfers_s
+        return self.work_s + self.uneven_s + self.filling_s + self.transfers_s
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,13 @@ class CriticalPath:
 
 
 def causes_of(run: Run) -> Causes:
-    """Take the makespan apart by running the order again without transfers, and then with even pieces."""
+    """Take the makespan apart, by running the order again without transfers."""
     still = simulate(run.order, run.pipe.without_transfers(), run.transfers)
-    even = simulate(run.order, still.pipe.evened(), run.transfers)
-    work = sum(even.busy_s) / run.order.devices
+    work, most = sum(still.busy_s) / run.order.devices, max(still.busy_s)
     return Causes(
         work_s=work,
-        filling_s=even.makespan_s - work,
-        uneven_s=still.makespan_s - even.makespan_s,
+        uneven_s=most - work,
+        filling_s=still.makespan_s - most,
         transfers_s=run.makespan_s - still.makespan_s,
     )
 

@@ -10,7 +10,6 @@ from placement.cost.memory.activations import KeptElements
 from placement.cost.memory.hbm import MemoryModel
 from placement.cost.memory.recompute import ModeCounts, mode_counts
 from placement.cost.training.passes import PassSeconds
-from placement.cost.training.pipeline import sum_passes
 from placement.cost.training.step import TrainingModel
 from placement.problem.pieces import StageShape
 from placement.problem.schedule import pieces_of_rank
@@ -48,11 +47,6 @@ class Pipe:
     def without_transfers(self) -> Pipe:
         """The same with transfers that take no time."""
         return replace(self, transfer_s=(0.0,) * len(self.transfer_s))
-
-    def evened(self) -> Pipe:
-        """The same work in equal pieces."""
-        mean = sum_passes(self.passes).times(1 / self.pieces)
-        return replace(self, passes=(mean,) * self.pieces)
 
 
 def even_pipe(devices: int, pieces: int, forward_s: float, input_s: float, weight_s: float) -> Pipe:

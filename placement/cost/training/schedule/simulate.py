@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from placement.cost.training.passes import PassSeconds
 from placement.cost.training.pipeline import pair_seconds
-from placement.cost.training.schedule.order import Action, Order, Step
+from placement.cost.training.schedule.order import Action, Kind, Order, Step
 from placement.cost.training.schedule.pipe import Pipe
 from placement.errors import InputError
 
@@ -102,13 +102,15 @@ class StepSeconds:
             seconds if here != there else 0.0
             for seconds, here, there in zip(pipe.transfer_s, homes[:-1], homes[1:], strict=True)
         ) + (0.0,)
+        #: [pieces] what of it runs beside the computation.
+        self.link_s = self.transfer_s if transfers == "overlapped" else (0.0,) * pipe.pieces
         self._passes = pipe.passes
         if transfers == "blocking":
             self._passes = tuple(
                 each + PassSeconds(forward_messages_s=seconds, backward_messages_s=seconds)
                 for each, seconds in zip(pipe.passes, self.transfer_s, strict=True)
             )
-        self._alone = {
+        self._alone: dict[Kind, list[float]] = {
             "F": [each.forward_s + each.forward_messages_s for each in self._passes],
             "B": [each.input_s + each.weight_s + each.backward_messages_s for each in self._passes],
             "I": [each.input_s + each.backward_messages_s for each in self._passes],
@@ -116,10 +118,14 @@ class StepSeconds:
         }
         self._pairs: dict[tuple[int, int], float] = {}
 
+    def alone(self, kind: Kind, piece: int) -> float:
+        """Seconds of a pass by itself."""
+        return self._alone[kind][piece]
+
     def of(self, step: Step) -> float:
         """Seconds of a step; a blocking transfer is part of it."""
         if len(step) == 1:
-            return self._alone[step[0].kind][step[0].piece]
+            return self.alone(step[0].kind, step[0].piece)
         key = (step[0].piece, step[1].piece)
         if key not in self._pairs:
             forward, backward = (self._passes[piece] for piece in key)
@@ -151,7 +157,6 @@ class _Simulation:
     def __init__(self, order: Order, pipe: Pipe, transfers: Transfers) -> None:
         self.order, self.pipe, self.transfers = order, pipe, transfers
         self.seconds = StepSeconds(pipe, order.device_of_piece(), transfers)
-        self.link_s = self.seconds.transfer_s if transfers == "overlapped" else (0.0,) * pipe.pieces
         self.events: list[list[Event]] = [[] for _ in order.steps]
         self.sends: list[Send] = []
         self.free: list[float] = [0.0] * order.devices
@@ -237,10 +242,10 @@ class _Simulation:
         self.done[key] = (end, device, index)
         forward, m = action.kind == "F", self.order.microbatches
         boundary = action.piece if forward else action.piece - 1
-        if 0 <= boundary < self.order.pieces - 1 and self.link_s[boundary] > 0:
+        if 0 <= boundary < self.order.pieces - 1 and self.seconds.link_s[boundary] > 0:
             target = self.home[key + m if forward else key - m]
             begin = max(end, self.link_free[device, target])
-            arrival = begin + self.link_s[boundary]
+            arrival = begin + self.seconds.link_s[boundary]
             self.link_free[device, target] = arrival
             self.sends.append(Send(device, target, action, begin, arrival))
             self.done[key] = (arrival, device, index)
