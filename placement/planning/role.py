@@ -138,5 +138,7 @@ def _place(
     answers = place_baselines(problems, placing, case.effort, case.report, case.own if case.certify else "")
     if case.own not in answers:
         compiled(placing)
-        answers[case.own] = place(problems, case.strategy, placing, case.effort, case.report, case.balance_floor)
+        answers[case.own] = place(
+            problems, case.strategy, placing, case.effort, case.report, case.balance_floor, case.certify
+        )
     return answers

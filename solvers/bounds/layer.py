@@ -60,7 +60,8 @@ class LayerBounds:
             return self._of_traffic(reach, known, None if quick else stop, enough)
         tariff = tariff_of(problem)
         moved = tariff.moved_seconds(link_seconds(problem, problem.data.load, reach))
-        work = _work(problem, packing=False, stop=stop)
+        # Every answer's bound begins here: it is made once a problem, save where there is no time for it.
+        work = _work(problem, packing=False, stop=stop) if stop.expired else problem.kept(_counted)
         best = Bound(_joined(problem, moved, work.values), _source(problem, work.source, "messages"))
         if quick or stop.expired or _near(best.value, known) or best.value >= enough:
             return best
@@ -134,6 +135,11 @@ def _work(problem: LayerProblem, known: float | None = None, packing: bool = Tru
     each = [work_bounds(problem.with_hardware(rates=rates.of_kind(kind)), known, packing, stop) for kind in rates.kinds]
     values = np.array([kind.share * bound.values for kind, bound in zip(rates.kinds, each, strict=True)])
     return WorkBound(values, " and ".join(dict.fromkeys(bound.source for bound in each)))
+
+
+def _counted(problem: LayerProblem) -> WorkBound:
+    """What is proven of the work without knowing an answer."""
+    return _work(problem, packing=False)
 
 
 def _joined(problem: LayerProblem, moved: FloatArray, work: FloatArray) -> float:
