@@ -86,11 +86,12 @@ def every_placement(problem: LayerProblem, most: int = DEFAULTS.most_placements)
     group = np.full(experts, -1) if rules.group is None else np.unique(rules.group, return_inverse=True)[1]
 
     def fill(out: IntArray) -> int:
-        return _enumerate(
+        found: int = _enumerate(
             out, most, hardware.slots_per_gpu, problem.topology.gpus_per_node, np.array(hardware.capacities),
             gpu_alike, node_alike, _closing(problem, gpu_alike, node_alike), due, was,
             -1 if rules.max_moves is None else rules.max_moves, group.astype(np.int64),
         )  # fmt: skip
+        return found
 
     found = fill(np.empty((0, problem.slots), dtype=np.int64))
     if found < 0:
