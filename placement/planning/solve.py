@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from placement.planning.case import MAX_KINDS, AnyTrace, Case, Mode, make_case
+from placement.planning.case import MAX_KINDS, SOLVED, AnyTrace, Case, Mode, make_case
 from placement.planning.choose import Choice, choice_of_plan, choice_of_split, choose
 from placement.planning.effort import Budget
+from placement.planning.guard import cautions, kept_told
 from placement.planning.judgement import versions
 from placement.planning.progress import COMPILING, OnProgress
 from placement.planning.role import plan_role
@@ -160,6 +161,8 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
     marks.append(time.perf_counter())
 
     roles: list[RolePlan] = []
+    told: list[str] = []
+    lost: dict[str, float] = {}
     for i, chosen in enumerate(choice.roles):
         share = stop.share_of_time(1 / (len(choice.roles) - i))
         planned = plan_role(case, chosen, routing, objective, share, compiled)
@@ -169,6 +172,9 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
             cut_short.append(f"search: {ended} in {planned.late} of {len(planned.plan.layers)} layers{of}")
         if planned.unfitted:
             cut_short.append(f"batches: not fitted for {planned.unfitted} other strategies")
+        if planned.guarded:
+            told.append(kept_told(planned.guarded, planned.plan))
+        lost |= {name: max(ratio, lost.get(name, 0.0)) for name, ratio in planned.lost.items()}
         roles.append(planned.plan)
     marks.append(time.perf_counter())
 
@@ -198,6 +204,7 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
             gap=case.effort.budget.stated_gap,
             versions=versions(),
             cut_short=tuple(cut_short),
+            cautions=(*told, *cautions(routing, lost)) if case.own == SOLVED else (),
         ),
         timings=timings if with_timings else None,
     )

@@ -69,6 +69,8 @@ class ProvenanceRecord(Record):
     gap: Amount | None = None
     #: What a time limit cut short, in words.
     cut_short: tuple[Text, ...] = Field(default=(), max_length=16)
+    #: What the routing leaves open, and what was done against it, in words.
+    cautions: tuple[Text, ...] = Field(default=(), max_length=32)
 
 
 class TimingsRecord(Record):
@@ -209,7 +211,7 @@ def plan_json(plan: Plan) -> str:
     """The plan as JSON text: fields in their fixed order, lists of numbers on one line each."""
     data = plan.model_dump(mode="json", by_alias=True)
     _drop_unset(data, "timings", "nodes", "choice", "demand")
-    _drop_unset(data["provenance"], "params", "gap", "cut_short")
+    _drop_unset(data["provenance"], "params", "gap", "cut_short", "cautions")
     for role in data["roles"]:
         _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds", "stake")
     return json_text(data)

@@ -262,9 +262,10 @@ def _details(plan: Plan, timings: TimingsRecord) -> list[tuple[str, str]]:
 def _last(plan: Plan, timings: TimingsRecord, out: str | None) -> Fields:
     """What was cut short, what to do next, and how long it took."""
     steps = [(name, command(step)) for name, step in next_steps(plan, out)]
-    return fields([*_cut_short(plan), *steps, ("made in", f"{timings.total_s:.1f} s")])
+    return fields([*_left_open(plan), *steps, ("made in", f"{timings.total_s:.1f} s")])
 
 
-def _cut_short(plan: Plan) -> list[tuple[str, str]]:
-    """What the time limit left undone, where it did."""
-    return [("cut short", "; ".join(plan.provenance.cut_short))] if plan.provenance.cut_short else []
+def _left_open(plan: Plan) -> list[tuple[str, str]]:
+    """What the time limit left undone, and what the routing leaves open, where they did."""
+    told = (("cut short", plan.provenance.cut_short), ("caution", plan.provenance.cautions))
+    return [(name, "; ".join(parts)) for name, parts in told if parts]
