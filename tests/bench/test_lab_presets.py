@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from bench.lab.harness import Asked, faults, run_pair
 from bench.lab.planner import Planner
-from bench.lab.target import LabCase, Outcome, Target
+from bench.lab.render import screen
+from bench.lab.target import LabCase, Outcome, PairResult, Target
 from bench.lab.targets import alltoall_tuning, moe_vllm_env
-from placement.errors import InfeasibleError, ParameterError
+from placement.errors import InfeasibleError, InputError, ParameterError
 from specs.loading import catalog_names, load_scenario
 from tests.engines.plans import plan, two_roles
 
@@ -44,6 +47,32 @@ def test_never_worse_and_ties_say_why(name: str) -> None:
         assert (after.throughput > before.throughput) == (after.tie == "")
         assert {figure.name for figure in before.compared} <= {figure.name for figure in after.compared}
     assert fitted >= 20
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_harness_takes_the_example(name: str) -> None:
+    """The knob of the documentation turns, and its screen fits 80 columns but for commands that are to be copied."""
+    target = TARGETS[name]
+    asked = Asked((target,), extra={name: target.example})
+    result = run_pair(target, load_scenario(SPEC), asked, Planner())
+    assert isinstance(result, PairResult)
+    assert faults(result) == []
+    assert all(len(line) <= 80 or line.startswith("  $ ") for line in screen([result], []).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("moe_vllm_env", "--fabric ib", "'ib' is not one of 'nvlink', 'nvl72'"),
+        ("alltoall_tuning", "--fabric moon", "'moon' is not one of 'nvlink', 'nvl72', 'ib', 'efa', 'ethernet'"),
+        ("moe_vllm_env", "--nope 1", "it takes --fabric nvlink|nvl72, --model TEXT, --tp N"),
+        ("moe_vllm_env", "--gpu-util 3", "3.0 is not in the range"),
+    ],
+)
+def test_wrong_extra_arguments_name_the_valid_ones(name: str, text: str, told: str) -> None:
+    """In a line, which ends a command with exit code 2."""
+    with pytest.raises(InputError, match=re.escape(told)):
+        run_pair(TARGETS[name], load_scenario(SPEC), Asked((TARGETS[name],), extra={name: text}), Planner())
 
 
 def test_a_network_where_no_domain_is_large_enough() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.lab.presets.text import checks_text, entries_text, left_out_text, sizes_text
+from bench.lab.presets.text import checks_text, entries_text, left_out_text, options_text, sizes_text
 from bench.lab.target import Attachment, Drawing, Figure, LabCase, Outcome, Table
 from placement.engines.presets.checks import Check, checks_of
 from placement.engines.presets.fabric import fabric_of, fabrics, natural_fabric, network_of
@@ -174,7 +174,7 @@ def _drawings(served: Served, preset: Preset, checks: tuple[Check, ...]) -> Iter
     if preset.variables:
         yield Drawing("Variables that are set", entries_text(preset.variables))
     if preset.options:
-        yield Drawing("Options that are set", entries_text(preset.options))
+        yield Drawing("Options that are set", options_text(preset.options))
     if preset.ask_the_site:
         yield Drawing("Ask the site", entries_text(preset.ask_the_site))
     if preset.measure_first:
@@ -229,14 +229,14 @@ def _attachments(served: Served, preset: Preset, checks: tuple[Check, ...], laun
 
 
 def _production(served: Served, preset: Preset, launch: bool) -> Iterator[str]:
-    yield "Run the checks in checks.txt on the nodes of an instance; below a figure, follow the list under it."
+    yield "Run checks.txt on the nodes of an instance; below a figure, do what it says."
     if preset.ask_the_site:
-        yield f"Ask the site for {', '.join(entry.name for entry in preset.ask_the_site)}."
-    yield "Set what env.sh sets on every OS node (preset.env for Docker, env.yaml for Kubernetes)."
+        yield f"Ask the site: {', '.join(entry.name for entry in preset.ask_the_site)}."
+    yield "Set env.sh on every OS node (Docker: preset.env; Kubernetes: env.yaml)."
     if launch and served.engine == "vllm":
-        rank = "NODE_RANK=0 HEAD_ADDRESS=... " if served.nodes > 1 else ""
+        rank = "NODE_RANK=... HEAD_ADDRESS=... " if served.nodes > 1 else ""
         model = "MODEL=... " if preset.model == "$MODEL" else ""
-        yield f"On each of {served.nodes} OS node(s): {rank}{model}bash serve.sh"
+        yield f"On each OS node: {rank}{model}bash serve.sh"
         yield "bash smoke.sh HOST PORT: all four answers must be ok."
     if preset.measure_first:
-        yield "Try what is to be measured first one at a time, and keep what pays twice in a row."
+        yield "Try what is to be measured first one at a time; keep what pays twice."

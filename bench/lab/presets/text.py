@@ -35,12 +35,25 @@ def entries_text(entries: Sequence[Entry]) -> str:
     def block(entry: Entry) -> Iterator[str]:
         value = "" if entry.value is None else (" " if entry.kind == "option" else "=") + entry.value
         yield from _wrapped(f"{entry.name}{value}   ({entry.need.replace('_', ' ')})", 0)
-        yield from _wrapped(f"{entry.reason}.")
-        if entry.formula:
-            yield from _wrapped(entry.formula)
-        yield from _wrapped(_document(entry.document))
+        formula = f" {entry.formula[:1].upper()}{entry.formula[1:]}." if entry.formula else ""
+        yield from _wrapped(f"{entry.reason}.{formula} ({_document(entry.document)})")
 
     return _joined(map(block, entries))
+
+
+def options_text(options: Sequence[Entry]) -> str:
+    """Options, each in a line or two; their documents stand in the file."""
+
+    def block(entry: Entry) -> Iterator[str]:
+        value = "" if entry.value is None else f" {entry.value}"
+        own, why = f"{entry.name}{value}", f"{entry.reason}. ({entry.need.replace('_', ' ')})"
+        if len(own) + 3 + len(why) <= WIDTH:
+            yield f"{own}   {why}"
+        else:
+            yield own
+            yield from _wrapped(why)
+
+    return _joined(map(block, options))
 
 
 def sizes_text(sizes: Sequence[Size]) -> str:
@@ -57,12 +70,11 @@ def sizes_text(sizes: Sequence[Size]) -> str:
 
 
 def left_out_text(left: Sequence[tuple[LeftOut, str]]) -> str:
-    """What is often set and is not, each with why."""
+    """What is often set and is not, each with why and the document."""
 
     def block(each: tuple[LeftOut, str]) -> Iterator[str]:
         yield from _wrapped(each[0].setting, 0)
-        yield from _wrapped(each[0].why)
-        yield from _wrapped(_document(each[1]))
+        yield from _wrapped(f"{each[0].why} ({_document(each[1])})")
 
     return _joined(map(block, left))
 

@@ -75,7 +75,7 @@ def _links(served: Served) -> Iterator[Check]:
             ),
             document=f"{_TROUBLES}/performance_and_tuning.rst",
         )  # fmt: skip
-    gpus, local = served.split.gpus_per_stage, cluster.os_node_gpus
+    gpus, local = served.split.gpus_per_stage, served.node_gpus
     test = "./nvbandwidth -t device_to_device_memcpy_read_ce"
     if racks:
         test = f"mpirun -np {gpus} -N {min(gpus, local)} ./nvbandwidth -p multinode"
@@ -160,14 +160,15 @@ def _whole(messages: Messages) -> int:
 
 def _kernels(served: Served, messages: Messages) -> Iterator[Check]:
     """DeepEP's own test, where its kernels carry the phase."""
-    cluster, split, model = served.scenario.cluster, served.split, served.scenario.model
+    split, model = served.split, served.scenario.model
+    local = min(split.gpus_per_stage, served.node_gpus)
     quick = served.backend == "deepep_low_latency" or (served.backend == "deepep" and messages.phase == "decode")
     bulk = served.backend == "deepep_high_throughput" or (served.backend == "deepep" and messages.phase == "prefill")
     if not quick and not bulk:
         return
     width = model.moe.sent_width(model.hidden)
     options = [
-        f"--num-processes {min(split.gpus_per_stage, cluster.os_node_gpus)}",
+        f"--num-processes {local}",
         f"--num-tokens {math.ceil(messages.tokens)}",
         f"--hidden {low_latency_width(width) if quick else width}",
         f"--num-topk {model.moe.top_k}",
@@ -176,7 +177,7 @@ def _kernels(served: Served, messages: Messages) -> Iterator[Check]:
     if quick and served.fabric == "nvl72":
         options.append("--allow-mnnvl")
     test = "low_latency" if quick else "internode" if split.ep > deepep().peers else "intranode"
-    nodes = -(-split.gpus_per_stage // cluster.os_node_gpus)
+    nodes = -(-split.gpus_per_stage // local)
     where = f"MASTER_ADDR=$HEAD_ADDRESS WORLD_SIZE={nodes} RANK=$NODE_RANK "
     yield Check(
         name=f"DeepEP, {messages.phase} dispatch and combine",
@@ -203,7 +204,7 @@ def _nccl_test(served: Served, preset: Preset, program: str, size: int, messages
     if served.fabric == "nvl72":
         # For this run alone: initialization fails where NVLink between OS nodes can't be used.
         passed.append("-x NCCL_MNNVL_ENABLE=1")
-    words = ["mpirun", f"-np {gpus}", f"-N {min(gpus, served.scenario.cluster.os_node_gpus)}", *passed]
+    words = ["mpirun", f"-np {gpus}", f"-N {min(gpus, served.node_gpus)}", *passed]
     words += [f"./build/{program}", f"-b {size} -e {size} -n 100 -w 20"]
     if size != LARGE and messages.phase == "decode":
         words.append("-G 10")  # in a CUDA graph, as engines launch decode steps
