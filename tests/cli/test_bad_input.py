@@ -277,7 +277,7 @@ def test_pins_of_a_role_are_named_with_it(call: Callable[..., Done], folder: Pat
     assert "tiny: decode_ep: ep 3 does not divide" in one_line(call(*args, "--decode-ep", "3"))
     assert "tiny: ep: " in one_line(call(*args, "--decode-tp", "1", "--ep", "3"))
     scenario = load_scenario(folder / "tiny.yaml")
-    with pytest.raises(InputError, match="tiny: redundant: .* ep 4, in decode instances; use"):
+    with pytest.raises(InputError, match=r"tiny: redundant: .* ep 4, in decode instances; use"):
         check_pins(scenario, scenario.pins, 3, "decode", {"ep"})
 
 
