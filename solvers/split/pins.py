@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection
 
 from placement.errors import InputError
 from placement.problem.engine_rules import Layout, load_problem
@@ -19,7 +19,9 @@ from specs.loading import generic_engine
 from specs.scenario import Pins, Scenario
 
 
-def check_pins(scenario: Scenario, pins: Pins, redundant: int | None, role: str = "", own: Container[str] = ()) -> None:
+def check_pins(
+    scenario: Scenario, pins: Pins, redundant: int | None, role: str = "", own: Collection[str] = ()
+) -> None:
     """Refuses pins that no split can have.
 
     Args:
@@ -35,8 +37,11 @@ def check_pins(scenario: Scenario, pins: Pins, redundant: int | None, role: str 
     try:
         _check_pins(scenario, pins, redundant)
     except InputError as error:
-        names = (f"{role}_{name}" if name in own else name for name in error.field.split(" x "))
-        raise InputError(error.source, " x ".join(names), error.problem, error.mend) from None
+        names = [f"{role}_{name}" if name in own else name for name in error.field.split(" x ")]
+        field = " x ".join(names)
+        # Such as redundant experts that don't divide over this role's ep.
+        of = f", in {role} instances" if field == error.field and own else ""
+        raise InputError(error.source, field, error.problem + of, error.mend) from None
 
 
 def _check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:

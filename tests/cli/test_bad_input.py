@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
+from placement.errors import InputError
+from placement.planning.case import load_scenario
+from solvers.split.pins import check_pins
 from tests.cli.conftest import TINY, Done, finish, process
 
 Edit = Callable[[dict[str, Any]], None]
@@ -273,6 +276,9 @@ def test_pins_of_a_role_are_named_with_it(call: Callable[..., Done], folder: Pat
     assert "tiny: decode_tp x dp x pp: 12 GPUs" in one_line(call(*args, "--decode-tp", "3"))
     assert "tiny: decode_ep: ep 3 does not divide" in one_line(call(*args, "--decode-ep", "3"))
     assert "tiny: ep: " in one_line(call(*args, "--decode-tp", "1", "--ep", "3"))
+    scenario = load_scenario(folder / "tiny.yaml")
+    with pytest.raises(InputError, match=r"tiny: redundant: .* ep 4, in decode instances; use"):
+        check_pins(scenario, scenario.pins, 3, "decode", {"ep"})
 
 
 def test_more_windows_than_sequences_are_refused(call: Callable[..., Done], folder: Path) -> None:
