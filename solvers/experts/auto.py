@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from placement.cost.layer.dispatch import alike_homes
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import IntArray
 from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
@@ -29,7 +29,7 @@ class AutoSolver:
 
     name = "auto"
     features = Features(
-        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True, fixed=True,
+        traffic=True, dispatch=("even", "nearest", "planned", "token_hash"), groups=True, moves=True, fixed=True,
         uneven=True, windows=True, tails=True, proves=True,
         note="heuristics, then search, then CP-SAT on small layers",
     )  # fmt: skip
@@ -112,10 +112,10 @@ class AutoSolver:
 
 
 def _provable(problem: LayerProblem, params: SearchParams) -> bool:
-    """Whether CP-SAT is asked: the layer is small, and homes dispatch alike."""
+    """Whether CP-SAT is asked: the layer is small, homes dispatch alike, and copies are drawn by themselves."""
     cells = 0 if problem.data.sets is None else len(problem.data.sets.ids) * problem.topology.gpus
     small = problem.experts * problem.topology.gpus <= params.exact_binaries and cells <= params.exact_cells
-    return small and alike_homes(problem)
+    return small and tariff_of(problem).alike and not tariff_of(problem).together
 
 
 def _weighs_noise(problem: LayerProblem) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.cost.layer.dispatch import Shares
+from placement.cost.layer.residues import touched_together
 from placement.kernels import lean_kernel
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
@@ -34,8 +35,8 @@ class Touch:
 def touch(problem: LayerProblem, shares: Shares) -> Touch:
     """Loads and touch chances of a placement whose dispatch is `shares`.
 
-    The draws of different experts are independent, so a token with experts K touches a GPU with chance
-    1 - prod over e in K of (1 - share of e that goes there).
+    Where the draws of different experts are independent, a token with experts K touches a GPU with chance
+    1 - prod over e in K of (1 - share of e that goes there). Where they are not: placement.cost.layer.residues.
     """
     topology, classes = problem.topology, shares.classes
     gpu = shares.slot // problem.hardware.slots_per_gpu
@@ -88,6 +89,9 @@ def _touched(problem: LayerProblem, shares: Shares, place: IntArray, classes: In
     out = np.zeros((len(classes), problem.windows, places))
     sets = problem.data.sets
     if sets is None:
+        return out
+    if shares.together:
+        out[0] = touched_together(sets, shares, place, places)
         return out
     ids, weight, experts = sets.ids, sets.weight, problem.experts
     part = max(1, PART // (ids.shape[1] * places * problem.windows))

@@ -6,12 +6,14 @@ import numpy as np
 
 from placement.arithmetic import exp
 from placement.kernels import inlined, lean, lean_kernel
-from placement.problem.arrays import FloatArray
+from placement.problem.arrays import FloatArray, IntArray
 from solvers.experts.search.arrays import SetRows
 from solvers.experts.search.state import (
     COVERED,
     EVEN,
     NEAREST,
+    PLANNED,
+    TOGETHER,
     Busy,
     Chances,
     Data,
@@ -27,7 +29,7 @@ from solvers.experts.search.state import (
 @inlined
 def copy_share(p: Places, lay: Layout, e: int, node: int) -> float:
     """Share of all of expert e's tokens that each of its copies on `node` serves."""
-    if p.policy == EVEN:
+    if p.policy == EVEN or p.policy == TOGETHER:
         return 1.0 / int(lay.copies[e])
     home, on_node = p.home, lay.on_node
     here = on_node[node, e]
@@ -69,6 +71,23 @@ def add_work(p: Places, work: Work, lay: Layout, busy: Busy, e: int, sign: float
             gpu_cost[w, g] += scale * cost
 
 
+@lean
+def take_residues(row: FloatArray, bins: int, b: int, i: int, where: IntArray, copies: int, classes: int) -> None:
+    """Takes from row [cells] what copy `i` of `where` in bin b serves of tokens by their number modulo `classes`.
+
+    Of r copies the n-th by slot serves the numbers that are n modulo r. A class knows its own modulo the common divisor
+    of both: it shares out alike over the copies that these allow.
+    """
+    place = 0
+    for j in range(copies):
+        place += where[j] < where[i]
+    common, rest = copies, classes
+    while rest:
+        common, rest = rest, common % rest
+    for c in range(place % common, classes, common):
+        row[c * bins + b] -= common / copies
+
+
 @inlined
 def keep_row(p: Places, lay: Layout, linear: bool, e: int, row: FloatArray) -> None:
     """Fills row [cells] with 1 - share of a class's tokens of expert e that go to a bin (COVERED for 0)."""
@@ -80,6 +99,9 @@ def keep_row(p: Places, lay: Layout, linear: bool, e: int, row: FloatArray) -> N
     for i in range(copies):
         g = gpu_of_slot[where[e, i]]
         node, b = node_of_gpu[g], bin_of_gpu[g]
+        if policy == TOGETHER:
+            take_residues(row, bins, b, i, where[e], copies, classes)
+            continue
         for c in range(classes):
             if policy == EVEN:
                 row[c * bins + b] -= 1.0 / copies
@@ -163,7 +185,7 @@ def load_layout(p: Places, lay: Layout, targets: bool) -> None:
     for e in range(experts):
         turn = e
         for c in range(classes):
-            if classes > 1 and on_node[c, e] == 0:
+            if p.policy == PLANNED and classes > 1 and on_node[c, e] == 0:
                 target[c, e] = p.node_of_gpu[p.gpu_of_slot[where[e, turn % copies[e]]]]
                 turn += 1
             else:

@@ -18,7 +18,7 @@ from solvers.dispatch import needs_fractions, target_fractions
 from solvers.experts.candidates import Candidate, candidate, choose
 from solvers.experts.heuristics.greedy import GreedySolver
 from solvers.experts.merit import merit
-from solvers.experts.search.arrays import SetRows, by_home
+from solvers.experts.search.arrays import SetRows, cells
 from solvers.experts.search.balance import balance
 from solvers.experts.search.multilevel import copies_needed, copy_loads, has_levels, node_level, onto_gpus
 from solvers.experts.search.run import Annealed, Schedule, run_annealing
@@ -65,7 +65,7 @@ class SearchSolver:
 
     name = "search"
     features = Features(
-        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True, fixed=True,
+        traffic=True, dispatch=("even", "nearest", "planned", "token_hash"), groups=True, moves=True, fixed=True,
         uneven=True, windows=True, tails=True,
         note="keeps each group on the node that its start gives it",
     )  # fmt: skip
@@ -228,8 +228,7 @@ def _anneal(problem: LayerProblem, start: IntArray, stop: Stop, seed: int) -> li
 
 def steps_ratio(coarse: LayerProblem, rows: SetRows | None) -> float:
     """How many times the default steps the node level has: more with few token sets, fewer with many nodes."""
-    nodes = coarse.topology.nodes
-    few = min(1.0, math.sqrt(CELLS / (nodes * nodes if by_home(coarse) else nodes)))
+    few = min(1.0, math.sqrt(CELLS / cells(coarse)))
     # Bytes alone gain 0.3 points from more steps, at 0.003 less balance.
     if rows is None or coarse.objective.kind == "traffic":
         return few

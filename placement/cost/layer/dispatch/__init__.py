@@ -9,12 +9,18 @@ from placement.cost.layer.dispatch.base import Shares as Shares
 from placement.cost.layer.dispatch.even import Even
 from placement.cost.layer.dispatch.nearest import Nearest
 from placement.cost.layer.dispatch.planned import Planned
+from placement.cost.layer.dispatch.token_hash import TokenHash
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology
 from specs.engine import Dispatch
 
-DISPATCH_POLICIES: dict[Dispatch, DispatchPolicy] = {"even": Even(), "nearest": Nearest(), "planned": Planned()}
+DISPATCH_POLICIES: dict[Dispatch, DispatchPolicy] = {
+    "even": Even(),
+    "nearest": Nearest(),
+    "planned": Planned(),
+    "token_hash": TokenHash(),
+}
 
 
 def policy_of(problem: LayerProblem) -> DispatchPolicy:

@@ -19,12 +19,15 @@ class Shares:
         start: [classes * experts + 1] row starts.
         slot: [entries] slot that serves the share.
         fraction: [entries] share of the class's tokens for that expert, 0..1; each row sums to 1.
+        together: Copies are not drawn for each expert by itself: a token has one number, uniform over all residues, and
+            of a row of r entries it takes entry number % r.
     """
 
     class_of_gpu: IntArray
     start: IntArray
     slot: IntArray
     fraction: FloatArray
+    together: bool = False
 
     @property
     def classes(self) -> int:
@@ -37,12 +40,14 @@ class DispatchPolicy(Protocol):
     Attributes:
         alike: All homes send to the copies of an expert in equal shares.
         drawn_once: A copy is drawn once for each home GPU and expert, not for every token.
+        together: One number of a token picks the copies of all its experts (Shares.together).
         solved: Its shares are a plan that is to be solved (`fractions`).
         closed_form: The policy that stands for it where no plan has been solved.
     """
 
     alike: bool
     drawn_once: bool
+    together: bool
     solved: bool
     closed_form: Dispatch
 

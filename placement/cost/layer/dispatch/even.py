@@ -15,6 +15,7 @@ class Even:
 
     alike = True
     drawn_once = False
+    together = False
     solved = False
     closed_form: Dispatch = "even"
 

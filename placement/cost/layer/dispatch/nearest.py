@@ -17,6 +17,7 @@ class Nearest:
 
     alike = False
     drawn_once = True
+    together = False
     solved = False
     closed_form: Dispatch = "nearest"
 

@@ -17,6 +17,7 @@ class Planned:
 
     alike = False
     drawn_once = False
+    together = False
     solved = True
     closed_form: Dispatch = "nearest"
 
