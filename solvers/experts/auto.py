@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import IntArray
 from placement.problem.layer import LayerProblem
-from solvers.base import Features, UnsupportedError
+from solvers.base import EVERY_DISPATCH, Features, UnsupportedError
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.experts.baselines import baseline_candidates
 from solvers.experts.candidates import DISPATCH_GAIN, Candidate, candidate, choose, steadiest
@@ -29,7 +29,7 @@ class AutoSolver:
 
     name = "auto"
     features = Features(
-        traffic=True, dispatch=("even", "nearest", "planned", "token_hash"), groups=True, moves=True, fixed=True,
+        traffic=True, dispatch=EVERY_DISPATCH, groups=True, moves=True, fixed=True,
         uneven=True, windows=True, tails=True, proves=True,
         note="heuristics, then search, then CP-SAT on small layers",
     )  # fmt: skip

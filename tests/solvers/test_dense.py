@@ -65,7 +65,7 @@ def test_solved_placements_are_those_of_least_work(solver: str, overlap: str, sl
             assert found.bound == pytest.approx(score_layer(problem, found.slots).objective, rel=1e-4)
 
 
-@pytest.mark.parametrize("dispatch", ["even", "nearest", "planned", "token_hash"])
+@pytest.mark.parametrize("dispatch", ["even", "nearest", "planned", "token_hash", "sglang_static"])
 def test_the_search_ends_where_free_messages_end(dispatch: str) -> None:
     problem = random_problem(4, slots_per_gpu=6, message="dense", dispatch=dispatch, windows=2)
     rates = replace(problem.hardware.rates, fast_bytes_per_s=1e30, slow_bytes_per_s=1e30)

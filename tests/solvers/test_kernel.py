@@ -42,7 +42,7 @@ from tests.layers import changed, layer_problem
 from tests.solvers.problems import RATES, mixed, random_problem
 
 RULES = ("per_node", "per_rank", "per_expert")
-POLICIES = ("even", "nearest", "planned", "token_hash")
+POLICIES = ("even", "nearest", "planned", "token_hash", "sglang_static")
 #: Constant part of the layer's time: one hop of each kind, twice.
 LATENCY = 2 * (3e-6 + 8e-6)
 SHORT = Schedule(4000, 0.01, 0.0005, 3.0, 0.3)

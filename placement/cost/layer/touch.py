@@ -53,12 +53,10 @@ def touch(problem: LayerProblem, shares: Shares) -> Touch:
         return Touch(load, load, node, slot_load)
     node_of = topology.node_of_gpu
     by_gpu = _touched(problem, shares, gpu, np.arange(classes), topology.gpus)
-    # Where every GPU is a class (`nearest`), those of one node still share out alike over nodes: one of each is enough.
-    each = classes == topology.gpus and topology.nodes > 1
-    some = np.arange(0, classes, topology.gpus_per_node if each else 1)
-    by_node = _touched(problem, shares, node_of[gpu], some, topology.nodes)
-    if each:
-        by_node = by_node[node_of]
+    # Of classes that share out alike over nodes one is enough.
+    by_node = _touched(problem, shares, node_of[gpu], np.arange(0, classes, shares.alike), topology.nodes)
+    if shares.alike > 1:
+        by_node = by_node[np.arange(classes) // shares.alike]
     return Touch(load, by_gpu, by_node, slot_load)
 
 

@@ -18,6 +18,7 @@ from solvers.experts.search.state import (
     LARGER,
     LINK,
     NEAREST,
+    OS_NODE,
     PLANNED,
     SUM,
     TOGETHER,
@@ -33,7 +34,10 @@ from solvers.experts.search.state import (
 BALANCE = 1.2
 #: Weight of the mean traffic in the guide's smooth part, beside the norm of links that are as busy as one another.
 REACH = 0.05
-_POLICY = {"even": EVEN, "nearest": NEAREST, "planned": PLANNED}
+_POLICY = {
+    "even": EVEN, "nearest": NEAREST, "planned": PLANNED, "token_hash": TOGETHER, "sglang_static": OS_NODE,
+    "sglang_dynamic": OS_NODE,
+}  # fmt: skip
 #: Classes of tokens by their number, the most first: copies whose count divides them are told apart exactly. The first
 #: is taken that makes at most so many cells.
 RESIDUES, MOST_CELLS = (12, 6, 4, 2), 48
@@ -82,15 +86,33 @@ def search_data(
     # no mean beside.
     in_group = bins.in_group if timed else np.zeros(bins.count, dtype=np.int64)
     reach = REACH * (bins.in_s + bins.out_s * max(bins.count - 1, 1)) / (bins.count * len(home)) if timed else 0.0
-    policy = _POLICY[problem.rules.dispatch] if homes_differ else TOGETHER if numbers > 1 else EVEN
+    policy = _POLICY[problem.rules.dispatch]
+    if policy == OS_NODE:
+        # In one node homes are one class, and where it is one OS node copies share alike.
+        policy = (
+            OS_NODE if problem.hardware.usable_slots > problem.experts and topology.os_gpus < topology.gpus else EVEN
+        )
+    elif not homes_differ and numbers == 1:
+        policy = EVEN
     # Where homes are alike, each class has its share of all links.
     out_of_cell, in_rate = np.tile(bins.out_group, numbers), np.tile(bins.into.sum(axis=0) / numbers, numbers)
     if homes_differ:
         out_of_cell, in_rate = np.repeat(np.arange(len(home)), bins.count), bins.into.reshape(-1)
+    of_gpu = problem.hardware.homes / np.maximum(tariff.home_share[topology.node_of_gpu], 1e-300)
     work, kind_moved = _work(tariff)
     was, max_moves = _budget(problem)
     return Data(
-        Places(gpu_of_slot, topology.node_of_gpu, bins.of_gpu, bins.node, policy, home),
+        Places(
+            gpu_of_slot,
+            topology.node_of_gpu,
+            bins.of_gpu,
+            bins.node,
+            policy,
+            home,
+            topology.os_gpus,
+            of_gpu,
+            of_gpu.reshape(-1, topology.os_gpus).sum(axis=1),
+        ),
         work,
         Links(
             in_of_cell=np.tile(in_group, len(home)),

@@ -12,6 +12,7 @@ from solvers.experts.search.state import (
     COVERED,
     EVEN,
     NEAREST,
+    OS_NODE,
     PLANNED,
     TOGETHER,
     Busy,
@@ -46,6 +47,46 @@ def copy_share(p: Places, lay: Layout, e: int, node: int) -> float:
     return float(served / here)
 
 
+@lean
+def share_of_home(p: Places, lay: Layout, e: int, i: int, c: int) -> float:
+    """Share of node c's tokens, for expert e, that its i-th copy serves (see NearestOnOsNode)."""
+    gpu_of_slot, where, copies, of_os_node = p.gpu_of_slot, lay.where, lay.copies[e], p.of_os_node
+    g = gpu_of_slot[where[e, i]]
+    own = g // p.os_gpus
+    # Of the OS nodes without a copy; and what is left of its own one by those GPUs that hold a copy.
+    far, left, here, first = 1.0, of_os_node[own], 0, True
+    for j in range(copies):
+        h = gpu_of_slot[where[e, j]]
+        if h // p.os_gpus == own:
+            here += 1
+            left -= p.of_gpu[h]
+            first &= where[e, j] >= where[e, i]
+        if p.node_of_gpu[h] != c:
+            continue
+        new = True
+        for k in range(j):
+            new &= gpu_of_slot[where[e, k]] // p.os_gpus != h // p.os_gpus
+        if new:
+            far -= of_os_node[h // p.os_gpus]
+    share = far / copies
+    if p.node_of_gpu[g] == c:
+        share += p.of_gpu[g]
+        if here == copies:
+            share += left / copies
+        elif first:
+            share += left
+    return float(share)
+
+
+@lean
+def os_node_share(p: Places, lay: Layout, e: int, i: int) -> float:
+    """Share of all tokens, for expert e, that its i-th copy serves."""
+    share = 0.0
+    for c in range(len(p.home)):
+        share += p.home[c] * share_of_home(p, lay, e, i, c)
+    return share
+
+
 @inlined
 def add_work(p: Places, work: Work, lay: Layout, busy: Busy, e: int, sign: float) -> None:
     """Adds (sign 1) or takes away (-1) expert e's part of the GPUs' cost and load."""
@@ -57,7 +98,9 @@ def add_work(p: Places, work: Work, lay: Layout, busy: Busy, e: int, sign: float
     for i in range(lay.copies[e]):
         g = gpu_of_slot[where[e, i]]
         node = node_of_gpu[g]
-        if node != last_node:
+        if p.policy == OS_NODE:
+            share = os_node_share(p, lay, e, i)
+        elif node != last_node:
             share = copy_share(p, lay, e, node)
             last_node = node
         scale = sign * work_share[g]
@@ -99,6 +142,10 @@ def keep_row(p: Places, lay: Layout, linear: bool, e: int, row: FloatArray) -> N
     for i in range(copies):
         g = gpu_of_slot[where[e, i]]
         node, b = node_of_gpu[g], bin_of_gpu[g]
+        if policy == OS_NODE:
+            for c in range(classes):
+                row[c * bins + b] -= share_of_home(p, lay, e, i, c)
+            continue
         if policy == TOGETHER:
             take_residues(row, bins, b, i, where[e], copies, classes)
             continue

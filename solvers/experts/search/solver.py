@@ -12,7 +12,7 @@ from placement.cost.layer.dispatch import policy_of
 from placement.cost.layer.tariff import Tariff, tariff_of
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
-from solvers.base import Features, UnsupportedError
+from solvers.base import EVERY_DISPATCH, Features, UnsupportedError
 from solvers.bounds import layer_bound
 from solvers.dispatch import needs_fractions, target_fractions
 from solvers.experts.candidates import Candidate, candidate, choose
@@ -65,7 +65,7 @@ class SearchSolver:
 
     name = "search"
     features = Features(
-        traffic=True, dispatch=("even", "nearest", "planned", "token_hash"), groups=True, moves=True, fixed=True,
+        traffic=True, dispatch=EVERY_DISPATCH, groups=True, moves=True, fixed=True,
         uneven=True, windows=True, tails=True,
         note="keeps each group on the node that its start gives it",
     )  # fmt: skip

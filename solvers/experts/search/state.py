@@ -18,7 +18,7 @@ from placement.problem.arrays import BoolArray, FloatArray, IntArray
 if TYPE_CHECKING:
     from solvers.experts.search.arrays import SetRows
 
-EVEN, NEAREST, PLANNED, TOGETHER = 0, 1, 2, 3
+EVEN, NEAREST, PLANNED, TOGETHER, OS_NODE = 0, 1, 2, 3, 4
 #: How the busiest GPU and the busiest link make a window's value: both in turn, side by side, or the link alone.
 SUM, LARGER, LINK = 0, 1, 2
 #: Stands for a chance of 0 in keep, so that products can be undone by a division; exact as a power of two.
@@ -30,7 +30,8 @@ class Places(NamedTuple):
 
     Attributes:
         gpu_of_slot: [slots] of usable slots. node_of_gpu, bin_of_gpu: [gpus]. node_of_bin: [bins].
-        policy: EVEN, NEAREST, PLANNED or TOGETHER. home: [classes] share of the tokens.
+        policy: EVEN, NEAREST, PLANNED, TOGETHER or OS_NODE. home: [classes] share of the tokens.
+        os_gpus: GPUs of an OS node. of_gpu: [gpus], of_os_node: [OS nodes] share of the node's tokens, for OS_NODE.
     """
 
     gpu_of_slot: IntArray
@@ -39,6 +40,9 @@ class Places(NamedTuple):
     node_of_bin: IntArray
     policy: int
     home: FloatArray
+    os_gpus: int
+    of_gpu: FloatArray
+    of_os_node: FloatArray
 
 
 class Work(NamedTuple):

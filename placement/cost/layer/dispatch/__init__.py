@@ -7,7 +7,7 @@ import numpy as np
 from placement.cost.layer.dispatch.base import DispatchPolicy as DispatchPolicy
 from placement.cost.layer.dispatch.base import Shares as Shares
 from placement.cost.layer.dispatch.even import Even
-from placement.cost.layer.dispatch.nearest import Nearest
+from placement.cost.layer.dispatch.nearest import Nearest, NearestOnOsNode
 from placement.cost.layer.dispatch.planned import Planned
 from placement.cost.layer.dispatch.token_hash import TokenHash
 from placement.problem.arrays import FloatArray, IntArray
@@ -20,6 +20,8 @@ DISPATCH_POLICIES: dict[Dispatch, DispatchPolicy] = {
     "nearest": Nearest(),
     "planned": Planned(),
     "token_hash": TokenHash(),
+    "sglang_static": NearestOnOsNode("sglang_static", drawn_once=True),
+    "sglang_dynamic": NearestOnOsNode("sglang_dynamic", drawn_once=False),
 }
 
 

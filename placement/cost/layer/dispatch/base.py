@@ -21,6 +21,7 @@ class Shares:
         fraction: [entries] share of the class's tokens for that expert, 0..1; each row sums to 1.
         together: Copies are not drawn for each expert by itself: a token has one number, uniform over all residues, and
             of a row of r entries it takes entry number % r.
+        alike: So many neighbouring classes, from a multiple of it on, share out alike over nodes.
     """
 
     class_of_gpu: IntArray
@@ -28,6 +29,7 @@ class Shares:
     slot: IntArray
     fraction: FloatArray
     together: bool = False
+    alike: int = 1
 
     @property
     def classes(self) -> int:
@@ -75,4 +77,8 @@ class DispatchPolicy(Protocol):
             homes: [nodes] Share of the tokens whose home is there.
             target: [nodes, experts] Node that serves a home's tokens, where the policy is solved and one is known.
         """
+        ...
+
+    def between_nodes(self, topology: Topology) -> Dispatch:
+        """The policy that stands for it where each node is taken as one GPU."""
         ...
