@@ -39,6 +39,7 @@ class NearestOnOsNode(Nearest):
 
     Read in sglang 0.5.23, eplb/expert_location.py: `_find_nearest_expert` before it lists a rank's copies
     (`_compute_logical_to_all_physical_map`), so that a `dynamic` draw is one of the same copies as a `static` one.
+    Shares are expectations over the draws, or of one draw: `fractions` [gpus, slots] (see `sglang_draw`).
 
     Args:
         name: The policy. drawn_once: See DispatchPolicy.
@@ -50,6 +51,12 @@ class NearestOnOsNode(Nearest):
     def shares(
         self, topology: Topology, slots_per_gpu: int, copies: IntArray, count: IntArray, fractions: FloatArray | None
     ) -> Shares:
+        if fractions is not None:
+            held = np.arange(copies.shape[1])[None, :] < count[:, None]
+            slot = np.tile(copies[held], topology.gpus)
+            start = np.concatenate([[0], np.cumsum(np.tile(count, topology.gpus))])
+            homes = np.arange(topology.gpus, dtype=np.int64)
+            return Shares(homes, start, slot, fractions[np.repeat(homes, held.sum()), slot])
         return _near_shares(topology, slots_per_gpu, copies, count, topology.os_gpus, True)
 
     def between_nodes(self, topology: Topology) -> Dispatch:
