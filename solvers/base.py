@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from solvers.experts.candidates import Candidate
 
 
+EVERY_DISPATCH: tuple[Dispatch, ...] = get_args(Dispatch)
+
+
 @dataclass(frozen=True)
 class Features:
     """What a solver can take into account. It is not asked what it lacks (see `unsupported`); `note` says the rest.

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 #: Kept beside specs.engine's types (a test compares them) so that --help needs no import of the schema.
-DISPATCH = ("even", "nearest", "planned")
+DISPATCH = ("even", "nearest", "planned", "token_hash", "sglang_static", "sglang_dynamic")
 MESSAGE_RULES = ("per_expert", "per_rank", "per_node", "dense")
 
 #: A cap on integers that are sizes of real systems; the specs have the precise limits.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-from placement.cost.layer.dispatch import alike_homes
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import IntArray
 from placement.problem.layer import LayerProblem
-from solvers.base import Features, UnsupportedError
+from solvers.base import EVERY_DISPATCH, Features, UnsupportedError
+from solvers.bounds.layer import LayerBounds
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.experts.baselines import baseline_candidates
 from solvers.experts.candidates import DISPATCH_GAIN, Candidate, candidate, choose, steadiest
@@ -20,9 +21,6 @@ from solvers.params import DEFAULTS, SearchParams
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
 
-if TYPE_CHECKING:
-    from solvers.bounds.layer import LayerBounds
-
 
 class AutoSolver:
     """Never worse than the best heuristic, by the same scorer (layer times within `near_time` of one another count as
@@ -30,7 +28,7 @@ class AutoSolver:
 
     name = "auto"
     features = Features(
-        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True, fixed=True,
+        traffic=True, dispatch=EVERY_DISPATCH, groups=True, moves=True, fixed=True,
         uneven=True, windows=True, tails=True, proves=True,
         note="heuristics, then search, then CP-SAT on small layers",
     )  # fmt: skip
@@ -41,6 +39,10 @@ class AutoSolver:
 
     def solve_against(self, problem: LayerProblem, rivals: Sequence[Candidate], stop: Stop, seed: int) -> Result:
         """See RivalSolver.solve_against."""
+        if (loads := _of_loads(problem)) is not None:
+            scored = [candidate(loads, each.slots) for each in rivals]
+            # What is proven of the largest load says nothing of seconds.
+            return replace(self.solve_against(loads, scored, stop, seed), bound=0.0, bound_source="")
         if (answer := _best_of_all(problem, every_placement(problem, stop.params.most_placements), stop)) is not None:
             return answer
         found = list(rivals)
@@ -82,6 +84,13 @@ class AutoSolver:
         """See SettlingSolver.settle: near enough is also what no search could beat by `least_gain`."""
         if not rivals:
             return None
+        if (loads := _of_loads(problem)) is not None:
+            scored = [candidate(loads, each.slots) for each in rivals]
+            settled = self.settle(loads, scored, LayerBounds(loads), stop)
+            if settled is None or settled.slots is None:
+                return None
+            proven = bounds.best(candidate(problem, settled.slots).score.objective, stop=stop)
+            return replace(settled, bound=proven.value, bound_source=proven.source)
         every = every_placement(problem, stop.params.most_placements)
         noisy = every is None and _weighs_noise(problem) and not _provable(problem, stop.params)
 
@@ -128,10 +137,21 @@ def _best_of_all(problem: LayerProblem, every: IntArray | None, stop: Stop) -> R
 
 
 def _provable(problem: LayerProblem, params: SearchParams) -> bool:
-    """Whether CP-SAT is asked: the layer is small, and homes dispatch alike."""
+    """Whether CP-SAT is asked: the layer is small, homes dispatch alike, and copies are drawn by themselves."""
     cells = 0 if problem.data.sets is None else len(problem.data.sets.ids) * problem.topology.gpus
     small = problem.experts * problem.topology.gpus <= params.exact_binaries and cells <= params.exact_cells
-    return small and alike_homes(problem)
+    return small and tariff_of(problem).alike and not tariff_of(problem).together
+
+
+def _of_loads(problem: LayerProblem) -> LayerProblem | None:
+    """The problem of the largest load, where it is all that a placement changes of a layer's time; else None.
+
+    Messages are the same for all, and a GPU's time may be that of its weights: seconds alone would give away balance.
+    """
+    tariff = tariff_of(problem)
+    if problem.data.sets is None or tariff.constant_links is None or not (tariff.timed and tariff.alike):
+        return None
+    return problem.with_objective(kind="load")
 
 
 def _weighs_noise(problem: LayerProblem) -> bool:

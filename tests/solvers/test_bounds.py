@@ -43,7 +43,7 @@ def some_problem(seed: int) -> LayerProblem:
     problem = random_problem(
         seed, experts, gpus, m, slots, k=int(rng.integers(1, min(4, experts))), tokens=40,
         windows=int(rng.integers(1, 4)), with_sets=bool(rng.random() < 0.85), message=str(rng.choice(RULES)),
-        dispatch=str(rng.choice(["even", "nearest", "planned"])),
+        dispatch=str(rng.choice(["even", "nearest", "planned", "token_hash", "sglang_static"])),
         objective=objective, tail=float(rng.choice([1.0, 1.0, 0.5, 0.0])),
         rates=replace(RATES, tokens_per_gpu=float(rng.choice([4.0, 64.0, 512.0])), **heavy, **slow,
                       overlap=str(rng.choice(["none", "two_batch"]))),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.cost.layer.dispatch import Shares
+from placement.cost.layer.residues import touched_together
 from placement.kernels import lean_kernel
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
@@ -34,8 +35,8 @@ class Touch:
 def touch(problem: LayerProblem, shares: Shares) -> Touch:
     """Loads and touch chances of a placement whose dispatch is `shares`.
 
-    The draws of different experts are independent, so a token with experts K touches a GPU with chance
-    1 - prod over e in K of (1 - share of e that goes there).
+    Where the draws of different experts are independent, a token with experts K touches a GPU with chance
+    1 - prod over e in K of (1 - share of e that goes there). Where they are not: placement.cost.layer.residues.
     """
     topology, classes = problem.topology, shares.classes
     gpu, homes = shares.slot // problem.hardware.slots_per_gpu, homes_of_classes(problem, shares)
@@ -49,12 +50,10 @@ def touch(problem: LayerProblem, shares: Shares) -> Touch:
         return Touch(load, load, node, slot_load)
     node_of = topology.node_of_gpu
     by_gpu = _touched(problem, shares, gpu, np.arange(classes), topology.gpus)
-    # Where every GPU is a class (`nearest`), those of one node still share out alike over nodes: one of each is enough.
-    each = classes == topology.gpus and topology.nodes > 1
-    some = np.arange(0, classes, topology.gpus_per_node if each else 1)
-    by_node = _touched(problem, shares, node_of[gpu], some, topology.nodes)
-    if each:
-        by_node = by_node[node_of]
+    # Of classes that share out alike over nodes one is enough.
+    by_node = _touched(problem, shares, node_of[gpu], np.arange(0, classes, shares.alike), topology.nodes)
+    if shares.alike > 1:
+        by_node = by_node[np.arange(classes) // shares.alike]
     return Touch(load, by_gpu, by_node, slot_load)
 
 
@@ -92,6 +91,9 @@ def _touched(problem: LayerProblem, shares: Shares, place: IntArray, classes: In
     out = np.zeros((len(classes), problem.windows, places))
     sets = problem.data.sets
     if sets is None:
+        return out
+    if shares.together:
+        out[0] = touched_together(sets, shares, place, places)
         return out
     ids, weight, experts = sets.ids, sets.weight, problem.experts
     part = max(1, PART // (ids.shape[1] * places * problem.windows))

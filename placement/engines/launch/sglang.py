@@ -8,8 +8,8 @@ from placement.engines.launch.base import NodeLauncher, kv_option, stage_text
 from placement.engines.launch.site import Site
 from placement.engines.launch.switches import Option, Variable, switches_of
 
-#: SGLang's names of how a copy is picked.
-_DISPATCH = {"nearest": "static", "even": "dynamic"}
+#: SGLang's names of how a copy is picked; plans of before its own rules were told hold the first two.
+_DISPATCH = {"nearest": "static", "even": "dynamic", "sglang_static": "static", "sglang_dynamic": "dynamic"}
 _MODES = {"prefill": "normal", "decode": "low_latency"}
 
 
@@ -47,7 +47,7 @@ class SglangLauncher(NodeLauncher):
             yield option("--ep-num-redundant-experts", site.redundant, reason="slots beyond one copy of each expert")
             yield option("--init-expert-location", site.map_path, reason="the plan's expert map; its suffix matters")
             yield option(
-                "--ep-dispatch-algorithm", _DISPATCH[site.role.dispatch],
+                "--ep-dispatch-algorithm", _DISPATCH[site.scenario.dispatch_served],
                 reason=f"the copy that serves a token: {site.role.dispatch} in the plan",
             )  # fmt: skip
         yield option("--mem-fraction-static", site.memory_share, reason="HBM less what was planned to be left free")
@@ -108,7 +108,14 @@ while read -r address port _; do args+=("http://$address:$port"); done < <(serve
                 "takes a path of any suffix but `.json` and `.pt` for JSON text."
             )
             yield "EPLB is off: `--enable-eplb` is not given, so the map stays as it is."
-            if site.scenario.cluster.os_node_gpus < site.scenario.cluster.gpus_per_node:
+            if site.role.dispatch != site.scenario.dispatch_served:
+                yield (
+                    f"The plan was made for {site.role.dispatch} dispatch, which SGLang does not have; it serves by "
+                    f"`{_DISPATCH[site.scenario.dispatch_served]}`."
+                )
+            elif site.role.dispatch == "nearest" and (
+                site.scenario.cluster.os_node_gpus < site.scenario.cluster.gpus_per_node
+            ):
                 yield (
                     "SGLang's nearest copy is one of the same OS node; the plan counts one of the same fast-link "
                     f"domain ({site.scenario.cluster.gpus_per_node} GPUs)."

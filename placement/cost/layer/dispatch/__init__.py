@@ -7,14 +7,22 @@ import numpy as np
 from placement.cost.layer.dispatch.base import DispatchPolicy as DispatchPolicy
 from placement.cost.layer.dispatch.base import Shares as Shares
 from placement.cost.layer.dispatch.even import Even
-from placement.cost.layer.dispatch.nearest import Nearest
+from placement.cost.layer.dispatch.nearest import Nearest, NearestOnOsNode
 from placement.cost.layer.dispatch.planned import Planned
+from placement.cost.layer.dispatch.token_hash import TokenHash
 from placement.problem.arrays import EMPTY, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology
 from specs.engine import Dispatch
 
-DISPATCH_POLICIES: dict[Dispatch, DispatchPolicy] = {"even": Even(), "nearest": Nearest(), "planned": Planned()}
+DISPATCH_POLICIES: dict[Dispatch, DispatchPolicy] = {
+    "even": Even(),
+    "nearest": Nearest(),
+    "planned": Planned(),
+    "token_hash": TokenHash(),
+    "sglang_static": NearestOnOsNode("sglang_static", drawn_once=True),
+    "sglang_dynamic": NearestOnOsNode("sglang_dynamic", drawn_once=False),
+}
 
 
 def policy_of(problem: LayerProblem) -> DispatchPolicy:
