@@ -41,8 +41,10 @@ class AutoSolver:
         """See RivalSolver.solve_against."""
         if (loads := _of_loads(problem)) is not None:
             scored = [candidate(loads, each.slots) for each in rivals]
+            answer = self.solve_against(loads, scored, stop, seed)
             # What is proven of the largest load says nothing of seconds.
-            return replace(self.solve_against(loads, scored, stop, seed), bound=0.0, bound_source="")
+            status = Status.FEASIBLE if answer.status is Status.OPTIMAL else answer.status
+            return replace(answer, status=status, bound=0.0, bound_source="", bound_holds=False)
         if (answer := _best_of_all(problem, every_placement(problem, stop.params.most_placements), stop)) is not None:
             return answer
         found = list(rivals)
