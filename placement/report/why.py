@@ -109,7 +109,8 @@ def next_steps(plan: Plan, out: str | None) -> list[tuple[str, str]]:
     else:
         steps = [
             f"placement verify {out}",
-            f"placement report {out} --out report.html  # pip install 'placement[report]'",
+            f"placement report {out} --out report.html",
+            "  (needs pip install 'placement[report]')",
         ]
         if plan.engine.name != "generic":
             steps.insert(1, f"placement export --plan {out} --to {plan.engine.name} --out DIR")
