@@ -198,7 +198,10 @@ def list_text(form: str, chapter: str | None, options: bool) -> str:
         ]  # fmt: skip
         return json.dumps(data, indent=1)
     if form == "markdown":
-        return markdown_table(("target", "what it shows"), [(f"`{of}:{name}`", s) for of, name, s, _ in rows])
+        return markdown_table(
+            ("target", "what it shows", "a knob to turn"),
+            [(f"`{of}:{name}`", s, f"`{t.example}`" if t and t.example else "") for of, name, s, t in rows],
+        )
     lines = []
     for of, name, summary, target in rows:
         lines.append(f"{of}:{name}\n    {summary}")

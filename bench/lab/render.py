@@ -112,12 +112,15 @@ def comparison(results: Sequence[PairResult], skipped: Sequence[Skipped]) -> str
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is words and whose others are figures."""
+    """A table; columns of figures, which have no blanks, are flush right."""
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    rule = "|" + "|".join(" --- " if i == 0 else " ---: " for i in range(len(header))) + "|"
+    def figures(column: int) -> bool:
+        return column > 0 and not any(" " in row[column] or row[column].startswith("`") for row in rows)
+
+    rule = "|" + "|".join(" ---: " if figures(i) else " --- " for i in range(len(header))) + "|"
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
