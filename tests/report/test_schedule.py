@@ -24,7 +24,7 @@ def run_of(name: OrderName, devices: int, m: int, transfer: float = 0.0, way: Tr
 def test_a_chart_of_single_passes() -> None:
     # 1F1B, two devices, two microbatches: 9 seconds over 27 columns, three columns a second.
     rows = gantt_text(run_of("1f1b", 2, 2), width=27 + len("dev 1 ")).splitlines()
-    assert rows[0] == "dev 0 FFFFFF...BBBBBB...BBBBBB"
+    assert rows[0] == "dev 0 FFFFFF......BBBBBB...BBBBBB"
     assert rows[1] == "dev 1 ...FFFBBBBBBFFFBBBBBB......"
 
 
