@@ -67,8 +67,9 @@ def screen(results: Sequence[PairResult], skipped: Sequence[Skipped]) -> str:
             parts += [heading(table.title), columns(table.header, table.rows, table.marked), ""]
         for drawing in after.drawings:
             parts += [heading(drawing.title), *(command(line) for line in drawing.text.splitlines()), ""]
-        for each in (*before.findings, *after.findings):
-            parts += [f"{'ok  ' if each.passed else 'FAIL'} {each.name}: {each.detail}"]
+        for name, side in (("baseline", before), ("optimized", after)):
+            told = [f"{'ok  ' if each.passed else 'FAIL'} {each.name}: {each.detail}" for each in side.findings]
+            parts += [heading(f"Checks of the {name}"), *told, ""] if told else []
         parts += [*after.notes]
         if after.production:
             parts += [heading("IN PRODUCTION"), *(command(f"  {line}") for line in after.production)]
@@ -139,10 +140,10 @@ def markdown(result: PairResult, level: int = 1) -> str:
             f"![{each.title}]({each.name})" if each.name.endswith(".svg") else f"[{each.title}]({each.name})"
             for each in side.attachments
         ]
-    checks = [each for side in (result.baseline, after) for each in side.findings]
-    if checks:
-        rows = [[each.name, "passed" if each.passed else "FAILED", each.detail] for each in checks]
-        parts += [f"{mark}# Checks", markdown_table(["check", "result", "compared"], rows)]
+    for name, side in (("baseline", result.baseline), ("optimized", after)):
+        rows = [[each.name, "passed" if each.passed else "FAILED", each.detail] for each in side.findings]
+        if rows:
+            parts += [f"{mark}# Checks of the {name}", markdown_table(["check", "result", "compared"], rows)]
     if after.notes:
         parts += ["\n".join(f"- {note}" for note in after.notes)]
     if after.production:

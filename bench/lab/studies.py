@@ -127,6 +127,23 @@ def whole(plan: Plan, parts: Sequence[Configured]) -> float:
     return tokens_per_s(plan.scenario.spec, plan.roles, rates)
 
 
+def shared_out(plan: Plan, parts: Sequence[Configured]) -> float:
+    """Tokens/s of a plan's roles under other splits, with its GPUs shared out anew between prefill and decode.
+
+    Nodes are not packed: each role's instances are taken to find room.
+    """
+    if len(parts) != 2:
+        return whole(plan, parts)
+    first, second = (part.fitted.gpus_per_instance for part in parts)
+    gpus = sum(role.gpus for role in plan.roles)
+    best = 0.0
+    for count in range(1, (gpus - second) // first + 1):
+        shares = (count / parts[0].fitted.instances, (gpus - count * first) // second / parts[1].fitted.instances)
+        rates = {i: part.tokens_per_s * share for i, (part, share) in enumerate(zip(parts, shares, strict=True))}
+        best = max(best, tokens_per_s(plan.scenario.spec, plan.roles, rates))
+    return best
+
+
 def role_name(role: RolePlan) -> str:
     """The role with its degrees, for tables."""
     return f"{role.role} {role.degrees}"

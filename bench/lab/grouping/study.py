@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Grouped:
     cross_bytes: float
     layer_us: float
     tail_us: float
+    placement: Placement = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,12 @@ class Study:
 
     def best(self) -> Outcome:
         """The way that serves most; the solver's where several do."""
-        return self._outcome(max(reversed(self.ways), key=lambda way: way.throughput), whole=True)
+        return self._outcome(self.winner, whole=True)
+
+    @property
+    def winner(self) -> Grouped:
+        """The way that serves most."""
+        return max(reversed(self.ways), key=lambda way: way.throughput)
 
     def _outcome(self, way: Grouped, whole: bool = False) -> Outcome:
         figures = [
@@ -152,7 +158,7 @@ def _study(case: LabCase[object], windows: int) -> Study:
                 None if np.isnan(nodes) else nodes,
                 float(np.mean([score.balancedness for score in told])),
                 float(np.mean([score.cross_node_bytes_per_token for score in told])),
-                float(np.mean([score.time_s for score in told])) * 1e6, tail,
+                float(np.mean([score.time_s for score in told])) * 1e6, tail, placements[name],
             )
         )  # fmt: skip
     return Study(plan, role, tuple(ways), note)
