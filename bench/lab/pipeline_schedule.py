@@ -301,7 +301,8 @@ def _findings(chosen: Candidate, case: LabCase[Options]) -> list[Finding]:
     if chosen.scored_s is not None and chosen.name in ("gpipe", "1f1b") and not case.options.overlap:
         findings.append(
             Finding(
-                "the closed form says the same", abs(run.makespan_s / chosen.scored_s - 1) <= ROUNDING,
+                f"the closed form is as long, or up to {CLOSED_FORM:.0%} longer",
+                -ROUNDING <= chosen.scored_s / run.makespan_s - 1 <= CLOSED_FORM,
                 f"{run.makespan_s:.6f} s simulated, {chosen.scored_s:.6f} s by the planner's formula",
             )
         )  # fmt: skip
