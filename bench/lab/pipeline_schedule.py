@@ -31,6 +31,9 @@ WORK = {"minimal": 0.5, "full": 4.0}
 TIE = 1e-4
 #: Relative difference that sums of the same seconds in another order may have.
 ROUNDING = 1e-9
+#: How far the closed form of GPipe and 1F1B may be above a simulation: it is exact with equal ranks, and counts a
+#: microbatch's whole way where a slow rank in the middle hides part of it.
+CLOSED_FORM = 0.02
 
 
 def baseline_outcome(case: LabCase[Options]) -> Outcome:
@@ -252,7 +255,10 @@ def _gains(study: ScheduleStudy, best: Candidate) -> tuple[str, ...]:
     if best.run.transfers == "blocking":
         beside = simulate(best.run.order, best.run.pipe, "overlapped")
         less = 1 - beside.makespan_s / best.run.makespan_s
-        notes.append(f"Transfers beside the computation would make the pipeline {less:.1%} shorter (--overlap).")
+        if less > TIE:
+            notes.append(f"Transfers beside the computation would make the pipeline {less:.1%} shorter (--overlap).")
+        else:
+            notes.append("Transfers beside the computation gain nothing: pairs hide them, or they bind nowhere.")
     if best.answer is not None:
         least = best.answer.bound_s
         said = (
@@ -295,7 +301,8 @@ def _findings(chosen: Candidate, case: LabCase[Options]) -> list[Finding]:
     if chosen.scored_s is not None and chosen.name in ("gpipe", "1f1b") and not case.options.overlap:
         findings.append(
             Finding(
-                "the closed form says the same", abs(run.makespan_s / chosen.scored_s - 1) <= ROUNDING,
+                f"the closed form is as long, or up to {CLOSED_FORM:.0%} longer",
+                -ROUNDING <= chosen.scored_s / run.makespan_s - 1 <= CLOSED_FORM,
                 f"{run.makespan_s:.6f} s simulated, {chosen.scored_s:.6f} s by the planner's formula",
             )
         )  # fmt: skip

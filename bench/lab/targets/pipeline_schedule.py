@@ -7,14 +7,14 @@ from typing import Literal
 
 from bench.lab.target import LabCase, Outcome, Target, fits_training, option
 
-Name = Literal["gpipe", "1f1b", "interleaved", "zb_h1", "zb_v", "dualpipe", "dualpipe_v"]
-
 
 @dataclass(frozen=True)
 class Options:
     """What can be changed."""
 
-    schedule: Name | None = option(None, "Run this schedule on both sides; the optimized one changes its stages alone.")
+    schedule: Literal["gpipe", "1f1b", "interleaved", "zb_h1", "zb_v", "dualpipe", "dualpipe_v"] | None = option(
+        None, "Run this schedule on both sides; the optimized one changes its stages alone."
+    )
     microbatches: int | None = option(None, "Microbatches of a step; the global batch follows.", least=1, most=4096)
     pp: int | None = option(None, "Pipeline stages.", least=1, most=512)
     overlap: bool = option(False, "Transfers between stages run beside the computation.")

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from placement.cost.training.schedule.simulate import Run, held_bytes
+from placement.report.schedule.gantt import step_letter
 
 #: Processes of the trace.
 DEVICES, LINKS = 0, 1
@@ -18,11 +19,11 @@ def chrome_trace(run: Run) -> str:
     for device, passes in enumerate(run.events):
         events.append(_name("thread_name", DEVICES, device, f"device {device}"))
         for event in passes:
-            kind = event.step[0].kind if len(event.step) == 1 else "&"
             told = " & ".join(map(str, event.step))
             arguments = {"stage": event.step[0].piece, "microbatch": event.step[0].microbatch}
             events.append(
-                _complete(told, DEVICES, device, event.start_s, event.end_s, arguments) | {"cname": _COLOURS[kind]}
+                _complete(told, DEVICES, device, event.start_s, event.end_s, arguments)
+                | {"cname": _COLOURS[step_letter(event.step)]}
             )
         for at, held in held_bytes(run.pipe, passes):
             events.append(

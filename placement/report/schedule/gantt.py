@@ -56,11 +56,12 @@ def _row(events: tuple[Event, ...], begin: float, each: float, columns: int) -> 
                 break
             taken = min(event.end_s, left + each) - max(event.start_s, left)
             if taken > 0:
-                name = _letter(event.step)
+                name = step_letter(event.step)
                 share[column][name] = share[column].get(name, 0.0) + taken
                 share[column][IDLE] -= taken
     return "".join(max(cell, key=lambda name: cell[name]) for cell in share)
 
 
-def _letter(step: Step) -> str:
+def step_letter(step: Step) -> str:
+    """The kind of a step's pass, or "&" where two run at once."""
     return PAIR if len(step) == 2 else step[0].kind

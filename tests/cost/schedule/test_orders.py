@@ -89,6 +89,18 @@ def test_idle_time_is_the_closed_form_everywhere(name: OrderName) -> None:
         check_idle(name, p, m, seconds)
 
 
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        ("zb_h1", (3, 3, 3)), ("zb_h1", (5, 1, 1)), ("zb_v", (2, 2, 1)), ("zb_v", (2, 2, 2)),
+        ("dualpipe", (3, 3, 1)), ("dualpipe", (2, 2, 2)), ("dualpipe_v", (3, 3, 1)), ("dualpipe_v", (2, 2, 2)),
+    ],
+)  # fmt: skip
+def test_forms_hold_up_to_the_ends_of_their_range(name: OrderName, seconds: Seconds) -> None:
+    for p, m in grid(name, range(2, 7), few):
+        check_idle(name, p, m, seconds)
+
+
 @pytest.mark.parametrize("chunks", [1, 2, 3, 4])
 def test_interleaved_idles_a_chunk_for_every_other_device(chunks: int) -> None:
     for p, m in ((2, 2), (2, 8), (3, 9), (4, 4), (5, 10), (8, 16)):

@@ -177,8 +177,8 @@ class _Simulation:
                     f"schedule {self.order.name}", "order", f"device {device} waits for ever before {told}",
                     "order every pass after those that it needs",
                 )  # fmt: skip
-        events = tuple(map(tuple, self.events))
-        return Run(self.order, self.pipe, self.transfers, events, tuple(self.sends), self._peaks())
+        ran = tuple(tuple(events) for events in self.events)
+        return Run(self.order, self.pipe, self.transfers, ran, tuple(self.sends), self._peaks())
 
     def _homes(self) -> list[int]:
         """[2 * pieces * microbatches] device of each forward and backward pass."""
