@@ -21,7 +21,7 @@ from placement.errors import InfeasibleError, ParameterError
 from placement.planning.case import SOLVED, AnyTrace
 from placement.planning.current import check_widths, read_current
 from placement.planning.effort import Budget, Effort
-from placement.planning.judgement import certificate_of, judge, layer_record, versions
+from placement.planning.judgement import certificate_of, judge, layer_record, versions, witness_of
 from placement.planning.other_engine import on_engine
 from placement.planning.progress import OnProgress, Reporter
 from placement.planning.resize import Resized, resize
@@ -33,6 +33,7 @@ from placement.records.convert import figures_record, own_placement
 from placement.records.migration import FrontRow, Migration
 from placement.records.plan import Plan, ProvenanceRecord
 from placement.records.role import RolePlan
+from placement.records.witness import witness_bytes
 from placement.routing.holdout import Routing, read_sources, routing_of
 from solvers.experts.layers import TOLERANCE, LayerAnswer
 from solvers.migration.allocate import Allocation, allocate, transfer_seconds, within_seconds
@@ -378,7 +379,7 @@ def _gain(before: Sequence[LayerScore], now: Sequence[LayerScore], after: Sequen
 def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Reporter) -> Plan:
     """The plan file of the chosen points, with baselines solved anew on this routing and what ran, if it still can."""
     plan, role = case.plan, case.role
-    answers = []
+    answers = list[LayerAnswer]()
     for front, i, full in zip(case.fronts.layers, points, case.fronts.full, strict=True):
         point = front.points[i]
         optimal = point.score.objective <= full.bound * (1 + TOLERANCE)
@@ -386,7 +387,7 @@ def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Report
         answers.append(
             LayerAnswer(
                 point.slots, point.fractions, point.score, Status.OPTIMAL if optimal else Status.FEASIBLE, ended,
-                full.bound, full.bound_source,
+                full.bound, full.bound_source, full.witness,
             )
         )  # fmt: skip
     free = tuple(problem.with_rules(current=None, fixed=None) for problem in case.problems)
@@ -411,7 +412,7 @@ def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Report
         }
     )
     roles = tuple(moved if each is role else each for each in plan.roles)
-    return plan.model_copy(
+    made = plan.model_copy(
         update={
             "objective": case.objective,
             "roles": roles,
@@ -430,3 +431,5 @@ def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Report
             "demand": None,
         }
     )
+    # What another role was solved on is not this routing.
+    return made.with_witness(witness_bytes([witness_of(moved, tuple(answers))]) if len(roles) == 1 else None)

@@ -13,13 +13,14 @@ from placement.cost.step.role_figures import at_batch, moe_stake
 from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.planning.case import Case
 from placement.planning.choose import ChosenRole
-from placement.planning.judgement import certificate_of, judge, layer_record
+from placement.planning.judgement import certificate_of, judge, layer_record, witness_of
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
 from placement.problem.layer import Objective
 from placement.problem.split import Split
 from placement.records.convert import memory_record, stage_records, topology_record
 from placement.records.layout import EngineRecord, SplitRecord
 from placement.records.role import RoleName, RolePlan
+from placement.records.witness import RoleWitness
 from placement.routing.holdout import Routing
 from solvers.result import Termination
 from solvers.stop import Stop
@@ -34,11 +35,13 @@ MOST_GAP = 0.2
 
 @dataclass(frozen=True)
 class PlannedRole:
-    """A role of a plan; `late`: layers whose search ended early; `unfitted`: strategies without an own batch."""
+    """A role of a plan; `late`: layers whose search ended early; `unfitted`: strategies without an own batch;
+    `witness`: what proves its bounds."""
 
     plan: RolePlan
     late: int
     unfitted: int
+    witness: RoleWitness
 
 
 def plan_role(
@@ -101,8 +104,9 @@ def plan_role(
         certificate=certificate_of(own, objective),
     )
     return PlannedRole(
-        plan, sum(answer.termination in _ENDED_EARLY for answer in own), len(placements) - len(operations) if fit else 0
-    )
+        plan, sum(answer.termination in _ENDED_EARLY for answer in own),
+        len(placements) - len(operations) if fit else 0, witness_of(plan, own),
+    )  # fmt: skip
 
 
 def _phase(case: Case, chosen: ChosenRole) -> PlannedPhase:

@@ -20,6 +20,7 @@ from placement.records.convert import engine_name, figures_record, mode_of_roles
 from placement.records.layout import ScenarioRecord
 from placement.records.plan import SCHEMA, Plan, ProvenanceRecord, TimingsRecord
 from placement.records.role import RolePlan
+from placement.records.witness import RoleWitness, witness_bytes
 from placement.routing.holdout import Routing, routing_of
 from solvers.ahead import SEARCH_PARTS, compiling, is_compiled
 from solvers.params import SearchParams
@@ -157,7 +158,7 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
         cut_short.append(f"split: {choice.record.considered:,} of {choice.record.listed:,} tried")
     marks.append(time.perf_counter())
 
-    roles: list[RolePlan] = []
+    roles, witnesses = list[RolePlan](), list[RoleWitness]()
     for i, chosen in enumerate(choice.roles):
         share = stop.share_of_time(1 / (len(choice.roles) - i))
         planned = plan_role(case, chosen, routing, objective, share, compiled)
@@ -168,6 +169,7 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
         if planned.unfitted:
             cut_short.append(f"batches: not fitted for {planned.unfitted} other strategies")
         roles.append(planned.plan)
+        witnesses.append(planned.witness)
     marks.append(time.perf_counter())
 
     timings = TimingsRecord(
@@ -199,7 +201,7 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
         ),
         timings=timings if with_timings else None,
     )
-    return Planned(plan, choice, timings)
+    return Planned(plan.with_witness(witness_bytes(witnesses)), choice, timings)
 
 
 def in_time(case: Case, stop: Stop) -> Case:

@@ -96,7 +96,7 @@ class AutoSolver:
         best = best_of(_with_dispatch(problem, rivals, value) if needs_fractions(problem) else rivals)
         return Result(
             best.slots, Status.FEASIBLE, Termination.PROVEN, bound=bound.value, bound_source=bound.source,
-            fractions=best.fractions,
+            fractions=best.fractions, witness=bound.witness,
         )  # fmt: skip
 
     def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray | None) -> Result | None:
