@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from placement.check.bounds import least_objective
-from placement.check.every import least_of_all
+from placement.check.certificate import Proof, Witnesses, proof_of
 from placement.cost.assess import Assessor
 from placement.cost.own_batch import BatchFit
 from placement.cost.step.role_figures import at_batch, predict_role
@@ -25,8 +24,6 @@ from specs.scenario import Scenario
 
 #: Relative difference that two computations of one figure may have; an objective this near its bound is optimal.
 TOLERANCE = 1e-6
-#: The source of a bound that all placements of a layer prove.
-ENUMERATION = "enumeration"
 
 
 class MissingError(Exception):
@@ -38,13 +35,14 @@ class PlanCase:
     """A role of a plan with its routing, and what several checks need of both.
 
     Attributes:
-        index: Of the role. why_not: Why nothing can be derived, or "".
+        index: Of the role. why_not: Why nothing can be derived, or "". witnesses: What proves the bounds.
     """
 
     plan: Plan
     index: int
     sources: tuple[Source, ...]
     why_not: str
+    witnesses: Witnesses = field(default_factory=Witnesses)
 
     @property
     def role(self) -> RolePlan:
@@ -97,22 +95,10 @@ class PlanCase:
         return assessor.problems[self.role.phase]
 
     @cached_property
-    def least(self) -> list[float]:
-        """What the loads alone, or all placements of a layer that has few, prove of each layer's objective."""
-        loads = [least_objective(problem) for problem in self.problems]
-        return [max(pair) for pair in zip(loads, self.counted, strict=True)]
-
-    @cached_property
-    def counted(self) -> list[float]:
-        """What all placements prove of layers whose bound is said to be so, counted again; 0 of others."""
-        pairs = zip(self.role.layers, self.problems, strict=True)
-        return [least_of_all(problem) if layer.bound_source == ENUMERATION else 0.0 for layer, problem in pairs]
-
-    @property
-    def proven(self) -> list[int]:
-        """Positions of the layers whose bound is no more than that."""
-        pairs = enumerate(zip(self.role.layers, self.least, strict=True))
-        return [i for i, (layer, least) in pairs if layer.bound <= least * (1 + TOLERANCE)]
+    def proofs(self) -> tuple[Proof, ...]:
+        """What proves the bound of each layer, if anything does."""
+        pairs = enumerate(zip(self.role.layers, self.problems, strict=True))
+        return tuple(proof_of(layer, problem, self.witnesses, self.index, i) for i, (layer, problem) in pairs)
 
     @cached_property
     def judge(self) -> Assessor:

@@ -207,7 +207,10 @@ def _role_files(
     for name, text in launcher.files(site).items():
         yield name, (text.encode(), ())
     # What a plug-in inside the engine reads: this role alone, so that no other of the same sizes is taken for it.
-    yield "plan.json", (plan_json(plan.model_copy(update={"roles": (site.role,), "nodes": ()})).encode(), ())
+    yield (
+        "plan.json",
+        (plan_json(plan.model_copy(update={"roles": (site.role,), "nodes": (), "witness": None})).encode(), ()),
+    )
 
 
 def _new_folder(out: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from placement.errors import ParameterError
 from placement.planning.case import SOLVED, AnyTrace
 from placement.planning.current import check_widths, read_current
 from placement.planning.effort import Budget, Effort
-from placement.planning.judgement import certificate_of, judge, layer_record, versions
+from placement.planning.judgement import certificate_of, judge, layer_record, versions, witness_of
 from placement.planning.migration_case import Asked, MigrationCase, migration_case, posed
 from placement.planning.move_budget import MoveBudget
 from placement.planning.other_engine import on_engine
@@ -27,6 +28,7 @@ from placement.records.convert import figures_record, own_placement
 from placement.records.migration import FrontRow, Migration, RoleMigration
 from placement.records.plan import Plan, ProvenanceRecord
 from placement.records.role import RolePlan, of_role
+from placement.records.witness import RoleWitness, witness_bytes
 from placement.routing.holdout import read_sources, routing_of
 from solvers.experts.layers import TOLERANCE, LayerAnswer
 from solvers.migration.allocate import transfer_seconds, within_seconds
@@ -111,7 +113,7 @@ def migrate_plan(
     model = plan.scenario.spec.model
     routing = routing_of(read_sources(model, traces), model.moe.computed_top_k, mixture=plan.tail >= 1.0)
     asked = Asked(plan, routing, "load" if routing.counts_only else plan.objective, most, effort, report)
-    told, roles = list[RoleMigration](), list[RolePlan]()
+    told, judged = list[RoleMigration](), list[_Judged]()
     for of in plan.roles:
         if any(of is each for each in moving):
             running = own_placement(of)
@@ -120,18 +122,27 @@ def migrate_plan(
                 check_widths(runs, of.widths(plan.scenario_of(of)), of)
                 running = runs.placement
             case = migration_case(asked, of, running, (tuple(failed_gpus), tuple(fixed_gpus)), resized)
-            told.append(_role(case, None if resized is None else ran))
-            roles.append(told[-1].plan or of)
-        else:
-            roles.append(_kept(asked, of) if most.given else of)
+            migration, made = _role(case, None if resized is None else ran)
+            told.append(migration)
+            judged += [] if made is None else [made]
+        elif most.given:
+            judged.append(_kept(asked, of))
     return Migration(
         scenario=plan.scenario.name, engine=plan.engine, objective=asked.objective, routing=routing.record,
-        roles=tuple(told), plan=_migrated(asked, tuple(roles)) if most.given else None,
+        roles=tuple(told), plan=_migrated(asked, judged) if most.given else None,
     )  # fmt: skip
 
 
-def _role(case: MigrationCase, ran: RolePlan | None) -> RoleMigration:
-    """What moves buy in a role; `ran`: the role before its number of GPUs changed."""
+@dataclass(frozen=True)
+class _Judged:
+    """A role on the new routing, and what proves its bounds there."""
+
+    plan: RolePlan
+    witness: RoleWitness
+
+
+def _role(case: MigrationCase, ran: RolePlan | None) -> tuple[RoleMigration, _Judged | None]:
+    """What moves buy in a role, and the role within the budget; `ran`: it before its number of GPUs changed."""
     report, slots = case.asked.report, sum(len(each) for each in case.running.slots)
     points = _chosen(case, slots)
     whole = case.allocation.least + len(case.allocation.value) - 1
@@ -148,14 +159,15 @@ def _role(case: MigrationCase, ran: RolePlan | None) -> RoleMigration:
         report.advance()
     chosen = None if points is None else _row(case, points, slots, before, after)
     report.advance()
-    role = case.role
-    return RoleMigration(
+    role, made = case.role, None if points is None else _moved(case, points)
+    migration = RoleMigration(
         role=role.role, phase=role.phase, slots=slots, failed_gpus=case.failed_gpus,
         forced_moves=case.allocation.least, gpus_before=None if ran is None else ran.topology.gpus,
         gpus=role.topology.gpus - len(case.failed_gpus), batch_before=None if ran is None else ran.split.batch,
         batch=role.split.batch, before=before[1] if before is not None else None, rows=tuple(rows), chosen=chosen,
-        plan=None if points is None else _moved(case, points),
+        plan=None if made is None else made.plan,
     )  # fmt: skip
+    return migration, made
 
 
 def _chosen(case: MigrationCase, slots: int) -> tuple[int, ...] | None:
@@ -228,7 +240,7 @@ def _gain(before: Sequence[LayerScore], now: Sequence[LayerScore], after: Sequen
     return (_mean(before, "objective") - _mean(now, "objective")) / whole if whole > 0 else None
 
 
-def _moved(case: MigrationCase, points: Sequence[int]) -> RolePlan:
+def _moved(case: MigrationCase, points: Sequence[int]) -> _Judged:
     """The role at the chosen points, with baselines solved anew on this routing and what ran, if it still can."""
     answers = []
     for front, i, full in zip(case.fronts.layers, points, case.fronts.full, strict=True):
@@ -242,7 +254,7 @@ def _moved(case: MigrationCase, points: Sequence[int]) -> RolePlan:
     return _judged(case.asked, case.role, case.failed_gpus, baselines, case.running if runs else None, answers)
 
 
-def _kept(asked: Asked, role: RolePlan) -> RolePlan:
+def _kept(asked: Asked, role: RolePlan) -> _Judged:
     """A role whose experts stay, on the new routing: its figures and bounds are of that, as those of all roles are."""
     problems, own = posed(asked, role, asked.routing.solved_on, role.failed_gpus), own_placement(role)
     baselines = place_baselines(problems, asked.effort.stop(), asked.effort, asked.report)
@@ -263,14 +275,14 @@ def _answer(
     optimal = score.objective <= bounded.bound * (1 + TOLERANCE)
     return LayerAnswer(
         slots, fractions, score, Status.OPTIMAL if optimal else Status.FEASIBLE, ended, bounded.bound,
-        bounded.bound_source,
+        bounded.bound_source, bounded.witness,
     )  # fmt: skip
 
 
 def _judged(
     asked: Asked, role: RolePlan, failed_gpus: tuple[int, ...], baselines: dict[str, Answers],
     running: Placement | None, answers: Sequence[LayerAnswer],
-) -> RolePlan:  # fmt: skip
+) -> _Judged:  # fmt: skip
     """The role with these answers and baselines, on the routing that judges."""
     placements = {name: placement_of_answers(layers) for name, layers in baselines.items()}
     if running is not None:
@@ -281,7 +293,7 @@ def _judged(
         failed_gpus=failed_gpus, role=role.role, cp=role.cp, requests_per_s=role.requests_per_s,
     )  # fmt: skip
     judgement = judge(assessor, placements, SOLVED, asked.report)
-    return role.model_copy(
+    plan = role.model_copy(
         update={
             "failed_gpus": failed_gpus,
             "layers": tuple(layer_record(old.layer, new) for old, new in zip(role.layers, answers, strict=True)),
@@ -290,12 +302,13 @@ def _judged(
             "certificate": certificate_of(tuple(answers), asked.objective),
         }
     )
+    return _Judged(plan, witness_of(plan, tuple(answers)))
 
 
-def _migrated(asked: Asked, roles: tuple[RolePlan, ...]) -> Plan:
+def _migrated(asked: Asked, judged: Sequence[_Judged]) -> Plan:
     """The plan file of roles that were judged on the new routing."""
-    plan, effort = asked.plan, asked.effort
-    return plan.model_copy(
+    plan, effort, roles = asked.plan, asked.effort, tuple(each.plan for each in judged)
+    made = plan.model_copy(
         update={
             "objective": asked.objective,
             "roles": roles,
@@ -314,3 +327,4 @@ def _migrated(asked: Asked, roles: tuple[RolePlan, ...]) -> Plan:
             "demand": None,
         }
     )
+    return made.with_witness(witness_bytes([each.witness for each in judged]))

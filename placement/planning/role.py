@@ -14,12 +14,13 @@ from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.planning.case import Case
 from placement.planning.choose import ChosenRole
 from placement.planning.guard import BALANCER, Guarded, guarded, left_out
-from placement.planning.judgement import certificate_of, judge, layer_record
+from placement.planning.judgement import certificate_of, judge, layer_record, witness_of
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
 from placement.problem.layer import LayerProblem, Objective
 from placement.records.convert import memory_record, stage_records, topology_record
 from placement.records.layout import EngineRecord, SplitRecord
 from placement.records.role import RoleName, RolePlan
+from placement.records.witness import RoleWitness
 from placement.routing.holdout import Routing
 from solvers.result import Termination
 from solvers.stop import Stop
@@ -39,6 +40,7 @@ class PlannedRole:
     Attributes:
         late: Layers whose search ended early. unfitted: Strategies without an own batch.
         guarded: Layers that are the balancer's so that no window loses. lost: See `left_out`.
+        witness: What proves its bounds.
     """
 
     plan: RolePlan
@@ -46,6 +48,7 @@ class PlannedRole:
     unfitted: int
     guarded: int
     lost: dict[str, float]
+    witness: RoleWitness
 
 
 def plan_role(
@@ -114,7 +117,8 @@ def plan_role(
         certificate=certificate_of(own, objective),
     )
     late = sum(answer.termination in _ENDED_EARLY for answer in own)
-    return PlannedRole(plan, late, len(placements) - len(operations) if fit else 0, kept.replaced, lost)
+    unfitted = len(placements) - len(operations) if fit else 0
+    return PlannedRole(plan, late, unfitted, kept.replaced, lost, witness_of(plan, own))
 
 
 def _phase(case: Case, chosen: ChosenRole) -> PlannedPhase:

@@ -21,6 +21,7 @@ from placement.records.convert import engine_name, figures_record, mode_of_roles
 from placement.records.layout import ScenarioRecord
 from placement.records.plan import SCHEMA, Plan, ProvenanceRecord, TimingsRecord
 from placement.records.role import RolePlan
+from placement.records.witness import RoleWitness, witness_bytes
 from placement.routing.holdout import Routing, routing_of
 from placement.routing.parts import check_windows, select_part
 from placement.routing.trace import LoadCounts
@@ -160,7 +161,7 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
         cut_short.append(f"split: {choice.record.considered:,} of {choice.record.listed:,} tried")
     marks.append(time.perf_counter())
 
-    roles: list[RolePlan] = []
+    roles, witnesses = list[RolePlan](), list[RoleWitness]()
     told: list[str] = []
     lost: dict[str, float] = {}
     for i, chosen in enumerate(choice.roles):
@@ -176,6 +177,7 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
             told.append(kept_told(planned.guarded, planned.plan))
         lost |= {name: max(ratio, lost.get(name, 0.0)) for name, ratio in planned.lost.items()}
         roles.append(planned.plan)
+        witnesses.append(planned.witness)
     marks.append(time.perf_counter())
 
     timings = TimingsRecord(
@@ -208,7 +210,7 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
         ),
         timings=timings if with_timings else None,
     )
-    return Planned(plan, choice, timings)
+    return Planned(plan.with_witness(witness_bytes(witnesses)), choice, timings)
 
 
 def in_time(case: Case, stop: Stop) -> Case:

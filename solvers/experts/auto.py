@@ -41,10 +41,10 @@ class AutoSolver:
         """See RivalSolver.solve_against."""
         if (loads := _of_loads(problem)) is not None:
             scored = [candidate(loads, each.slots) for each in rivals]
-            answer = self.solve_against(loads, scored, stop, seed)
+            by_load = self.solve_against(loads, scored, stop, seed)
             # What is proven of the largest load says nothing of seconds.
-            status = Status.FEASIBLE if answer.status is Status.OPTIMAL else answer.status
-            return replace(answer, status=status, bound=0.0, bound_source="", bound_holds=False)
+            status = Status.FEASIBLE if by_load.status is Status.OPTIMAL else by_load.status
+            return replace(by_load, status=status, bound=0.0, bound_source="", bound_holds=False, witness=None)
         if (answer := _best_of_all(problem, every_placement(problem, stop.params.most_placements), stop)) is not None:
             return answer
         found = list(rivals)
@@ -92,7 +92,7 @@ class AutoSolver:
             if settled is None or settled.slots is None:
                 return None
             proven = bounds.best(candidate(problem, settled.slots).score.objective, stop=stop)
-            return replace(settled, bound=proven.value, bound_source=proven.source)
+            return replace(settled, bound=proven.value, bound_source=proven.source, witness=proven.witness)
         every = every_placement(problem, stop.params.most_placements)
         noisy = every is None and _weighs_noise(problem) and not _provable(problem, stop.params)
 
@@ -112,7 +112,7 @@ class AutoSolver:
         best = best_of(_with_dispatch(problem, rivals, value) if needs_fractions(problem) else rivals)
         return Result(
             best.slots, Status.FEASIBLE, Termination.PROVEN, bound=bound.value, bound_source=bound.source,
-            bound_holds=True, fractions=best.fractions,
+            bound_holds=True, fractions=best.fractions, witness=bound.witness,
         )  # fmt: skip
 
     def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray | None) -> Result | None:

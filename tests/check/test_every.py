@@ -55,4 +55,4 @@ def test_a_plan_s_small_layers_are_proven_and_their_proof_is_checked() -> None:
     false = plan.model_copy(update={"roles": (role.model_copy(update={"layers": layers}),)})
     (told,) = [check for check in verify_plan(false) if check.name == "bounds"]
     assert told.passed is False
-    assert "least of all placements" in told.detail
+    assert "all that is proven" in told.detail
