@@ -88,12 +88,11 @@ class _Packing:
             left = int(self.gpus * self.width - least.sum())
             if left < 0 or left == before:
                 return least, left
-            cheapest = self.cost[np.minimum(least + left, len(self.cost)) - 1, np.arange(len(least))].min()
-            room, before = (self.proof.limit - (self.width - 1) * cheapest), left
+            room, before = self.proof.limit - (self.width - 1) * self._cheapest(least, left), left
 
     def _exclude(self, low: IntArray, high: IntArray, fewest: IntArray, left: int, value: FloatArray) -> None:
         """No numbers of copies from `low` to `high` can be packed: all are worth more than the GPUs have room for."""
-        worth, room = self._worth(value), self.gpus * self._room(value)
+        worth, room = self._worth(value), self.gpus * self._room(value, self._cheapest(fewest, left))
         least = np.full(left + 1, np.inf)
         least[0] = 0.0
         for e in range(len(low)):
@@ -117,8 +116,13 @@ class _Packing:
         """Values of costs: of the highest level that is no more, 0 below all."""
         return np.concatenate([[0.0], value])[np.searchsorted(self.proof.stands, cost * (1 + NEAR), side="right")]
 
-    def _room(self, value: FloatArray) -> float:
-        """The most that the copies on one GPU are worth, if their cost is within the limit.
+    def _cheapest(self, fewest: IntArray, left: int) -> float:
+        """Least cost that any copy can have: of the expert that takes all slots left over."""
+        return float(self.cost[np.minimum(fewest + left, len(self.cost)) - 1, np.arange(len(fewest))].min())
+
+    def _room(self, value: FloatArray, cheapest: float) -> float:
+        """The most that the copies on one GPU are worth, if their cost is within the limit. None costs less than
+        `cheapest`.
 
         Of two copies a small one is worth minus what the other can be worth, or less; and two small ones at most 0.
         """
@@ -126,7 +130,7 @@ class _Packing:
             return 0.0
         stands, limit = self.proof.stands, self.proof.limit * (1 + 2 * NEAR)
         worth = value
-        if (self.cost * (1 + NEAR) < stands[:1]).any():
+        if not len(stands) or cheapest * (1 + NEAR) < stands[0]:
             stands, worth = np.concatenate([[0.0], stands]), np.concatenate([[0.0], value])
         high, low = np.tril_indices(len(stands))
         total = stands[high] + stands[low]
