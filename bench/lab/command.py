@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from bench.lab.target import EVIDENCE, LAB, PROFILES
+from bench.lab.target import EVIDENCE, LAB, PROFILES, Target
 
 FORMATS = ("table", "markdown", "json")
 
@@ -183,7 +183,7 @@ def list_text(form: str, chapter: str | None, options: bool) -> str:
     from bench.lab.render import markdown_table
     from bench.registry import present
 
-    rows = [(target.chapter, target.name, target.summary, target) for target in targets()]
+    rows: list[tuple[str, str, str, Target[Any] | None]] = [(t.chapter, t.name, t.summary, t) for t in targets()]
     rows += [(EVIDENCE, each.name, each.summary, None) for each in present()]
     rows = [row for row in rows if chapter in (None, row[0])]
     if form == "json":

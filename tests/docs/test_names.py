@@ -20,6 +20,9 @@ import click
 import pytest
 import yaml
 
+from bench.lab import discover
+from bench.lab.arguments import command_of
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("placement", "specs", "solvers", "bench")
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -40,7 +43,7 @@ FOREIGN = frozenset(
 #: Files that a reader has, or that a command writes.
 EXAMPLES = frozenset(
     {
-        "plan.json", "next.json", "report.html", "mine.yaml",
+        "plan.json", "summary.md", "next.json", "report.html", "mine.yaml",
         "my_cluster.yaml", "my_scenario.yaml", "my_trace.npz", "new.npz",
         "t.npz", "law.npz", "intent.npz", "summary.npz", "config.json", "hf_quant_config.json",
         "path/to/config.json", "serving.csv",
@@ -211,7 +214,8 @@ def options(command: click.Command) -> dict[str, click.Option]:
 @cache
 def every_command() -> tuple[click.Command, ...]:
     alone = (module_command("bench.alltoall"), module_command("bench.experts"))
-    return (*filter(None, alone), *_below(*roots().values()))
+    lab = map(command_of, discover.targets())
+    return (*filter(None, alone), *lab, *_below(*roots().values()))
 
 
 def _below(*commands: click.Command) -> Iterator[click.Command]:
