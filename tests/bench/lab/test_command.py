@@ -124,8 +124,8 @@ def test_a_run_writes_json_and_markdown(
     printed = json.loads(capsys.readouterr().out)
     assert [each["target"] for each in printed["results"]] == ["moe_grouping"]
     assert json.loads((out / "summary.json").read_text()) == printed
-    assert json.loads((out / "moe_grouping" / "moe_grouping.json").read_text()) == printed["results"][0]
-    assert (out / "moe_grouping" / "moe_grouping.md").read_text().startswith("# moe_grouping\n")
+    assert json.loads((out / "tiny_moe" / "moe_grouping" / "moe_grouping.json").read_text()) == printed["results"][0]
+    assert (out / "tiny_moe" / "moe_grouping" / "moe_grouping.md").read_text().startswith("# moe_grouping\n")
     assert "| moe_grouping |" in (out / "summary.md").read_text()
 
 
