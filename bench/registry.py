@@ -54,6 +54,11 @@ _ALL = (
     Benchmark(
         "experts", "bench.experts.roofline", "The time of an expert with n tokens on a GPU: measured and modelled."
     ),
+    Benchmark(
+        "dispatch_rules",
+        "bench.dispatch_rules.main",
+        "Plans for engines' own dispatch, as predicted and as their functions serve them.",
+    ),
     Benchmark("placement_speed", "bench.placement_speed.main", "Seconds to place the layers of a model."),
     Benchmark(
         "split_quality", "bench.split_quality.main", "Training splits against hand recipes; a rival planner's cases."

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from solvers.experts.candidates import Candidate
 
 
+EVERY_DISPATCH: tuple[Dispatch, ...] = get_args(Dispatch)
+
+
 @dataclass(frozen=True)
 class Features:
     """What a solver can take into account. It is not asked what it lacks (see `unsupported`); `note` says the rest.
@@ -109,7 +112,7 @@ class SettlingSolver(RivalSolver, Protocol):
     def settle(
         self, problem: LayerProblem, rivals: Sequence[Candidate], bounds: LayerBounds, stop: Stop
     ) -> Result | None:
-        """The answer with its bound, or None where nothing proves it.
+        """The answer with its bound, or None where nothing proves it; all of a few placements may be tried.
 
         Args:
             problem, rivals, stop: as in `solve_against`; `stop.gap` is how near is near enough.

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from specs.fields import Count, DataType, Degree, Flag, Name, Positive, Spec, Text
 
-Dispatch = Literal["even", "nearest", "planned"]
+Dispatch = Literal["even", "nearest", "planned", "token_hash", "sglang_static", "sglang_dynamic"]
 
 
 MessageRule = Literal["per_expert", "per_rank", "per_node", "dense"]

@@ -98,8 +98,8 @@ class Scenario(Spec):
     engine: Annotated[Engine, BeforeValidator(_named_engine)] = Field(default_factory=lambda: _named_engine(None))
     """The serving engine with its all-to-all backend."""
     dispatch: Dispatch | None = None
-    """Which copy of an expert serves a token: any with equal chance, the nearest, or by planned shares; unset: the
-    engine's."""
+    """What experts are placed for: which copy of one serves a token (docs/formulation.md, "Dispatch"); unset: the
+    engine's own rule, by which it serves whatever is asked here."""
     message_rule: MessageRule | None = None
     """What a token is sent once per; dense: every token to every GPU; unset: the engine's, for each phase."""
     overlap: Overlap | None = None
@@ -156,12 +156,8 @@ class Scenario(Spec):
     @model_validator(mode="after")
     def _fits_the_engine(self) -> Scenario:
         engine, workload = self.engine, self.workload.kind
-        served = f"{engine.label} with {engine.backend}"
         if workload not in engine.workloads:
             raise ValueError(f"engine {engine.name} runs no {workload}; leave the engine out")
-        if self.dispatch not in (None, *engine.in_use.dispatch):
-            able = " or ".join(engine.in_use.dispatch)
-            raise ValueError(f"dispatch {self.dispatch} is more than {served} can do; choose {able}, or leave it out")
         if self.overlap not in (None, *engine.overlaps):
             able = " or ".join(engine.overlaps)
             raise ValueError(f"overlap {self.overlap} is more than {engine.label} can do; choose {able}")
@@ -173,17 +169,27 @@ class Scenario(Spec):
 
     def of_role(self, role: str, cluster: Cluster | None = None) -> Scenario:
         """The scenario of a role's instances: with the role's pins, on their cluster (None: the scenario's)."""
-        own = {"prefill": self.prefill_pins, "decode": self.decode_pins}.get(role, Pins())
-        pinned = {name: degree for name, degree in own if degree is not None}
+        pinned = self.own_pins(role)
         if not pinned and cluster is None:
             return self
         pins = self.pins.model_copy(update=pinned)
         return self.model_copy(update={"pins": pins, "cluster": cluster or self.cluster})
 
+    def own_pins(self, role: str) -> dict[str, int]:
+        """What is pinned of a role's instances alone."""
+        own = {"prefill": self.prefill_pins, "decode": self.decode_pins}.get(role, Pins())
+        return {name: degree for name, degree in own if degree is not None}
+
     @property
     def dispatch_in_use(self) -> Dispatch:
         """Which copy of an expert serves a token."""
         return self.dispatch or self.engine.in_use.dispatch[0]
+
+    @property
+    def dispatch_served(self) -> Dispatch:
+        """By which rule the engine serves: the one asked for, where it has it; else its own."""
+        able = self.engine.in_use.dispatch
+        return self.dispatch if self.dispatch is not None and self.dispatch in able else able[0]
 
     @property
     def overlap_in_use(self) -> Overlap:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.cost.layer.dispatch import dispatch_shares, policy_of
+from placement.cost.layer.dispatch.token_hash import token_hashes
 from placement.cost.layer.links import LinkLoad, busiest_links
 from placement.cost.layer.messages import MESSAGE_RULES
 from placement.cost.layer.tariff import tariff_of
@@ -44,7 +45,8 @@ def draw_slots(
 ) -> IntArray:
     """[tokens, k] slot that serves each expert of each token, drawn by the problem's dispatch policy.
 
-    For each token and expert by itself, or once for each home GPU and expert (`DispatchPolicy.drawn_once`).
+    For each token and expert by itself, or once for each home GPU and expert (`DispatchPolicy.drawn_once`), or of all
+    experts by the hash of a token's place among its home's (`DispatchPolicy.together`).
 
     Args:
         slots: [slots] logical experts. fractions: [nodes, slots] for `planned`, else None.
@@ -56,6 +58,9 @@ def draw_slots(
     _check_home(problem, home, len(ids))
     shares = dispatch_shares(problem, slots, fractions)
     count = np.diff(shares.start)
+    row = shares.class_of_gpu[home][:, None] * problem.experts + ids.astype(np.int64)
+    if shares.together:
+        return np.asarray(shares.slot[shares.start[row] + token_hashes(turn_at_home(home))[:, None] % count[row]])
     most = int(count.max())
     place = np.arange(most)[None, :]
     held = place < count[:, None]
@@ -65,7 +70,6 @@ def draw_slots(
     upto = np.cumsum(share, axis=1)
     last = most - 1 - np.argmax(share[:, ::-1] > 0, axis=1)
     upto[place >= last[:, None]] = np.inf
-    row = shares.class_of_gpu[home][:, None] * problem.experts + ids.astype(np.int64)
     rng = np.random.default_rng(seed)
     drawn = rng.random(len(count))[row] if policy_of(problem).drawn_once else rng.random(row.shape)
     pick = np.zeros(row.shape, dtype=np.int64)
@@ -118,12 +122,17 @@ def entry_gpus(problem: LayerProblem, home: IntArray) -> IntArray:
     node, rank = np.arange(topology.nodes), home[:, None] % topology.gpus_per_node
     alive = problem.hardware.alive.reshape(topology.nodes, -1)
     # Homes begin at unlike GPUs.
-    count = np.bincount(home, minlength=topology.gpus)
-    turn = home.astype(np.int64)
-    turn[np.argsort(home, kind="stable")] += np.arange(len(home)) - np.repeat(np.cumsum(count) - count, count)
+    turn = home + turn_at_home(home)
     others = np.argsort(~alive, axis=1, kind="stable")
     dealt = others[node, turn[:, None] % np.maximum(alive.sum(axis=1), 1)]
     return np.asarray(node * topology.gpus_per_node + np.where(alive[node, rank], rank, dealt))
+
+
+def turn_at_home(home: IntArray) -> IntArray:
+    """[tokens] how many tokens before it have the same home."""
+    count, turn = np.bincount(home), np.empty(len(home), dtype=np.int64)
+    turn[np.argsort(home, kind="stable")] = np.arange(len(home)) - np.repeat(np.cumsum(count) - count, count)
+    return turn
 
 
 def concrete_bytes(problem: LayerProblem, messages: ConcreteMessages) -> tuple[IntArray, IntArray]:

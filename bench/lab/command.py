@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
@@ -204,7 +205,13 @@ def list_text(form: str, chapter: str | None, options: bool) -> str:
         )
     lines = []
     for of, name, summary, target in rows:
-        lines.append(f"{of}:{name}\n    {summary}")
+        lines += [f"{of}:{name}", *_wrapped(summary, "    ")]
         for argument, default, told in described(target) if options and target else ():
-            lines.append(f"      {argument}  {told}{f' [{default}]' if default else ''}")
+            lines += [f"      {argument}", *_wrapped(f"{told}{f' [{default}]' if default else ''}", "          ")]
     return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    from placement.report.text import screen_width
+
+    return textwrap.wrap(text, screen_width(), initial_indent=indent, subsequent_indent=indent)

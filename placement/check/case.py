@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from placement.check.bounds import least_objective
+from placement.check.every import least_of_all
 from placement.cost.assess import Assessor
 from placement.cost.own_batch import BatchFit
 from placement.cost.step.role_figures import at_batch, predict_role
@@ -24,6 +25,8 @@ from specs.scenario import Scenario
 
 #: Relative difference that two computations of one figure may have; an objective this near its bound is optimal.
 TOLERANCE = 1e-6
+#: The source of a bound that all placements of a layer prove.
+ENUMERATION = "enumeration"
 
 
 class MissingError(Exception):
@@ -95,8 +98,15 @@ class PlanCase:
 
     @cached_property
     def least(self) -> list[float]:
-        """What the loads alone prove of each layer's objective."""
-        return [least_objective(problem) for problem in self.problems]
+        """What the loads alone, or all placements of a layer that has few, prove of each layer's objective."""
+        loads = [least_objective(problem) for problem in self.problems]
+        return [max(pair) for pair in zip(loads, self.counted, strict=True)]
+
+    @cached_property
+    def counted(self) -> list[float]:
+        """What all placements prove of layers whose bound is said to be so, counted again; 0 of others."""
+        pairs = zip(self.role.layers, self.problems, strict=True)
+        return [least_of_all(problem) if layer.bound_source == ENUMERATION else 0.0 for layer, problem in pairs]
 
     @property
     def proven(self) -> list[int]:

@@ -57,7 +57,7 @@ def claims(case: PlanCase, proven: Sequence[int]) -> Iterator[Check]:
 def _run_fields(case: PlanCase) -> Iterator[str]:
     """What is said of the solver's run and shows in nothing else."""
     yield from (f"provenance.{name}" for name in ("strategy", "work", "balance_floor", "versions"))
-    for name in ("params", "gap", "cut_short"):
+    for name in ("params", "gap", "cut_short", "cautions"):
         if getattr(case.plan.provenance, name) not in (None, (), {}):
             yield f"provenance.{name}"
     yield from ("layers[].bound_source", "layers[].termination", "timings")

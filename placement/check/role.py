@@ -345,6 +345,9 @@ def _check_bounds(case: PlanCase) -> str:
             layer.objective >= least * (1 - TOLERANCE),
             f"layer {layer.layer}: objective {layer.objective:g} is below {least:g}, which the loads prove",
         )
+    for layer, least in zip(layers, case.counted, strict=True):
+        told = f"layer {layer.layer}: bound {layer.bound:g} is above {least:g}, the least of all placements"
+        require(not least or layer.bound <= least * (1 + TOLERANCE), told)
     gap = _gap(sum(layer.objective for layer in layers), sum(case.least))
     optimal = sum(layers[i].status == "optimal" for i in proven)
     told = "nothing" if gap is None else f"a gap of {gap:.2%}"

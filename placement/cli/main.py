@@ -81,3 +81,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point of the console script."""
     run(cli, "placement")
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ def command(as_json: bool) -> None:
 
     from placement.errors import ParameterError
     from placement.report.text import columns, rendered
+    from solvers.base import EVERY_DISPATCH
     from solvers.registry import get_solver, solver_names
 
     features = {}
@@ -32,7 +33,7 @@ def command(as_json: bool) -> None:
         (
             name,
             *("yes" if getattr(each, field) else "-" for field in header[1:-1]),
-            ", ".join(each.dispatch),
+            "every" if each.dispatch == EVERY_DISPATCH else ", ".join(each.dispatch),
         )
         for name, each in features.items()
     ]

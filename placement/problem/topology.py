@@ -15,11 +15,15 @@ from placement.problem.rates import PassKind as PassKind
 
 @dataclass(frozen=True)
 class Topology:
-    """GPUs of one expert-parallel group on their links."""
+    """GPUs of one expert-parallel group on their links.
+
+    `os_gpus`: those that an engine takes to be of one OS node, a part of a node; 0: all of a node.
+    """
 
     gpus: int
     gpus_per_node: int
     gpus_per_tray: int = 1
+    os_gpus: int = 0
 
     def __post_init__(self) -> None:
         if min(self.gpus, self.gpus_per_node, self.gpus_per_tray) < 1:
@@ -32,6 +36,10 @@ class Topology:
             raise InputError(
                 "topology", "gpus_per_tray", f"{self.gpus_per_tray} does not divide a node", "use whole trays"
             )
+        if not self.os_gpus:
+            object.__setattr__(self, "os_gpus", self.gpus_per_node)
+        if self.os_gpus < 0 or self.gpus_per_node % self.os_gpus:
+            raise InputError("topology", "os_gpus", f"{self.os_gpus} does not divide a node", "use whole OS nodes")
 
     @property
     def nodes(self) -> int:

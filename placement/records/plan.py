@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from placement.errors import InputError, ParameterError
+from placement.errors import InputError
 from placement.problem.layer import Objective
 from placement.records.base import Amount, Record, Text, Whole
 from placement.records.choice import ChoiceRecord
 from placement.records.demand import DemandRecord
 from placement.records.files import json_text, write_text
 from placement.records.layout import EngineName, NodesRecord, ScenarioRecord
-from placement.records.role import Figure, RoleName, RolePlan
+from placement.records.role import Figure, RoleName, RolePlan, one_of_role
 from placement.records.version1 import SCHEMA as FIRST
 from placement.records.version1 import upgraded
 from specs.documents import parse_json, read_text, shown
@@ -69,6 +69,8 @@ class ProvenanceRecord(Record):
     gap: Amount | None = None
     #: What a time limit cut short, in words.
     cut_short: tuple[Text, ...] = Field(default=(), max_length=16)
+    #: What the routing leaves open, and what was done against it, in words.
+    cautions: tuple[Text, ...] = Field(default=(), max_length=32)
 
 
 class TimingsRecord(Record):
@@ -137,13 +139,7 @@ class Plan(Record):
         Raises:
             ParameterError: There is none, or there are several.
         """
-        found = [role for role in self.roles if name in (None, role.role)]
-        names = ", ".join(dict.fromkeys(role.role for role in self.roles))
-        if not found:
-            raise ParameterError("role", f"{name!r} is no role of the plan", f"choose {names}")
-        if len(found) > 1:
-            raise ParameterError("role", f"the plan has {len(found)} ({names})", "name one of them")
-        return found[0]
+        return one_of_role(self.roles, name)
 
     @property
     def gpus(self) -> int:
@@ -215,7 +211,7 @@ def plan_json(plan: Plan) -> str:
     """The plan as JSON text: fields in their fixed order, lists of numbers on one line each."""
     data = plan.model_dump(mode="json", by_alias=True)
     _drop_unset(data, "timings", "nodes", "choice", "demand")
-    _drop_unset(data["provenance"], "params", "gap", "cut_short")
+    _drop_unset(data["provenance"], "params", "gap", "cut_short", "cautions")
     for role in data["roles"]:
         _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds", "stake")
     return json_text(data)

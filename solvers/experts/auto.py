@@ -1,26 +1,25 @@
-"""`auto`: heuristics, then the compiled search, then CP-SAT where a layer is small enough to prove."""
+"""`auto`: all placements where there are few; else heuristics, then the compiled search, then CP-SAT on small ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-from placement.cost.layer.dispatch import alike_homes
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import IntArray
 from placement.problem.layer import LayerProblem
-from solvers.base import Features, UnsupportedError
+from solvers.base import EVERY_DISPATCH, Features, UnsupportedError
+from solvers.bounds.layer import LayerBounds
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.experts.baselines import baseline_candidates
 from solvers.experts.candidates import DISPATCH_GAIN, Candidate, candidate, choose, steadiest
+from solvers.experts.every import SOURCE, best_of_all, every_placement
 from solvers.experts.merit import merit
 from solvers.experts.noise import least_gain
 from solvers.experts.search.solver import SearchSolver
 from solvers.params import DEFAULTS, SearchParams
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
-
-if TYPE_CHECKING:
-    from solvers.bounds.layer import LayerBounds
 
 
 class AutoSolver:
@@ -29,7 +28,7 @@ class AutoSolver:
 
     name = "auto"
     features = Features(
-        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True, fixed=True,
+        traffic=True, dispatch=EVERY_DISPATCH, groups=True, moves=True, fixed=True,
         uneven=True, windows=True, tails=True, proves=True,
         note="heuristics, then search, then CP-SAT on small layers",
     )  # fmt: skip
@@ -40,6 +39,14 @@ class AutoSolver:
 
     def solve_against(self, problem: LayerProblem, rivals: Sequence[Candidate], stop: Stop, seed: int) -> Result:
         """See RivalSolver.solve_against."""
+        if (loads := _of_loads(problem)) is not None:
+            scored = [candidate(loads, each.slots) for each in rivals]
+            answer = self.solve_against(loads, scored, stop, seed)
+            # What is proven of the largest load says nothing of seconds.
+            status = Status.FEASIBLE if answer.status is Status.OPTIMAL else answer.status
+            return replace(answer, status=status, bound=0.0, bound_source="", bound_holds=False)
+        if (answer := _best_of_all(problem, every_placement(problem, stop.params.most_placements), stop)) is not None:
+            return answer
         found = list(rivals)
         termination, iterations, unsupported = Termination.FINISHED, 0, ""
         try:
@@ -79,24 +86,33 @@ class AutoSolver:
         """See SettlingSolver.settle: near enough is also what no search could beat by `least_gain`."""
         if not rivals:
             return None
-        noisy = _weighs_noise(problem) and not _provable(problem, stop.params)
+        if (loads := _of_loads(problem)) is not None:
+            scored = [candidate(loads, each.slots) for each in rivals]
+            settled = self.settle(loads, scored, LayerBounds(loads), stop)
+            if settled is None or settled.slots is None:
+                return None
+            proven = bounds.best(candidate(problem, settled.slots).score.objective, stop=stop)
+            return replace(settled, bound=proven.value, bound_source=proven.source)
+        every = every_placement(problem, stop.params.most_placements)
+        noisy = every is None and _weighs_noise(problem) and not _provable(problem, stop.params)
 
         def best_of(rivals: Sequence[Candidate]) -> Candidate:
             return steadiest(problem, rivals, stop.params.near_time) if noisy else choose(problem, rivals)
 
         over, value = merit(problem, best_of(rivals).score)
         if over > 0:
-            return None
+            return _best_of_all(problem, every, stop)
         enough = value / (1 + stop.gap)
         if noisy:
             enough = min(enough, value * (1 - least_gain(problem, stop.params)))
-        bound = bounds.best(value, stop=stop, enough=enough)
+        # Trying all of a few placements takes no longer than the better bounds.
+        bound = bounds.best(value, quick=every is not None, stop=stop, enough=enough)
         if bound.value < enough:
-            return None
+            return _best_of_all(problem, every, stop)
         best = best_of(_with_dispatch(problem, rivals, value) if needs_fractions(problem) else rivals)
         return Result(
             best.slots, Status.FEASIBLE, Termination.PROVEN, bound=bound.value, bound_source=bound.source,
-            fractions=best.fractions,
+            bound_holds=True, fractions=best.fractions,
         )  # fmt: skip
 
     def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray | None) -> Result | None:
@@ -111,11 +127,33 @@ class AutoSolver:
             return None
 
 
+def _best_of_all(problem: LayerProblem, every: IntArray | None, stop: Stop) -> Result | None:
+    """The best of all placements where they are few."""
+    found = None if every is None else best_of_all(problem, every, stop)
+    if found is None:
+        return None
+    return Result(
+        found.slots, Status.OPTIMAL, Termination.FINISHED, bound=found.least, bound_source=SOURCE, bound_holds=True,
+        iterations=found.placements,
+    )  # fmt: skip
+
+
 def _provable(problem: LayerProblem, params: SearchParams) -> bool:
-    """Whether CP-SAT is asked: the layer is small, and homes dispatch alike."""
+    """Whether CP-SAT is asked: the layer is small, homes dispatch alike, and copies are drawn by themselves."""
     cells = 0 if problem.data.sets is None else len(problem.data.sets.ids) * problem.topology.gpus
     small = problem.experts * problem.topology.gpus <= params.exact_binaries and cells <= params.exact_cells
-    return small and alike_homes(problem)
+    return small and tariff_of(problem).alike and not tariff_of(problem).together
+
+
+def _of_loads(problem: LayerProblem) -> LayerProblem | None:
+    """The problem of the largest load, where it is all that a placement changes of a layer's time; else None.
+
+    Messages are the same for all, and a GPU's time may be that of its weights: seconds alone would give away balance.
+    """
+    tariff = tariff_of(problem)
+    if problem.data.sets is None or tariff.constant_links is None or not (tariff.timed and tariff.alike):
+        return None
+    return problem.with_objective(kind="load")
 
 
 def _weighs_noise(problem: LayerProblem) -> bool:

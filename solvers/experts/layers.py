@@ -221,7 +221,7 @@ def _answer(task: _Task, found: Result | None, stop: Stop, proves: bool) -> Laye
     if fractions is None:
         fractions = fractions_for(problem, found.slots)
     score = score_layer(problem, found.slots, fractions)
-    if found.termination is Termination.PROVEN:
+    if found.bound_holds:
         bound = Bound(found.bound, found.bound_source)
     else:
         bound = task.bounds.best(score.objective, quick=not task.certify or stop.expired, stop=stop)

@@ -24,7 +24,7 @@ def test_solve_names_the_engine_and_what_it_sends(call: Callable[..., Done], fol
     assert plan["engine"] == {"name": "sglang", "version": "0.5.23", "backend": "deepep", "notes": []}
     role = plan["roles"][0]
     assert role["messages"] == {"decode": "per_rank", "prefill": "per_node"}
-    assert (role["dispatch"], role["message_rule"]) == ("nearest", "per_node")
+    assert (role["dispatch"], role["message_rule"]) == ("sglang_static", "per_node")
     assert call("verify", out).code == 0
 
 
@@ -73,7 +73,6 @@ def test_an_engine_that_does_not_load_the_plan_is_refused(call: Callable[..., Do
     [
         (("--engine", "vlm"), ("no engine of that name", "did you mean vllm")),
         (("--engine", "sglang:deep_ep"), ("backend", "did you mean deepep")),
-        (("--engine", "vllm", "--dispatch", "planned"), ("dispatch planned", "choose even")),
         (("--engine", "vllm", "--ep", "2"), ("ep 2 is neither 1 nor tp x dp = 4", "FusedMoEParallelConfig")),
     ],
 )

@@ -16,7 +16,7 @@ from tests.layers import layer_problem
 RATES = LayerRates(128, 1e-5, 3e-8, 7396, 14336, 4e11, 4.5e10, 3e-6, 8e-6)
 
 
-@pytest.mark.parametrize("dispatch", ["even", "nearest", "planned"])
+@pytest.mark.parametrize("dispatch", ["even", "nearest", "planned", "sglang_static"])
 @pytest.mark.parametrize(("gpus", "per_node"), [(8, 4), (DENSE + 8, 8), (DENSE + 1, 1)])
 def test_touch_chances_are_those_of_their_definition(gpus: int, per_node: int, dispatch: Dispatch) -> None:
     rng = np.random.default_rng(gpus)
@@ -24,7 +24,7 @@ def test_touch_chances_are_those_of_their_definition(gpus: int, per_node: int, d
     ids = np.sort(np.argsort(rng.random((sets, experts)), axis=1)[:, :k])
     weight = rng.dirichlet(np.ones(sets), windows)
     load = np.stack([np.bincount(ids.reshape(-1), np.repeat(row, k), experts) for row in weight])
-    topology = Topology(gpus, per_node)
+    topology = Topology(gpus, per_node, os_gpus=max(1, per_node // 2))
     problem = layer_problem(load, topology, width, RATES, sets=TokenSets(ids, weight), dispatch=dispatch)
     # In turn, so that every expert has copies; GPUs in any order, so that nodes have several.
     slots = rng.permutation(np.arange(gpus * width).reshape(gpus, width) % experts).reshape(-1)

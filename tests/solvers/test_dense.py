@@ -16,6 +16,7 @@ from placement.cost.layer.score import score_layer
 from placement.problem.layer import LayerProblem
 from solvers.bounds import layer_bound
 from solvers.dispatch import fractions_for
+from solvers.experts.layers import plan_layers
 from solvers.registry import get_solver
 from solvers.stop import Stop
 from tests.cli.conftest import TINY
@@ -65,7 +66,7 @@ def test_solved_placements_are_those_of_least_work(solver: str, overlap: str, sl
             assert found.bound == pytest.approx(score_layer(problem, found.slots).objective, rel=1e-4)
 
 
-@pytest.mark.parametrize("dispatch", ["even", "nearest", "planned"])
+@pytest.mark.parametrize("dispatch", ["even", "nearest", "planned", "token_hash", "sglang_static"])
 def test_the_search_ends_where_free_messages_end(dispatch: str) -> None:
     problem = random_problem(4, slots_per_gpu=6, message="dense", dispatch=dispatch, windows=2)
     rates = replace(problem.hardware.rates, fast_bytes_per_s=1e30, slow_bytes_per_s=1e30)
@@ -100,3 +101,20 @@ def test_a_plan_is_made_and_verified(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert plan["roles"][0]["message_rule"] == "dense"
     capsys.readouterr()
     assert outcome(cli, "placement", ["verify", str(out)]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", [0, 8])
+def test_auto_is_no_less_balanced_than_eplb_where_time_does_not_see_loads(extra: int) -> None:
+    """In decode a GPU's time is that of its weights: what is left to choose is balance."""
+    gained = []
+    for seed in range(3):
+        problem = random_problem(
+            seed, experts=32, gpus=8, slots_per_gpu=(32 + extra) // 8, message="dense", windows=2, dispatch="token_hash"
+        )
+        problem = changed(problem, rates=replace(problem.hardware.rates, tokens_per_gpu=200.0, token_s=1e-9))
+        rival = score_layer(problem, get_solver("eplb").solve(problem, Stop(), 0).slots)
+        answer = plan_layers([problem], "auto", Stop(), 1)[0]
+        assert answer.score.balancedness >= rival.balancedness
+        gained.append(answer.score.balancedness - rival.balancedness)
+        assert answer.bound <= answer.score.objective
+    assert max(gained) > 0.005

@@ -178,8 +178,11 @@ def test_a_cut_run_keeps_a_valid_bound() -> None:
 
 
 def test_exact_models_refuse_what_they_do_not_price() -> None:
-    with pytest.raises(UnsupportedError, match="even dispatch"):
-        coefficients_of(random_problem(0, slots_per_gpu=6, dispatch="nearest"))
+    for dispatch in ("nearest", "token_hash"):
+        with pytest.raises(UnsupportedError, match="even dispatch"):
+            coefficients_of(random_problem(0, slots_per_gpu=6, dispatch=dispatch))
+    # Copies alone count here, and those of a hash are as even.
+    coefficients_of(random_problem(0, slots_per_gpu=6, dispatch="token_hash", message="per_expert"))
     with pytest.raises(UnsupportedError, match="terms"):
         coefficients_of(random_problem(0, experts=64, gpus=64, slots_per_gpu=4, k=6, tokens=4000))
 

@@ -58,7 +58,7 @@ def test_a_baseline_over_the_floor_that_takes_less_time_raises_it() -> None:
     assert answer.score.objective <= linear.objective * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("dispatch", ["even", "nearest", "planned"])
+@pytest.mark.parametrize("dispatch", ["even", "nearest", "planned", "token_hash", "sglang_static"])
 def test_search_saves_traffic_under_a_cap_that_is_hard_to_keep(dispatch: str) -> None:
     problem = random_problem(3, experts=64, gpus=16, gpus_per_node=4, slots_per_gpu=6, k=6, dispatch=dispatch)
     balancer = score_layer(changed(problem, dispatch="even"), get_solver("eplb").solve(problem, Stop(), 0).slots)

@@ -18,7 +18,7 @@ RULES = ("per_node", "per_rank", "per_expert")
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("dispatch", ["even", "nearest"])
+@pytest.mark.parametrize("dispatch", ["even", "nearest", "token_hash"])
 @pytest.mark.parametrize("slots_per_gpu", [4, 6])
 def test_auto_is_valid_and_never_worse_than_any_baseline(rule: str, dispatch: str, slots_per_gpu: int) -> None:
     problem = random_problem(7, slots_per_gpu=slots_per_gpu, message=rule, dispatch=dispatch)
@@ -69,7 +69,7 @@ def test_deepseek_r1_shape_from_counts_is_near_its_bound(gpus: int, limit: float
 
 @pytest.mark.parametrize("objective", ["time", "load", "traffic"])
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("dispatch", ["even", "nearest"])
+@pytest.mark.parametrize("dispatch", ["even", "nearest", "token_hash"])
 def test_bound_never_exceeds_any_placement(objective: str, rule: str, dispatch: str) -> None:
     for seed in range(15):
         problem = random_problem(
@@ -97,7 +97,7 @@ def test_status_is_optimal_only_at_the_bound() -> None:
     assert answer.score.objective == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("dispatch", ["even", "nearest"])
+@pytest.mark.parametrize("dispatch", ["even", "nearest", "token_hash"])
 def test_bound_holds_where_a_gpu_can_serve_itself(dispatch: str) -> None:
     """Everything on every GPU: with `nearest` no message is sent, and the bound must know."""
     problem = random_problem(0, experts=2, gpus=2, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=10, dispatch=dispatch)

@@ -24,7 +24,7 @@ def _norm(problem: LayerProblem, slot_load: np.ndarray, order: IntArray) -> floa
     return float(problem.data.window_weight @ (by_gpu**16).mean(axis=1) ** (1 / 16))
 
 
-@pytest.mark.parametrize("dispatch", ["even", "nearest", "planned"])
+@pytest.mark.parametrize("dispatch", ["even", "nearest", "planned", "token_hash", "sglang_static"])
 def test_nodes_keep_their_copies_and_messages(dispatch: str) -> None:
     for seed in range(4):
         problem = random_problem(

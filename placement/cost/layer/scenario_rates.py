@@ -6,6 +6,7 @@ problem's "GPUs" are ranks, its tokens those of a rank's GPUs together, its link
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -139,6 +140,9 @@ def topology_of(scenario: Scenario, split: Split) -> Topology:
         InputError: the ranks do not fill nodes.
     """
     cluster = scenario.cluster
+    ranks, tray = cluster.gpus_per_node // split.etp, max(1, cluster.gpus_per_tray // split.etp)
     if split.gpus_per_stage <= cluster.gpus_per_node:
-        return Topology(split.ep, split.ep, 1)
-    return Topology(split.ep, cluster.gpus_per_node // split.etp, max(1, cluster.gpus_per_tray // split.etp))
+        ranks, tray = split.ep, 1
+    # SGLang's own count (eplb/expert_location.py): the group's ranks over the OS nodes of all stages.
+    os_nodes = -(-split.gpus_per_instance // cluster.os_node_gpus)
+    return Topology(split.ep, ranks, tray, math.gcd(max(1, split.ep // os_nodes), ranks))

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from placement.cost.layer.dispatch import alike_homes
+from placement.cost.layer.dispatch import alike_homes, policy_of
 from placement.cost.layer.links import LinkLoad, entering_tokens, loads_of_one_class
 from placement.cost.layer.messages import MessageRule, effective_rule
 from placement.cost.layer.work import layer_seconds, slot_slopes, slot_times
@@ -90,6 +90,12 @@ class Tariff:
     def alike(self) -> bool:
         """Whether in every placement all homes dispatch in equal shares."""
         return alike_homes(self.problem)
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether what a placement changes hangs on which copies one token's experts take together."""
+        replicas = self.problem.hardware.usable_slots > self.problem.experts
+        return policy_of(self.problem).together and replicas and not self.linear
 
     @cached_property
     def rates(self) -> LayerRates:

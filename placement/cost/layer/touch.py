@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.cost.layer.dispatch import Shares
+from placement.cost.layer.residues import touched_together
 from placement.kernels import lean_kernel
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
@@ -34,35 +35,37 @@ class Touch:
 def touch(problem: LayerProblem, shares: Shares) -> Touch:
     """Loads and touch chances of a placement whose dispatch is `shares`.
 
-    The draws of different experts are independent, so a token with experts K touches a GPU with chance
-    1 - prod over e in K of (1 - share of e that goes there).
+    Where the draws of different experts are independent, a token with experts K touches a GPU with chance
+    1 - prod over e in K of (1 - share of e that goes there). Where they are not: placement.cost.layer.residues.
     """
     topology, classes = problem.topology, shares.classes
-    gpu = shares.slot // problem.hardware.slots_per_gpu
-    homes = np.asarray(np.bincount(shares.class_of_gpu, minlength=classes) / topology.gpus, dtype=np.float64)
-    if not problem.hardware.uniform_home:
-        homes = np.bincount(shares.class_of_gpu, weights=problem.hardware.homes, minlength=classes).astype(np.float64)
+    gpu, homes = shares.slot // problem.hardware.slots_per_gpu, homes_of_classes(problem, shares)
     load = np.zeros((classes, problem.windows, topology.gpus))
     slot_load = np.zeros((problem.windows, problem.slots))
     for c in range(classes):
         first = shares.start[c * problem.experts : (c + 1) * problem.experts + 1]
-        _add_loads(problem.data.load, first, shares.slot, gpu, shares.fraction, float(homes[c]), load[c], slot_load)
+        add_loads(problem.data.load, first, shares.slot, gpu, shares.fraction, float(homes[c]), load[c], slot_load)
     if problem.data.sets is None:
         node = load.reshape(classes, problem.windows, topology.nodes, -1).sum(axis=3)
         return Touch(load, load, node, slot_load)
     node_of = topology.node_of_gpu
     by_gpu = _touched(problem, shares, gpu, np.arange(classes), topology.gpus)
-    # Where every GPU is a class (`nearest`), those of one node still share out alike over nodes: one of each is enough.
-    each = classes == topology.gpus and topology.nodes > 1
-    some = np.arange(0, classes, topology.gpus_per_node if each else 1)
-    by_node = _touched(problem, shares, node_of[gpu], some, topology.nodes)
-    if each:
-        by_node = by_node[node_of]
+    # Of classes that share out alike over nodes one is enough.
+    by_node = _touched(problem, shares, node_of[gpu], np.arange(0, classes, shares.alike), topology.nodes)
+    if shares.alike > 1:
+        by_node = by_node[np.arange(classes) // shares.alike]
     return Touch(load, by_gpu, by_node, slot_load)
 
 
+def homes_of_classes(problem: LayerProblem, shares: Shares) -> FloatArray:
+    """[classes] share of the tokens whose home is of the class."""
+    if problem.hardware.uniform_home:
+        return np.asarray(np.bincount(shares.class_of_gpu, minlength=shares.classes) / problem.topology.gpus)
+    return np.bincount(shares.class_of_gpu, weights=problem.hardware.homes, minlength=shares.classes).astype(np.float64)
+
+
 @lean_kernel
-def _add_loads(
+def add_loads(
     load: NDArray[np.float64], start: NDArray[np.int64], slot: NDArray[np.int64], gpu: NDArray[np.int64],
     fraction: NDArray[np.float64], home: float, by_gpu: NDArray[np.float64], by_slot: NDArray[np.float64],
 ) -> None:  # fmt: skip
@@ -89,15 +92,18 @@ def _touched(problem: LayerProblem, shares: Shares, place: IntArray, classes: In
     sets = problem.data.sets
     if sets is None:
         return out
+    if shares.together:
+        out[0] = touched_together(sets, shares, place, places)
+        return out
     ids, weight, experts = sets.ids, sets.weight, problem.experts
     part = max(1, PART // (ids.shape[1] * places * problem.windows))
     for c, row in zip(range(len(classes)), classes * experts, strict=True):
         start = shares.start[row : row + experts + 1]
         if places <= DENSE:
             keep, miss = np.ones((experts, places)), np.ones(places)
-            _keep_rows(start, place, shares.fraction, keep)
+            keep_rows(start, place, shares.fraction, keep)
             for first in range(0, len(ids), part):
-                _add_touched(ids, weight, keep, miss, out[c], first, min(first + part, len(ids)))
+                add_touched(ids, weight, keep, miss, out[c], first, min(first + part, len(ids)))
             continue
         entries = _Entries.of_class(start, place, shares.fraction, places)
         for first in range(0, len(ids), part):
@@ -106,7 +112,7 @@ def _touched(problem: LayerProblem, shares: Shares, place: IntArray, classes: In
 
 
 @lean_kernel
-def _keep_rows(
+def keep_rows(
     start: NDArray[np.int64], place: NDArray[np.int64], fraction: NDArray[np.float64], keep: NDArray[np.float64]
 ) -> None:
     """Fills keep [experts, places], all 1, with the chance that a token does not send an expert's copy to a place."""
@@ -118,7 +124,7 @@ def _keep_rows(
 
 
 @lean_kernel
-def _add_touched(
+def add_touched(
     ids: NDArray[np.int32], weight: NDArray[np.float64], keep: NDArray[np.float64], miss: NDArray[np.float64],
     out: NDArray[np.float64], first: int, last: int,
 ) -> None:  # fmt: skip
@@ -192,7 +198,7 @@ def _add_entries(
     ids: NDArray[np.int32], weight: NDArray[np.float64], entries: _Entries, out: NDArray[np.float64], first: int,
     last: int,
 ) -> None:  # fmt: skip
-    """As `_add_touched`, for the places that a set may reach alone."""
+    """As `add_touched`, for the places that a set may reach alone."""
     start, place, keep, seen, of, miss = entries
     for s in range(first, last):
         n = 0

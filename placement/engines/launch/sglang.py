@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from placement.engines.launch.base import NodeLauncher, kv_option, stage_text
 from placement.engines.launch.site import Site
 from placement.engines.launch.switches import Option, Variable, switches_of
 
-#: SGLang's names of how a copy is picked.
-_DISPATCH = {"nearest": "static", "even": "dynamic"}
+#: SGLang's names of how a copy is picked; plans of before its own rules were told hold the first two.
+_DISPATCH = {"nearest": "static", "even": "dynamic", "sglang_static": "static", "sglang_dynamic": "dynamic"}
 _MODES = {"prefill": "normal", "decode": "low_latency"}
 
 
@@ -19,6 +19,7 @@ class SglangLauncher(NodeLauncher):
     name = "sglang"
     switches = switches_of("sglang")
     accelerator = "nvidia.com/gpu"
+    devices = "CUDA_VISIBLE_DEVICES"
     model_word = False
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
@@ -46,7 +47,7 @@ class SglangLauncher(NodeLauncher):
             yield option("--ep-num-redundant-experts", site.redundant, reason="slots beyond one copy of each expert")
             yield option("--init-expert-location", site.map_path, reason="the plan's expert map; its suffix matters")
             yield option(
-                "--ep-dispatch-algorithm", _DISPATCH[site.role.dispatch],
+                "--ep-dispatch-algorithm", _DISPATCH[site.scenario.dispatch_served],
                 reason=f"the copy that serves a token: {site.role.dispatch} in the plan",
             )  # fmt: skip
         yield option("--mem-fraction-static", site.memory_share, reason="HBM less what was planned to be left free")
@@ -81,12 +82,23 @@ class SglangLauncher(NodeLauncher):
                     backend.tokens_switch, backend.decode_tokens,
                     reason=f"room for the {tokens} tokens of a GPU in a decode step; buffers are planned for it",
                 )  # fmt: skip
-        if site.spans_fast_nodes:
-            yield variable("NCCL_MNNVL_ENABLE", 1, reason="NVLink reaches the other OS nodes of the rack")
 
     def files(self, site: Site) -> dict[str, str]:
         """See Launcher."""
         return {}
+
+    def router(self, sites: Sequence[Site]) -> str:
+        """sglang-router, started as SGLang's own tests start it (test/ascend/e2e/test_npu_multi_node_utils.py)."""
+        if sites[0].disaggregated:
+            body = """args=(--pd-disaggregation)
+while read -r address port transfer; do args+=(--prefill "http://$address:$port" "$transfer"); done < <(servers prefill)
+while read -r address port _; do args+=(--decode "http://$address:$port"); done < <(servers decode)
+"""
+        else:
+            body = """args=(--worker-urls)
+while read -r address port _; do args+=("http://$address:$port"); done < <(servers aggregated)
+"""
+        return body + 'exec python3 -m sglang_router.launch_router "${args[@]}" --host 0.0.0.0 --port "$ROUTER_PORT"\n'
 
     def notes(self, site: Site) -> Iterator[str]:
         """See Launcher."""
@@ -96,15 +108,25 @@ class SglangLauncher(NodeLauncher):
                 "takes a path of any suffix but `.json` and `.pt` for JSON text."
             )
             yield "EPLB is off: `--enable-eplb` is not given, so the map stays as it is."
-            if site.scenario.cluster.os_node_gpus < site.scenario.cluster.gpus_per_node:
+            if site.role.dispatch != site.scenario.dispatch_served:
+                yield (
+                    f"The plan was made for {site.role.dispatch} dispatch, which SGLang does not have; it serves by "
+                    f"`{_DISPATCH[site.scenario.dispatch_served]}`."
+                )
+            elif site.role.dispatch == "nearest" and (
+                site.scenario.cluster.os_node_gpus < site.scenario.cluster.gpus_per_node
+            ):
                 yield (
                     "SGLang's nearest copy is one of the same OS node; the plan counts one of the same fast-link "
                     f"domain ({site.scenario.cluster.gpus_per_node} GPUs)."
                 )
         else:
             yield "Without expert parallelism (EP 1) no map is written: SGLang has nothing to place."
-        if site.disaggregated:
-            yield "A router in front (sglang-router, in its prefill-decode mode) sends each request to both roles."
+        if site.role.role == "prefill":
+            yield (
+                "`router.sh` starts sglang-router (`pip install sglang-router`) in its prefill-decode mode: it sends "
+                "each request to an instance of each role."
+            )
 
     def taken(self, site: Site) -> Iterator[str]:
         """See Launcher."""

@@ -67,10 +67,11 @@ def coefficients_of(problem: LayerProblem) -> Coefficients:
     """The coefficients of `problem`.
 
     Raises:
-        UnsupportedError: Replicas under a dispatch policy that does not share alike, or a model beyond MOST_TERMS.
+        UnsupportedError: Replicas under a dispatch policy that does not share alike and by independent draws, or a
+            model beyond MOST_TERMS.
     """
     tariff, topology = tariff_of(problem), problem.topology
-    if not tariff.alike:
+    if not tariff.alike or tariff.together:
         raise UnsupportedError(f"exact models price replicas under even dispatch only, not {problem.rules.dispatch}")
     sets = problem.data.sets.ids.size if problem.data.sets is not None and not tariff.linear else 0
     terms = tariff.most_copies * topology.gpus * (problem.experts + sets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,10 @@ from solvers.experts.search.state import (
     LARGER,
     LINK,
     NEAREST,
+    OS_NODE,
     PLANNED,
     SUM,
+    TOGETHER,
     Data,
     Goal,
     Links,
@@ -31,12 +34,33 @@ from solvers.experts.search.state import (
 BALANCE = 1.2
 #: Weight of the mean traffic in the guide's smooth part, beside the norm of links that are as busy as one another.
 REACH = 0.05
-_POLICY = {"even": EVEN, "nearest": NEAREST, "planned": PLANNED}
+_POLICY = {
+    "even": EVEN, "nearest": NEAREST, "planned": PLANNED, "token_hash": TOGETHER, "sglang_static": OS_NODE,
+    "sglang_dynamic": OS_NODE,
+}  # fmt: skip
+#: Classes of tokens by their number, the most first: copies whose count divides them are told apart exactly. The first
+#: is taken that makes at most so many cells.
+RESIDUES, MOST_CELLS = (12, 6, 4, 2), 48
 
 
 def by_home(problem: LayerProblem) -> bool:
     """Whether homes on different nodes dispatch differently."""
     return not alike_homes(problem) and problem.topology.nodes > 1
+
+
+def residues(problem: LayerProblem) -> int:
+    """Classes that the tokens' numbers fall into, where these pick the copies (Shares.together); else 1."""
+    tariff = tariff_of(problem)
+    if not tariff.together:
+        return 1
+    needed = math.lcm(*range(1, min(tariff.most_copies, 4) + 1))
+    return next((n for n in RESIDUES if n <= needed and n * tariff.bins.count <= MOST_CELLS), RESIDUES[-1])
+
+
+def cells(problem: LayerProblem) -> int:
+    """Cells of the search: classes of tokens by bins."""
+    bins = tariff_of(problem).bins.count
+    return bins * (problem.topology.nodes if by_home(problem) else residues(problem))
 
 
 def search_data(
@@ -56,21 +80,44 @@ def search_data(
     if tariff.linear or rows is None:
         rows = SetRows.of(None if tariff.linear else problem.data.sets, problem.experts, problem.windows)
     slots = np.asarray(start)[used]
-    home = tariff.home_share if homes_differ else np.ones(1)
+    numbers = residues(problem)
+    home = tariff.home_share if homes_differ else np.full(numbers, 1.0 / numbers)
     # Objective "traffic" has one link for the bytes of all homes. It holds the whole objective, so that the guide needs
     # no mean beside.
     in_group = bins.in_group if timed else np.zeros(bins.count, dtype=np.int64)
     reach = REACH * (bins.in_s + bins.out_s * max(bins.count - 1, 1)) / (bins.count * len(home)) if timed else 0.0
-    policy = _POLICY[problem.rules.dispatch] if homes_differ else EVEN
+    policy = _POLICY[problem.rules.dispatch]
+    if policy == OS_NODE:
+        # In one node homes are one class, and where it is one OS node copies share alike.
+        policy = (
+            OS_NODE if problem.hardware.usable_slots > problem.experts and topology.os_gpus < topology.gpus else EVEN
+        )
+    elif not homes_differ and numbers == 1:
+        policy = EVEN
+    # Where homes are alike, each class has its share of all links.
+    out_of_cell, in_rate = np.tile(bins.out_group, numbers), np.tile(bins.into.sum(axis=0) / numbers, numbers)
+    if homes_differ:
+        out_of_cell, in_rate = np.repeat(np.arange(len(home)), bins.count), bins.into.reshape(-1)
+    of_gpu = problem.hardware.homes / np.maximum(tariff.home_share[topology.node_of_gpu], 1e-300)
     work, kind_moved = _work(tariff)
     was, max_moves = _budget(problem)
     return Data(
-        Places(gpu_of_slot, topology.node_of_gpu, bins.of_gpu, bins.node, policy, home),
+        Places(
+            gpu_of_slot,
+            topology.node_of_gpu,
+            bins.of_gpu,
+            bins.node,
+            policy,
+            home,
+            topology.os_gpus,
+            of_gpu,
+            of_gpu.reshape(-1, topology.os_gpus).sum(axis=1),
+        ),
         work,
         Links(
             in_of_cell=np.tile(in_group, len(home)),
-            out_of_cell=np.repeat(np.arange(len(home)), bins.count) if homes_differ else bins.out_group,
-            in_rate=bins.into.reshape(-1) if homes_differ else bins.into.sum(axis=0),
+            out_of_cell=out_of_cell,
+            in_rate=in_rate,
             linear=tariff.linear,
             share_load=np.array(problem.data.load),
         ),
@@ -82,8 +129,8 @@ def search_data(
             kind_moved=kind_moved,
             cap=float("inf") if problem.rules.max_load is None else float(problem.rules.max_load),
             reach_scale=float(reach),
-            out_rate=bins.out,
-            classes=len(home),
+            out_rate=bins.out / numbers,
+            classes=len(home) if homes_differ else 1,
         ),
         Rules(
             allowed=_allowed(problem, gpu_of_slot, slots),

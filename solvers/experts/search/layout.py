@@ -6,12 +6,15 @@ import numpy as np
 
 from placement.arithmetic import exp
 from placement.kernels import inlined, lean, lean_kernel
-from placement.problem.arrays import FloatArray
+from placement.problem.arrays import FloatArray, IntArray
 from solvers.experts.search.arrays import SetRows
 from solvers.experts.search.state import (
     COVERED,
     EVEN,
     NEAREST,
+    OS_NODE,
+    PLANNED,
+    TOGETHER,
     Busy,
     Chances,
     Data,
@@ -27,7 +30,7 @@ from solvers.experts.search.state import (
 @inlined
 def copy_share(p: Places, lay: Layout, e: int, node: int) -> float:
     """Share of all of expert e's tokens that each of its copies on `node` serves."""
-    if p.policy == EVEN:
+    if p.policy == EVEN or p.policy == TOGETHER:
         return 1.0 / int(lay.copies[e])
     home, on_node = p.home, lay.on_node
     here = on_node[node, e]
@@ -44,6 +47,46 @@ def copy_share(p: Places, lay: Layout, e: int, node: int) -> float:
     return float(served / here)
 
 
+@lean
+def share_of_home(p: Places, lay: Layout, e: int, i: int, c: int) -> float:
+    """Share of node c's tokens, for expert e, that its i-th copy serves (see NearestOnOsNode)."""
+    gpu_of_slot, where, copies, of_os_node = p.gpu_of_slot, lay.where, lay.copies[e], p.of_os_node
+    g = gpu_of_slot[where[e, i]]
+    own = g // p.os_gpus
+    # Of the OS nodes without a copy; and what is left of its own one by those GPUs that hold a copy.
+    far, left, here, first = 1.0, of_os_node[own], 0, True
+    for j in range(copies):
+        h = gpu_of_slot[where[e, j]]
+        if h // p.os_gpus == own:
+            here += 1
+            left -= p.of_gpu[h]
+            first &= where[e, j] >= where[e, i]
+        if p.node_of_gpu[h] != c:
+            continue
+        new = True
+        for k in range(j):
+            new &= gpu_of_slot[where[e, k]] // p.os_gpus != h // p.os_gpus
+        if new:
+            far -= of_os_node[h // p.os_gpus]
+    share = far / copies
+    if p.node_of_gpu[g] == c:
+        share += p.of_gpu[g]
+        if here == copies:
+            share += left / copies
+        elif first:
+            share += left
+    return float(share)
+
+
+@lean
+def os_node_share(p: Places, lay: Layout, e: int, i: int) -> float:
+    """Share of all tokens, for expert e, that its i-th copy serves."""
+    share = 0.0
+    for c in range(len(p.home)):
+        share += p.home[c] * share_of_home(p, lay, e, i, c)
+    return share
+
+
 @inlined
 def add_work(p: Places, work: Work, lay: Layout, busy: Busy, e: int, sign: float) -> None:
     """Adds (sign 1) or takes away (-1) expert e's part of the GPUs' cost and load."""
@@ -55,7 +98,9 @@ def add_work(p: Places, work: Work, lay: Layout, busy: Busy, e: int, sign: float
     for i in range(lay.copies[e]):
         g = gpu_of_slot[where[e, i]]
         node = node_of_gpu[g]
-        if node != last_node:
+        if p.policy == OS_NODE:
+            share = os_node_share(p, lay, e, i)
+        elif node != last_node:
             share = copy_share(p, lay, e, node)
             last_node = node
         scale = sign * work_share[g]
@@ -69,6 +114,23 @@ def add_work(p: Places, work: Work, lay: Layout, busy: Busy, e: int, sign: float
             gpu_cost[w, g] += scale * cost
 
 
+@lean
+def take_residues(row: FloatArray, bins: int, b: int, i: int, where: IntArray, copies: int, classes: int) -> None:
+    """Takes from row [cells] what copy `i` of `where` in bin b serves of tokens by their number modulo `classes`.
+
+    Of r copies the n-th by slot serves the numbers that are n modulo r. A class knows its own modulo the common divisor
+    of both: it shares out alike over the copies that these allow.
+    """
+    place = 0
+    for j in range(copies):
+        place += where[j] < where[i]
+    common, rest = copies, classes
+    while rest:
+        common, rest = rest, common % rest
+    for c in range(place % common, classes, common):
+        row[c * bins + b] -= common / copies
+
+
 @inlined
 def keep_row(p: Places, lay: Layout, linear: bool, e: int, row: FloatArray) -> None:
     """Fills row [cells] with 1 - share of a class's tokens of expert e that go to a bin (COVERED for 0)."""
@@ -80,6 +142,13 @@ def keep_row(p: Places, lay: Layout, linear: bool, e: int, row: FloatArray) -> N
     for i in range(copies):
         g = gpu_of_slot[where[e, i]]
         node, b = node_of_gpu[g], bin_of_gpu[g]
+        if policy == OS_NODE:
+            for c in range(classes):
+                row[c * bins + b] -= share_of_home(p, lay, e, i, c)
+            continue
+        if policy == TOGETHER:
+            take_residues(row, bins, b, i, where[e], copies, classes)
+            continue
         for c in range(classes):
             if policy == EVEN:
                 row[c * bins + b] -= 1.0 / copies
@@ -163,7 +232,7 @@ def load_layout(p: Places, lay: Layout, targets: bool) -> None:
     for e in range(experts):
         turn = e
         for c in range(classes):
-            if classes > 1 and on_node[c, e] == 0:
+            if p.policy == PLANNED and classes > 1 and on_node[c, e] == 0:
                 target[c, e] = p.node_of_gpu[p.gpu_of_slot[where[e, turn % copies[e]]]]
                 turn += 1
             else:

@@ -34,7 +34,8 @@ def node_level(problem: LayerProblem) -> LayerProblem:
         problem.hardware.rates.together(m),
         home=None if home is None else home.reshape(topology.nodes, m).sum(axis=1),
     )
-    return replace(problem, hardware=hardware).with_rules(current=None)
+    dispatch = policy_of(problem).between_nodes(topology)
+    return replace(problem, hardware=hardware).with_rules(current=None, dispatch=dispatch)
 
 
 def onto_gpus(problem: LayerProblem, by_node: IntArray, node_load: FloatArray) -> IntArray:

@@ -12,13 +12,14 @@ from placement.cost.layer.dispatch import policy_of
 from placement.cost.layer.tariff import Tariff, tariff_of
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
-from solvers.base import Features, UnsupportedError
+from placement.problem.topology import Topology
+from solvers.base import EVERY_DISPATCH, Features, UnsupportedError
 from solvers.bounds import layer_bound
 from solvers.dispatch import needs_fractions, target_fractions
 from solvers.experts.candidates import Candidate, candidate, choose
 from solvers.experts.heuristics.greedy import GreedySolver
 from solvers.experts.merit import merit
-from solvers.experts.search.arrays import SetRows, by_home
+from solvers.experts.search.arrays import SetRows, cells
 from solvers.experts.search.balance import balance
 from solvers.experts.search.multilevel import copies_needed, copy_loads, has_levels, node_level, onto_gpus
 from solvers.experts.search.run import Annealed, Schedule, run_annealing
@@ -51,9 +52,13 @@ CELLS = 32
 #: The node level keeps this share of the imbalance that the cap allows: packing onto GPUs adds its own.
 NODE_SHARE = 0.8
 KICKS = 200
+#: Placements that are annealed where a node has one GPU, and the distance of their seeds.
+STARTS, TURN = 4, 1000
 #: Evening out the GPUs of a node may cost this share of the objective on the routing solved on. Drift counts by the
 #: first of the parameters' `drift` (see settle) that does not cost more, nor balance.
 SETTLE_LOSS = 0.02
+#: The same where loads alone count: the largest first, as far as a placement stays as balanced as the known ones.
+DRIFTS = (1.0, 0.7, 0.5)
 #: Copies that serve nobody are sought where one on each GPU saves this share of the objective: they cost traffic.
 IDLE_GAIN = 0.06
 #: A load search ends when its largest load is this near the bound.
@@ -65,7 +70,7 @@ class SearchSolver:
 
     name = "search"
     features = Features(
-        traffic=True, dispatch=("even", "nearest", "planned"), groups=True, moves=True, fixed=True,
+        traffic=True, dispatch=EVERY_DISPATCH, groups=True, moves=True, fixed=True,
         uneven=True, windows=True, tails=True,
         note="keeps each group on the node that its start gives it",
     )  # fmt: skip
@@ -100,9 +105,12 @@ class SearchSolver:
                 found.append(candidate(problem, slots))
                 steps += used
         if not tariff.bins.linear or not tariff.alike or not problem.free:
-            start = choose(problem, found)
-            leads = _leads(problem, start.score.objective)
-            for annealed in (run for each in leads for run in _anneal(each, start.slots, stop, seed)):
+            first = _first(problem, found)
+            leads = _leads(problem, first[0].score.objective)
+            runs = ((each, start, i) for each in leads for i, start in enumerate(first))
+            for annealed in (
+                run for each, start, i in runs for run in _anneal(each, start.slots, stop, seed + TURN * i)
+            ):
                 fractions = None
                 if needs_fractions(problem) and annealed.target is not None:
                     fractions = target_fractions(problem, annealed.slots, annealed.target)
@@ -112,7 +120,22 @@ class SearchSolver:
                 if annealed.termination is Termination.TIME:
                     termination = annealed.termination
         best = choose(problem, found)
+        if tariff.rule.counts == "all" and problem.objective.kind == "load" and problem.free:
+            best = _steadied(problem, best, known, seed, stop)
         return Result(best.slots, Status.FEASIBLE, termination, iterations=steps, fractions=best.fractions)
+
+
+def _first(problem: LayerProblem, found: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that are annealed: the best, and where each node has one GPU the next ones, too.
+
+    There no node level leads the way, and moves change a link so much that one run ends where it is trapped.
+    """
+    best = choose(problem, found)
+    if problem.topology.gpus_per_node > 1 or problem.topology.nodes == 1:
+        return [best]
+    ranked = sorted(found, key=lambda each: merit(problem, each.score))
+    others = {each.slots.tobytes(): each for each in ranked if each.slots.tobytes() != best.slots.tobytes()}
+    return [best, *others.values()][:STARTS]
 
 
 def _leads(problem: LayerProblem, objective: float) -> list[LayerProblem]:
@@ -144,6 +167,26 @@ def _settled(problem: LayerProblem, placed: Candidate, seed: int, stop: Stop) ->
         if over <= was_over and value <= was * (1 + SETTLE_LOSS):
             return evened
     return placed
+
+
+def _steadied(
+    problem: LayerProblem, best: Candidate, known: Sequence[Candidate], seed: int, stop: Stop
+) -> Candidate:  # fmt: skip
+    """The placement that bears the most drift of its loads among those no worse than what is known, by load and time:
+    what is least on a sample of tokens is often not on others."""
+    if problem.data.drift is None or not known or not tariff_of(problem).alike:
+        return best
+    rival = choose(problem, known)
+    over, least = merit(problem, rival.score)
+    gpus = problem.topology.gpus
+    anywhere = problem.with_hardware(topology=Topology(gpus, gpus))
+    for risk in (*DRIFTS, *stop.params.drift):
+        order = settle(anywhere, best.slots, best.score.slot_load, seed, risk, stop)
+        evened = candidate(problem, best.slots[order])
+        excess, value = merit(problem, evened.score)
+        if excess <= over and value <= least and evened.score.time_s <= rival.score.time_s:
+            return evened
+    return best
 
 
 def _target(problem: LayerProblem) -> float:
@@ -228,8 +271,7 @@ def _anneal(problem: LayerProblem, start: IntArray, stop: Stop, seed: int) -> li
 
 def steps_ratio(coarse: LayerProblem, rows: SetRows | None) -> float:
     """How many times the default steps the node level has: more with few token sets, fewer with many nodes."""
-    nodes = coarse.topology.nodes
-    few = min(1.0, math.sqrt(CELLS / (nodes * nodes if by_home(coarse) else nodes)))
+    few = min(1.0, math.sqrt(CELLS / cells(coarse)))
     # Bytes alone gain 0.3 points from more steps, at 0.003 less balance.
     if rows is None or coarse.objective.kind == "traffic":
         return few

@@ -1,6 +1,7 @@
 """What the compiled search works on: a layer's constants (Data) and a placement with all that its price needs (State).
 
-Homes fall into classes that dispatch alike; a cell is a class and a bin (tariff.Bins). keep[e, cell]: chance that a
+Tokens fall into classes that are dispatched alike, by home or by their number (Shares.together); a cell is a class and
+a bin (tariff.Bins). keep[e, cell]: chance that a
 token that uses e does not reach the bin because of e; miss[s, cell]: its product over set s; marginal[w, e, cell]:
 weighted sum of miss over the sets that hold e. A factor f on keep lowers the chance to miss by marginal * (1 - f), so
 that a move costs constant time a cell, and only an accepted one reads the sets.
@@ -17,7 +18,7 @@ from placement.problem.arrays import BoolArray, FloatArray, IntArray
 if TYPE_CHECKING:
     from solvers.experts.search.arrays import SetRows
 
-EVEN, NEAREST, PLANNED = 0, 1, 2
+EVEN, NEAREST, PLANNED, TOGETHER, OS_NODE = 0, 1, 2, 3, 4
 #: How the busiest GPU and the busiest link make a window's value: both in turn, side by side, or the link alone.
 SUM, LARGER, LINK = 0, 1, 2
 #: Stands for a chance of 0 in keep, so that products can be undone by a division; exact as a power of two.
@@ -29,7 +30,8 @@ class Places(NamedTuple):
 
     Attributes:
         gpu_of_slot: [slots] of usable slots. node_of_gpu, bin_of_gpu: [gpus]. node_of_bin: [bins].
-        policy: EVEN, NEAREST or PLANNED. home: [classes] share of the tokens.
+        policy: EVEN, NEAREST, PLANNED, TOGETHER or OS_NODE. home: [classes] share of the tokens.
+        os_gpus: GPUs of an OS node. of_gpu: [gpus], of_os_node: [OS nodes] share of the node's tokens, for OS_NODE.
     """
 
     gpu_of_slot: IntArray
@@ -38,6 +40,9 @@ class Places(NamedTuple):
     node_of_bin: IntArray
     policy: int
     home: FloatArray
+    os_gpus: int
+    of_gpu: FloatArray
+    of_os_node: FloatArray
 
 
 class Work(NamedTuple):

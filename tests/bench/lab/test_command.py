@@ -97,7 +97,7 @@ def test_the_list_has_every_chapter(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "evidence:" not in text
     assert "--validate" in text
-    assert max(map(len, text.splitlines())) <= 120
+    assert max(len(line) for line in text.splitlines() if " --" not in line) <= 80
 
 
 def test_a_benchmark_of_the_evidence_is_a_target_too(

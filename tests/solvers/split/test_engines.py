@@ -30,7 +30,7 @@ from placement.routing.synthesize import synthesize
 from solvers.deploy.columns import list_columns
 from solvers.split.degrees import Degrees, list_candidates
 from solvers.split.enumerate import enumerate_splits
-from specs.engine import SIZED, Rule, RuleName
+from specs.engine import SIZED, Dispatch, Rule, RuleName
 from specs.loading import list_catalog, load_engine, load_scenario
 from specs.model import Moe
 from specs.overrides import overridden
@@ -103,7 +103,9 @@ MESSAGES = {
     "trtllm:allgather": ("dense", "dense"),
     "trtllm:auto": ("dense", "dense"),
 }
-DISPATCH = {"generic": "even", "vllm": "even", "sglang:none": "even", "sglang": "nearest", "trtllm": "even"}
+DISPATCH = {
+    "generic": "even", "vllm": "token_hash", "sglang:none": "even", "sglang": "sglang_static", "trtllm": "even",
+}  # fmt: skip
 
 
 def _case(engine: str, **changes: object) -> Scenario:
@@ -222,14 +224,13 @@ def test_figures_of_serving_are_of_each_phase_under_its_own_messages() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_engine_is_asked_for_no_dispatch_that_it_lacks(engine: str) -> None:
+def test_an_engine_serves_by_its_own_rule_whatever_is_asked(engine: str) -> None:
     able = load_engine(engine).in_use.dispatch
-    for dispatch in ("even", "nearest", "planned"):
-        if dispatch in able:
-            assert _case(engine, dispatch=dispatch).dispatch_in_use == dispatch
-        else:
-            with pytest.raises(InputError, match=f"dispatch {dispatch} is more than .* choose {' or '.join(able)}"):
-                _case(engine, dispatch=dispatch)
+    assert _case(engine).dispatch_in_use == _case(engine).dispatch_served == able[0]
+    for dispatch in get_args(Dispatch):
+        case = _case(engine, dispatch=dispatch)
+        assert case.dispatch_in_use == dispatch
+        assert case.dispatch_served == (dispatch if dispatch in able else able[0])
 
 
 def test_only_generic_plans_dispatch_or_trains() -> None:

@@ -19,12 +19,17 @@ class Shares:
         start: [classes * experts + 1] row starts.
         slot: [entries] slot that serves the share.
         fraction: [entries] share of the class's tokens for that expert, 0..1; each row sums to 1.
+        together: Copies are not drawn for each expert by itself: a token has one number, uniform over all residues, and
+            of a row of r entries it takes entry number % r.
+        alike: So many neighbouring classes, from a multiple of it on, share out alike over nodes.
     """
 
     class_of_gpu: IntArray
     start: IntArray
     slot: IntArray
     fraction: FloatArray
+    together: bool = False
+    alike: int = 1
 
     @property
     def classes(self) -> int:
@@ -37,12 +42,14 @@ class DispatchPolicy(Protocol):
     Attributes:
         alike: All homes send to the copies of an expert in equal shares.
         drawn_once: A copy is drawn once for each home GPU and expert, not for every token.
+        together: One number of a token picks the copies of all its experts (Shares.together).
         solved: Its shares are a plan that is to be solved (`fractions`).
         closed_form: The policy that stands for it where no plan has been solved.
     """
 
     alike: bool
     drawn_once: bool
+    together: bool
     solved: bool
     closed_form: Dispatch
 
@@ -70,4 +77,8 @@ class DispatchPolicy(Protocol):
             homes: [nodes] Share of the tokens whose home is there.
             target: [nodes, experts] Node that serves a home's tokens, where the policy is solved and one is known.
         """
+        ...
+
+    def between_nodes(self, topology: Topology) -> Dispatch:
+        """The policy that stands for it where each node is taken as one GPU."""
         ...

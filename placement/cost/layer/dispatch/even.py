@@ -15,6 +15,7 @@ class Even:
 
     alike = True
     drawn_once = False
+    together = False
     solved = False
     closed_form: Dispatch = "even"
 
@@ -28,3 +29,6 @@ class Even:
 
     def on_nodes(self, holds: BoolArray, homes: FloatArray, target: IntArray | None) -> FloatArray:
         return np.asarray(holds / holds.sum(axis=0)[None, :])
+
+    def between_nodes(self, topology: Topology) -> Dispatch:
+        return self.closed_form

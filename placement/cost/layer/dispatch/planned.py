@@ -17,6 +17,7 @@ class Planned:
 
     alike = False
     drawn_once = False
+    together = False
     solved = True
     closed_form: Dispatch = "nearest"
 
@@ -50,3 +51,6 @@ class Planned:
         for home, share in enumerate(homes):
             np.add.at(served, (target[home], np.arange(holds.shape[1])), share)
         return served
+
+    def between_nodes(self, topology: Topology) -> Dispatch:
+        return "planned"

@@ -1,0 +1,105 @@
+"""`python -m bench run dispatch_rules`: plans for engines' dispatch rules, served by the engines' own functions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from placement.cli.running import emit, note
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.dispatch_rules.measure import Measured
+    from bench.targets import Target
+
+#: MoE layers of the recorded model.
+LAYERS = 26
+#: Slots beyond one copy of each expert, as a share of the experts.
+EXTRA = (0.0, 0.5)
+#: Gain over `eplb` in layer time, mean of the domains, by rule.
+GAINS = {"SGLang static": 1.35, "vLLM hash": 1.30}
+#: Most that a prediction is off, and points of balancedness for all domains together above `eplb`'s.
+OFF, JOINT_POINTS = 0.01, 0.10
+
+
+@click.command("dispatch_rules")
+@click.option(
+    "--traces", default="../shared/traces", envvar="PLACEMENT_TRACES", show_default=True, show_envvar=True,
+    help="Folder of dsv2lite_*.npz.",
+)  # fmt: skip
+@click.option(
+    "--wheels", default="../wheels", envvar="ENGINE_WHEELS", show_default=True, show_envvar=True,
+    help="Folder of the unpacked wheels `vllm` and `sglang`.",
+)  # fmt: skip
+@click.option(
+    "--layers", type=click.IntRange(1, LAYERS), default=LAYERS, show_default=True,
+    help="MoE layers to solve, spread evenly over the model's.",
+)  # fmt: skip
+@click.option("--work", type=click.FloatRange(1e-3, 1e3), default=1.0, show_default=True, help="Search effort.")
+@click.option("--workers", type=click.IntRange(1, 1024), default=2, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
+@click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    traces: str, wheels: str, layers: int, work: float, workers: int, seed: int, check: bool, as_json: bool
+) -> None:
+    """Layer time in prefill, and balance, of plans for SGLang's static dispatch, vLLM's hash and its dense backend.
+
+    Recorded routing of three domains that was not solved on; copies are picked by the engines' own functions.
+    """
+    from bench.dispatch_rules.measure import RULES, measured
+    from bench.placement_quality.protocol import Recorded, spaced
+    from bench.recorded import DOMAINS
+    from bench.targets import check_targets, target_records, target_table
+    from placement.report.text import columns, rendered
+
+    missing = [path for path in (Path(traces), Path(wheels) / "vllm", Path(wheels) / "sglang") if not path.is_dir()]
+    if missing:
+        note(f"skipped: {missing[0]} is not there (--traces, --wheels)")
+        return
+    recorded, found = Recorded(traces, spaced(layers, LAYERS)), []
+    for rule in RULES:
+        for extra in EXTRA:
+            for protocol in ("in-domain", "held-out", *(("joint",) if rule.message == "dense" else ())):
+                for case in recorded.cases(protocol):  # type: ignore[arg-type]
+                    note(f"{rule.name}, {extra:.0%} extra, {protocol}, {case.name}")
+                    found.append(measured(recorded, case, protocol, rule, extra, wheels, work, seed, workers))
+    targets = _targets(found, len(DOMAINS))
+    if as_json:
+        emit(json.dumps({"cases": [asdict(each) for each in found], "targets": target_records(targets)}))
+    else:
+        header = ("rule", "extra", "protocol", "domain", "us", "eplb us", "gain", "balance", "eplb's", "off", "off")
+        emit(rendered([columns(header, [_row(each) for each in found]), "", target_table(targets)]))
+    if check:
+        check_targets(targets)
+
+
+def _row(each: Measured) -> list[str]:
+    mine, its = each.solved, each.rival
+    return [
+        each.rule, f"{each.extra:.0%}", each.protocol, each.domain, f"{mine.served_us:.0f}", f"{its.served_us:.0f}",
+        f"{each.speedup:.3f}", f"{mine.served_balancedness:.3f}", f"{its.served_balancedness:.3f}",
+        f"{mine.off:+.2%}", f"{its.off:+.2%}",
+    ]  # fmt: skip
+
+
+def _targets(found: Sequence[Measured], domains: int) -> list[Target]:
+    from bench.targets import Target
+
+    targets = []
+    for name, least in GAINS.items():
+        gains = [one.speedup for one in found if (one.rule, one.extra, one.protocol) == (name, 0.5, "in-domain")]
+        targets.append(Target(f"{name}, +50%, gain over eplb", sum(gains) / domains, least, "x", at_least=True))
+    dense = [one for one in found if one.rule == "vLLM dense"]
+    worse = sum(one.balance_gain < 0 for one in dense if one.protocol != "joint")
+    targets.append(Target("dense, cases less balanced than eplb", worse, 0, ""))
+    joint = [100 * one.balance_gain for one in dense if one.protocol == "joint"]
+    targets.append(Target("dense, three domains jointly, points of balance", min(joint), 100 * JOINT_POINTS, "", True))
+    off = max(abs(side.off) for one in found for side in (one.solved, one.rival))
+    targets.append(Target("predicted against served, largest difference", 100 * off, 100 * OFF, "%"))
+    return targets
