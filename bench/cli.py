@@ -97,8 +97,7 @@ def list_targets_command(chapter: str | None, options: bool, form: str) -> None:
 
 @cli.group("run", cls=_Runs, invoke_without_command=True, short_help="Run targets of the lab, or one benchmark.")
 @lab_options
-@click.pass_context
-def run_command(ctx: click.Context, chapter: str, **options: Any) -> None:
+def run_command(chapter: str, **options: Any) -> None:
     """Run targets of the lab, each as a pair of a baseline and an optimized side; without --targets all of them.
 
     \b
@@ -108,6 +107,7 @@ def run_command(ctx: click.Context, chapter: str, **options: Any) -> None:
 
     Exit code 6 if a check fails or an optimized side is worse than its baseline.
     """
+    ctx = click.get_current_context()
     if ctx.invoked_subcommand is not None:
         return
     names = options["targets"]

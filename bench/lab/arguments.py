@@ -21,9 +21,8 @@ def read_options(target: Target[O], text: str) -> O:
     Raises:
         InputError: An argument that the target does not take; the message names those that it does.
     """
-    command = click.Command(target.name, params=list(_click_options(target)), add_help_option=False)
     try:
-        context = command.make_context(target.name, shlex.split(text), resilient_parsing=False)
+        context = command_of(target).make_context(target.name, shlex.split(text))
     except (click.ClickException, ValueError) as error:
         told = error.format_message() if isinstance(error, click.ClickException) else str(error)
         told = " ".join(told.split()).rstrip(".")
@@ -31,6 +30,11 @@ def read_options(target: Target[O], text: str) -> O:
             f"--target-extra-arg {target.name}", "", told[:1].lower() + told[1:], f"it takes {usage(target)}"
         ) from None
     return target.options(**context.params)
+
+
+def command_of(target: Target[Any]) -> click.Command:
+    """The target's extra arguments as a command's options."""
+    return click.Command(target.name, params=list(_click_options(target)), add_help_option=False)
 
 
 def usage(target: Target[Any]) -> str:
@@ -84,7 +88,7 @@ def _click_options(target: Target[Any]) -> list[click.Option]:
     return made
 
 
-def _click_type(field: dataclasses.Field[Any], kind: Any) -> click.ParamType:
+def _click_type(field: dataclasses.Field[Any], kind: Any) -> Any:
     least, most = field.metadata["least"], field.metadata["most"]
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from bench.lab.target import EVIDENCE, LAB, PROFILES
+from bench.lab.target import EVIDENCE, LAB, PROFILES, Target
 
 FORMATS = ("table", "markdown", "json")
 
@@ -104,6 +105,8 @@ def run_lab(
         for result in _pairs(asked, _specs(specs), progress):
             if isinstance(result, PairResult):
                 results.append(result)
+                if out is not None:
+                    write_pair(Path(out), result)
             else:
                 skipped.append(result)
     if form == "json":
@@ -113,7 +116,8 @@ def run_lab(
     else:
         emit((render.comparison if compared else render.screen)(results, skipped))
     if out is not None:
-        write_results(Path(out), results, skipped)
+        _put(Path(out) / "summary.json", render.json_text(results, skipped))
+        _put(Path(out) / "summary.md", render.markdown_summary(results, skipped))
     check(results)
 
 
@@ -143,35 +147,32 @@ def _pairs(asked: Any, specs: Sequence[str], progress: Callable[[Any], None]) ->
                 yield run_pair(target, scenario, asked, planner)
 
 
-def write_results(folder: Path, results: Sequence[Any], skipped: Sequence[Any]) -> None:
-    """A target's NAME.json, NAME.md and attachments, and summary.json and summary.md of all; of several scenarios in a
-    folder each.
+def write_pair(folder: Path, result: Any) -> None:
+    """A pair's NAME.json, NAME.md and attachments, in a folder of the scenario's and the target's name.
 
     Raises:
         InputError: A file can't be written.
     """
     from bench.lab import render
+    from placement.records.files import json_text
+
+    own = folder / result.scenario / result.target
+    _put(own / f"{result.target}.json", json_text(render.record(result)))
+    _put(own / f"{result.target}.md", render.markdown(result))
+    for side in (result.baseline, result.optimized):
+        for each in side.attachments:
+            _put(own / each.name, each.content)
+
+
+def _put(path: Path, text: str) -> None:
     from placement.errors import InputError
-    from placement.records.files import json_text, write_text
+    from placement.records.files import write_text
 
-    def put(path: Path, text: str) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError("--out", "", f"{path.parent} can't be made: {error.strerror}", "name a folder") from None
-        write_text(path, text, "`out`")
-
-    several = len({result.scenario for result in results}) > 1
-    for result in results:
-        own = folder / result.scenario if several else folder
-        own = own / result.target
-        put(own / f"{result.target}.json", json_text(render.record(result)))
-        put(own / f"{result.target}.md", render.markdown(result))
-        for side in (result.baseline, result.optimized):
-            for each in side.attachments:
-                put(own / each.name, each.content)
-    put(folder / "summary.json", render.json_text(results, skipped))
-    put(folder / "summary.md", render.markdown_summary(results, skipped))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("--out", "", f"{path.parent} can't be made: {error.strerror}", "name a folder") from None
+    write_text(path, text, "`out`")
 
 
 def list_text(form: str, chapter: str | None, options: bool) -> str:
@@ -183,7 +184,7 @@ def list_text(form: str, chapter: str | None, options: bool) -> str:
     from bench.lab.render import markdown_table
     from bench.registry import present
 
-    rows = [(target.chapter, target.name, target.summary, target) for target in targets()]
+    rows: list[tuple[str, str, str, Target[Any] | None]] = [(t.chapter, t.name, t.summary, t) for t in targets()]
     rows += [(EVIDENCE, each.name, each.summary, None) for each in present()]
     rows = [row for row in rows if chapter in (None, row[0])]
     if form == "json":
@@ -204,7 +205,13 @@ def list_text(form: str, chapter: str | None, options: bool) -> str:
         )
     lines = []
     for of, name, summary, target in rows:
-        lines.append(f"{of}:{name}\n    {summary}")
+        lines += [f"{of}:{name}", *_wrapped(summary, "    ")]
         for argument, default, told in described(target) if options and target else ():
-            lines.append(f"      {argument}  {told}{f' [{default}]' if default else ''}")
+            lines += [f"      {argument}", *_wrapped(f"{told}{f' [{default}]' if default else ''}", "          ")]
     return "\n".join(lines)
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    from placement.report.text import screen_width
+
+    return textwrap.wrap(text, screen_width(), initial_indent=indent, subsequent_indent=indent)

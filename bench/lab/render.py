@@ -124,8 +124,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), rule, *map(line, rows)])
 
 
-def markdown(result: PairResult, level: int = 1) -> str:
-    """One pair as a document; `level` is of its heading."""
+def markdown(result: PairResult, level: int = 1, folder: str = "") -> str:
+    """One pair as a document; `level` is of its heading, `folder` what its attachments lie in."""
     mark, after = "#" * level, result.optimized
     extra = f", `{result.extra}`" if result.extra else ""
     parts = [
@@ -140,7 +140,7 @@ def markdown(result: PairResult, level: int = 1) -> str:
         parts += [f"{mark}# {drawing.title}", f"```text\n{drawing.text.rstrip()}\n```"]
     for side in (result.baseline, after):
         parts += [
-            f"![{each.title}]({each.name})" if each.name.endswith(".svg") else f"[{each.title}]({each.name})"
+            f"{'!' if each.name.endswith('.svg') else ''}[{each.title}]({folder}{each.name})"
             for each in side.attachments
         ]
     for name, side in (("baseline", result.baseline), ("optimized", after)):
@@ -170,7 +170,7 @@ def markdown_summary(results: Sequence[PairResult], skipped: Sequence[Skipped], 
         parts += [f"## {scenario}", markdown_table(COMPARISON, comparison_rows(own))]
         parts += ["\n".join(f"- `{result.target}`: {verdict_text(result)}" for result in own)]
         if whole:
-            parts += [markdown(result, 3).rstrip() for result in own]
+            parts += [markdown(result, 3, f"{scenario}/{result.target}/").rstrip() for result in own]
     if skipped:
         parts += ["\n".join(f"- left out: `{s.target}` on `{s.scenario}`: {s.reason}" for s in skipped)]
     return "\n\n".join(parts) + "\n"

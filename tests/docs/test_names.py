@@ -41,7 +41,7 @@ FOREIGN = frozenset(
 #: Files that a reader has, or that a command writes.
 EXAMPLES = frozenset(
     {
-        "plan.json", "next.json", "front.json", "report.html", "mine.yaml",
+        "plan.json", "summary.md", "next.json", "front.json", "report.html", "mine.yaml",
         "my_cluster.yaml", "my_scenario.yaml", "my_trace.npz", "new.npz",
         "t.npz", "law.npz", "intent.npz", "summary.npz", "config.json", "hf_quant_config.json",
         "path/to/config.json", "serving.csv",

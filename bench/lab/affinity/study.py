@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,13 +40,14 @@ class Affinity:
     notes: tuple[str, ...]
 
 
-def affinity(case: LabCase[object], topology: str, nodes: int) -> Affinity:
+def affinity(case: LabCase[Any], topology: str, nodes: int) -> Affinity:
     """The study, on the machines of a topology file where one is given.
 
     Raises:
         InputError: The file can't be read. InfeasibleError: the model does not fit such machines.
     """
-    paths, notes = Paths(case.scenario.cluster), ()
+    paths = Paths(case.scenario.cluster)
+    notes: tuple[str, ...] = ()
     if topology:
         reading = read_topology(topology, Given(nodes=nodes))
         scenario = overridden(case.scenario, set={"cluster": reading.cluster.model_dump(mode="json")})
@@ -87,7 +88,7 @@ def _forwarded(sent: FloatArray, nodes: FloatArray, size: int) -> FloatArray:
     return made
 
 
-def by_kind(case: LabCase[object], found: Affinity, way: Grouped) -> Mapping[str, float]:
+def by_kind(case: LabCase[Any], found: Affinity, way: Grouped) -> Mapping[str, float]:
     """Bytes a token and MoE layer on each kind of path, on the routing held out."""
     role, plan = found.groupings.role, found.groupings.plan
     scenario, split = plan.scenario_of(role), role.split.split()
@@ -106,7 +107,7 @@ def by_kind(case: LabCase[object], found: Affinity, way: Grouped) -> Mapping[str
     return told
 
 
-def outcome(case: LabCase[object], topology: str, nodes: int, aware: bool) -> Outcome:
+def outcome(case: LabCase[Any], topology: str, nodes: int, aware: bool) -> Outcome:
     """One side: the hash, or the grouping that serves most."""
     found = affinity(case, topology, nodes)
     blind, best = found.groupings.ways[0], found.groupings.winner

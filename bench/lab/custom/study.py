@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from bench.lab.render import shown
 from bench.lab.studies import best_names, role_name, step_ms, throughput
@@ -22,13 +23,13 @@ def over(scenario: Scenario, fabric: str) -> Scenario:
     return scenario.model_copy(update={"cluster": scenario.cluster.model_copy(update={"slow": slow})})
 
 
-def hashed(case: LabCase[object], fabric: str) -> Outcome:
+def hashed(case: LabCase[Any], fabric: str) -> Outcome:
     """The plan's instances with experts by a hash."""
     plan = case.plan(over(case.scenario, fabric))
     return _told(plan, ("hash",) * len(plan.roles), f"hash placement over {fabric}")
 
 
-def solved(case: LabCase[object], fabric: str) -> Outcome:
+def solved(case: LabCase[Any], fabric: str) -> Outcome:
     """The plan, and the same over the other fabric."""
     plans = {name: case.plan(over(case.scenario, name)) for name in FABRICS}
     plan = plans[fabric]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -108,12 +109,12 @@ class Study:
         )  # fmt: skip
 
 
-def study(case: LabCase[object], windows: int) -> Study:
+def study(case: LabCase[Any], windows: int) -> Study:
     """The ways on a case; what both sides ask is computed once."""
     return case.planner.once(("grouping", case.scenario.model_dump_json(), windows), lambda: _study(case, windows))
 
 
-def _study(case: LabCase[object], windows: int) -> Study:
+def _study(case: LabCase[Any], windows: int) -> Study:
     plan = case.plan()
     at = studied(plan)
     role = plan.roles[at]
@@ -164,7 +165,7 @@ def _study(case: LabCase[object], windows: int) -> Study:
     return Study(plan, role, tuple(ways), note)
 
 
-def _rate(plan: Plan, at: int, placement: Placement, case: LabCase[object]) -> tuple[float, float | None]:
+def _rate(plan: Plan, at: int, placement: Placement, case: LabCase[Any]) -> tuple[float, float | None]:
     """(Tokens/s of a role, milliseconds of its step) with a placement at its own batch, on the routing held out."""
     role, routing = plan.roles[at], case.planner.routing(case.scenario)
     scenario, split = plan.scenario_of(role), role.split.split()

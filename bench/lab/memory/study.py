@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bench.lab.memory.recount import cache_bytes, parameters
 from bench.lab.render import shown
@@ -76,7 +77,7 @@ class RoleMemory:
     steps: tuple[Step, ...]
 
 
-def study(case: LabCase[object], asked: Asked) -> tuple[Plan, tuple[RoleMemory, ...]]:
+def study(case: LabCase[Any], asked: Asked) -> tuple[Plan, tuple[RoleMemory, ...]]:
     """The plan and what its roles' HBM could be."""
 
     def make() -> tuple[Plan, tuple[RoleMemory, ...]]:
@@ -207,7 +208,7 @@ def _degrees(role: RolePlan, **degrees: int) -> Change:
     return change
 
 
-def outcome(case: LabCase[object], asked: Asked, freed: bool, validate: bool) -> Outcome:
+def outcome(case: LabCase[Any], asked: Asked, freed: bool, validate: bool) -> Outcome:
     """One side: the plan as it is, or with the steps that pay."""
     plan, roles = study(case, asked)
     sides = [each.after if freed else each.before for each in roles]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bench.lab.render import shown
 from bench.lab.target import Drawing, Figure, LabCase, Outcome, Table
 from placement.errors import InfeasibleError
@@ -24,7 +26,7 @@ def fits_rack(scenario: Scenario, model: str) -> str:
     return ""
 
 
-def published(case: LabCase[object]) -> Outcome:
+def published(case: LabCase[Any]) -> Outcome:
     """The best published recipe at its best on these GPUs; whole requests in one kind of instance where none fits."""
     plan = case.plan(told=True)
     rival = _best(plan)
@@ -37,7 +39,7 @@ def published(case: LabCase[object]) -> Outcome:
     return Outcome(rival.name, rival.tpot_ms, rival.tokens_per_s, figures=(per_gpu, *_ttft(rival.ttft_ms)))
 
 
-def solved(case: LabCase[object]) -> Outcome:
+def solved(case: LabCase[Any]) -> Outcome:
     """The planner's choice, with what it was chosen among."""
     plan = case.plan(told=True)
     alone, choice = _aggregated(case), plan.choice
@@ -86,7 +88,7 @@ def _best(plan: Plan) -> RivalRecord | None:
     return max(rivals, key=lambda rival: rival.tokens_per_s or 0.0, default=None)
 
 
-def _aggregated(case: LabCase[object]) -> Plan | None:
+def _aggregated(case: LabCase[Any]) -> Plan | None:
     try:
         return case.plan(mode="aggregated")
     except InfeasibleError:
@@ -111,7 +113,7 @@ def _ttft(value: float | None) -> tuple[Figure, ...]:
     return () if value is None else (Figure("TTFT", value, "ms", "lower"),)
 
 
-def _solved(case: LabCase[object], plan: Plan, label: str) -> Outcome:
+def _solved(case: LabCase[Any], plan: Plan, label: str) -> Outcome:
     told = plan.predicted
     per_gpu = Figure("tokens/s a GPU", _priced(plan) / case.scenario.cluster.gpus, "", "higher")
     tpot = told.tpot_ms.value if told.tpot_ms else None

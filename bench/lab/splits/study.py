@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from bench.lab.render import shown
 from bench.lab.studies import Configured, configured, whole
@@ -57,7 +58,7 @@ class RoleSplits:
     plain: Timed | None
 
 
-def study(case: LabCase[object]) -> tuple[Plan, tuple[RoleSplits, ...]]:
+def study(case: LabCase[Any]) -> tuple[Plan, tuple[RoleSplits, ...]]:
     """The plan and the splits of each role."""
 
     def make() -> tuple[Plan, tuple[RoleSplits, ...]]:
@@ -151,7 +152,7 @@ def _messages_share(scenario: Scenario, role: RolePlan, split: Split) -> float:
     return messages / (experts + messages) if experts + messages > 0 else 0.0
 
 
-def outcome(case: LabCase[object], best: bool) -> Outcome:
+def outcome(case: LabCase[Any], best: bool) -> Outcome:
     """The chosen splits, or tensor parallelism alone in every role that it fits."""
     plan, roles = study(case)
     if not best:

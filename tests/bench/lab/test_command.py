@@ -97,7 +97,7 @@ def test_the_list_has_every_chapter(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "evidence:" not in text
     assert "--validate" in text
-    assert max(map(len, text.splitlines())) <= 120
+    assert max(len(line) for line in text.splitlines() if " --" not in line) <= 80
 
 
 def test_a_benchmark_of_the_evidence_is_a_target_too(
@@ -124,8 +124,8 @@ def test_a_run_writes_json_and_markdown(
     printed = json.loads(capsys.readouterr().out)
     assert [each["target"] for each in printed["results"]] == ["moe_grouping"]
     assert json.loads((out / "summary.json").read_text()) == printed
-    assert json.loads((out / "moe_grouping" / "moe_grouping.json").read_text()) == printed["results"][0]
-    assert (out / "moe_grouping" / "moe_grouping.md").read_text().startswith("# moe_grouping\n")
+    assert json.loads((out / "tiny_moe" / "moe_grouping" / "moe_grouping.json").read_text()) == printed["results"][0]
+    assert (out / "tiny_moe" / "moe_grouping" / "moe_grouping.md").read_text().startswith("# moe_grouping\n")
     assert "| moe_grouping |" in (out / "summary.md").read_text()
 
 
