@@ -26,8 +26,9 @@ class SearchParams(BaseModel):
         drift: standard deviations of drift that a GPU's load counts with when a node's GPUs are evened out, in the
             order in which they are tried: the first that costs little is kept.
         significance: standard errors of what a trace's tokens tell (solvers.experts.noise) that `least_gain` and
-            `least_floor` are where they are set to None. By default both are fixed: see docs/notes/held-out.md.
+            `least_floor` are where they are None: see docs/notes/held-out.md.
         least_gain: share of a layer's time that the search must gain over the best heuristic, or that one is kept.
+            None: it follows from the tokens of recorded routing; 3% where routing is synthetic or counted.
         near_time: share by which times of heuristics may differ and count as alike; the most balanced one is taken.
         dispatch_gain: share that solving a placement's dispatch anew must gain, or the search's own is kept.
         least_floor, most_floor: limits of the imbalance (largest GPU load over the mean) that the balance floor asks
@@ -46,8 +47,8 @@ class SearchParams(BaseModel):
     cold: Factor = 1.0
     cap_tries: Annotated[int, Field(ge=1, le=100, strict=True)] = 4
     drift: Annotated[tuple[Deviations, ...], Field(min_length=1, max_length=20)] = (0.3, 0.15, 0.07, 0.0)
-    significance: Factor = 0.75
-    least_gain: Share | None = 0.03
+    significance: Factor = 1.25
+    least_gain: Share | None = None
     near_time: Share = 0.002
     dispatch_gain: Share = 0.01
     least_floor: Imbalance | None = 1.03

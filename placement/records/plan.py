@@ -67,7 +67,7 @@ class ProvenanceRecord(Record):
     inputs: tuple[InputRecord, ...]
     versions: dict[str, str]
     #: Parameters of the search that are not the defaults (`SearchParams`), by name.
-    params: dict[str, Whole | Amount | tuple[Amount, ...]] = Field(default={}, max_length=100)
+    params: dict[str, Whole | Amount | tuple[Amount, ...] | None] = Field(default={}, max_length=100)
     #: Gap from which on nothing is searched, where it is not the default.
     gap: Amount | None = None
     #: What a time limit cut short, in words.

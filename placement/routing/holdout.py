@@ -147,6 +147,9 @@ def routing_of(
         judged_on = layer_statistics(traces, judged_windows)
         solved_on = layer_statistics(traces, solve_windows)
         tokens = judged_tokens = sum(trace.tokens for trace in traces)
+    if any(trace.synthetic for trace in traces):
+        # However many are made, they tell less of the routing to come than recorded ones.
+        solved_on, judged_on = (tuple(replace(one, tokens=None) for one in each) for each in (solved_on, judged_on))
     if mixture and not counts:
         solved_on = tuple(with_mixture(layer) for layer in solved_on)
     record = RoutingRecord(

@@ -7,7 +7,6 @@ from dataclasses import replace
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.layer.balanced import BalancedLayer
 from placement.cost.layer.scenario_rates import layer_rates, topology_of
-from placement.cost.layer.score import score_layer
 from placement.cost.pose import layer_problems
 from placement.cost.step.throughput import MoeTimes
 from placement.errors import InputError
@@ -15,9 +14,7 @@ from placement.problem.data import LayerData
 from placement.problem.engine_rules import message_rule
 from placement.problem.split import Split
 from solvers.base import UnsupportedError
-from solvers.dispatch import fractions_for
-from solvers.registry import get_solver
-from solvers.stop import Stop
+from solvers.experts.heuristics.eplb import EplbSolver
 from specs.scenario import Scenario
 from specs.workload import Phase
 
@@ -62,10 +59,7 @@ class PlacedLayers:
             problems = layer_problems(scenario, flat, phase, self.statistics)
             times = []
             for problem in problems:
-                slots = get_solver("eplb").solve(problem, Stop(), 0).slots
-                if slots is None:
-                    return 1.0
-                times.append(score_layer(problem, slots, fractions_for(problem, slots)).time_s)
+                times.append(EplbSolver().scored(problem).score.time_s)
         except (UnsupportedError, InputError):
             return 1.0
         model = scenario.model.moe

@@ -12,6 +12,7 @@ from placement.cost.layer.score import score_layer
 from placement.errors import InputError
 from placement.problem.data import LayerData
 from placement.problem.topology import Topology
+from placement.routing.holdout import Source, routing_of
 from placement.routing.parts import split_by_sequence
 from placement.routing.reader import read_trace
 from placement.routing.statistics import layer_statistics, with_mixture
@@ -25,8 +26,8 @@ from solvers.stop import Stop
 from tests.layers import changed, layer_problem
 from tests.solvers.problems import RATES, random_problem
 
-#: Thresholds that follow from the tokens, in place of the fixed defaults.
-RULE = SearchParams(least_gain=None, least_floor=None)
+#: Both thresholds follow from the tokens, more closely than the default does.
+RULE = SearchParams(least_gain=None, least_floor=None, significance=0.75)
 
 
 def test_the_error_is_that_of_drawn_shares() -> None:
@@ -52,6 +53,18 @@ def test_thresholds_fall_with_tokens_and_a_number_holds() -> None:
     assert (least_gain(few, fixed), least_floor(few, fixed)) == (0.2, 1.2)
     with pytest.raises(InputError, match="tokens"):
         changed(problem, tokens=0.0)
+
+
+def test_by_default_what_counts_as_a_gain_falls_with_recorded_tokens() -> None:
+    """3% at some 2,000 tokens that choose 6 of 64 experts on 8 GPUs, less with more; synthetic routing is as few."""
+    problem = random_problem(0, experts=64, gpus=8, gpus_per_node=8, slots_per_gpu=8, k=6)
+    at = {tokens: least_gain(changed(problem, tokens=tokens), DEFAULTS) for tokens in (2_000.0, 20_000.0)}
+    assert at[2_000.0] == pytest.approx(0.03, abs=0.001)
+    assert at[20_000.0] < 0.01
+    recorded = Trace(_trace(80).topk_ids, np.full(4, 20), 8, "law", "law.npz")
+    for trace, known in ((recorded, True), (_trace(80), False)):
+        routing = routing_of([Source(trace, None)], 2)
+        assert all((layer.tokens is not None) is known for layer in (*routing.solved_on, *routing.judged_on))
 
 
 def _trace(tokens: int) -> Trace:

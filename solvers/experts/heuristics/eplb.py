@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from placement.check.layer import check_layer
 from placement.problem.arrays import EMPTY, FloatArray, IntArray, plain
 from placement.problem.layer import LayerProblem
 from solvers.base import Features, UnsupportedError
-from solvers.experts.candidates import candidate
+from solvers.experts.candidates import Candidate, candidate
 from solvers.experts.heuristics.base import Heuristic
 from solvers.experts.heuristics.packing import distinct_packing, pack, pack_uneven, physical_experts, separate
 
@@ -172,12 +174,26 @@ class EplbSolver(Heuristic):
         Raises:
             UnsupportedError: the policy can't keep the problem's groups.
         """
+        variants = self._some(problem)
+        if len(variants) == 1:
+            return variants[0], None
+        best = self._best(problem, variants)
+        return best.slots, best.fractions
+
+    def scored(self, problem: LayerProblem) -> Candidate:
+        """The same variant with its score, for who would score it next.
+
+        Raises:
+            UnsupportedError: the policy can't keep the problem's groups.
+        """
+        return self._best(problem, self._some(problem))
+
+    def _some(self, problem: LayerProblem) -> list[IntArray]:
         variants = self.variants(problem)
         if not variants:
             raise UnsupportedError("eplb finds no way to share these groups out over the nodes")
-        if len(variants) == 1:
-            return variants[0], None
-        best = min(
-            (candidate(problem, slots, thorough=True) for slots in variants), key=lambda each: each.score.objective
-        )
-        return best.slots, best.fractions
+        return variants
+
+    def _best(self, problem: LayerProblem, variants: Sequence[IntArray]) -> Candidate:
+        scored = (candidate(problem, slots, thorough=True) for slots in variants)
+        return min(scored, key=lambda each: each.score.objective)
