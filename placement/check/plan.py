@@ -115,7 +115,7 @@ def _check_witness(case: PlanCase) -> str:
     require(not witnesses.fault, witnesses.fault)
     if witnesses.roles is None:
         raise MissingError(witnesses.why_not)
-    return f"{witnesses.size / 1e6:,.1f} MB of prices, as the plan names them"
+    return f"{witnesses.size / 1e3:,.0f} kB of prices, as the plan names them"
 
 
 def _check_total(plan: Plan) -> str:
