@@ -106,8 +106,12 @@ def _row(source: str, line: int, entry: dict[str, str | None]) -> Row:
 
     gpus, tp, ep, dp = (count(name) for name in ("gpus", "tp", "ep", "dp"))
     batch = number("batch_per_attention_rank", 1e-9)
-    twice = _counted_twice(text("id"), text("gpu"), gpus, tp, ep, dp)
-    if twice:
+    squared = tp == dp > 1 and ep == gpus == tp * dp
+    twice = squared or _counted_twice(text("id"), text("gpu"), gpus, tp, ep, dp)
+    if squared:
+        # TP 2 with EP 2 on 2 GPUs stands as 2 ranks of TP 2 with EP 4; measurements of both are there, and agree.
+        gpus, ep, dp, batch = tp, tp, 1, batch * dp
+    elif twice:
         gpus //= ep
         if dp > 1:
             dp, batch = dp // ep, batch * ep

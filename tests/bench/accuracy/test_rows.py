@@ -38,6 +38,8 @@ def write(path: Path, *rows: dict[str, str]) -> Path:
             {"id": "a_c256_tp8_ep8_1", "gpus": "64", "tp": "1", "dp": "64", "batch_per_attention_rank": "32"},
             (8, 1, 8, 8, 32.0, True),
         ),
+        ({"gpus": "16", "tp": "4", "ep": "16", "dp": "4"}, (4, 4, 4, 1, 64.0, True)),
+        ({"gpus": "16", "tp": "4", "ep": "4", "dp": "4", "id": "plain"}, (16, 4, 4, 4, 16.0, False)),
         ({"id": "a_c16_tp8_ep8_1"}, (8, 8, 8, 1, 16.0, False)),
         ({"id": "a_c64_tp8_ep8_1"}, (8, 8, 8, 1, 64.0, True)),
         ({"id": "plain", "gpu": "gb200", "gpus": "64", "tp": "64"}, (64, 64, 8, 1, 16.0, False)),
