@@ -29,7 +29,7 @@ from placement.planning.strategies import place_baselines, placement_of_answers
 from placement.problem.arrays import IntArray
 from placement.problem.data import LayerData
 from placement.problem.layer import LayerProblem, Objective
-from placement.records.convert import figures_record, own_placement
+from placement.records.convert import figures_record, own_placement, served_record
 from placement.records.migration import FrontRow, Migration
 from placement.records.plan import Plan, ProvenanceRecord
 from placement.records.role import RolePlan
@@ -408,6 +408,7 @@ def _migrated(case: _Case, points: Sequence[int], effort: Effort, report: Report
             "predicted": judgement.predicted,
             "strategies": judgement.strategies,
             "certificate": certificate_of(tuple(answers), case.objective),
+            "served": served_record(assessor, placements[SOLVED]),
         }
     )
     roles = tuple(moved if each is role else each for each in plan.roles)

@@ -17,7 +17,7 @@ from placement.planning.judgement import certificate_of, judge, layer_record
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
 from placement.problem.layer import Objective
 from placement.problem.split import Split
-from placement.records.convert import memory_record, stage_records, topology_record
+from placement.records.convert import memory_record, served_record, stage_records, topology_record
 from placement.records.layout import EngineRecord, SplitRecord
 from placement.records.role import RoleName, RolePlan
 from placement.routing.holdout import Routing
@@ -99,6 +99,7 @@ def plan_role(
         stake=stake,
         strategies=judgement.strategies,
         certificate=certificate_of(own, objective),
+        served=served_record(assessor, placements[case.own]),
     )
     return PlannedRole(
         plan, sum(answer.termination in _ENDED_EARLY for answer in own), len(placements) - len(operations) if fit else 0
