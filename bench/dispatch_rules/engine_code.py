@@ -104,7 +104,8 @@ class _Vector(np.ndarray):
     """Numbers of a kernel's block."""
 
     def to(self, _: Any) -> _Vector:
-        return self.astype(np.int64).view(_Vector)
+        found: _Vector = self.astype(np.int64).view(_Vector)
+        return found
 
 
 class _Pointer:
