@@ -136,7 +136,8 @@ class _Triton:
     @staticmethod
     def load(pointer: _Pointer, mask: Any = None, other: int = 0) -> _Vector:
         if mask is None:
-            return pointer.array[pointer.at].view(_Vector)
+            single: _Vector = pointer.array[pointer.at].view(_Vector)
+            return single
         found = np.where(mask, pointer.array[np.where(mask, pointer.at, 0)], other)
         return found.view(_Vector)
 
