@@ -112,7 +112,7 @@ class SettlingSolver(RivalSolver, Protocol):
     def settle(
         self, problem: LayerProblem, rivals: Sequence[Candidate], bounds: LayerBounds, stop: Stop
     ) -> Result | None:
-        """The answer with its bound, or None where nothing proves it.
+        """The answer with its bound, or None where nothing proves it; all of a few placements may be tried.
 
         Args:
             problem, rivals, stop: as in `solve_against`; `stop.gap` is how near is near enough.

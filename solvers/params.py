@@ -32,6 +32,7 @@ class SearchParams(BaseModel):
         dispatch_gain: share that solving a placement's dispatch anew must gain, or the search's own is kept.
         least_floor, most_floor: limits of the imbalance (largest GPU load over the mean) that the balance floor asks
             for: no less than the first, and where loads drift no less than windows have, up to the second.
+        most_placements: a layer that has no more of them, up to like GPUs and nodes, is enumerated; 0: none is.
         exact_binaries, exact_cells: `auto` tries CP-SAT on layers of at most so many experts times GPUs, and token sets
             times GPUs.
         exact_effort: CP-SAT's work in `auto`, times its own default.
@@ -51,6 +52,7 @@ class SearchParams(BaseModel):
     dispatch_gain: Share = 0.01
     least_floor: Imbalance | None = 1.03
     most_floor: Imbalance = 1.1
+    most_placements: Annotated[int, Field(ge=0, le=10**6, strict=True)] = 20_000
     exact_binaries: Annotated[int, Field(ge=0, le=10**6, strict=True)] = 96
     exact_cells: Annotated[int, Field(ge=0, le=10**6, strict=True)] = 400
     exact_effort: Factor = 0.25

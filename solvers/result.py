@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from placement.problem.arrays import FloatArray, IntArray
+from placement.records.witness import LayerWitness
 
 
 class Status(StrEnum):
@@ -31,7 +32,9 @@ class Result:
         slots: [slots] logical expert of each slot, or None when nothing was found.
         bound: a proven lower bound on the problem's objective, in its unit (0 where the solver proves none). Solvers
             report it in the scorer's own unit; the objective itself is never a solver's word: placement.cost scores it.
-        bound_source: what proves the bound.
+        bound_source: what proves the bound. witness: the prices that prove it, beside what loads tell.
+        bound_holds: whether the bound is of the problem as it stands, its own dispatch included, with and without its
+            balance cap; one that is not may be of a relative of it.
         fractions: [nodes, slots] the solver's dispatch plan for `planned`, or None for one made afterwards.
     """
 
@@ -40,6 +43,8 @@ class Result:
     termination: Termination
     bound: float = 0.0
     bound_source: str = ""
+    bound_holds: bool = False
     iterations: int = 0
     notes: tuple[str, ...] = field(default_factory=tuple)
     fractions: FloatArray | None = None
+    witness: LayerWitness | None = None

@@ -332,7 +332,13 @@ def locate(name_or_path: str, kind: Kind, folder: Path | None = None) -> tuple[P
         if found is not None:
             return found, source
     path = (folder or Path()) / name_or_path
-    if is_path(name_or_path) or os.path.exists(path):
+    if os.path.exists(path):
+        return path, source
+    if is_path(name_or_path):
+        # Such as a name of Hugging Face's hub, openai/gpt-oss-120b.
+        mend = "" if path.suffix in (".yaml", ".yml", ".json") else suggestion(path.name, catalog_names(kind))
+        if mend.startswith("did you mean"):
+            raise InputError(source, "", "no such file", mend)
         return path, source
     for other in KINDS:
         found = _in_catalog(name_or_path, other)

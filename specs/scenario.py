@@ -169,12 +169,16 @@ class Scenario(Spec):
 
     def of_role(self, role: str, cluster: Cluster | None = None) -> Scenario:
         """The scenario of a role's instances: with the role's pins, on their cluster (None: the scenario's)."""
-        own = {"prefill": self.prefill_pins, "decode": self.decode_pins}.get(role, Pins())
-        pinned = {name: degree for name, degree in own if degree is not None}
+        pinned = self.own_pins(role)
         if not pinned and cluster is None:
             return self
         pins = self.pins.model_copy(update=pinned)
         return self.model_copy(update={"pins": pins, "cluster": cluster or self.cluster})
+
+    def own_pins(self, role: str) -> dict[str, int]:
+        """What is pinned of a role's instances alone."""
+        own = {"prefill": self.prefill_pins, "decode": self.decode_pins}.get(role, Pins())
+        return {name: degree for name, degree in own if degree is not None}
 
     @property
     def dispatch_in_use(self) -> Dispatch:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from bench.accuracy.effects import PRIORS, Prior
+from bench.accuracy.figures import Figures
 from bench.accuracy.settings import Setting
+from bench.accuracy.slopes import Slopes
 from placement.cost.calibration.efficiency import Efficiency, load_efficiency
 from placement.cost.calibration.fitted import (
     Calibration,
@@ -29,22 +31,15 @@ from placement.cost.step.throughput import ServingModel
 
 Array = NDArray[np.float64]
 
-#: Relative errors from which a row counts in proportion, no longer squared; and the weight of a row against the priors.
-TPOT_SCALE, TTFT_SCALE = 0.12, 0.2
-TPOT_WEIGHT, TTFT_WEIGHT = 0.6, 0.42
+#: Relative errors of (TPOT, TTFT) from which a row counts in proportion, no longer squared; and the weight of a row
+#: against the priors.
+SCALE = np.array([0.12, 0.2])
+WEIGHT = np.array([0.6, 0.42])
 #: A fit ends when a step lowers the sum of squares by less than this share, or after so many steps.
-TOLERANCE = 1e-4
-MAX_STEPS = 40
-#: Step of the logarithm of a constant for its derivative.
-STEP = 1e-4
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Predicted seconds."""
-
-    tpot_s: float
-    ttft_s: float
+TOLERANCE = 1e-6
+MAX_STEPS = 100
+#: Times that the cost model is asked for its slopes: where no multiplier is fitted, then where the last fit ended.
+POINTS = 3
 
 
 @dataclass(frozen=True)
@@ -97,66 +92,102 @@ def figures(setting: Setting, efficiency: Efficiency) -> Figures:
     return Figures(point.tpot_s, point.ttft_s)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Settings with their figures in closed form: what folds are fitted from.
+
+    Attributes:
+        settings: each measurement once.
+        design: the parameters that they tell apart. slopes: of the constants that these multiply.
+    """
+
+    settings: tuple[Setting, ...]
+    design: Design
+    slopes: Slopes
+
+    @classmethod
+    def of(cls, settings: Sequence[Setting]) -> Measured:
+        """Figures around the constants that fit all settings."""
+        seen = {(setting.row.measurement, setting.split): setting for setting in reversed(settings)}
+        own = tuple(reversed(seen.values()))
+        design, base = Design.of(own), load_efficiency()
+
+        def model(i: int, factors: dict[str, float]) -> Array:
+            found = figures(own[i], calibrated(base, factors))
+            return np.log([found.tpot_s, found.ttft_s])
+
+        at = np.zeros((len(own), len(design.constants)))
+        for _ in range(POINTS):
+            known = cls(own, design, Slopes.of(design.constants, at, model))
+            at = np.log(design.multipliers(known._best(range(len(own)))[0]))
+        return known
+
+    def fit(self, chosen: Sequence[int] | None = None) -> Calibration:
+        """Multipliers that fit some of the settings (all by default)."""
+        rows = range(len(self.settings)) if chosen is None else chosen
+        logs, errors = self._best(rows)
+        return _calibration(self.design, logs, errors, tuple(self.settings[i] for i in rows))
+
+    def without(self, held_out: Sequence[Setting]) -> tuple[int, ...]:
+        """The settings that state none of the measurements held out."""
+        measurements = {setting.row.measurement for setting in held_out}
+        return tuple(i for i, each in enumerate(self.settings) if each.row.measurement not in measurements)
+
+    def _best(self, rows: Sequence[int]) -> tuple[Array, Array]:
+        problem = _Problem(self, rows)
+        found = least_squares(
+            problem.residuals, np.zeros(len(self.design.names)), jac=problem.jacobian, max_nfev=MAX_STEPS,
+            xtol=1e-4, ftol=TOLERANCE,
+        )  # fmt: skip
+        return found.x, np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
+
+
 def fit(settings: Sequence[Setting]) -> Calibration:
     """Multipliers that fit the settings, each measurement counted once however many rows state it."""
-    seen: dict[object, Setting] = {}
-    for setting in settings:
-        seen.setdefault((setting.row.measurement, setting.split), setting)
-    problem = _Problem(tuple(seen.values()))
-    start = np.zeros(len(problem.design.names))
-    found = least_squares(problem.residuals, start, jac=problem.jacobian, max_nfev=MAX_STEPS, xtol=1e-3, ftol=TOLERANCE)
-    errors = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
-    return _calibration(problem.design, found.x, errors, tuple(seen.values()))
+    return Measured.of(settings).fit()
 
 
 class _Problem:
-    """Residuals of one fit and their derivatives; remembers its last point, which both are asked for."""
+    """Residuals of one fit and their derivatives."""
 
-    def __init__(self, settings: tuple[Setting, ...]) -> None:
-        self.settings, self.design = settings, Design.of(settings)
-        self.base = load_efficiency()
-        self.sigma = np.array([prior.sigma for prior, _ in self.design.names])
+    def __init__(self, known: Measured, rows: Sequence[int]) -> None:
+        self.slopes = known.slopes.rows(rows)
+        self.member = known.design.member[list(rows)]
+        self.sigma = np.array([prior.sigma for prior, _ in known.design.names])
         self.measured = np.log(
-            np.array([[setting.row.tpot_ms, setting.row.ttft_ms] for setting in settings]) * 1e-3
+            np.array([[known.settings[i].row.tpot_ms, known.settings[i].row.ttft_ms] for i in rows]) * 1e-3
         )  # fmt: skip
 
     def residuals(self, logs: Array) -> Array:
-        factors = self.design.multipliers(logs)
-        predicted = np.array([self._logs(i, self._constants(row)) for i, row in enumerate(factors)])
-        return np.concatenate([self._robust(predicted - self.measured).ravel(), logs / self.sigma])
+        errors = self.slopes.figures(self._of_rows(logs))[0] - self.measured
+        return np.concatenate([_robust(errors).ravel(), logs / self.sigma])
 
     def jacobian(self, logs: Array) -> Array:
         """Derivatives by a constant are shared by all parameters that multiply it."""
-        factors = self.design.multipliers(logs)
-        rows, constants, depth = self.design.member.shape
-        size = len(self.design.names)
-        jacobian = np.zeros((rows, 2, size + 1))
-        for i in range(rows):
-            constants_here = self._constants(factors[i])
-            here = self._robust(self._logs(i, constants_here) - self.measured[i])
-            for c in range(constants):
-                levels = self.design.member[i, c]
-                if (levels < 0).all():
-                    continue
-                moved = calibrated(constants_here, {self.design.constants[c]: math.exp(STEP)})
-                slope = (self._robust(self._logs(i, moved) - self.measured[i]) - here) / STEP
-                for j in range(depth):
-                    jacobian[i, :, levels[j]] += slope
-        return np.vstack([jacobian[:, :, :size].reshape(2 * rows, size), np.diag(1 / self.sigma)])
+        found, slopes = self.slopes.figures(self._of_rows(logs))
+        slopes = slopes * _robust_slope(found - self.measured)[:, :, None]
+        rows, constants, depth = self.member.shape
+        jacobian = np.zeros((rows, 2, len(logs) + 1))
+        for c in range(constants):
+            for j in range(depth):
+                # A row has each parameter once for a constant, so nothing is added to one place twice.
+                jacobian[np.arange(rows), :, self.member[:, c, j]] += slopes[:, :, c]
+        return np.vstack([jacobian[:, :, :-1].reshape(2 * rows, len(logs)), np.diag(1 / self.sigma)])
 
-    def _constants(self, factors: Array) -> Efficiency:
-        return calibrated(self.base, dict(zip(self.design.constants, factors.tolist(), strict=True)))
+    def _of_rows(self, logs: Array) -> Array:
+        return np.asarray(np.append(logs, 0.0)[self.member].sum(axis=2))
 
-    def _logs(self, i: int, constants: Efficiency) -> Array:
-        found = figures(self.settings[i], constants)
-        return np.log([found.tpot_s, found.ttft_s])
 
-    @staticmethod
-    def _robust(errors: Array) -> Array:
-        """Pseudo-Huber residuals of [..., 2] logarithmic errors: squared they grow like errors, not their squares."""
-        scale = np.array([TPOT_SCALE, TTFT_SCALE])
-        weight = np.array([TPOT_WEIGHT, TTFT_WEIGHT])
-        return np.asarray(weight * np.sign(errors) * np.sqrt(2 * (np.sqrt(1 + (errors / scale) ** 2) - 1)))
+def _robust(errors: Array) -> Array:
+    """Pseudo-Huber residuals of [..., 2] logarithmic errors: squared they grow like errors, not their squares."""
+    scaled = errors / SCALE
+    return np.asarray(WEIGHT * scaled * np.sqrt(2 / (1 + np.sqrt(1 + scaled**2))))
+
+
+def _robust_slope(errors: Array) -> Array:
+    """Derivative of `_robust`."""
+    root = np.sqrt(1 + (errors / SCALE) ** 2)
+    return np.asarray(WEIGHT / SCALE * np.sqrt((1 + root) / 2) / root)
 
 
 def _calibration(design: Design, logs: Array, errors: Array, settings: tuple[Setting, ...]) -> Calibration:
@@ -194,9 +225,3 @@ def group_errors(settings: Sequence[Setting], predicted: Sequence[Figures]) -> d
 def _group(values: Sequence[tuple[float, float]]) -> GroupError:
     tpot, ttft = (round(float(np.median([value[i] for value in values])), 4) for i in (0, 1))
     return GroupError(rows=len(values), tpot=tpot, ttft=ttft)
-
-
-def without(settings: Sequence[Setting], held_out: Sequence[Setting]) -> tuple[Setting, ...]:
-    """The settings that state none of the measurements held out."""
-    measurements = {setting.row.measurement for setting in held_out}
-    return tuple(setting for setting in settings if setting.row.measurement not in measurements)

@@ -59,11 +59,14 @@ class PublishedFigure:
     """One published figure.
 
     Attributes:
+        model, generation: the catalog's model and generation of GPUs; empty where unknown.
         settings: what was predicted, with what was assumed, or why there is no prediction.
         measured, predicted: in `unit`; predicted is None without a prediction.
     """
 
     id: str
+    model: str
+    generation: str
     metric: str
     unit: str
     settings: str
@@ -132,13 +135,23 @@ def published_figures(entries: Sequence[Entry]) -> tuple[PublishedFigure, ...]:
             predicted, settings = _predict(entry)
         except InputError as error:
             predicted, settings = None, f"not predicted: {error.problem}"
-        found.append(PublishedFigure(entry["id"], entry["metric"], entry["unit"], settings, entry.value, predicted))
+        model, generation = _model_name(entry) or "", _generation(entry)
+        found.append(
+            PublishedFigure(
+                entry["id"], model, generation, entry["metric"], entry["unit"], settings, entry.value, predicted
+            )
+        )
     return tuple(found)
 
 
 def median_error(figures: Sequence[PublishedFigure]) -> float:
     """Median absolute error of the figures with a prediction."""
     return statistics.median(abs(figure.error) for figure in figures if figure.error is not None)
+
+
+def bias(figures: Sequence[PublishedFigure]) -> float:
+    """Median signed error of the figures with a prediction: above 0 where predictions are too high."""
+    return statistics.median(figure.error for figure in figures if figure.error is not None)
 
 
 def _predict(entry: Entry) -> tuple[float, str]:
@@ -166,8 +179,7 @@ def _engine(entry: Entry) -> Measured | None:
 
 
 def _cluster(entry: Entry, gpus: int) -> Cluster:
-    hardware = entry["hardware"].lower()
-    name = next((value for key, value in CLUSTERS.items() if key in hardware), None)
+    name = _cluster_name(entry)
     if name is None:
         raise InputError(entry["id"], "hardware", f"no cluster of {entry['hardware']!r} is known", "")
     cluster = load_cluster(name)
@@ -180,8 +192,21 @@ def _cluster(entry: Entry, gpus: int) -> Cluster:
     return cluster.model_copy(update={"nodes": -(-gpus // cluster.gpus_per_node)})
 
 
+def _cluster_name(entry: Entry) -> str | None:
+    return next((value for key, value in CLUSTERS.items() if key in entry["hardware"].lower()), None)
+
+
+def _generation(entry: Entry) -> str:
+    name = _cluster_name(entry)
+    return "" if name is None else load_cluster(name).gpu.generation or ""
+
+
+def _model_name(entry: Entry) -> str | None:
+    return next((value for key, value in MODELS.items() if key in entry["model"].lower()), None)
+
+
 def _model(entry: Entry, cluster: Cluster, engine: Measured | None) -> Model:
-    name = next((value for key, value in MODELS.items() if key in entry["model"].lower()), None)
+    name = _model_name(entry)
     if name is None:
         raise InputError(entry["id"], "model", f"no model {entry['model']!r} in the catalog", "")
     model, generation = load_model(name), cluster.gpu.generation or ""

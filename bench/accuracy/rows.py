@@ -17,6 +17,8 @@ COLUMNS = (
 )  # fmt: skip
 #: Degrees as a configuration's name states them, such as ..._tp8_ep8_1039 or ..._tp8_0_ep8_0_248.
 NAMED_DEGREES = re.compile(r"_tp(\d+)(?:_0)?_ep(\d+)(?:_|$)")
+#: The client's concurrent requests, as a configuration's name states them.
+NAMED_CONCURRENCY = re.compile(r"_c(\d+)_")
 #: A node of these GPUs; only gb200 has larger ones.
 GPUS_PER_NODE = 8
 
@@ -29,7 +31,8 @@ class Row:
         line: of the file. id, model, gpu, dtype, engine: as in the file, `engine` with its version.
         gpus, tp, ep, dp, pp: GPUs and degrees of the instance. batch: concurrent sequences of an attention rank.
         isl, osl: tokens of a prompt and of an answer. ttft_ms, tpot_ms: measured.
-        mended: degrees and batch were stated for gpus = tp x ep, and are those of the instance here.
+        mended: degrees were stated for gpus = tp x ep, or another batch than the name's concurrency makes up; they are
+            those of the instance here.
     """
 
     line: int
@@ -110,10 +113,14 @@ def _row(source: str, line: int, entry: dict[str, str | None]) -> Row:
             dp, batch = dp // ep, batch * ep
         else:
             tp //= ep
+    named = NAMED_CONCURRENCY.search(text("id"))
+    own = None if named is None else int(named[1]) / dp
+    counted = own is not None and not math.isclose(own, batch, rel_tol=0.01)
     return Row(
         line=line, id=text("id"), model=text("model"), gpu=text("gpu"), gpus=gpus, tp=tp, ep=ep, dp=dp,
-        pp=count("pp"), batch=batch, isl=count("isl"), osl=count("osl"), dtype=text("dtype"), engine=text("engine"),
-        ttft_ms=number("ttft_ms", 1e-9), tpot_ms=number("tpot_ms", 1e-9), mended=twice,
+        pp=count("pp"), batch=batch if own is None else own, isl=count("isl"), osl=count("osl"),
+        dtype=text("dtype"), engine=text("engine"),
+        ttft_ms=number("ttft_ms", 1e-9), tpot_ms=number("tpot_ms", 1e-9), mended=twice or counted,
     )  # fmt: skip
 
 

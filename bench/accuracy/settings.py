@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Literal, get_args
 
 from pydantic import ValidationError
 
@@ -15,7 +15,7 @@ from placement.problem.split import Split, make_split
 from specs.cluster import Cluster
 from specs.engine import Engine, Measured
 from specs.fields import DataType
-from specs.loading import catalog_names, generic_engine, load_cluster, load_model
+from specs.loading import catalog_names, generic_engine, load_cluster, load_engine, load_model
 from specs.model import Model
 from specs.scenario import Scenario
 from specs.workload import ServingWorkload
@@ -30,6 +30,8 @@ MODELS = {
     "qwen3-235b-a22b-fp8": "qwen3_235b",
     "qwen3-30b-a3b": "qwen3_30b_a3b",
     "kimi-k2": "kimi_k2",
+    "kimi-k2.5": "kimi_k2_5",
+    "minimax-m2.5": "minimax_m2_5",
     "mixtral-8x7b": "mixtral_8x7b",
 }
 CLUSTERS = {
@@ -41,6 +43,11 @@ CLUSTERS = {
 }
 #: Token budget of an engine's prefill pass per attention rank: the default of the engines measured.
 PASS_TOKENS = 8192
+
+
+#: How a row is told to the cost model. "stated": in the data types and passes that its run is known or assumed to have
+#: had; "named": as a user writes it with `--engine`; "unnamed": as a user writes it without.
+View = Literal["stated", "named", "unnamed"]
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,9 @@ class Unpredicted:
     reason: str
 
 
-def settings_of(rows: Sequence[Row]) -> tuple[tuple[Setting, ...], tuple[Unpredicted, ...]]:
+def settings_of(rows: Sequence[Row], view: View = "stated") -> tuple[tuple[Setting, ...], tuple[Unpredicted, ...]]:
     """Every row, as a setting or with the reason why it is none."""
-    known = _Catalog()
+    known = _Catalog(view)
     settings: list[Setting] = []
     left: list[Unpredicted] = []
     for row in rows:
@@ -79,7 +86,8 @@ def settings_of(rows: Sequence[Row]) -> tuple[tuple[Setting, ...], tuple[Unpredi
 class _Catalog:
     """Models and clusters by the names of measurements, each read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, view: View) -> None:
+        self.view = view
         self.names = (set(catalog_names("model")), set(catalog_names("cluster")))
         self.models: dict[tuple[str, str, str, str], Model] = {}
         self.clusters: dict[tuple[str, int], Cluster] = {}
@@ -89,16 +97,23 @@ class _Catalog:
         engine = _engine(row)
         model = self._model(row, cluster, engine)
         workload = ServingWorkload(
-            kind="serving", name="measured", isl=row.isl, osl=row.osl, ttft_ms=1e9, tpot_ms=1e9,
-            prefill_tokens_per_gpu=max(1, PASS_TOKENS // row.tp),
+            kind="serving", name="measured", isl=row.isl, osl=row.osl, ttft_ms=1e9, tpot_ms=1e9
         )  # fmt: skip
+        if self.view == "stated":
+            workload = workload.model_copy(update={"prefill_tokens_per_gpu": max(1, PASS_TOKENS // row.tp)})
         scenario = Scenario(
-            name="measured", model=model, cluster=cluster, workload=workload, redundant=0, engine=priced_as(engine)
+            name="measured", model=model, cluster=cluster, workload=workload, redundant=0, engine=self._runs(engine)
         )
         if row.tp * row.dp * row.pp != row.gpus:
             raise InputError("row", "gpus", f"tp x dp x pp = {row.tp * row.dp * row.pp} is not {row.gpus} GPUs", "")
         split = make_split(scenario, row.tp, row.ep, row.pp, row.dp, max(1, round(row.batch)), instances=1)
-        return Setting(row, scenario, split, replace(Case.of(scenario), release=row.engine or None))
+        release = row.engine or None if self.view == "stated" else None
+        return Setting(row, scenario, split, replace(Case.of(scenario), release=release))
+
+    def _runs(self, engine: Measured | None) -> Engine:
+        if self.view == "stated":
+            return priced_as(engine)
+        return generic_engine() if engine is None or self.view == "unnamed" else load_engine(engine)
 
     def _cluster(self, row: Row) -> Cluster:
         name = CLUSTERS.get(row.gpu, row.gpu)
@@ -119,7 +134,10 @@ class _Catalog:
         generation = cluster.gpu.generation or ""
         key = (name, row.dtype, generation, engine or "")
         if key not in self.models:
-            self.models[key] = quantized(load_model(name), row.dtype, generation, engine)
+            model = load_model(name)
+            stated = self.view == "stated"
+            types = quantized(model, row.dtype, generation, engine) if stated else checkpoint(model, row.dtype)
+            self.models[key] = types
         return self.models[key]
 
 
@@ -128,28 +146,38 @@ def priced_as(engine: Measured | None) -> Engine:
     return generic_engine().model_copy(update={"measured_as": engine})
 
 
-def quantized(model: Model, dtype: str, generation: str, engine: Measured | None) -> Model:
-    """The model in the data types of a measurement.
-
-    `dtype` names the routed experts' weights. On Blackwell, products with 4-bit weights of gpt-oss take 8-bit
-    activations. TensorRT-LLM and SGLang keep the KV cache in 8 bits in these runs; vLLM in 16.
+def checkpoint(model: Model, dtype: str) -> Model:
+    """The model as the checkpoint that was measured stores it; `dtype` names the routed experts' weights.
 
     Raises:
         InputError: an unknown data type.
     """
-    types: dict[str, DataType] = {} if engine == "vllm" else {"kv_cache": "fp8"}
+    types: dict[str, DataType] = {}
     stored = model.types.experts
     if dtype == "fp4":
-        if stored == "mxfp4":
-            types |= {"compute": "fp8"} if generation == "blackwell" else {}
-        else:
-            types |= {"experts": "nvfp4", "compute": "nvfp4"}
+        types = {} if stored == "mxfp4" else {"experts": "nvfp4", "compute": "nvfp4"}
     elif dtype == "fp8":
-        types |= {"attention": "fp8", "experts": "fp8", "compute": "fp8"} if stored != "fp8" else {}
+        types = {} if stored == "fp8" else {"attention": "fp8", "experts": "fp8", "compute": "fp8"}
     elif dtype in get_args(DataType):
-        types |= {"experts": dtype, "compute": dtype}  # type: ignore[dict-item]
+        types = {"experts": dtype, "compute": dtype}  # type: ignore[dict-item]
     else:
         raise InputError("row", "dtype", f"{dtype!r} is no known data type", "")
+    return model.model_copy(update={"types": model.types.model_copy(update=dict(types))})
+
+
+def quantized(model: Model, dtype: str, generation: str, engine: Measured | None) -> Model:
+    """The model in the data types of a measurement: its checkpoint, and what the engine is assumed to run it in.
+
+    On Blackwell, products with 4-bit weights of gpt-oss take 8-bit activations. TensorRT-LLM and SGLang keep the KV
+    cache in 8 bits in these runs; vLLM in 16.
+
+    Raises:
+        InputError: an unknown data type.
+    """
+    model = checkpoint(model, dtype)
+    types: dict[str, DataType] = {} if engine == "vllm" else {"kv_cache": "fp8"}
+    if model.types.experts == "mxfp4" and generation == "blackwell":
+        types["compute"] = "fp8"
     return model.model_copy(update={"types": model.types.model_copy(update=dict(types))})
 
 

@@ -10,11 +10,11 @@ from placement.cost.step.roles import Role, kv_bytes_per_request
 from placement.errors import InfeasibleError, NothingFoundError
 from placement.routing.holdout import routing_of, synthetic_source
 from solvers.deploy.balance import PlacedLayers
+from solvers.deploy.close import ClosePrices, settle
 from solvers.deploy.columns import list_columns, pool_of
 from solvers.deploy.problem import Column, MasterProblem
 from solvers.deploy.rivals.layouts import name_of
-from solvers.deploy.rivals.rate import Rival, best_rival, rivals_of
-from solvers.deploy.solve import solve_master
+from solvers.deploy.rivals.rate import Rival, best_rival, nearest_rivals, rivals_of
 from solvers.split.degrees import Degrees
 from specs.scenario import Scenario
 
@@ -23,13 +23,15 @@ ROLES: tuple[Role, ...] = ("aggregated", "prefill", "decode")
 FEW = 2
 #: Rates within this share of each other are the same.
 SAME = 1e-4
+#: Recipes that are priced with every layer placed: the best by quick prices.
+CLOSELY = 4
 
 Kinds = tuple[tuple[Column, int], ...]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The planner's deployment and all recipes', with as many kinds of instances; best recipe first.
+    """The planner's deployment and the best recipes', with as many kinds of instances; best recipe first.
 
     Attributes:
         kinds: empty where nothing is feasible, and then why.
@@ -77,9 +79,8 @@ def measure(name: str, kind: str, pools: Sequence[Scenario]) -> Row:
     if workload.kind != "serving":
         raise TypeError(f"{name} does not serve")
     source = synthetic_source(scenario, 0)
-    layers = PlacedLayers(
-        routing_of((source,), scenario.model.moe.computed_top_k, windows=1, mixture=False).solved_on
-    )  # fmt: skip
+    statistics = routing_of((source,), scenario.model.moe.computed_top_k, windows=1, mixture=False).solved_on
+    layers, close = PlacedLayers(statistics), ClosePrices(pools, statistics)
     started = time.perf_counter()
     redundant = None if scenario.redundant == "auto" else int(scenario.redundant)
     columns = list_columns(pools, ROLES, scenario.pins, redundant, layers).columns
@@ -89,23 +90,26 @@ def measure(name: str, kind: str, pools: Sequence[Scenario]) -> Row:
     for few in (True, False):
         asked = replace(problem, max_kinds=FEW) if few else problem
         started = time.perf_counter()
-        rivals = rivals_of(pools, asked, ROLES, layers)
+        quick = rivals_of(pools, asked, ROLES, layers)
         took = max(took, time.perf_counter() - started)
-        answers.append(_answer(asked, rivals))
+        nearest = nearest_rivals(quick, asked, close, CLOSELY)
+        rivals = (*nearest, *(rival for rival in quick if not rival.feasible))
+        answers.append(_answer(asked, close, rivals))
     gpus = sum(pool.cluster.gpus for pool in pools)
     return Row(name, kind, gpus, workload.osl, answers[0], answers[1], planned, took)
 
 
-def _answer(problem: MasterProblem, rivals: tuple[Rival, ...]) -> Answer:
+def _answer(problem: MasterProblem, close: ClosePrices, rivals: tuple[Rival, ...]) -> Answer:
     if not problem.columns:
         return Answer((), 0.0, 0, rivals, "no configuration is feasible")
     try:
-        found = solve_master(problem)
+        settled = settle(problem, close)
     except (InfeasibleError, NothingFoundError) as error:
         return Answer((), 0.0, 0, rivals, str(error))
+    found = settled.answer
     if found.requests_per_s <= 0:
         return Answer((), 0.0, 0, rivals, "no instances that serve whole requests fit the nodes together")
-    kinds = tuple((c, n) for c, n in zip(problem.columns, found.counts, strict=True) if n)
+    kinds = tuple((c, n) for c, n in zip(settled.problem.columns, found.counts, strict=True) if n)
     return Answer(kinds, found.requests_per_s, found.gpus, rivals)
 
 

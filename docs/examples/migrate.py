@@ -18,12 +18,12 @@ def main(scenario: str | Path = HERE / "tiny_moe.yaml", recording: str | Path | 
     print(repr(running))
 
     moved = migrate_plan(running, [trace], max_moves_percent=10, budget=quick)
-    for row in moved.rows:
+    for row in moved.role().rows:
         print(f"{row.moves:5} moves  {row.transfer_ms:6.2f} ms  {row.moe_layer_us:6.1f} us a layer, held out")
     print(repr(moved.plan))
 
     healed = migrate_plan(running, [trace], max_moves=40, failed_gpus=[3], budget=quick)
-    print(f"GPU 3 is lost: {healed.forced_moves} moves are forced")
+    print(f"GPU 3 is lost: {healed.role().forced_moves} moves are forced")
 
 
 if __name__ == "__main__":

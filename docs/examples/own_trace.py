@@ -20,7 +20,7 @@ def main(scenario: str | Path = HERE / "tiny_moe.yaml", recording: str | Path | 
     print(plan.compare())
 
     held_out = evaluate_plan(plan, trace, part="second-half")
-    for row in held_out.rows:
+    for row in held_out.role().rows:
         print(f"{row.record.name:12} balancedness {row.record.balancedness:.3f}  {row.record.moe_layer_us:.0f} us")
     plan.save("plan.json")
 

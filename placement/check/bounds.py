@@ -1,45 +1,60 @@
-"""Bounds that loads alone prove, in a few plain lines: what a plan's own bounds are held against."""
+"""What is proven of a layer's objective: by loads alone, and by the prices of a witness; without the solvers' code.
+
+The arguments are in docs/formulation.md, "Bounds". What is proven is rounded down.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-
+from placement.arithmetic import weighted_sum
+from placement.check.messages import Reach, counted, least_crossing, least_link_s
+from placement.check.reach import witnessed
+from placement.check.work import least_work
 from placement.cost.layer.risk import tail_mean
 from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
+from placement.records.witness import LayerWitness
 
-#: Relative allowance for rounding: a bound must not lie above what it bounds.
+#: Allowance for rounding in sums, products and maxima of numbers that are not negative: of 2**20 steps, each of 2**-52,
+#: a quarter.
 ROUNDING = 1e-9
 
 
-def least_objective(problem: LayerProblem) -> float:
-    """A lower bound on the objective of every placement and dispatch of a layer without speeds, in its unit.
+def least_objective(problem: LayerProblem, witness: LayerWitness | None = None) -> float:
+    """A lower bound on the objective of every placement and dispatch of a layer, in its unit.
 
-    In each window the busiest GPU has at least the mean of all work, and at least the work of its largest copy, which
-    the slots leave no smaller than `_largest_copy`. Messages count as their latency. Bytes have no such bound.
+    Args:
+        witness: What proves more than loads and counts do, or None.
+
+    Raises:
+        WitnessError: The witness is not of this problem.
     """
+    witness, reach = witness or LayerWitness(), counted(problem)
+    together = witnessed(problem, reach, witness.reach) if witness.reach else None
     if problem.objective.kind == "traffic":
-        return 0.0
-    alive, copy = int(problem.hardware.alive.sum()), _largest_copy(problem)
+        return _least_traffic(problem, reach, together) * (1 - ROUNDING)
+    work = least_work(problem, witness.packing)
     if problem.objective.kind == "load":
-        mean = problem.data.load.sum(axis=1) / alive
-        return tail_mean(np.maximum(1.0, copy / mean), problem.data.window_weight, problem.objective.tail) * (
-            1 - ROUNDING
-        )
-    tariff = tariff_of(problem)
-    # Copies of an expert together never take less than one copy would: time per token falls with the tokens.
-    mean_s = tariff.slot_times(tariff.all_tokens * problem.data.load).sum(axis=2) / alive
-    work = np.maximum(mean_s, tariff.slot_times(tariff.all_tokens * copy))
-    seconds = tariff.layer_seconds(np.full(problem.windows, tariff.wait_s), work)
-    return tail_mean(seconds, problem.data.window_weight, problem.objective.tail) * (1 - ROUNDING)
+        return _tail(problem, work[0]) * (1 - ROUNDING)
+    tariff, data = tariff_of(problem), problem.data
+    moved = tariff.moved_seconds(least_link_s(problem, data.load, reach))
+    found = _tail(problem, tariff.layer_seconds(moved, work))
+    if together is not None:
+        # Of the mean over the windows: their worst are no better, nor a mean of maxima than the maximum of means.
+        moved = tariff.moved_seconds(least_link_s(problem, data.mean_load[None, :], together))
+        mean = weighted_sum(data.window_weight, work.T)
+        found = max(found, float(tariff.layer_seconds(moved[0], mean)))
+    return found * (1 - ROUNDING)
 
 
-def _largest_copy(problem: LayerProblem) -> FloatArray:
-    """[windows] the slot bound: the smallest load with sum of ceil(expert's load / it) <= slots, by bisection."""
-    low, high = np.zeros(problem.windows), problem.data.load.max(axis=1)
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        fits = np.maximum(1, np.ceil(problem.data.load / middle[:, None])).sum(axis=1) <= problem.hardware.usable_slots
-        low, high = np.where(fits, low, middle), np.where(fits, middle, high)
-    return low
+def _least_traffic(problem: LayerProblem, reach: Reach, together: Reach | None) -> float:
+    """Of the bytes between nodes for one token."""
+    each = tariff_of(problem).both_bytes / float(problem.hardware.home_tokens.sum())
+    found = _tail(problem, each * least_crossing(problem, problem.data.load, reach))
+    if together is None:
+        return found
+    return max(found, each * float(least_crossing(problem, problem.data.mean_load[None, :], together)[0]))
+
+
+def _tail(problem: LayerProblem, values: FloatArray) -> float:
+    return tail_mean(values, problem.data.window_weight, problem.objective.tail)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from placement.check.bounds import least_objective
+from placement.check.certificate import Proof, Witnesses, proof_of
 from placement.cost.assess import Assessor
 from placement.cost.own_batch import BatchFit
 from placement.cost.step.role_figures import at_batch, predict_role
@@ -35,13 +35,14 @@ class PlanCase:
     """A role of a plan with its routing, and what several checks need of both.
 
     Attributes:
-        index: Of the role. why_not: Why nothing can be derived, or "".
+        index: Of the role. why_not: Why nothing can be derived, or "". witnesses: What proves the bounds.
     """
 
     plan: Plan
     index: int
     sources: tuple[Source, ...]
     why_not: str
+    witnesses: Witnesses = field(default_factory=Witnesses)
 
     @property
     def role(self) -> RolePlan:
@@ -94,15 +95,10 @@ class PlanCase:
         return assessor.problems[self.role.phase]
 
     @cached_property
-    def least(self) -> list[float]:
-        """What the loads alone prove of each layer's objective."""
-        return [least_objective(problem) for problem in self.problems]
-
-    @property
-    def proven(self) -> list[int]:
-        """Positions of the layers whose bound is no more than that."""
-        pairs = enumerate(zip(self.role.layers, self.least, strict=True))
-        return [i for i, (layer, least) in pairs if layer.bound <= least * (1 + TOLERANCE)]
+    def proofs(self) -> tuple[Proof, ...]:
+        """What proves the bound of each layer, if anything does."""
+        pairs = enumerate(zip(self.role.layers, self.problems, strict=True))
+        return tuple(proof_of(layer, problem, self.witnesses, self.index, i) for i, (layer, problem) in pairs)
 
     @cached_property
     def judge(self) -> Assessor:

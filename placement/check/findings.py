@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from placement.check.case import PlanCase
+from placement.check.certificate import Proof
+from placement.records.role import LayerRecord
 from placement.routing.holdout import Routing
+from specs.documents import shown
 
 #: Rows of a solver's placement, and of the placement that ran before a migration.
 SOLVED, RUNNING = "solved", "running"
@@ -33,19 +36,23 @@ class Check:
     fields: tuple[str, ...] = ()
 
 
-def claims(case: PlanCase, proven: Sequence[int]) -> Iterator[Check]:
-    """What nothing but the plan says; `proven`: layers whose bounds are checked."""
+def claims(case: PlanCase, proofs: Sequence[Proof]) -> Iterator[Check]:
+    """What nothing but the plan says, and bounds whose witness is missing; `proofs`: of the layers, or ()."""
     layers, rows = case.role.layers, case.role.strategies
 
     def claim(name: str, detail: str, fields: Iterable[str]) -> Check:
         return Check(name, "claimed", None, detail, tuple(fields))
 
     yield claim("question", "as it stands; whether another split or batch is better is not tried", ("scenario", "tail"))
-    rest = [i for i in range(len(layers)) if i not in proven]
-    if rest:
-        optimal = sum(layers[i].status == "optimal" for i in rest)
-        told = f"{len(rest)} of {len(layers)} bounds; with them the gap, and {optimal} layers called optimal"
-        yield claim("proofs", told, (f"layers[{i}].bound" for i in rest))
+    open_ = [proof.kind for proof in proofs] or ["claimed"] * len(layers)
+    for kind in ("claimed", "missing"):
+        rest = [i for i, found in enumerate(open_) if found == kind]
+        if rest:
+            optimal = sum(layers[i].status == "optimal" for i in rest)
+            told = f"{len(rest)} of {len(layers)} bounds; with them the gap, and {optimal} layers called optimal"
+            if proofs:
+                told += f"; {by_source(layers, rest)}"
+            yield Check("proofs", kind, None, told, tuple(f"layers[{i}].bound" for i in rest))
     rivals = {row.name: i for i, row in enumerate(rows) if row.name in ("eplb", RUNNING)}
     yield claim(
         "rivals", f"{', '.join(rivals)}: scored as they stand, not built again",
@@ -54,10 +61,28 @@ def claims(case: PlanCase, proven: Sequence[int]) -> Iterator[Check]:
     yield claim("run", "strategy, effort, balance floor, versions, terminations and timings", _run_fields(case))
 
 
+def by_source(layers: Sequence[LayerRecord], rest: Sequence[int]) -> str:
+    """Which layers, by the argument that their bounds name."""
+    sources = dict.fromkeys(layers[i].bound_source for i in rest)
+    told = ((source, [layers[i].layer for i in rest if layers[i].bound_source == source]) for source in sources)
+    return "; ".join(f"{shown(source, 80)} (layers {_ranges(numbers)})" for source, numbers in told)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending whole numbers, runs as first-last."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)
+
+
 def _run_fields(case: PlanCase) -> Iterator[str]:
     """What is said of the solver's run and shows in nothing else."""
     yield from (f"provenance.{name}" for name in ("strategy", "work", "balance_floor", "versions"))
-    for name in ("params", "gap", "cut_short"):
+    for name in ("params", "gap", "cut_short", "cautions"):
         if getattr(case.plan.provenance, name) not in (None, (), {}):
             yield f"provenance.{name}"
     yield from ("layers[].bound_source", "layers[].termination", "timings")

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from placement.check.case import TOLERANCE, MissingError, PlanCase, sources_of
+from placement.check.certificate import witnesses_of
 from placement.check.deployment import HeldGpus, Kind, deployment_faults
 from placement.check.findings import Check as Check
 from placement.check.findings import claims
@@ -48,8 +49,8 @@ def findings(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> I
 
 def cases_of(plan: Plan, traces: Sequence[Trace | LoadCounts | str | Path]) -> tuple[PlanCase, ...]:
     """Every role of `plan` with its routing; see `sources_of`."""
-    sources, why_not = sources_of(plan, traces)
-    return tuple(PlanCase(plan, i, sources, why_not) for i in range(len(plan.roles)))
+    (sources, why_not), witnesses = sources_of(plan, traces), witnesses_of(plan)
+    return tuple(PlanCase(plan, i, sources, why_not, witnesses) for i in range(len(plan.roles)))
 
 
 def findings_of(plan: Plan, cases: Sequence[PlanCase]) -> Iterator[Check]:
@@ -58,6 +59,8 @@ def findings_of(plan: Plan, cases: Sequence[PlanCase]) -> Iterator[Check]:
     for case in cases:
         for check in _of_role(case, told):
             yield _placed(check, case)
+    if plan.witness is not None:
+        yield _made("witness", partial(_check_witness, cases[0]), ("witness",))
     yield _made("nodes", partial(_check_nodes, plan))
     yield _made("total", partial(_check_total, plan))
     if plan.demand is not None:
@@ -84,8 +87,8 @@ def _of_role(case: PlanCase, told: list[Check]) -> Iterator[Check]:
             failed.add(name)
             if name in BASE:
                 case = replace(case, why_not=f"not made: {name} failed")
-    known = () if case.why_not or "bounds" in failed else case.proven
-    told += [_placed(claim, case) for claim in claims(case, known)]
+    proofs = () if case.why_not or "bounds" in failed else case.proofs
+    told += [_placed(claim, case) for claim in claims(case, proofs)]
 
 
 def _made(name: str, check: Callable[[], str], fields: tuple[str, ...] = ()) -> Check:
@@ -104,6 +107,15 @@ def _placed(check: Check, case: PlanCase) -> Check:
     )
     several = len(case.plan.roles) > 1 and any(field.startswith("roles") for field in fields or ("roles",))
     return replace(check, name=f"{case.role.role} {check.name}" if several else check.name, fields=fields)
+
+
+def _check_witness(case: PlanCase) -> str:
+    """The file beside the plan is the one that the plan names."""
+    witnesses = case.witnesses
+    require(not witnesses.fault, witnesses.fault)
+    if witnesses.roles is None:
+        raise MissingError(witnesses.why_not)
+    return f"{witnesses.size / 1e6:,.1f} MB of prices, as the plan names them"
 
 
 def _check_total(plan: Plan) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from placement.check.baselines import greedy, hash_order, in_turn, round_robin
 from placement.check.case import TOLERANCE, MissingError, PlanCase
-from placement.check.findings import RUNNING, SOLVED
+from placement.check.findings import RUNNING, SOLVED, by_source
 from placement.check.layer import slot_faults
 from placement.cost.layer.dispatch import planned_shares
 from placement.cost.layer.scenario_rates import topology_of
@@ -340,17 +340,19 @@ def _check_heuristics(case: PlanCase) -> str:
 
 
 def _check_bounds(case: PlanCase) -> str:
-    """What the loads alone prove: no objective is below it, and it may be all that a solver proved."""
-    layers, proven = case.role.layers, case.proven
-    for layer, least in zip(layers, case.least, strict=True):
+    """What loads and prices prove: no objective is below it, and no bound that they should prove is above."""
+    layers, proofs = case.role.layers, case.proofs
+    for layer, proof in zip(layers, proofs, strict=True):
+        require(proof.kind != "wrong", f"layer {layer.layer}: {proof.told}")
         require(
-            layer.objective >= least * (1 - TOLERANCE),
-            f"layer {layer.layer}: objective {layer.objective:g} is below {least:g}, which the loads prove",
+            layer.objective >= proof.least * (1 - TOLERANCE),
+            f"layer {layer.layer}: objective {layer.objective:g} is below {proof.least:g}, which is proven",
         )
-    gap = _gap(sum(layer.objective for layer in layers), sum(case.least))
-    optimal = sum(layers[i].status == "optimal" for i in proven)
-    told = "nothing" if gap is None else f"a gap of {gap:.2%}"
-    return f"loads alone (mean and slot bound) prove {told}, {len(proven)} of {len(layers)} bounds, {optimal} optimal"
+    known = [i for i, proof in enumerate(proofs) if proof.kind == "checked"]
+    gap = _gap(sum(layer.objective for layer in layers), sum(proof.least for proof in proofs))
+    told = "no gap is proven" if gap is None else f"a gap of {gap:.2%} is proven here"
+    by = f": {by_source(layers, known)}" if known else ""
+    return f"{len(known)} of {len(layers)} bounds hold, {told}{by}"
 
 
 _PLACED = ("layers[].physical_to_logical", "layers[].dispatch_fractions")

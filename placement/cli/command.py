@@ -21,6 +21,9 @@ class Command(click.Command):
             # Imported here, when something went wrong: --help stays quick.
             from placement.errors import InputError, PlacementError
 
+            if isinstance(error, OSError) and _is_given(error.filename, ctx):
+                problem = f"can't be used: {error.strerror or type(error).__name__}"
+                raise InputError(str(error.filename)[:200], "", problem, "check the path") from None
             if isinstance(error, InputError | PlacementError) and error.args:
                 error.args = (self.with_options(str(error)),)
             raise
@@ -48,6 +51,12 @@ def _keep_inputs(ctx: click.Context) -> None:
         path = text.split("::")[0]
         if os.path.isfile(path) and os.path.samefile(path, out):
             raise ParameterError("out", f"{path} is read by this command", "name another file")
+
+
+def _is_given(file: object, ctx: click.Context) -> bool:
+    """Whether a file is one that an argument names, or lies below one: what is wrong with it is no bug."""
+    given = (text.split("::")[0] for value in ctx.params.values() for text in _texts(value))
+    return isinstance(file, str | os.PathLike) and any(text and os.fspath(file).startswith(text) for text in given)
 
 
 def _texts(value: Any) -> list[str]:

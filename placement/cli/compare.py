@@ -7,7 +7,15 @@ from typing import Any
 import click
 
 from placement.cli.command import Command
-from placement.cli.options import library_options, scenario_options, solve_options, trace_option
+from placement.cli.options import (
+    current_option,
+    library_options,
+    quiet_option,
+    role_option,
+    scenario_options,
+    solve_options,
+    trace_option,
+)
 from placement.cli.running import emit, run
 
 
@@ -22,11 +30,15 @@ from placement.cli.running import emit, run
 )
 @trace_option
 @solve_options
+@current_option
+@role_option
+@quiet_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(specs: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def command(specs: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """Solve each scenario and compare every strategy on it, on held-out routing where there is some.
 
-    All options are as for solve, and hold for every scenario; so do the traces, which must be of its model.
+    All options are as for solve, and hold for every scenario; so do the traces, which must be of its model. With
+    --current the engine's own map becomes a row, too; --role says whose it is.
     """
     from placement.cli.progress import ProgressBar
     from placement.planning.case import load_scenario
@@ -34,9 +46,9 @@ def command(specs: tuple[str, ...], as_json: bool, **options: Any) -> None:
 
     overrides = scenario_options(options)
     scenarios = [load_scenario(spec, **overrides) for spec in specs]
-    with ProgressBar() as progress:
+    with ProgressBar(quiet=quiet) as progress:
         found = compare_strategies(scenarios, on_progress=progress, **library_options(options))
-    emit(found.json() if as_json else str(found))
+    emit(found.json() if as_json else found.text(quiet))
 
 
 def main() -> None:

@@ -45,14 +45,16 @@ def command(
 ) -> None:  # fmt: skip
     """Score the plan file PLAN, and the baselines solved beside it, on each trace.
 
-    Placements are taken from the plan file as they stand; nothing is solved on this routing. A plan that was solved on
-    the first half of a trace is judged fairly by --part second-half.
+    Every role is scored, or the one that --role names. Placements are taken from the plan file as they stand; nothing
+    is solved on this routing. A plan that was solved on the first half of a trace is judged fairly by --part
+    second-half.
     """
     from placement.cli.progress import ProgressBar
     from placement.planning.evaluate import evaluate_plan
     from placement.planning.other_engine import on_engine
     from placement.planning.progress import Reporter
     from placement.records.plan import load_plan
+    from placement.records.role import of_role
     from placement.report.evaluation import evaluation_json, evaluation_text
 
     plan = on_engine(load_plan(plan_path), engine)
@@ -63,10 +65,11 @@ def command(
         for trace in traces:
             results.append(evaluate_plan(plan, trace, role=role, **options))
             report.advance()
+    roles = of_role(plan.roles, role)
     if as_json:
-        emit(evaluation_json(plan_path, plan, plan.role(role), results))
+        emit(evaluation_json(plan_path, plan, roles, results))
     else:
-        emit(evaluation_text(plan_path, plan, plan.role(role), results, quiet))
+        emit(evaluation_text(plan_path, plan, roles, results, quiet))
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "command",
         "Choose instances: how many of which split, with quickly placed experts.",
     ),
+    "scenario": ("placement.cli.scenario", "command", "Plan by a named way, on one screen to act on."),
     "compare": ("placement.cli.compare", "command", "Compare strategies over several scenarios."),
     "evaluate": ("placement.cli.evaluate", "command", "Score a plan on other routing."),
     "migrate": ("placement.cli.migrate", "command", "Move a running plan to new routing with few moves."),
@@ -80,3 +81,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point of the console script."""
     run(cli, "placement")
+
+
+if __name__ == "__main__":
+    main()

@@ -67,12 +67,14 @@ def command(plan_path: str, out: str | None, as_json: bool, quiet: bool, **optio
     (the last ones) is put back, with few moves first. TP and stages stay, and a GPU's slots; the batch becomes smaller
     where it has to.
 
-    PLAN is the plan that runs. With a budget the best choice within it is marked by ">", and written by --out.
+    PLAN is the plan that runs. All its roles move, each within the budget, or the one that --role names; moves are
+    those of one instance. With a budget the best choice within it is marked by ">", and written by --out.
     Experts lost with failed GPUs are put back with as few moves as possible first.
     """
     from placement.cli.progress import ProgressBar
     from placement.errors import ParameterError
-    from placement.planning.migrate import MoveBudget, migrate_plan
+    from placement.planning.migrate import migrate_plan
+    from placement.planning.move_budget import MoveBudget
     from placement.records.files import check_writable
     from placement.records.plan import load_plan
     from placement.report.migration import migration_json, migration_text

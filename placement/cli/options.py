@@ -31,15 +31,24 @@ def redundant_experts(value: str) -> int | str:
 
 
 def positive(value: str) -> float:
-    """A positive, finite number."""
+    """A positive number, of at most 1e9."""
+    return _positive(value, 1e9)
+
+
+def output_rate(value: str) -> float:
+    """A rate that a cluster may be too small for, which is for the planner to say."""
+    return _positive(value, 1e15)
+
+
+def _positive(value: str, most: float) -> float:
     try:
         number = float(value)
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a number") from None
     if not (math.isfinite(number) and number > 0):
         raise click.BadParameter(f"{value} is not a positive number")
-    if number > 1e9:
-        raise click.BadParameter(f"{value} is too large; give at most 1e9")
+    if number > most:
+        raise click.BadParameter(f"{value} is too large; give at most {most:g}".replace("e+0", "e").replace("e+", "e"))
     return number
 
 
@@ -130,13 +139,23 @@ engine_option = click.option(
     help="Serving engine of the catalog (or a file) with its all-to-all backend, such as sglang:deepep.",
 )  # fmt: skip
 
+
+def _level(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+    """Sets `verbose`: 1 with -v, -1 with -q, else 0."""
+    level = ctx.params.setdefault("verbose", 0)
+    if given and level:
+        raise click.UsageError("-q and -v exclude each other; leave one of them out", ctx)
+    if given:
+        ctx.params["verbose"] = 1 if option.name == "more" else -1
+
+
 #: How much a screen says.
 screen_options = stacked(
     click.option(
-        "-v", "--verbose", "verbose", flag_value=1, type=int, default=0,
+        "-v", "--verbose", "more", is_flag=True, expose_value=False, callback=_level,
         help="Also memory by line, what nodes hold, what was left out, and where the time went.",
     ),
-    click.option("-q", "--quiet", "verbose", flag_value=-1, type=int, help="The answer alone."),
+    click.option("-q", "--quiet", "less", is_flag=True, expose_value=False, callback=_level, help="The answer alone."),
 )  # fmt: skip
 
 explain_option = click.option(
@@ -216,7 +235,7 @@ instance_options = stacked(
         "--pool", "pools", multiple=True, metavar="CLUSTER", help="A further pool of other GPUs. Repeatable."
     ),
     click.option(
-        "--target-rate", type=positive, metavar="TOKENS/S", help="Reach this output rate with the fewest GPUs."
+        "--target-rate", type=output_rate, metavar="TOKENS/S", help="Reach this output rate with the fewest GPUs."
     ),
     click.option(
         "--placed/--balanced", default=True, show_default=True,

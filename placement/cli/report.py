@@ -30,13 +30,15 @@ FORMATS = ("html", "markdown")
     show_default=True,
     help="Load windows that each trace's judging part is cut into.",
 )
+@click.option("--front", metavar="FILE", help="Add what 'placement deploy --front' found under other TPOT limits.")
 def command(
-    plan: str, other: str | None, out: str | None, kind: str | None, traces: tuple[str, ...], windows: int
-) -> None:
+    plan: str, other: str | None, out: str | None, kind: str | None, traces: tuple[str, ...], windows: int,
+    front: str | None,
+) -> None:  # fmt: skip
     """Write a report of the plan file PLAN: the answer and why, memory, heat of experts, balance, traffic, strategies,
     certificate, assumptions, sources, and the command that makes the plan again. With OTHER, compare two plans.
 
-    The page is one HTML file: no scripts, nothing from the network. The plan is checked again, as verify does. If a
+    The page is one HTML file: no scripts, nothing from the network. Each plan is checked again, as verify does. If a
     check fails the report is still written, and the exit code is 6. A plan on recorded routing needs --trace for heat,
     balance and traffic. HTML needs the extra placement[report].
     """
@@ -46,15 +48,16 @@ def command(
     from placement.records.files import check_writable, write_text
     from placement.records.plan import load_plan
 
-    if other is not None and traces:
-        raise ParameterError("traces", "two plans are compared by what their files hold", "leave it out")
+    if other is not None and front is not None:
+        raise ParameterError("front", "it is of one plan, and two are compared", "leave one of them out")
     if out is not None:
         check_writable(out, "`out`")
-    if other is not None:
-        report = compare_plans(load_plan(plan), load_plan(other), (plan, other))
-    else:
-        with ProgressBar() as progress:
-            report = report_plan(load_plan(plan), traces=traces, windows=windows, on_progress=progress)
+    with ProgressBar() as progress:
+        if other is not None:
+            both = (load_plan(plan), load_plan(other))
+            report = compare_plans(*both, (plan, other), traces=traces, on_progress=progress)
+        else:
+            report = report_plan(load_plan(plan), traces=traces, windows=windows, front=front, on_progress=progress)
     chosen = kind or ("markdown" if out is not None and out.endswith(".md") else "html")
     text = report.html() if chosen == "html" else report.markdown()
     if out is None:
@@ -63,7 +66,8 @@ def command(
         write_text(out, text, "`out`")
     failed = [check.name for check in report.checks if check.passed is False]
     if failed:
-        raise CheckFailedError(f"{plan}: the report says so, too: {len(failed)} checks failed: {', '.join(failed)}")
+        of = "" if other is not None else f"{plan}: "
+        raise CheckFailedError(f"{of}the report says so, too: {len(failed)} checks failed: {', '.join(failed)}")
 
 
 def main() -> None:

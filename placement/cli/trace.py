@@ -45,6 +45,10 @@ def trace() -> None:
     "--tokens", type=click.IntRange(1, 2**30), metavar="N",
     help="Keep at most so many tokens, in whole sequences that are evenly spread. Default: what a trace may hold.",
 )  # fmt: skip
+@click.option(
+    "--map", "slot_map", metavar="FILE",
+    help="The map that SGLang ran, where a dump of slots does not hold it: as --init-expert-location takes it.",
+)  # fmt: skip
 @_json
 def convert_command(files: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Turn FILEs, one recording, into a trace, or into load counts where no token's choices were recorded.

@@ -17,12 +17,12 @@ from placement.records.choice import ChoiceRecord, DroppedRecord, RunnerUpRecord
 from placement.records.layout import HeldRecord, NodesRecord
 from placement.routing.holdout import Routing
 from solvers.deploy.balance import PlacedLayers
+from solvers.deploy.close import CLOSE, LEAST_S, ClosePrices, settle
 from solvers.deploy.columns import ColumnSet, list_columns, pool_of
 from solvers.deploy.layout import layout
 from solvers.deploy.problem import Deployment, MasterProblem
-from solvers.deploy.rivals.rate import Rival, rivals_of
+from solvers.deploy.rivals.rate import nearest_rivals, rivals_of
 from solvers.deploy.rivals.record import rival_record
-from solvers.deploy.solve import solve_master
 from solvers.split.enumerate import SplitChoice, enumerate_splits
 from solvers.split.pins import check_pins
 from solvers.stop import Stop
@@ -47,6 +47,7 @@ class ChosenRole:
         scenario: As the role has it. cluster: The GPUs that they run on; None: the scenario's cluster.
         split: `instances` says how many there are. cp: Attention ranks that share a prompt.
         cut_gain: Of the role's stages over even ones; see SplitChoice.
+        fitted: Whether the batch is the load balancer's own, with every layer placed.
     """
 
     role: Role
@@ -55,6 +56,7 @@ class ChosenRole:
     split: Split
     cp: int = 1
     cut_gain: float | None = 0.0
+    fitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Choice:
 def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
     """The instances that serve the most tokens/s within HBM, TTFT and TPOT, or the target with the fewest GPUs.
 
-    Columns are priced with quickly placed experts (PlacedLayers), at most `case.max_kinds` kinds are used.
+    Columns are priced with a few quickly placed layers (PlacedLayers), those that answers use with all of them
+    (ClosePrices). At most `case.max_kinds` kinds are used.
 
     Args:
         stop: When pricing ends.
@@ -85,37 +88,40 @@ def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
     redundant = None if scenario.redundant == "auto" else int(scenario.redundant)
     roles = ROLES[mode_of(case)]
     for role in roles:
-        check_pins(scenario.of_role(role), scenario.of_role(role).pins, redundant)
+        own = scenario.of_role(role)
+        check_pins(own, own.pins, redundant, role, scenario.own_pins(role))
     case.report.stage("pricing splits")
     kernels = KernelTables.installed() if case.kernel_tables else None
     placed = PlacedLayers(routing.solved_on) if case.placed else None
     columns = list_columns(pools, roles, scenario.pins, redundant, placed, kernels, stop)
-    found = {column.role for column in columns.columns}
-    if "aggregated" not in found and not {"prefill", "decode"} <= found:
-        return _cut_to_fit(case, columns, roles, stop)
     problem = MasterProblem(
         tuple(pool_of(pool) for pool in pools), columns.columns, kv_bytes_per_request(scenario),
         max_kinds=case.max_kinds,
     )  # fmt: skip
+    if not problem.serves:
+        return _cut_to_fit(case, columns, roles, stop)
     if case.target_tokens_per_s is not None:
         problem = replace(problem, goal="gpus", target=case.target_tokens_per_s / workload.osl)
     case.report.stage("choosing instances")
     left = stop.seconds_left()
-    chosen = solve_master(problem, None if left is None else max(_LEAST_S, left))
+    close = ClosePrices(pools, routing.solved_on, stop) if case.placed else None
+    try:
+        settled = settle(problem, close, None if left is None else max(LEAST_S, left))
+    except InfeasibleError as error:
+        asked = f"`target_rate` is {problem.target:,.6g} requests/s of {workload.osl:,} tokens"
+        raise InfeasibleError(f"{asked}: {error}") from None
+    problem, chosen = settled.problem, settled.answer
     if not chosen.gpus and case.target_tokens_per_s is not None:
         raise ParameterError("target_rate", "is so small that no instance is needed", "ask for more")
     if not chosen.requests_per_s > 0:
         raise InfeasibleError(f"{scenario.name}: {_do_not_fit(problem)}")
     if not case.told or stop.expired:
-        return _choice(pools, problem, columns, chosen, workload.osl, told=False)
-    choice = _choice(pools, problem, columns, chosen, workload.osl, told=True)
+        return _choice(pools, problem, columns, chosen, workload.osl, None, told=False)
+    choice = _choice(pools, problem, columns, chosen, workload.osl, close, told=True)
     case.report.stage("pricing recipes")
-    rivals = [rival for rival in rivals_of(pools, problem, roles, placed, kernels, _EXTRA_S) if rival.feasible]
-    # Several recipes may come to the same instances: the first names them.
-    apart: dict[tuple[object, ...], Rival] = {}
-    for rival in rivals:
-        apart.setdefault(tuple((c.pool, c.role, c.cp, _named(c.split), n) for c, n in rival.kinds), rival)
-    records = tuple(rival_record(rival, problem.pools, workload.osl) for rival in list(apart.values())[:MOST_RIVALS])
+    found = rivals_of(pools, problem, roles, placed, kernels, _EXTRA_S)
+    rivals = nearest_rivals(found, problem, close, MOST_RIVALS, _EXTRA_S)
+    records = tuple(rival_record(rival, problem.pools, workload.osl) for rival in rivals)
     return replace(choice, record=choice.record.model_copy(update={"rivals": records}))
 
 
@@ -244,9 +250,10 @@ def choice_of_split(scenario: Scenario, choice: SplitChoice) -> Choice:
 
 
 def _choice(
-    pools: Sequence[Scenario], problem: MasterProblem, columns: ColumnSet, chosen: Deployment, osl: int, told: bool
-) -> Choice:
-    """The answer with its packing, checked from outside; `told`: with what came next.
+    pools: Sequence[Scenario], problem: MasterProblem, columns: ColumnSet, chosen: Deployment, osl: int,
+    close: ClosePrices | None, told: bool,
+) -> Choice:  # fmt: skip
+    """The answer with its packing, checked from outside; `told`: with what came next, at close prices, too.
 
     Raises:
         RuntimeError: The solver's answer is invalid (a bug).
@@ -268,7 +275,7 @@ def _choice(
     roles = tuple(
         ChosenRole(
             c.role, pools[c.pool].of_role(c.role), pools[c.pool].cluster if c.pool else None,
-            replace(c.split, instances=count), c.cp,
+            replace(c.split, instances=count), c.cp, fitted=c.moe_source == CLOSE,
         )
         for c, count in parts
     )  # fmt: skip
@@ -286,14 +293,14 @@ def _choice(
         )
     )
     scale = osl if chosen.goal == "rate" else 1
-    freed = _without_limit(problem, chosen) if told else None
+    freed = _without_limit(problem, chosen, close) if told else None
     record = ChoiceRecord(
         goal=chosen.goal, priced_tokens_per_s=chosen.requests_per_s * osl, bound=chosen.bound * scale, gap=chosen.gap,
         status="optimal" if chosen.optimal else "feasible", solver=chosen.solver, considered=columns.considered,
         listed=max(columns.listed, columns.considered), kept=len(columns.columns), thinned=columns.thinned,
         dropped=tuple(DroppedRecord(role=d.role, reason=d.reason, count=d.count) for d in columns.dropped),
         idle_gpus=sum(pool.gpus for pool in problem.pools) - chosen.gpus,
-        runner_up=_runner_up(problem, chosen, used, osl) if told else None, max_kinds=problem.max_kinds,
+        runner_up=_runner_up(problem, used, osl, close) if told else None, max_kinds=problem.max_kinds,
         without_max_kinds=freed,
     )  # fmt: skip
     return Choice(roles, nodes, record)
@@ -302,22 +309,24 @@ def _choice(
 _ORDER: dict[Role, int] = {"aggregated": 0, "prefill": 1, "decode": 2}
 
 
-def _without_limit(problem: MasterProblem, chosen: Deployment) -> float | None:
+def _without_limit(problem: MasterProblem, chosen: Deployment, close: ClosePrices | None) -> float | None:
     """Share of tokens/s (or of GPUs) that any number of kinds would gain."""
     if problem.max_kinds is None:
         return None
-    free = solve_master(replace(problem, max_kinds=None), _EXTRA_S)
+    free = settle(replace(problem, max_kinds=None), close, _EXTRA_S, _EXTRA_ROUNDS).answer
     if chosen.goal == "rate":
         return max(0.0, free.requests_per_s / chosen.requests_per_s - 1.0)
     return max(0.0, 1.0 - free.gpus / chosen.gpus)
 
 
-#: Seconds for what is said beside the answer, and for the answer where no time is left.
+#: Seconds of each master problem for what is said beside the answer, and times that it is solved again.
 _EXTRA_S = 2.0
-_LEAST_S = 1.0
+_EXTRA_ROUNDS = 3
 
 
-def _runner_up(problem: MasterProblem, chosen: Deployment, used: Sequence[int], osl: int) -> RunnerUpRecord | None:
+def _runner_up(
+    problem: MasterProblem, used: Sequence[int], osl: int, close: ClosePrices | None
+) -> RunnerUpRecord | None:
     """The best answer that does without one of the chosen kinds."""
     best: tuple[float, str] | None = None
     for i in used:
@@ -326,11 +335,12 @@ def _runner_up(problem: MasterProblem, chosen: Deployment, used: Sequence[int], 
             continue
         fewer = replace(problem, columns=tuple(problem.columns[j] for j in kept))
         try:
-            other = solve_master(fewer, _EXTRA_S)
+            settled = settle(fewer, close, _EXTRA_S, _EXTRA_ROUNDS)
         except InfeasibleError:
             continue
+        other = settled.answer
         names = " + ".join(
-            f"{n} {c.role} {_named(c.split)}" for c, n in zip(fewer.columns, other.counts, strict=True) if n
+            f"{n} {c.role} {_named(c.split)}" for c, n in zip(settled.problem.columns, other.counts, strict=True) if n
         )
         if names and (best is None or other.requests_per_s > best[0]):
             best = (other.requests_per_s, names)

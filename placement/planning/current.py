@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from placement.cost.assess import Assessor
 from placement.cost.figures import Placement
 from placement.engines.launch.site import layers_of
 from placement.engines.maps.registry import read_map
 from placement.errors import ParameterError
 from placement.problem.arrays import EMPTY, IntArray
+from placement.problem.data import LayerData
+from placement.records.convert import strategy_record
 from placement.records.plan import Plan
-from placement.records.role import RolePlan
+from placement.records.role import RolePlan, StrategyRecord
 
 #: Its row in an evaluation.
 CURRENT = "current"
@@ -65,6 +69,24 @@ def read_current(plan: Plan, role: RolePlan, path: str | Path) -> Current:
         capacities.append(capacity)
     notes = read.notes + ((f"{repeats} slots repeat an expert of their GPU, and count once",) if repeats else ())
     return Current(Placement(tuple(slots), (None,) * len(slots)), tuple(capacities), notes)
+
+
+def current_record(plan: Plan, role: RolePlan, path: str | Path, statistics: Sequence[LayerData]) -> StrategyRecord:
+    """The figures of what runs, beside a role's strategies.
+
+    Args:
+        plan, role, path: See `read_current`.
+        statistics: [layers] the routing that it is judged on.
+
+    Raises:
+        InputError: See `read_current`.
+    """
+    runs = read_current(plan, role, path)
+    assessor = Assessor(
+        plan.scenario_of(role), role.split.split(), role.phase, statistics, plan.objective, role=role.role, cp=role.cp,
+        requests_per_s=role.requests_per_s, capacities=runs.capacities,
+    )  # fmt: skip
+    return strategy_record(CURRENT, assessor.assess(runs.placement), None)
 
 
 def check_widths(current: Current, widths: tuple[int, ...], role: RolePlan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,13 +11,15 @@ from placement.cost.assess import Assessor
 from placement.cost.figures import Placement
 from placement.errors import ParameterError
 from placement.planning.case import AnyTrace
-from placement.planning.current import CURRENT, read_current
+from placement.planning.current import current_record
 from placement.planning.other_engine import on_engine
+from placement.problem.data import LayerData
 from placement.records.convert import placement_of, strategy_record
-from placement.records.evaluation import Evaluation, Row
+from placement.records.evaluation import Evaluation, RoleEvaluation, Row
 from placement.records.plan import Plan
+from placement.records.role import RolePlan, of_role
 from placement.routing.holdout import read_sources
-from placement.routing.parts import select_part
+from placement.routing.parts import check_windows, select_part
 from placement.routing.statistics import counts_statistics, layer_statistics
 from placement.routing.trace import LoadCounts, Trace
 from solvers.dispatch import rounded_fractions
@@ -41,8 +44,8 @@ def evaluate_plan(
         windows: Load windows.
         weight_levels: Score dispatch fractions rounded to whole multiples of 1 / weight_levels; None: as they are.
         engine: The engine that runs the plan, NAME[:BACKEND] or a file; None: the plan's own.
-        role: Which role, where the plan has several.
-        current: A file of the engine that runs: its map becomes a row, "current".
+        role: Which role; None: all.
+        current: A file of the engine that runs: its map becomes a row, "current", of the role named or the only one.
 
     Raises:
         InputError: Routing that can't be read, is of another model, or has no such part.
@@ -50,19 +53,30 @@ def evaluate_plan(
     if part not in PARTS:
         raise ParameterError("part", f"{part!r} is no part", f"choose {', '.join(PARTS)}")
     plan = on_engine(plan, engine)
-    of = plan.role(role)
-    scenario = plan.scenario_of(of)
-    routing = read_sources(scenario.model, [trace])[0].routing
+    roles = of_role(plan.roles, role) if current is None else (plan.role(role),)
+    model = plan.scenario.spec.model
+    routing = read_sources(model, [trace])[0].routing
     if isinstance(routing, LoadCounts):
+        check_windows(routing, windows)
         if part != "all":
             raise ParameterError("part", "load counts have no sequences to part", "leave `part` out")
-        statistics = counts_statistics(routing, scenario.model.moe.computed_top_k)
-        tokens = round(float(routing.counts[:, 0].sum()) / scenario.model.moe.computed_top_k)
+        statistics = counts_statistics(routing, model.moe.computed_top_k)
+        tokens = round(float(routing.counts[:, 0].sum()) / model.moe.computed_top_k)
     else:
         chosen = select_part(routing, part)
+        check_windows(chosen, windows)
         statistics, tokens = layer_statistics([chosen], windows), chosen.tokens
+    told = tuple(RoleEvaluation(of.role, _rows(plan, of, statistics, weight_levels, current)) for of in roles)
+    file = "" if isinstance(trace, Trace | LoadCounts) else str(trace)
+    return Evaluation(routing.name, file, part, tokens, routing.synthetic, told)
+
+
+def _rows(
+    plan: Plan, of: RolePlan, statistics: Sequence[LayerData], weight_levels: int | None, current: str | Path | None
+) -> tuple[Row, ...]:
+    """A role's strategies, then what runs."""
     assessor = Assessor(
-        scenario, of.split.split(), of.phase, statistics, plan.objective, failed_gpus=of.failed_gpus,
+        plan.scenario_of(of), of.split.split(), of.phase, statistics, plan.objective, failed_gpus=of.failed_gpus,
         role=of.role, cp=of.cp, requests_per_s=of.requests_per_s,
     )  # fmt: skip
     rows = []
@@ -72,14 +86,8 @@ def evaluate_plan(
             placed = _with_whole_weights(placed, weight_levels)
         rows.append(Row(strategy.placements is None, strategy_record(strategy.name, assessor.assess(placed), None)))
     if current is not None:
-        runs = read_current(plan, of, current)
-        beside = Assessor(
-            scenario, of.split.split(), of.phase, statistics, plan.objective, role=of.role, cp=of.cp,
-            requests_per_s=of.requests_per_s, capacities=runs.capacities,
-        )  # fmt: skip
-        rows.append(Row(False, strategy_record(CURRENT, beside.assess(runs.placement), None)))
-    file = "" if isinstance(trace, Trace | LoadCounts) else str(trace)
-    return Evaluation(routing.name, file, part, tokens, routing.synthetic, tuple(rows))
+        rows.append(Row(False, current_record(plan, of, current, statistics)))
+    return tuple(rows)
 
 
 def _with_whole_weights(placed: Placement, levels: int) -> Placement:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,15 @@ from placement.engines.launch.manifests import compose, kubernetes
 from placement.engines.launch.readme import readme
 from placement.engines.launch.registry import catalog_engine, launcher_of
 from placement.engines.launch.scripts import launch_script, script_name
+from placement.engines.launch.seats import FILE, seats, seats_file
 from placement.engines.launch.site import Site, layers_of, map_of
+from placement.engines.launch.starting import HOST, INSTANCE, ROUTER, host_script, instance_script, router_script
 from placement.engines.maps.base import Extras, MapFormat
 from placement.engines.maps.registry import get_format, read_map
 from placement.errors import CheckFailedError, InputError, ParameterError
 from placement.planning.other_engine import on_engine
 from placement.records.plan import Plan, plan_json
+from placement.records.role import role_keys
 from specs.documents import shown
 
 #: The target that has arguments and no map.
@@ -157,29 +159,39 @@ def _for_engine(plan: Plan, made: MapFormat, engine: str | None = None) -> Plan:
 
 def _sites(plan: Plan, made: MapFormat, architecture: str = "") -> Iterator[Site]:
     """The roles, each with a folder of its own."""
-    seen: Counter[str] = Counter()
-    for role in plan.roles:
-        seen[role.role] += 1
-        number = seen[role.role]
-        folder = role.role if number == 1 else f"{role.role}-{number}"
-        yield Site(role, plan.scenario_of(role), folder, made.file if role.topology.gpus > 1 else "", architecture)
+    stages = max((role.split.pp for role in plan.roles if role.role == "prefill"), default=1)
+    for folder, role in zip(role_keys(plan.roles), plan.roles, strict=True):
+        map_file = made.file if role.topology.gpus > 1 else ""
+        yield Site(role, plan.scenario_of(role), folder, map_file, architecture, stages)
 
 
 def _content(plan: Plan, made: MapFormat, extras: Extras) -> Iterator[tuple[str, tuple[bytes, tuple[str, ...]]]]:
     """Every file of the folder, with what its user must know."""
     launcher, sites = launcher_of(made.name), tuple(_sites(plan, made, extras.architecture))
-    for site in sites:
-        yield from ((f"{site.folder}/{name}", held) for name, held in _role_files(plan, made, extras, site))
+    held = () if launcher is None else seats(plan, sites)
     managed = () if launcher is None else tuple(site for site in sites if launcher.scripts(site) == site.nodes)
+    many = len({(seat.folder, seat.instance) for seat in held}) > 1
+    for site in sites:
+        files = _role_files(plan, made, extras, site, many)
+        yield from ((f"{site.folder}/{name}", written) for name, written in files)
+    routed = ""
+    if launcher is not None and many:
+        yield FILE, (seats_file(held).encode(), ())
+        yield INSTANCE, (instance_script(launcher).encode(), ())
+        if managed:
+            yield HOST, (host_script(managed).encode(), ())
+        if router := router_script(launcher, sites):
+            yield ROUTER, (router.encode(), ())
+            routed = ROUTER
     if launcher is not None and managed:
         yield "kubernetes.yaml", (kubernetes(launcher, managed).encode(), ())
-        yield "compose.yaml", (compose(launcher, managed).encode(), ())
+        yield "compose.yaml", (compose(launcher, managed, routed).encode(), ())
     yield "plan.json", (plan_json(plan).encode(), ())
-    yield "README.md", (readme(plan, made, launcher, sites).encode(), ())
+    yield "README.md", (readme(plan, made, launcher, sites, held).encode(), ())
 
 
 def _role_files(
-    plan: Plan, made: MapFormat, extras: Extras, site: Site
+    plan: Plan, made: MapFormat, extras: Extras, site: Site, many: bool
 ) -> Iterator[tuple[str, tuple[bytes, tuple[str, ...]]]]:
     launcher, layers = launcher_of(made.name), layers_of(site.scenario)
     if site.map_file:
@@ -191,11 +203,14 @@ def _role_files(
     for node in range(launcher.scripts(site)):
         which = f"{site.folder}: " if len(plan.roles) > 1 else ""
         notes = tuple(which + note for note in launcher.notes(site))
-        yield script_name(node), (launch_script(launcher, site, node).encode(), notes)
+        yield script_name(node), (launch_script(launcher, site, node, many).encode(), notes)
     for name, text in launcher.files(site).items():
         yield name, (text.encode(), ())
     # What a plug-in inside the engine reads: this role alone, so that no other of the same sizes is taken for it.
-    yield "plan.json", (plan_json(plan.model_copy(update={"roles": (site.role,), "nodes": ()})).encode(), ())
+    yield (
+        "plan.json",
+        (plan_json(plan.model_copy(update={"roles": (site.role,), "nodes": (), "witness": None})).encode(), ()),
+    )
 
 
 def _new_folder(out: str | Path) -> Path:

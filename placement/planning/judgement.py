@@ -18,10 +18,20 @@ from placement.planning.progress import Reporter
 from placement.planning.strategies import Answers
 from placement.problem.layer import Objective
 from placement.records.convert import operation_record, packed_fractions, predicted_record, strategy_record
-from placement.records.role import CERTIFICATE_UNITS, CertificateRecord, LayerRecord, PredictedRecord, StrategyRecord
+from placement.records.role import (
+    CERTIFICATE_UNITS,
+    CertificateRecord,
+    LayerRecord,
+    PredictedRecord,
+    RolePlan,
+    StrategyRecord,
+)
+from placement.records.witness import RoleWitness
 from solvers.experts.layers import TOLERANCE, LayerAnswer
 from solvers.result import Status
 
+#: What a plan claims is this much below what a solver proved, relatively: more than who checks it loses to rounding.
+BELOW = 1e-8
 _PACKAGES = ("numpy", "scipy", "numba", "ortools", "pulp", "pydantic")
 
 
@@ -82,11 +92,17 @@ def layer_record(index: int, answer: LayerAnswer) -> LayerRecord:
 
 
 def _bound(answer: LayerAnswer) -> float:
-    """The answer's bound; where it lies a rounding error above the objective, the objective."""
+    """The answer's bound, as a plan claims it; at most the objective."""
     objective = answer.score.objective
     if answer.bound > objective * (1 + TOLERANCE):
         raise RuntimeError(f"bound {answer.bound!r} ({answer.bound_source}) is above the objective {objective!r}")
-    return min(answer.bound, objective)
+    return min(answer.bound * (1 - BELOW), objective)
+
+
+def witness_of(role: RolePlan, answers: Answers) -> RoleWitness:
+    """What proves the bounds of a role that has these answers."""
+    bounds = np.array([layer.bound for layer in role.layers])
+    return RoleWitness(bounds, tuple(answer.witness for answer in answers))
 
 
 def certificate_of(answers: Answers, objective: Objective) -> CertificateRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,9 +18,11 @@ from placement.problem.rates import LayerRates
 from placement.problem.split import Split, make_split, stage_problem, tp_layout_problem
 from placement.problem.topology import Topology
 from placement.records.convert import own_placement, stage_records, topology_record
-from placement.records.layout import SplitRecord
+from placement.records.layout import HeldRecord, NodesRecord, SplitRecord
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
+from solvers.deploy.layout import pack
+from solvers.deploy.problem import Pool
 from specs.cluster import Cluster
 from specs.scenario import Pins, Scenario
 
@@ -72,7 +75,7 @@ def resize(plan: Plan, role: RolePlan, gpus: int) -> Resized:
     experts = scenario.model.moe.experts
     width = max(role.slots_per_gpu, -(-experts // gpus))
     dp, redundant = ranks * old.etp // old.tp, ranks * width - experts
-    cluster = _with_room(scenario.cluster, ranks * old.etp * old.pp * old.instances)
+    cluster = _with_room(plan, role, ranks * old.etp * old.pp)
     spec = _changed(plan, role, ranks, dp, redundant, cluster)
     moved = plan.model_copy(update={"scenario": plan.scenario.model_copy(update={"spec": spec})})
     own_cluster = None if role.cluster is None else cluster
@@ -108,8 +111,13 @@ def resize(plan: Plan, role: RolePlan, gpus: int) -> Resized:
     held = tuple(
         _laid_out(slots, w, larger.gpus, max(w, n)) for slots, w, n in zip(running.slots, before, now, strict=True)
     )
-    roles = tuple(grown if each is role else each for each in plan.roles)
-    return Resized(moved.model_copy(update={"roles": roles}), grown, larger, held)
+    pool = {"cluster": own_cluster}
+    roles = tuple(
+        grown if each is role else each.model_copy(update=pool) if each.cluster == role.cluster else each
+        for each in plan.roles
+    )
+    nodes = _nodes(moved, [each.gpus // each.split.instances for each in roles]) or ()
+    return Resized(moved.model_copy(update={"roles": roles, "nodes": nodes}), grown, larger, held)
 
 
 def _laid_out(slots: IntArray, width: int, gpus: int, wide: int) -> IntArray:
@@ -161,10 +169,47 @@ def _ranks(scenario: Scenario, old: Split, gpus: int) -> int:
     raise ParameterError("to_gpus", problem, "plan it anew")
 
 
-def _with_room(cluster: Cluster, gpus: int) -> Cluster:
-    """The cluster, with more nodes if it has too few."""
-    nodes = max(cluster.nodes, -(-gpus // cluster.gpus_per_node))
+def _with_room(plan: Plan, role: RolePlan, gpus: int) -> Cluster:
+    """The role's cluster, with more nodes if it has too few for all instances on it, the role's of `gpus` GPUs each."""
+    cluster = plan.scenario_of(role).cluster
+    sizes = [gpus if each is role else each.gpus // each.split.instances for each in plan.roles]
+    mine = [(size, each) for size, each in zip(sizes, plan.roles, strict=True) if each.cluster == role.cluster]
+    least = -(-sum(size * each.split.instances for size, each in mine) // cluster.gpus_per_node)
+    nodes = max(cluster.nodes, least)
+    if len(plan.roles) > 1:
+        while _nodes(plan, sizes, {cluster.name: nodes}) is None:
+            nodes += 1
     return cluster.model_copy(update={"nodes": nodes})
+
+
+def _nodes(plan: Plan, sizes: Sequence[int], nodes: Mapping[str, int] | None = None) -> tuple[NodesRecord, ...] | None:
+    """What nodes hold of instances of these sizes; None where they hold not all. Of one kind they lie in order.
+
+    Args:
+        sizes: [roles] GPUs of an instance.
+        nodes: Of a cluster, by its name, where they are not those of the plan.
+    """
+    if len(plan.roles) == 1:
+        return ()
+    clusters = {
+        each.name: each for each in (plan.scenario.spec.cluster, *(plan.scenario_of(r).cluster for r in plan.roles))
+    }
+    names = list(clusters)
+    pools = [Pool(name, (nodes or {}).get(name, c.nodes), c.gpus_per_node, 0.0) for name, c in clusters.items()]
+    kinds = [
+        (names.index(plan.scenario_of(role).cluster.name), size, role.split.instances)
+        for role, size in zip(plan.roles, sizes, strict=True)
+    ]
+    packed = pack(pools, kinds)
+    if packed is None:
+        return None
+    return tuple(
+        NodesRecord(
+            pool=names[group.pool], nodes=group.nodes,
+            holds=tuple(HeldRecord(instance=i, gpus=gpus, count=n) for i, gpus, n in group.held),
+        )
+        for group in packed
+    )  # fmt: skip
 
 
 def _changed(plan: Plan, role: RolePlan, ranks: int, dp: int, redundant: int, cluster: Cluster) -> Scenario:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from placement.cost.assess import Assessor
@@ -13,13 +13,14 @@ from placement.cost.step.role_figures import at_batch, moe_stake
 from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.planning.case import Case
 from placement.planning.choose import ChosenRole
-from placement.planning.judgement import certificate_of, judge, layer_record
+from placement.planning.guard import BALANCER, Guarded, guarded, left_out
+from placement.planning.judgement import certificate_of, judge, layer_record, witness_of
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
-from placement.problem.layer import Objective
-from placement.problem.split import Split
+from placement.problem.layer import LayerProblem, Objective
 from placement.records.convert import memory_record, served_record, stage_records, topology_record
 from placement.records.layout import EngineRecord, SplitRecord
 from placement.records.role import RoleName, RolePlan
+from placement.records.witness import RoleWitness
 from placement.routing.holdout import Routing
 from solvers.result import Termination
 from solvers.stop import Stop
@@ -34,11 +35,20 @@ MOST_GAP = 0.2
 
 @dataclass(frozen=True)
 class PlannedRole:
-    """A role of a plan; `late`: layers whose search ended early; `unfitted`: strategies without an own batch."""
+    """A role of a plan.
+
+    Attributes:
+        late: Layers whose search ended early. unfitted: Strategies without an own batch.
+        guarded: Layers that are the balancer's so that no window loses. lost: See `left_out`.
+        witness: What proves its bounds.
+    """
 
     plan: RolePlan
     late: int
     unfitted: int
+    guarded: int
+    lost: dict[str, float]
+    witness: RoleWitness
 
 
 def plan_role(
@@ -58,7 +68,13 @@ def plan_role(
         posed = at_batch(posed, _posed_batch(case, chosen, routing, fit, stop))
     stake = moe_stake(scenario, kind, posed, chosen.cp)
     near = _near_enough(case, stake, objective, stop)
-    answers = _place(case, chosen, posed, phase, routing, objective, near, compiled)
+    problems = layer_problems(chosen.scenario, posed, phase, routing.solved_on, objective, tail=case.tail)
+    answers = _place(case, problems, near, compiled)
+    kept, lost = Guarded(answers[case.own], 0), dict[str, float]()
+    if case.strategy == "auto":
+        kept = guarded(problems, answers[case.own], answers[BALANCER])
+        answers[case.own] = kept.answers
+        lost = left_out(problems, case.strategy, routing, near, case.effort.seed, case.effort.threads)
     placements = {name: placement_of_answers(layers) for name, layers in answers.items()}
     own, operations, split = answers[case.own], dict[str, Operation](), posed
     if fit is not None:
@@ -101,9 +117,9 @@ def plan_role(
         certificate=certificate_of(own, objective),
         served=served_record(assessor, placements[case.own]),
     )
-    return PlannedRole(
-        plan, sum(answer.termination in _ENDED_EARLY for answer in own), len(placements) - len(operations) if fit else 0
-    )
+    late = sum(answer.termination in _ENDED_EARLY for answer in own)
+    unfitted = len(placements) - len(operations) if fit else 0
+    return PlannedRole(plan, late, unfitted, kept.replaced, lost, witness_of(plan, own))
 
 
 def _phase(case: Case, chosen: ChosenRole) -> PlannedPhase:
@@ -114,7 +130,7 @@ def _phase(case: Case, chosen: ChosenRole) -> PlannedPhase:
 def _posed_batch(case: Case, chosen: ChosenRole, routing: Routing, fit: BatchFit, stop: Stop) -> int:
     """The batch that experts are placed for: the load balancer's own."""
     scenario, batch = chosen.scenario, chosen.split.batch
-    if chosen.role == "prefill" or scenario.pins.batch is not None:
+    if chosen.role == "prefill" or chosen.fitted or scenario.pins.batch is not None:
         return batch
     phase = _phase(case, chosen)
     problems = layer_problems(scenario, chosen.split, phase, routing.solved_on)
@@ -130,14 +146,14 @@ def _near_enough(case: Case, stake: float, objective: Objective, stop: Stop) -> 
 
 
 def _place(
-    case: Case, chosen: ChosenRole, split: Split, phase: PlannedPhase, routing: Routing, objective: Objective,
-    stop: Stop, compiled: Callable[[Stop], None],
-) -> dict[str, Answers]:  # fmt: skip
+    case: Case, problems: Sequence[LayerProblem], stop: Stop, compiled: Callable[[Stop], None]
+) -> dict[str, Answers]:
     """Each baseline's answers and the plan's own, by the name of their row. The baselines come first, and are quick."""
-    problems = layer_problems(chosen.scenario, split, phase, routing.solved_on, objective, tail=case.tail)
     placing = stop.share_of_time(PLACING)
     answers = place_baselines(problems, placing, case.effort, case.report, case.own if case.certify else "")
     if case.own not in answers:
         compiled(placing)
-        answers[case.own] = place(problems, case.strategy, placing, case.effort, case.report, case.balance_floor)
+        answers[case.own] = place(
+            problems, case.strategy, placing, case.effort, case.report, case.balance_floor, case.certify
+        )
     return answers

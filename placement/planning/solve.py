@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from placement.planning.case import MAX_KINDS, AnyTrace, Case, Mode, make_case
+from placement.planning.case import MAX_KINDS, SOLVED, AnyTrace, Case, Mode, make_case
 from placement.planning.choose import Choice, choice_of_plan, choice_of_split, choose
 from placement.planning.effort import Budget
+from placement.planning.guard import cautions, kept_told
 from placement.planning.judgement import versions
 from placement.planning.progress import COMPILING, OnProgress
 from placement.planning.role import plan_role
@@ -20,7 +21,10 @@ from placement.records.convert import engine_name, figures_record, mode_of_roles
 from placement.records.layout import ScenarioRecord
 from placement.records.plan import SCHEMA, Plan, ProvenanceRecord, TimingsRecord
 from placement.records.role import RolePlan
+from placement.records.witness import RoleWitness, witness_bytes
 from placement.routing.holdout import Routing, routing_of
+from placement.routing.parts import check_windows, select_part
+from placement.routing.trace import LoadCounts
 from solvers.ahead import SEARCH_PARTS, compiling, is_compiled
 from solvers.params import SearchParams
 from solvers.registry import BASELINES
@@ -157,7 +161,9 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
         cut_short.append(f"split: {choice.record.considered:,} of {choice.record.listed:,} tried")
     marks.append(time.perf_counter())
 
-    roles: list[RolePlan] = []
+    roles, witnesses = list[RolePlan](), list[RoleWitness]()
+    told: list[str] = []
+    lost: dict[str, float] = {}
     for i, chosen in enumerate(choice.roles):
         share = stop.share_of_time(1 / (len(choice.roles) - i))
         planned = plan_role(case, chosen, routing, objective, share, compiled)
@@ -167,7 +173,11 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
             cut_short.append(f"search: {ended} in {planned.late} of {len(planned.plan.layers)} layers{of}")
         if planned.unfitted:
             cut_short.append(f"batches: not fitted for {planned.unfitted} other strategies")
+        if planned.guarded:
+            told.append(kept_told(planned.guarded, planned.plan))
+        lost |= {name: max(ratio, lost.get(name, 0.0)) for name, ratio in planned.lost.items()}
         roles.append(planned.plan)
+        witnesses.append(planned.witness)
     marks.append(time.perf_counter())
 
     timings = TimingsRecord(
@@ -196,10 +206,11 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
             gap=case.effort.budget.stated_gap,
             versions=versions(),
             cut_short=tuple(cut_short),
+            cautions=(*told, *cautions(routing, lost)) if case.own == SOLVED else (),
         ),
         timings=timings if with_timings else None,
     )
-    return Planned(plan, choice, timings)
+    return Planned(plan.with_witness(witness_bytes(witnesses)), choice, timings)
 
 
 def in_time(case: Case, stop: Stop) -> Case:
@@ -216,8 +227,13 @@ def read_routing(case: Case) -> Routing:
     """The routing that is solved on and the routing that judges."""
     if not case.sources:
         case.report.stage("making synthetic routing")
+    sources = case.routing_sources()
     # A tail is one of the windows themselves: their mixture would stand for most of the weight.
     mixture = case.tail >= 1.0
-    return routing_of(
-        case.routing_sources(), case.scenario.model.moe.computed_top_k, case.holdout, case.windows, mixture=mixture
-    )
+    routing = routing_of(sources, case.scenario.model.moe.computed_top_k, case.holdout, case.windows, mixture=mixture)
+    if case.windows is not None:
+        for source in sources:
+            part = source.routing
+            part = part if isinstance(part, LoadCounts) else select_part(part, routing.record.solved_on)
+            check_windows(part, case.windows)
+    return routing

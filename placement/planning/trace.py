@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from placement.engines.content import read_content, whole_rows
 from placement.errors import InputError, ParameterError
 from placement.planning.progress import COMPILING, OnProgress, Progress, Reporter
 from placement.problem.arrays import IntArray
@@ -40,6 +41,8 @@ NODES = (4, 2, 3, 5, 7)
 _LOCAL_LAYERS, _LOCAL_WORK = 8, 0.2
 #: Only bytes between nodes count.
 _RATES = LayerRates(256.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0)
+#: What engines call a table of slots.
+_MAP_KEYS = ("physical_to_logical_map", "last_physical_to_logical_map", "phy2log")
 AnyRouting = Trace | LoadCounts | str | Path
 
 
@@ -52,6 +55,7 @@ def convert_recording(
     axes: str | None = None,
     windows: int = 16,
     tokens: int | None = None,
+    slot_map: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Conversion:
     """Converts what an engine recorded into a trace or load counts.
@@ -64,6 +68,8 @@ def convert_recording(
         form: The format, one of FORMATS; None: by what is in the files.
         axes: Of an array, where they can't be told: such as "layers,tokens,k" or "windows,layers,experts".
         windows: Most windows of load counts.
+        slot_map: The map that SGLang ran, of per-pass and per-token dumps that do not hold it (or another): a file with
+            `physical_to_logical_map`, as `--init-expert-location` takes it, or with rows of slots alone.
         tokens: Keep at most so many tokens, in whole sequences that are evenly spread. None: what a trace may hold.
         on_progress: Called at the start of each stage and after each MB of it.
 
@@ -79,7 +85,22 @@ def convert_recording(
         ModelShape() if model is None else ModelShape.of(model if isinstance(model, Model) else load_model(str(model)))
     )
     tell = None if on_progress is None else lambda stage, done, total: on_progress(Progress(stage, done, total))
-    return convert(paths, out, shape, form=form, axes=order, windows=windows, most_tokens=tokens, tell=tell)
+    slots = None if slot_map is None else _slot_table(slot_map)
+    return convert(
+        paths, out, shape, form=form, axes=order, windows=windows, most_tokens=tokens, slots=slots, tell=tell
+    )
+
+
+def _slot_table(path: str | Path) -> IntArray:
+    """[layers, slots] expert of each slot, in a file of an engine."""
+    content = read_content(path)
+    held = content.mapping() if content.kind in ("json", "arrays") else {}
+    key = next((name for name in _MAP_KEYS if name in held), "")
+    value = held.get(key, content.data) if held else content.data
+    rows = whole_rows(content, value, key or "the map")
+    if len({len(row) for row in rows}) > 1:
+        raise content.refuse(key or "the map", "has layers of unlike length", "give the map of one deployment")
+    return np.array(rows, dtype=np.int64)
 
 
 def trace_statistics(
@@ -148,7 +169,10 @@ def _read(
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / f"{Path(routing).stem[:100] or 'trace'}.npz"
             notes = convert_recording([routing], out, model=model, on_progress=on_progress).notes
-            return read_trace(out), notes
+            try:
+                return read_trace(out), notes
+            except InputError as error:  # the file that it was converted to is nobody's
+                raise InputError(str(routing), error.field, error.problem, error.mend) from None
 
 
 def _locality(trace: Trace, seed: int, report: Reporter) -> Locality | None:

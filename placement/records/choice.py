@@ -39,12 +39,12 @@ class ChoiceRecord(Record):
 
     Attributes:
         goal: "rate": the most tokens/s; "gpus": the target with the fewest GPUs.
-        priced_tokens_per_s: Of the answer, with quickly placed experts, as it was compared with others.
+        priced_tokens_per_s: Of the answer, with experts placed by the load balancer, as it was compared with others.
         bound: That no answer among the columns exceeds (tokens/s) or undercuts (GPUs); null where none is known. `gap`
             is the answer's relative distance, `status` "optimal" where that is 0; both are the solver's word.
         considered: Configurations priced, of `listed`; kept: those that no other rules out; thinned: some degrees were
             left out to bound the search.
-        what_if: What other limits would serve, with quickly placed experts; only there on request.
+        what_if: What other limits would serve, priced likewise; only there on request.
         rivals: The best recipes on the same GPUs, priced alike, best first.
         max_kinds: Most kinds of instances; `without_max_kinds`: share of tokens/s (or GPUs) that any number would gain.
     """

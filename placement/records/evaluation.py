@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from placement.records.role import StrategyRecord
+from placement.records.role import RoleName, StrategyRecord, one_of_role
 
 
 @dataclass(frozen=True)
@@ -16,19 +16,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One trace's figures.
+class RoleEvaluation:
+    """Figures of one role; `rows`: its strategies, in the plan's order."""
 
-    Attributes:
-        trace, file: its name, and its path as given ("" for an object). part: which sequences count.
-        tokens: how many tokens they have. rows: the strategies of the plan, in its order.
-    """
-
-    trace: str
-    file: str
-    part: str
-    tokens: int
-    synthetic: bool
+    role: RoleName
     rows: tuple[Row, ...]
 
     @property
@@ -36,7 +27,35 @@ class Evaluation:
         """The plan's own figures."""
         return next((row.record for row in self.rows if row.own), None)
 
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One trace's figures.
+
+    Attributes:
+        trace, file: its name, and its path as given ("" for an object). part: which sequences count.
+        tokens: how many tokens they have. roles: those evaluated, in the plan's order.
+    """
+
+    trace: str
+    file: str
+    part: str
+    tokens: int
+    synthetic: bool
+    roles: tuple[RoleEvaluation, ...]
+
+    def role(self, name: RoleName | str | None = None) -> RoleEvaluation:
+        """The role of that name, or the only one.
+
+        Raises:
+            ParameterError: There is none, or there are several.
+        """
+        return one_of_role(self.roles, name)
+
     def __repr__(self) -> str:
-        own = self.own
-        figures = "" if own is None else f" {own.tokens_per_s:,.0f} tokens/s, balancedness {own.balancedness:.3f},"
-        return f"<Evaluation on {self.trace}:{figures} {len(self.rows)} strategies>"
+        told = "; ".join(
+            f"{part.role} {own.tokens_per_s:,.0f} tokens/s, balancedness {own.balancedness:.3f}"
+            for part in self.roles
+            if (own := part.own) is not None
+        )
+        return f"<Evaluation on {self.trace}: {told or 'no figures'}>"

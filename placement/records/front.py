@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from placement.errors import InputError
 from placement.records.base import Amount, Record, Text, Whole
+from specs.documents import parse_json, read_text, shown
+from specs.validation import validate
 
 SCHEMA: Literal["placement.front/1"] = "placement.front/1"
 
@@ -30,7 +34,7 @@ class Front(Record):
 
     schema_: Annotated[Literal["placement.front/1"], Field(alias="schema")]
     scenario: Text
-    answers: Annotated[tuple[FrontAnswer, ...], Field(min_length=1)]
+    answers: Annotated[tuple[FrontAnswer, ...], Field(min_length=1, max_length=1024)]
 
     def __repr__(self) -> str:
         return f"<Front of {self.scenario}: {len(self.answers)} TPOT limits>"
@@ -40,3 +44,18 @@ class Front(Record):
     def json(self) -> str:  # type: ignore[override]
         """The front as JSON text."""
         return self.model_dump_json(by_alias=True, indent=1)
+
+
+def load_front(path: str | Path) -> Front:
+    """The front in a file.
+
+    Raises:
+        InputError: It can't be read, or is no front.
+    """
+    source = shown(str(path), 200)
+    data = parse_json(read_text(Path(path), source), source)
+    if data.get("schema") != SCHEMA:
+        mend = "give the file that 'placement deploy --front --out' writes"
+        raise InputError(source, "schema", f"is not {SCHEMA}", mend)
+    front: Front = validate(Front, data, source)
+    return front

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from placement.problem.layer import Objective
 from placement.records.layout import EngineName
 from placement.records.plan import Plan, RoutingRecord
-from placement.records.role import RoleName
+from placement.records.role import RoleName, RolePlan, one_of_role
 from specs.workload import PlannedPhase
 
 
@@ -36,23 +36,19 @@ class FrontRow:
 
 
 @dataclass(frozen=True)
-class Migration:
-    """A plan's front on new routing.
+class RoleMigration:
+    """One role's front on new routing; slots, moves and times are of one of its instances.
 
     Attributes:
         slots: of all layers. forced_moves: what failed, leaving or joining GPUs force.
         gpus: expert-parallel ranks that work. batch: sequences of an attention rank. gpus_before, batch_before: as it
             ran, where the number of GPUs changes.
         before: the running placement, None where it can't go on as it is. rows: the front. chosen: what the
-            budget buys, and `plan` the migrated plan; None without a budget.
+            budget buys, and `plan` the migrated role; None without a budget.
     """
 
-    scenario: str
-    engine: EngineName
     role: RoleName
     phase: PlannedPhase
-    objective: Objective
-    routing: RoutingRecord
     slots: int
     failed_gpus: tuple[int, ...]
     forced_moves: int
@@ -63,8 +59,36 @@ class Migration:
     before: FrontRow | None
     rows: tuple[FrontRow, ...]
     chosen: FrontRow | None
-    plan: Plan | None
+    plan: RolePlan | None
 
     def __repr__(self) -> str:
         bought = "no budget" if self.chosen is None else f"{self.chosen.moves:,} moves chosen"
-        return f"<Migration of {self.scenario}: {bought}, {len(self.rows)} points, {self.slots:,} slots>"
+        return f"{self.role} {bought}, {len(self.rows)} points, {self.slots:,} slots"
+
+
+@dataclass(frozen=True)
+class Migration:
+    """A plan's fronts on new routing.
+
+    Attributes:
+        roles: those that moved, in the plan's order.
+        plan: the migrated plan; None without a budget.
+    """
+
+    scenario: str
+    engine: EngineName
+    objective: Objective
+    routing: RoutingRecord
+    roles: tuple[RoleMigration, ...]
+    plan: Plan | None
+
+    def role(self, name: RoleName | str | None = None) -> RoleMigration:
+        """The role of that name, or the only one.
+
+        Raises:
+            ParameterError: There is none, or there are several.
+        """
+        return one_of_role(self.roles, name)
+
+    def __repr__(self) -> str:
+        return f"<Migration of {self.scenario}: {'; '.join(map(repr, self.roles))}>"

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from placement.errors import InputError, ParameterError
+from placement.errors import InputError
 from placement.problem.layer import Objective
 from placement.records.base import Amount, Record, Text, Whole
 from placement.records.choice import ChoiceRecord
 from placement.records.demand import DemandRecord
-from placement.records.files import json_text, write_text
+from placement.records.files import json_text, write_file, write_text
 from placement.records.layout import EngineName, NodesRecord, ScenarioRecord
-from placement.records.role import Figure, RoleName, RolePlan
+from placement.records.role import Figure, RoleName, RolePlan, one_of_role
 from placement.records.version1 import SCHEMA as FIRST
 from placement.records.version1 import upgraded
+from placement.records.witness import Kept, WitnessRecord, record_of
 from specs.documents import parse_json, read_text, shown
 from specs.fields import Count
 from specs.scenario import Scenario
@@ -69,6 +72,8 @@ class ProvenanceRecord(Record):
     gap: Amount | None = None
     #: What a time limit cut short, in words.
     cut_short: tuple[Text, ...] = Field(default=(), max_length=16)
+    #: What the routing leaves open, and what was done against it, in words.
+    cautions: tuple[Text, ...] = Field(default=(), max_length=32)
 
 
 class TimingsRecord(Record):
@@ -97,6 +102,7 @@ class Plan(Record):
         roles: One of an aggregated or a training plan, prefill and decode of a disaggregated one.
         choice: How the instances were chosen; null in older plans.
         demand: What the instances do under a demand, where one was simulated.
+        witness: The file that proves the bounds; null where loads do, and in older plans.
         nodes: What nodes hold, instances by the index of their role; empty: instances fill the cluster in order.
     """
 
@@ -114,7 +120,9 @@ class Plan(Record):
     demand: DemandRecord | None = None
     predicted: FiguresRecord
     provenance: ProvenanceRecord
+    witness: WitnessRecord | None = None
     timings: TimingsRecord | None = None
+    _kept: Kept = PrivateAttr(default_factory=Kept)
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> Plan:
@@ -137,13 +145,7 @@ class Plan(Record):
         Raises:
             ParameterError: There is none, or there are several.
         """
-        found = [role for role in self.roles if name in (None, role.role)]
-        names = ", ".join(dict.fromkeys(role.role for role in self.roles))
-        if not found:
-            raise ParameterError("role", f"{name!r} is no role of the plan", f"choose {names}")
-        if len(found) > 1:
-            raise ParameterError("role", f"the plan has {len(found)} ({names})", "name one of them")
-        return found[0]
+        return one_of_role(self.roles, name)
 
     @property
     def gpus(self) -> int:
@@ -175,13 +177,42 @@ class Plan(Record):
 
         return Comparison((self,))
 
-    def save(self, path: str | Path) -> None:
-        """Writes the plan file, whole or not at all.
+    def with_witness(self, content: bytes | None) -> Plan:
+        """The plan with what proves its bounds: the bytes of its witness file."""
+        told = None if content is None else record_of(content)
+        plan: Plan = self.model_copy(update={"witness": told})
+        plan._kept = Kept(content)
+        return plan
+
+    def witness_bytes(self) -> bytes | None:
+        """The bytes of the witness file, whatever they are; None where the plan names none, or it is not at hand.
 
         Raises:
-            InputError: The file can't be written.
+            InputError: It can't be read.
         """
-        write_text(path, plan_json(self), "`out`")
+        return None if self.witness is None else self._kept.found(self.witness)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan file and, beside it, its witness: both, or neither.
+
+        Raises:
+            InputError: A file can't be written.
+        """
+        content = self.witness_bytes()
+        if self.witness is None or content is None or record_of(content) != self.witness:
+            write_text(path, plan_json(self), "`out`")
+            return
+        target = Path(os.path.realpath(path))
+        proof = target.with_name(target.stem + self.witness.suffix)
+        there = proof.exists()
+        write_file(proof, lambda file: file.write(content), "`out`")
+        try:
+            write_text(path, plan_json(self), "`out`")
+        except BaseException:
+            if not there:
+                with suppress(OSError):
+                    proof.unlink()
+            raise
 
 
 def plan_from_json(text: str, source: str) -> Plan:
@@ -208,14 +239,16 @@ def load_plan(path: str | Path) -> Plan:
         InputError: it can't be read, or is no valid plan.
     """
     source = shown(str(path), 200)
-    return plan_from_json(read_text(Path(path), source, MAX_BYTES), source)
+    plan = plan_from_json(read_text(Path(path), source, MAX_BYTES), source)
+    plan._kept = Kept(plan=Path(os.path.realpath(path)))
+    return plan
 
 
 def plan_json(plan: Plan) -> str:
     """The plan as JSON text: fields in their fixed order, lists of numbers on one line each."""
     data = plan.model_dump(mode="json", by_alias=True)
-    _drop_unset(data, "timings", "nodes", "choice", "demand")
-    _drop_unset(data["provenance"], "params", "gap", "cut_short")
+    _drop_unset(data, "timings", "nodes", "choice", "demand", "witness")
+    _drop_unset(data["provenance"], "params", "gap", "cut_short", "cautions")
     for role in data["roles"]:
         _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds", "stake")
     return json_text(data)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
+from placement.errors import ParameterError
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import Objective
 from placement.problem.limits import Limit
@@ -250,3 +252,51 @@ class RolePlan(Record):
         yield "layers", tuple(layer.physical_to_logical for layer in self.layers)
         for strategy in self.strategies:
             yield f"strategies ({shown(strategy.name)})", strategy.placements
+
+
+class OfRole(Protocol):
+    """What a plan, an evaluation and a migration have one of for each role."""
+
+    @property
+    def role(self) -> RoleName: ...
+
+
+_OfRole = TypeVar("_OfRole", bound=OfRole)
+
+
+def of_role(parts: Sequence[_OfRole], name: RoleName | str | None) -> tuple[_OfRole, ...]:
+    """The parts of roles of that name; None: all.
+
+    Raises:
+        ParameterError: There is none.
+    """
+    found = tuple(part for part in parts if name in (None, part.role))
+    if not found:
+        raise ParameterError("role", f"{name!r} is no role of the plan", f"choose {_names(parts)}")
+    return found
+
+
+def one_of_role(parts: Sequence[_OfRole], name: RoleName | str | None) -> _OfRole:
+    """The part of the role of that name, or the only one.
+
+    Raises:
+        ParameterError: There is none, or there are several.
+    """
+    found = of_role(parts, name)
+    if len(found) > 1:
+        raise ParameterError("role", f"the plan has {len(found)} ({_names(parts)})", "name one of them")
+    return found[0]
+
+
+def role_keys(parts: Sequence[OfRole]) -> tuple[str, ...]:
+    """A name for each part: its role, with a number from the second of that role on."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for part in parts:
+        seen[part.role] += 1
+        keys.append(part.role if seen[part.role] == 1 else f"{part.role}-{seen[part.role]}")
+    return tuple(keys)
+
+
+def _names(parts: Sequence[OfRole]) -> str:
+    return ", ".join(dict.fromkeys(part.role for part in parts))

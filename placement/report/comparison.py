@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from placement.records.plan import Plan
-from placement.records.role import RolePlan, StrategyRecord
+from placement.records.role import RoleName, RolePlan, StrategyRecord
 from placement.report.screen import engine_lines
 from placement.report.strategies import certificate, own_row, strategy_header, strategy_row
 from placement.report.text import columns, fields, heading, html, rendered
@@ -15,12 +15,21 @@ from placement.report.text import columns, fields, heading, html, rendered
 
 @dataclass(frozen=True)
 class Comparison:
-    """Strategies of plans side by side; prints as a table, in a notebook as HTML."""
+    """Strategies of plans side by side; prints as a table, in a notebook as HTML.
+
+    Attributes:
+        current: What runs today, beside the strategies of a plan's role, by the plan's place and the role.
+    """
 
     plans: tuple[Plan, ...]
+    current: tuple[tuple[int, RoleName, StrategyRecord], ...] = ()
 
     def __str__(self) -> str:
-        return rendered(self._parts())
+        return self.text()
+
+    def text(self, quiet: bool = False) -> str:
+        """As it prints; `quiet`: the tables alone."""
+        return rendered(self._parts(quiet))
 
     def __repr__(self) -> str:
         return str(self)
@@ -28,10 +37,14 @@ class Comparison:
     def _repr_html_(self) -> str:
         return html(self._parts())
 
-    def _parts(self) -> list[Any]:
+    def _rows(self, place: int, role: RolePlan) -> list[StrategyRecord]:
+        """The role's strategies, and what runs today."""
+        return [*role.strategies, *(row for at, name, row in self.current if (at, name) == (place, role.role))]
+
+    def _parts(self, quiet: bool = False) -> list[Any]:
         """A table per scenario; the last column compares MoE-layer times with the plan's own."""
         parts: list[Any] = []
-        for plan, role in ((each, role) for each in self.plans for role in each.roles):
+        for i, plan, role in ((i, each, role) for i, each in enumerate(self.plans) for role in each.roles):
             split, routing = role.split, plan.provenance.routing
             own = own_row(role)
             judged = "nothing held out" if routing.judged_on == "all" else "judged on held-out routing"
@@ -41,15 +54,16 @@ class Comparison:
                     f"  {role.phase}, TP {split.tp} x EP {split.ep} x PP {split.pp} x DP {split.dp}, "
                     f"{split.redundant} redundant",
                 ),
-                fields(
-                    [
-                        *engine_lines(plan.engine, plan.scenario.spec.engine.assumes),
-                        ("routing", f"{routing.source}; {judged}"),
-                    ]
-                ),
+            ]
+            facts = [
+                *engine_lines(plan.engine, plan.scenario.spec.engine.assumes),
+                ("routing", f"{routing.source}; {judged}"),
+            ]
+            parts += [
+                *([] if quiet else [fields(facts)]),
                 columns(
                     (*strategy_header(role), "layer time/ plan's"),
-                    [(*strategy_row(role, row), _relative(role, row)) for row in role.strategies],
+                    [(*strategy_row(role, row), _relative(role, row)) for row in self._rows(i, role)],
                     own,
                 ),
                 fields([("certificate", certificate(role))]),
@@ -70,11 +84,11 @@ class Comparison:
                         "routing": plan.provenance.routing.model_dump(mode="json"),
                         "strategies": [
                             row.model_dump(mode="json", exclude={"placements", "dispatch_fractions"})
-                            for row in role.strategies
+                            for row in self._rows(i, role)
                         ],
                         "certificate": role.certificate.model_dump(mode="json"),
                     }
-                    for plan in self.plans
+                    for i, plan in enumerate(self.plans)
                     for role in plan.roles
                 ]
             },

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from rich.console import RenderableType
 
-from placement.records.migration import FrontRow, Migration
-from placement.records.plan import Plan
+from placement.records.migration import FrontRow, Migration, RoleMigration
+from placement.records.role import RolePlan, role_keys
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import counted, gb, grouped, or_dash, us
 
@@ -23,49 +23,84 @@ HEADER = (
 
 
 def migration_json(told: Migration, path: str) -> str:
-    """A JSON object: the front's rows, and the chosen placement of each layer; `path` names the plan that runs."""
+    """A JSON object: the front's rows, and the chosen placement of each layer, of several roles under `roles`.
+
+    Args:
+        path: Names the plan that runs.
+    """
+    parts = {key: _role_json(role) for key, role in zip(role_keys(told.roles), told.roles, strict=True)}
     return json.dumps(
         {
             "plan": path,
             "scenario": told.scenario,
             "engine": told.engine.model_dump(mode="json"),
-            "role": told.role,
-            "phase": told.phase,
             "objective": told.objective,
             "routing": told.routing.model_dump(mode="json"),
-            "slots": told.slots,
-            "failed_gpus": list(told.failed_gpus),
-            "forced_moves": told.forced_moves,
-            "gpus_before": told.gpus_before,
-            "gpus": told.gpus,
-            "batch_before": told.batch_before,
-            "batch": told.batch,
-            "running": None if told.before is None else _record(told.before),
-            "front": [_record(row) for row in told.rows],
-            "chosen": None if told.chosen is None else _record(told.chosen),
-            "layers": [
-                {"layer": layer.layer, "physical_to_logical": list(layer.physical_to_logical)}
-                for layer in (told.plan.role(told.role).layers if told.plan is not None else ())
-            ],
+            **(parts.popitem()[1] if len(parts) == 1 else {"roles": parts}),
         },
         indent=2,
         allow_nan=False,
     )
 
 
+def _role_json(told: RoleMigration) -> dict[str, Any]:
+    return {
+        "role": told.role,
+        "phase": told.phase,
+        "slots": told.slots,
+        "failed_gpus": list(told.failed_gpus),
+        "forced_moves": told.forced_moves,
+        "gpus_before": told.gpus_before,
+        "gpus": told.gpus,
+        "batch_before": told.batch_before,
+        "batch": told.batch,
+        "running": None if told.before is None else _record(told.before),
+        "front": [_record(row) for row in told.rows],
+        "chosen": None if told.chosen is None else _record(told.chosen),
+        "layers": [
+            {"layer": layer.layer, "physical_to_logical": list(layer.physical_to_logical)}
+            for layer in (told.plan.layers if told.plan is not None else ())
+        ],
+    }
+
+
 def migration_text(told: Migration, path: str, quiet: bool = False) -> str:
-    """The front as a table, the chosen row marked; `path` names the plan that runs; `quiet`: without the facts."""
+    """Each role's front as a table, the chosen row marked; `path` names the plan that runs; `quiet`: no facts."""
     routing = told.routing
     judged = "the second half of each trace" if routing.judged_on == "second-half" else "the same routing"
     facts = [("engine", told.engine.label), ("new routing", f"{routing.source}; judged on {judged}")]
+    if len(told.roles) == 1:
+        (only,) = told.roles
+        facts += _facts(only)
+        what = f", {only.phase}, {grouped(only.slots)} slots"
+    else:
+        what = ""
+    parts: list[RenderableType] = [heading("migration of ", f"{path}: {told.scenario}{what}")]
+    parts += [] if quiet else [fields(facts)]
+    if len(told.roles) == 1:
+        return rendered([*parts, *_front(told.roles[0], "front")])
+    for key, role in zip(role_keys(told.roles), told.roles, strict=True):
+        parts += [heading(f"\n{key}", f", an instance's {counted(role.slots, 'slot')}"), *_front(role)]
+    return rendered(parts)
+
+
+def _facts(told: RoleMigration) -> list[tuple[str, str]]:
+    """GPUs that came, left or failed."""
     if told.gpus_before is not None:
         forced = f"{grouped(told.forced_moves)} moves put experts back and fill free slots"
-        facts.append(("GPUs", f"{told.gpus_before} to {told.gpus}; {forced}"))
+        facts = [("GPUs", f"{told.gpus_before} to {told.gpus}; {forced}")]
         if told.batch != told.batch_before:
             facts.append(("batch", f"{told.batch_before} to {told.batch}: HBM, TTFT and TPOT allow no more"))
-    elif told.failed_gpus:
-        lost = ", ".join(str(gpu) for gpu in told.failed_gpus)
-        facts.append(("failed GPUs", f"{lost}; {grouped(told.forced_moves)} moves put back what they held"))
+        return facts
+    if not told.failed_gpus:
+        return []
+    lost = ", ".join(str(gpu) for gpu in told.failed_gpus)
+    return [("failed GPUs", f"{lost}; {grouped(told.forced_moves)} moves put back what they held")]
+
+
+def _front(told: RoleMigration, title: str = "") -> list[RenderableType]:
+    if told.gpus == 1:
+        return ["every GPU holds all experts: there is nothing to move"]
     rows = list(told.rows)
     if told.chosen is not None and told.chosen not in rows:
         rows = sorted([*rows, told.chosen], key=lambda row: row.moves)
@@ -75,19 +110,16 @@ def migration_text(told: Migration, path: str, quiet: bool = False) -> str:
         cells.insert(0, ("as it runs", *_cells(told.before)[1:]))
         strong = None if strong is None else strong + 1
     parts: list[RenderableType] = [
-        heading("migration of ", f"{path}: {told.scenario}, {told.phase}, {grouped(told.slots)} slots"),
-        *([] if quiet else [fields(facts)]),
-        heading("\nfront", " (gain: share of what the full re-solve gains)"),
+        *([heading(f"\n{title}", " (gain: share of what the full re-solve gains)")] if title else []),
         columns(HEADER, cells, strong),
     ]
     if told.chosen is not None and told.plan is not None:
-        parts += ["", fields([("chosen", _chosen(told, told.chosen, told.plan))])]
-    return rendered(parts)
+        parts += ["", fields([("chosen", _chosen(told.chosen, told.plan))])]
+    return parts
 
 
-def _chosen(told: Migration, chosen: FrontRow, plan: Plan) -> str:
+def _chosen(chosen: FrontRow, role: RolePlan) -> str:
     """What the chosen moves cost and buy."""
-    role = plan.role(told.role)
     before, after = role.strategy(RUNNING), role.own
     line = f"{counted(chosen.moves, 'move')} ({chosen.share:.1%} of the slots), {gb(chosen.transfer_gb * 1e9)}"
     if before is None or after is None:

@@ -50,6 +50,20 @@ def engine_lines(engine: EngineName, assumes: str) -> list[tuple[str, str]]:
     return [("engine", told), *(("", note) for note in engine.notes)]
 
 
+def nominal_links(plan: Plan) -> list[tuple[str, str]]:
+    """Links that are taken at their nominal rate, which none reaches: an efficiency of 1 is what a file that says none
+    has.
+    """
+    clusters = [plan.scenario.spec.cluster, *(role.cluster for role in plan.roles if role.cluster is not None)]
+    rows = []
+    for cluster in {each.name: each for each in clusters}.values():
+        links = {"fast": cluster.fast, "slow": cluster.slow, **{each.name: each for each in cluster.inner}}
+        if full := [name for name, link in links.items() if link.efficiency == 1.0]:
+            told = f"{cluster.name}: {', '.join(full)} assumed to reach all of gb_per_s; give their `efficiency`"
+            rows.append(("links", told))
+    return rows
+
+
 def messages(role: RolePlan) -> str:
     """The message rule of each phase, once where it is one for all."""
     rules = role.messages
@@ -83,6 +97,7 @@ def _scenario(plan: Plan) -> list[tuple[str, str]]:
             f"{cluster.name}: {counted(cluster.nodes, 'node')} x {cluster.gpus_per_node} "
             f"{cluster.least_gpu.name}{more}",
         ),
+        *nominal_links(plan),
         ("workload", work),
         *engine_lines(plan.engine, spec.engine.assumes),
         ("routing", f"{routing.source}; solved on {part} ({grouped(routing.tokens_solved)} tokens)"),
@@ -187,7 +202,7 @@ def _against(plan: Plan) -> list[RenderableType]:
         rate = rival.tokens_per_s or 0.0
         rows.append((rival.name, grouped(rate), f"{rate / choice.priced_tokens_per_s:.1%}"))
         kinds.append((rival.name, " + ".join(f"{each.count} {each.role} {each.degrees}" for each in rival.roles)))
-    title = heading("AGAINST", " the best recipes, as all were priced before experts were placed")
+    title = heading("AGAINST", " the best recipes, each with experts placed by the load balancer")
     return [_BLANK, title, columns(("", "tokens/s", "of plan"), rows, 0), fields(kinds)]
 
 
@@ -247,9 +262,10 @@ def _details(plan: Plan, timings: TimingsRecord) -> list[tuple[str, str]]:
 def _last(plan: Plan, timings: TimingsRecord, out: str | None) -> Fields:
     """What was cut short, what to do next, and how long it took."""
     steps = [(name, command(step)) for name, step in next_steps(plan, out)]
-    return fields([*_cut_short(plan), *steps, ("made in", f"{timings.total_s:.1f} s")])
+    return fields([*_left_open(plan), *steps, ("made in", f"{timings.total_s:.1f} s")])
 
 
-def _cut_short(plan: Plan) -> list[tuple[str, str]]:
-    """What the time limit left undone, where it did."""
-    return [("cut short", "; ".join(plan.provenance.cut_short))] if plan.provenance.cut_short else []
+def _left_open(plan: Plan) -> list[tuple[str, str]]:
+    """What the time limit left undone, and what the routing leaves open, where they did."""
+    told = (("cut short", plan.provenance.cut_short), ("caution", plan.provenance.cautions))
+    return [(name, "; ".join(parts)) for name, parts in told if parts]

@@ -107,7 +107,11 @@ def next_steps(plan: Plan, out: str | None) -> list[tuple[str, str]]:
     if out is None:
         steps = ["add --out plan.json to keep the plan"]
     else:
-        steps = [f"placement verify {out}", f"placement report {out} --out report.html"]
+        steps = [
+            f"placement verify {out}",
+            f"placement report {out} --out report.html",
+            "  (needs pip install 'placement[report]')",
+        ]
         if plan.engine.name != "generic":
             steps.insert(1, f"placement export --plan {out} --to {plan.engine.name} --out DIR")
         elif plan.scenario.spec.workload.kind == "serving":

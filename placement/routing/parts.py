@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from placement.errors import InputError
+from placement.errors import InputError, ParameterError
 from placement.problem.arrays import IntArray
-from placement.routing.trace import Trace
+from placement.routing.trace import LoadCounts, Trace
 
 Part = Literal["all", "first-half", "second-half"]
 
@@ -78,6 +78,21 @@ def select_part(trace: Trace, part: Part) -> Trace:
     if part not in ("first-half", "second-half"):
         raise InputError(trace.name, "part", f"{part!r} is unknown", "use all, first-half or second-half")
     return split_by_sequence(trace)[0 if part == "first-half" else 1]
+
+
+def check_windows(routing: Trace | LoadCounts, windows: int) -> None:
+    """Whether routing can be cut into so many load windows.
+
+    Raises:
+        ParameterError: It has fewer sequences, or brings windows of its own.
+    """
+    if isinstance(routing, LoadCounts):
+        if windows > 1:
+            problem = f"{routing.name} has load counts, which bring {len(routing.counts)} windows of their own"
+            raise ParameterError("windows", problem, "leave it out")
+    elif windows > len(routing.seq_lens):
+        problem = f"{windows} windows of {len(routing.seq_lens)} sequences of {routing.name}"
+        raise ParameterError("windows", problem, f"give at most {len(routing.seq_lens)}")
 
 
 def window_edges(trace: Trace, windows: int) -> IntArray:

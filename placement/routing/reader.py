@@ -80,6 +80,8 @@ def read_trace(
     if key:
         if key not in archive.keys:
             raise InputError(source, key, "no such array in the file", f"name one of: {_listed(archive.keys)}")
+        if key == "topk_ids":
+            return _trace(archive, stem, expected)
         return _counts(archive, key, f"{stem}::{shown(key, 200)}", expected)
     if "topk_ids" in archive.keys:
         return _trace(archive, stem, expected)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from placement.problem.arrays import FloatArray, IntArray
-from solvers.bounds.consensus import Enough, Token, least_in_parts, never
+from placement.records.witness import Tables
+from solvers.bounds.consensus import Enough, Reached, Token, least_in_parts, never
 from solvers.bounds.partitions import Floats
 from solvers.bounds.symmetric import (
     ROUNDING,
@@ -27,7 +28,7 @@ from solvers.stop import DEFAULT, Stop
 
 def distinct_bins(
     ids: IntArray, weight: FloatArray, experts: int, bins: int, most: int, stop: Stop = DEFAULT, enough: Enough = never
-) -> float:
+) -> Reached:
     """A lower bound on the mean number of bins that a token reaches.
 
     Args:
@@ -39,7 +40,7 @@ def distinct_bins(
     k = ids.shape[1]
     least = float(-(-k // most))
     if k == 1 or bins == 1 or most == 1 or most >= experts:
-        return least
+        return Reached(least)
     place, features = pair_places(experts), pair_count(k)
 
     def variables(ids: IntArray) -> IntArray:
@@ -79,17 +80,21 @@ class Colocation:
             strength *= 2
         return np.clip((asked + pull) / (strength + weight), 0.0, 1.0)
 
-    def least(self, slope: Floats, penalty: float) -> float:
+    def prices(self, penalty: float) -> Tables:
         """See Relaxation."""
-        experts, most = self.experts, self.most
         y = -0.5 * penalty * self.penalty * (self._price + self._price.T)
+        return Tables.of((y[np.tril_indices(self.experts)],), penalty * self.penalty * self._row_price)
+
+    def least(self, slope: Floats, prices: Tables) -> float:
+        """See Relaxation."""
+        experts, most, y = self.experts, self.most, prices.matrix(0)
         # A pair counts half in either row, and may be shared out otherwise.
-        gain = y + to_matrix(0.5 * slope, np.inf) + penalty * self.penalty * moved_over(self._row_price)
+        gain = y + to_matrix(0.5 * slope, np.inf) + moved_over(prices.rows)
         row = np.sort(gain, axis=1)[:, : most - 1]
         box = float((row if self.full else np.minimum(row, 0.0)).sum() + np.trace(y))
         # Projected off the ones Y has an eigenvalue 0 beside its own; counting it can only raise the sum.
         spectrum = without(y, self._ones) if self.full else y
         trace = experts * (1 - 1 / self.bins)
         top = largest_inner(spectrum, self.bins - 1, most, trace) + float(y.sum()) / self.bins
-        largest = np.abs(y).max() + np.abs(slope).max() + penalty * self.penalty * self._row_price.max()
+        largest = np.abs(y).max() + np.abs(slope).max() + prices.rows.max()
         return box - top - ROUNDING * experts * most * float(largest)

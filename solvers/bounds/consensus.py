@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from solvers.bounds.partitions import Floats, Ints, Tokens, approach, new_tokens, proven
+from placement.records.witness import ReachWitness, Tables
+from solvers.bounds.partitions import Floats, Ints, Tokens, approach, new_tokens, proven, rounded_prices
 from solvers.stop import Stop
 
 #: Penalty of half a squared distance from the shared variables, in bins.
@@ -40,14 +42,16 @@ class Relaxation(Protocol):
         start: [variables] a first guess.
         agree: a step towards the set: [variables] between what the set and the tokens ask for, from `shared` as it is
             now, `pull` (what tokens ask for times their weight) and that `weight`.
-        least: a proven lower bound on the minimum of <slope, shared> over the set, by the prices times `penalty`.
+        prices: its prices times `penalty`, as a witness has them.
+        least: a proven lower bound on the minimum of <slope, shared> over the set, by such prices.
     """
 
     @property
     def spectra(self) -> tuple[int, ...]: ...
     def start(self) -> Floats: ...
     def agree(self, shared: Floats, pull: Floats, weight: Floats) -> Floats: ...
-    def least(self, slope: Floats, penalty: float) -> float: ...
+    def prices(self, penalty: float) -> Tables: ...
+    def least(self, slope: Floats, prices: Tables) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,13 @@ class Token:
 Enough = Callable[[float], bool]
 
 
+class Reached(NamedTuple):
+    """A lower bound on the mean bins that tokens reach, and the prices that prove it (none: counting does)."""
+
+    bins: float
+    witness: tuple[ReachWitness, ...] = ()
+
+
 def never(_: float) -> bool:
     """No bound is enough: the method goes on while it gains."""
     return False
@@ -75,7 +86,7 @@ def never(_: float) -> bool:
 
 def least_in_parts(
     ids: Ints, weight: Floats, token: Token, relaxation: Relaxation, least: float, stop: Stop, enough: Enough = never
-) -> float:
+) -> Reached:
     """A lower bound on the mean bins that tokens reach, over all placements: the largest proven by the deadline, or the
     first that is enough.
 
@@ -89,8 +100,9 @@ def least_in_parts(
     parts, shared = -(-ids.size // MOST_IDS), relaxation.start()
     if parts <= 1:
         tokens = new_tokens(token.variables(ids), weight, ids.shape[1], token.home, token.most)
-        return max(least, _least_reached(tokens, relaxation, shared, stop, enough)[0])
-    found = least
+        value, _, prices = _least_reached(tokens, relaxation, shared, stop, enough)
+        return Reached(value, (ReachWitness(0, 1, *prices),)) if prices and value > least else Reached(least)
+    found, witness = least, list[ReachWitness]()
     for first in range(parts):
         if stop.expired:
             break
@@ -102,19 +114,22 @@ def least_in_parts(
             return enough(before + share * max(0.0, value - least))
 
         effort = stop if first == 0 else stop.scaled(LATER)
-        value, shared = _least_reached(tokens, relaxation, shared, effort, is_enough)
-        found += share * max(0.0, value - least) * (1 - 1e-12)
-    return found
+        value, shared, prices = _least_reached(tokens, relaxation, shared, effort, is_enough)
+        if prices and value > least:
+            found += share * (value - least) * (1 - 1e-12)
+            witness.append(ReachWitness(first, parts, *prices))
+    return Reached(found, tuple(witness))
 
 
 def _least_reached(
     tokens: Tokens, relaxation: Relaxation, shared: Floats, stop: Stop, enough: Enough
-) -> tuple[float, Floats]:
-    """(The bound of these tokens, the shared variables reached), from the shared variables and prices at hand."""
+) -> tuple[float, Floats, tuple[NDArray[np.uint8], Tables] | None]:
+    """(The bound of these tokens, the shared variables reached, what proves the bound), from the shared variables and
+    prices at hand."""
     weight, pull, slope = np.zeros_like(shared), np.zeros_like(shared), np.zeros_like(shared)
     np.add.at(weight, tokens.variable, tokens.weight[:, None])
     stride, steps = _plan(tokens, relaxation, stop.work)
-    best = -np.inf
+    best, proof = -np.inf, None
     for step in range(steps):
         if stop.expired:
             break
@@ -122,19 +137,21 @@ def _least_reached(
         approach(tokens, step % stride, stride, shared, PENALTY, rounds, pull)
         shared = relaxation.agree(shared, pull, weight)
         if (step + 1) % EVERY == 0 or step + 1 == steps:
-            value, done = 0.0, 0
+            value, done, prices = 0.0, 0, (rounded_prices(tokens, PENALTY), relaxation.prices(PENALTY))
             slope[:] = 0.0
             for first, done in stop.slices(len(tokens.weight), 100):
-                value = proven(tokens, PENALTY, slope, first, done, value)
+                value = proven(tokens, prices[0], slope, first, done, value)
             if done < len(tokens.weight):
                 break
-            value += relaxation.least(-slope, PENALTY)
-            if value <= best + ENOUGH * abs(best) and step + 1 >= LEAST_STEPS * stride:
-                return max(best, value), shared
-            best = max(best, value)
+            value += relaxation.least(-slope, prices[1])
+            ends = value <= best + ENOUGH * abs(best) and step + 1 >= LEAST_STEPS * stride
+            if value > best:
+                best, proof = value, prices
+            if ends:
+                break
             if enough(best):
                 break
-    return best, shared
+    return best, shared, proof
 
 
 def _plan(tokens: Tokens, relaxation: Relaxation, effort: float) -> tuple[int, int]:

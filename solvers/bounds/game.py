@@ -5,9 +5,12 @@ Regret matching after Hart and Mas-Colell 2000, in the + variant of Tammelin 201
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from placement.kernels import kernel
+from placement.records.witness import PackingWitness
 from solvers.bounds.packing import (
     ROUNDING,
     Floats,
@@ -26,6 +29,20 @@ MARGIN = 1e-9
 DEPTH = 60
 
 IMPOSSIBLE, UNDECIDED, NO_PROOF = -1, 0, 1
+
+
+class Excluded(NamedTuple):
+    """What proves that no packing keeps `limit`: a phi by steps at `stands` for every range of copies; see
+    PackingWitness."""
+
+    limit: float
+    stands: Floats
+    splits: list[tuple[int, int]]
+    values: list[Floats]
+
+    def witness(self, window: int) -> PackingWitness:
+        """As a witness file has it."""
+        return PackingWitness(0, window, self.limit, np.array(self.splits), self.stands, np.array(self.values))
 
 
 def _first_steps(stands: Floats, width: int, limit: float) -> Floats:
@@ -48,9 +65,10 @@ def _play(
     steps: Floats,
     rounds: int,
     mean_option: Floats,
+    proof: Floats,
 ) -> tuple[int, int]:
     """One game within the given options: (verdict, an expert to split or -1). `steps` holds the first mixture and takes
-    the mean one; `mean_option` takes each expert's mean option."""
+    the mean one; `mean_option` takes each expert's mean option, `proof` the phi of IMPOSSIBLE."""
     experts, m = code.shape[0], len(steps)
     high, low, partner, top = fits
     held = np.zeros(width, np.int64)
@@ -74,6 +92,8 @@ def _play(
         if width > 2:
             value -= gpus * best_gpu(phi, width, high, low, partner, top, held)
         if value > MARGIN:
+            for t in range(m):
+                proof[t] = phi[t + 1]
             return IMPOSSIBLE, -1
         if averaged:
             continue
@@ -126,7 +146,7 @@ def _play(
 
 def impossible(
     cost: Floats, gpus: int, width: int, limit: float, rounds: int, splits: int, grain: float
-) -> tuple[int, int]:
+) -> tuple[int, int, Excluded | None]:
     """Whether `gpus` GPUs of `width` slots (2, 3 or 4) are proven unable to keep within `limit`.
 
     Args:
@@ -135,25 +155,26 @@ def impossible(
             copies, at most. grain: costs this near are merged, for three slots or more.
 
     Returns:
-        IMPOSSIBLE; NO_PROOF where a replication escapes every phi; UNDECIDED. And the splits that were made.
+        IMPOSSIBLE; NO_PROOF where a replication escapes every phi; UNDECIDED. The splits that were made; the proof of
+        IMPOSSIBLE.
     """
     top_cost = limit * (1 + ROUNDING)
     first, left = admitted(cost, gpus, width, top_cost)
     if left < 0:
-        return IMPOSSIBLE, 0
+        return IMPOSSIBLE, 0, Excluded(top_cost, np.zeros(0), [(-1, 0)], [np.zeros(0)])
     stands = levels(cost, first, left, width, top_cost, grain)
     m, experts = len(stands), len(first)
     if m == 0:
-        return NO_PROOF, 0
+        return NO_PROOF, 0, None
     code, sign = codes(cost, first, left, width, top_cost, stands)
     fits = configurations(stands, width, top_cost)
     if width > 2 and (len(fits[2]) == 0 or fits[2][0] < 0):
-        return IMPOSSIBLE, 0
+        return IMPOSSIBLE, 0, Excluded(top_cost, stands, [(-1, 0)], [np.zeros(m)])
     least_option, most_option = np.zeros((DEPTH + 1, experts), np.int64), np.zeros((DEPTH + 1, experts), np.int64)
     most_option[0] = (code >= 0).sum(axis=1) - 1
     steps = np.zeros((DEPTH + 1, m))
     steps[0] = _first_steps(stands, width, top_cost)
-    mean_option = np.zeros(experts)
+    mean_option, proof, found = np.zeros(experts), np.zeros(m), Excluded(top_cost, stands, [], [])
     open_ranges, made = 1, 0
     while open_ranges > 0:
         at = open_ranges - 1
@@ -171,19 +192,23 @@ def impossible(
             steps[at],
             budget,
             mean_option,
+            proof,
         )
         if verdict == NO_PROOF:
-            return NO_PROOF, made
+            return NO_PROOF, made, None
         if verdict == IMPOSSIBLE:
             open_ranges -= 1
+            found.splits.append((-1, 0))
+            found.values.append(proof.copy())
             continue
         if e < 0 or made >= splits or at + 1 > DEPTH:
-            return UNDECIDED, made
+            return UNDECIDED, made, None
         made += 1
         cut = int(np.floor(mean_option[e]))
+        found.splits.append((e, int(first[e]) + cut))
         least_option[at + 1], most_option[at + 1], steps[at + 1] = least_option[at], most_option[at], steps[at]
         # Fewer copies of a costly expert are excluded sooner, and go last on the stack.
         least_option[at, e] = cut + 1
         most_option[at + 1, e] = cut
         open_ranges += 1
-    return IMPOSSIBLE, made
+    return IMPOSSIBLE, made, found

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from placement.problem.arrays import FloatArray, IntArray
-from solvers.bounds.consensus import Enough, Token, least_in_parts, never
+from placement.records.witness import Tables
+from solvers.bounds.consensus import Enough, Reached, Token, least_in_parts, never
 from solvers.bounds.partitions import Floats
 from solvers.bounds.symmetric import (
     ROUNDING,
@@ -29,7 +30,7 @@ from solvers.stop import DEFAULT, Stop
 def remote_bins(
     ids: IntArray, weight: FloatArray, experts: int, homes: FloatArray, most: int, stop: Stop = DEFAULT,
     enough: Enough = never,
-) -> float:  # fmt: skip
+) -> Reached:  # fmt: skip
     """A lower bound on the mean number of bins other than its home that a token reaches.
 
     Args:
@@ -39,7 +40,7 @@ def remote_bins(
     """
     k, count = ids.shape[1], pair_count(experts)
     if len(homes) == 1 or most >= experts:
-        return 0.0
+        return Reached(0.0)
     place = pair_places(experts)
 
     def variables(ids: IntArray) -> IntArray:
@@ -134,21 +135,24 @@ class Homes:
         self._ratio_price = np.where(over, strong_away * (away - ratio * line), 0.0)
         return np.where(over, ratio * line, away), np.where(over, line, near)
 
-    def least(self, slope: Floats, penalty: float) -> float:
+    def prices(self, penalty: float) -> Tables:
+        """See Relaxation."""
+        scale = -0.5 * penalty * self.penalty
+        both = (scale * (price + price.T) for price in (self._home_price, self._away_price))
+        lower = [matrix[np.tril_indices(len(matrix))] for matrix in both]
+        rows = penalty * self.penalty * self._row_price
+        return Tables.of((*lower, penalty * self._ratio_price), rows, self.alone)
+
+    def least(self, slope: Floats, prices: Tables) -> float:
         """See Relaxation."""
         experts, most = self.experts, self.most
-        scale = -0.5 * penalty * self.penalty
-        y_home, y_away = (
-            scale * (self._home_price + self._home_price.T),
-            scale * (self._away_price + self._away_price.T),
-        )
+        y_home, y_away, ratio_price = prices.matrix(0), prices.matrix(1), prices.table(2)
         slope_away, slope_near, slope_home = self._parts(slope)
-        ratio_price = penalty * self._ratio_price
         if np.isfinite(self._ratio):
             slope_away, slope_near = slope_away + ratio_price, slope_near - self._ratio * ratio_price
         away, near = y_away + to_matrix(0.5 * slope_away, np.inf), y_home[1:, 1:] + to_matrix(0.5 * slope_near, np.inf)
         # A pair counts half in either row, and may be shared out otherwise: by what the rows' own prices are.
-        away += penalty * self.penalty * moved_over(self._row_price)
+        away += moved_over(prices.rows)
         # An expert away shares its bin with at most C - 1 others, one at home with just so many.
         if_away = np.minimum(np.sort(away, axis=1)[:, : most - 1], 0.0).sum(axis=1) + np.diag(y_away)
         if_home = np.sort(near, axis=1)[:, : most - 1].sum(axis=1) + np.diag(y_home)[1:]
@@ -161,5 +165,5 @@ class Homes:
         top += largest_inner(y_away, self.bins - 1, most, experts - most)
         largest = np.abs(y_home).max() + np.abs(y_away).max() + np.abs(slope_away).max() + np.abs(slope_near).max()
         largest += np.abs(slope_home).max()
-        largest += penalty * self.penalty * self._row_price.max()
+        largest += prices.rows.max()
         return box - top - ROUNDING * float(largest) * (1 + self._root) * experts * (most + self.alone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from placement.cost.layer.risk import tail_mean
 from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
+from placement.records.witness import LayerWitness, ReachWitness
 from solvers.bounds.links import Reach, colocation_reach, counted_reach, crossing, link_seconds
 from solvers.bounds.work import CLOSE, WorkBound, work_bounds
 from solvers.stop import DEFAULT, Stop
@@ -20,10 +21,12 @@ from solvers.stop import DEFAULT, Stop
 
 @dataclass(frozen=True)
 class Bound:
-    """A proven lower bound on the objective of a problem, in its unit, and what proves it."""
+    """A proven lower bound on the objective of a problem, in its unit, and what proves it: the name of the argument,
+    and the prices that loads alone do not tell."""
 
     value: float
     source: str
+    witness: LayerWitness | None = field(default=None, compare=False)
 
 
 def layer_bound(problem: LayerProblem, known: float | None = None, quick: bool = False, stop: Stop = DEFAULT) -> Bound:
@@ -60,7 +63,8 @@ class LayerBounds:
             return self._of_traffic(reach, known, None if quick else stop, enough)
         tariff = tariff_of(problem)
         moved = tariff.moved_seconds(link_seconds(problem, problem.data.load, reach))
-        work = _work(problem, packing=False, stop=stop)
+        # Every answer's bound begins here: it is made once a problem, save where there is no time for it.
+        work = _work(problem, packing=False, stop=stop) if stop.expired else problem.kept(_counted)
         best = Bound(_joined(problem, moved, work.values), _source(problem, work.source, "messages"))
         if quick or stop.expired or _near(best.value, known) or best.value >= enough:
             return best
@@ -76,12 +80,12 @@ class LayerBounds:
             if packing:
                 left = None if known is None or problem.windows > 1 else _left(problem, known, least)
                 work = _work(problem, left, stop=stop)
-            for value, link in (
-                (_joined(problem, moved, work.values), "messages"),
-                (_joined_means(problem, means(together), work.values), "co-location"),
+            for value, link, prices in (
+                (_joined(problem, moved, work.values), "messages", ()),
+                (_joined_means(problem, means(together), work.values), "co-location", together.witness),
             ):
                 if value > best.value:
-                    best = Bound(value, _source(problem, work.source, link))
+                    best = Bound(value, _source(problem, work.source, link), _witness(prices, work))
             if _near(best.value, known) or best.value >= enough or stop.expired:
                 break
         return best
@@ -90,7 +94,8 @@ class LayerBounds:
         """Of the largest load over the mean."""
         problem = self.problem
         work = work_bounds(problem, known, packing, stop)
-        return Bound(tail_mean(work.values, problem.data.window_weight, problem.objective.tail), work.source)
+        value = tail_mean(work.values, problem.data.window_weight, problem.objective.tail)
+        return Bound(value, work.source, _witness((), work))
 
     def _of_traffic(self, reach: Reach, known: float | None, stop: Stop | None, enough: float) -> Bound:
         """Of the bytes per token: the slots that its experts need in each window; with a stop co-location in their
@@ -107,13 +112,19 @@ class LayerBounds:
             return each * float(crossing(problem, mean, found)[0])
 
         together = self._colocated(reach, stop, lambda found: value(found) >= enough)
-        return Bound(value(together), "co-location") if value(together) > best.value else best
+        if value(together) <= best.value:
+            return best
+        return Bound(value(together), "co-location", LayerWitness(together.witness))
 
     def _colocated(self, reach: Reach, stop: Stop, enough: Callable[[Reach], bool]) -> Reach:
         """`colocation_reach`, once."""
         if self._together is None:
             self._together = colocation_reach(self.problem, reach, stop, enough)
         return self._together
+
+
+def _witness(reach: tuple[ReachWitness, ...], work: WorkBound) -> LayerWitness | None:
+    return LayerWitness(reach, work.proofs) if reach or work.proofs else None
 
 
 def _near(bound: float, known: float | None) -> bool:
@@ -133,7 +144,16 @@ def _work(problem: LayerProblem, known: float | None = None, packing: bool = Tru
         known = None
     each = [work_bounds(problem.with_hardware(rates=rates.of_kind(kind)), known, packing, stop) for kind in rates.kinds]
     values = np.array([kind.share * bound.values for kind, bound in zip(rates.kinds, each, strict=True)])
-    return WorkBound(values, " and ".join(dict.fromkeys(bound.source for bound in each)))
+    pairs = [(i, kind.share, proof) for i, kind in enumerate(rates.kinds) for proof in each[i].proofs]
+    proofs = tuple(
+        replace(proof, kind=i, limit=share * proof.limit, stands=share * proof.stands) for i, share, proof in pairs
+    )
+    return WorkBound(values, " and ".join(dict.fromkeys(bound.source for bound in each)), proofs)
+
+
+def _counted(problem: LayerProblem) -> WorkBound:
+    """What is proven of the work without knowing an answer."""
+    return _work(problem, packing=False)
 
 
 def _joined(problem: LayerProblem, moved: FloatArray, work: FloatArray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from placement.arithmetic import weighted_sum
 from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
+from placement.records.witness import ReachWitness
 from solvers.stop import DEFAULT, Stop
 
 #: The co-location bound is sought up to so many experts: eigenvalues take their cube.
@@ -23,12 +24,14 @@ class Reach:
 
     Attributes:
         nodes, gpus: distinct nodes and GPUs reached. remote_nodes, remote_gpus: of these, other than the token's home.
+        witness: what proves the one that co-location raised.
     """
 
     nodes: float
     gpus: float
     remote_nodes: float
     remote_gpus: float
+    witness: tuple[ReachWitness, ...] = field(default=(), compare=False)
 
 
 def counted_reach(problem: LayerProblem) -> Reach:
@@ -72,9 +75,11 @@ def colocation_reach(
         return enough is not None and enough(with_bins(found))
 
     if single:
-        return with_bins(distinct_bins(ids, weight, problem.experts, bins, most, stop, is_enough))
-    homes = problem.hardware.homes.reshape(bins, -1).sum(axis=1)
-    return with_bins(remote_bins(ids, weight, problem.experts, homes, most, stop, is_enough))
+        found = distinct_bins(ids, weight, problem.experts, bins, most, stop, is_enough)
+    else:
+        homes = problem.hardware.homes.reshape(bins, -1).sum(axis=1)
+        found = remote_bins(ids, weight, problem.experts, homes, most, stop, is_enough)
+    return replace(with_bins(found.bins), witness=found.witness)
 
 
 def _most_on(problem: LayerProblem, gpus: int) -> int:

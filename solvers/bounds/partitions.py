@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from placement.kernels import inlined, lean, lean_kernel
 from placement.problem.arrays import plain
+from placement.records.witness import UNIT, ZERO
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -260,17 +261,23 @@ def approach(t: Tokens, first: int, stride: int, shared: Floats, penalty: float,
             pull[variable[q]] += weight * (point[q] + price[q])
 
 
+def rounded_prices(t: Tokens, penalty: float) -> NDArray[np.uint8]:
+    """[sets, features] prices of the tokens as a witness has them."""
+    return np.asarray(np.clip(np.rint(t.price * (penalty * UNIT)) + ZERO, 0, 255).astype(np.uint8))
+
+
 @lean_kernel
-def proven(t: Tokens, penalty: float, slope: Floats, first: int, last: int, total: float) -> float:
+def proven(t: Tokens, prices: NDArray[np.uint8], slope: Floats, first: int, last: int, total: float) -> float:
     """A number and a slope with: mean bins >= number - <slope, mean features>, whatever the features.
 
     Args:
-        slope: [variables] what the sets `first` to `last` have in it is added. total: the number of the sets before.
+        prices: [sets, features] as a witness has them. slope: [variables] what the sets `first` to `last` have in it is
+            added. total: the number of the sets before.
     """
     price = t.slope
     for s in range(first, last):
         for q in range(len(price)):
-            price[q] = penalty * t.price[s, q]
+            price[q] = (float(prices[s, q]) - ZERO) / UNIT
             slope[t.variable[s, q]] += t.weight[s] * price[q]
         total += t.weight[s] * cheapest(price, t.experts, t.home, t.most, t.whole, t.cut)[0]
     return total

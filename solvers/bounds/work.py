@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,8 @@ from placement.cost.layer.tariff import tariff_of
 from placement.kernels import kernel, largest
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
-from solvers.bounds.game import IMPOSSIBLE, impossible
+from placement.records.witness import PackingWitness
+from solvers.bounds.game import Excluded, impossible
 from solvers.bounds.packing import OPTIONS, options
 from solvers.stop import DEFAULT, Stop
 
@@ -35,10 +36,11 @@ TOTAL_STEPS = 20_000_000
 @dataclass(frozen=True)
 class WorkBound:
     """[windows] lower bounds of the busiest GPU's work over its speed (seconds, or load over the mean), and the name
-    of the argument that proved most in any window."""
+    of the argument that proved most in any window; what proves packing bounds."""
 
     values: FloatArray
     source: str
+    proofs: tuple[PackingWitness, ...] = field(default=(), compare=False)
 
 
 def work_bounds(
@@ -59,6 +61,7 @@ def work_bounds(
     width = int(widths[0])
     alike = bool((widths == width).all()) and bool((speeds == speeds[0]).all())
     values, names = costs[1].sum(axis=1) / float(speeds.sum()) * (1 - 1e-12), {"mean": 0.0}
+    proofs: list[PackingWitness] = []
     for w in range(problem.windows):
         if stop.expired:
             break
@@ -72,42 +75,46 @@ def work_bounds(
         if packing and even and alike and 2 <= width <= MOST_WIDTH:
             rate = float(speeds[0])
             target = None if known is None or problem.windows > 1 else known * rate
-            packed = _packing_bound(cost, len(widths), width, value * rate, target, stop) / rate
-            if packed > value:
-                value, name = packed, "packing"
+            packed, proof = _packing_bound(cost, len(widths), width, value * rate, target, stop)
+            if proof is not None and packed / rate > value:
+                value, name = packed / rate, "packing"
+                proofs.append(proof.witness(w))
         values[w] = value
         names[name] = names.get(name, 0.0) + float(problem.data.window_weight[w])
-    return WorkBound(values, f"{max(names, key=lambda n: names[n])} bound")
+    return WorkBound(values, f"{max(names, key=lambda n: names[n])} bound", tuple(proofs))
 
 
-def _packing_bound(cost: FloatArray, gpus: int, width: int, low: float, known: float | None, stop: Stop) -> float:
-    """The largest limit found by the deadline that no packing keeps, at least `low`, rounded down. See `impossible`."""
+def _packing_bound(
+    cost: FloatArray, gpus: int, width: int, low: float, known: float | None, stop: Stop
+) -> tuple[float, Excluded | None]:
+    """The largest limit found by the deadline that no packing keeps, at least `low`, rounded down; what proves it, if
+    it is more. See `impossible`."""
 
-    def excluded(limit: float, splits: int) -> bool:
+    def excluded(limit: float, splits: int) -> Excluded | None:
         left = max(0, options(cost, gpus * width, limit)[1])
         played = cost.shape[1] * (left + 1) * OPTIONS
         rounds = min(ROUNDS if width == 2 else WIDE_ROUNDS, STEPS // played)
         if rounds < 4:
-            return False
+            return None
         splits = min(splits, STEPS // (played * max(4, rounds // 4)))
-        return bool(impossible(cost, gpus, width, limit, rounds, splits, GRAIN * limit)[0] == IMPOSSIBLE)
+        return impossible(cost, gpus, width, limit, rounds, splits, GRAIN * limit)[2]
 
     high = np.inf
     if known is not None:
         for target in (known * (1 - PROOF), known / (1 + CLOSE)):
             if target <= low:
-                return low
-            if excluded(target, SPLITS if width == 2 else WIDE_SPLITS):
-                return target * (1 - 1e-12)
+                return low, None
+            if proof := excluded(target, SPLITS if width == 2 else WIDE_SPLITS):
+                return target * (1 - 1e-12), proof
         high = known / (1 + CLOSE)
-    step, start = CLOSE, low
+    step, best = CLOSE, None
     while high > low * (1 + CLOSE) and not stop.expired:
         limit = low * (1 + step) if np.isinf(high) else 0.5 * (low + high)
-        if excluded(limit, 0):
-            low, step = limit, 2 * step
+        if proof := excluded(limit, 0):
+            low, step, best = limit, 2 * step, proof
         else:
             high = limit
-    return low if low == start else low * (1 - 1e-12)
+    return (low, None) if best is None else (low * (1 - 1e-12), best)
 
 
 @kernel

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from solvers.deploy.nodes import fill_nodes
-from solvers.deploy.problem import MasterProblem
+from solvers.deploy.problem import MasterProblem, Pool
 
 
 @dataclass(frozen=True)
@@ -25,28 +25,36 @@ class NodeGroup:
 
 
 def layout(problem: MasterProblem, counts: Sequence[int]) -> tuple[NodeGroup, ...] | None:
-    """A packing of a deployment's instances, nodes that hold the same together; None where there is none.
+    """A packing of a deployment's instances; see `pack`."""
+    kinds = [(column.pool, column.gpus, count) for column, count in zip(problem.columns, counts, strict=True)]
+    return pack(problem.pools, kinds)
+
+
+def pack(pools: Sequence[Pool], kinds: Sequence[tuple[int, int, int]]) -> tuple[NodeGroup, ...] | None:
+    """A packing of instances, nodes that hold the same together; None where there is none.
 
     An instance of more GPUs than a node fills whole nodes and has its rest, if any, in one more.
+
+    Args:
+        pools: Nodes of each kind of GPU.
+        kinds: (index of its pool, GPUs of an instance, instances) of each kind.
     """
     groups: list[NodeGroup] = []
-    for index, pool in enumerate(problem.pools):
-        mine = [
-            (i, c, n) for i, (c, n) in enumerate(zip(problem.columns, counts, strict=True)) if c.pool == index and n
-        ]
-        left = pool.nodes
+    for index, pool in enumerate(pools):
+        room, left = pool.gpus_per_node, pool.nodes
         waiting: dict[int, list[int]] = {}
-        for i, column, count in mine:
-            whole = problem.whole(column) * count
-            if whole:
-                groups.append(NodeGroup(index, whole, ((i, pool.gpus_per_node, 1),)))
+        for i, (at, gpus, count) in enumerate(kinds):
+            if at != index or not count:
+                continue
+            if whole := gpus // room * count:
+                groups.append(NodeGroup(index, whole, ((i, room, 1),)))
                 left -= whole
-            if problem.piece(column):
-                waiting.setdefault(problem.piece(column), []).extend([i] * count)
+            if gpus % room:
+                waiting.setdefault(gpus % room, []).extend([i] * count)
         if left < 0:
             return None
         pieces = tuple((size, len(waiting[size])) for size in sorted(waiting, reverse=True))
-        filled = _bins(pieces, left, pool.gpus_per_node)
+        filled = _bins(pieces, left, room)
         if filled is None:
             return None
         alike: Counter[tuple[tuple[int, int, int], ...]] = Counter()
@@ -54,8 +62,7 @@ def layout(problem: MasterProblem, counts: Sequence[int]) -> tuple[NodeGroup, ..
             held: Counter[int] = Counter()
             for size in sizes:
                 held[waiting[size].pop()] += 1
-            piece = {i: problem.piece(problem.columns[i]) for i in held}
-            alike[tuple((i, piece[i] * n, n) for i, n in sorted(held.items()))] += 1
+            alike[tuple((i, kinds[i][1] % room * n, n) for i, n in sorted(held.items()))] += 1
         groups += [NodeGroup(index, nodes, held) for held, nodes in sorted(alike.items())]
     return tuple(groups)
 

@@ -73,6 +73,12 @@ class MasterProblem:
         """Most columns of a role that are used."""
         return None if self.max_kinds is None else max(1, self.max_kinds - 1)
 
+    @property
+    def serves(self) -> bool:
+        """Whether there are columns that serve whole requests, or both halves."""
+        roles = {column.role for column in self.columns}
+        return "aggregated" in roles or {"prefill", "decode"} <= roles
+
     def whole(self, column: Column) -> int:
         """Nodes that an instance fills."""
         return column.gpus // self.pools[column.pool].gpus_per_node

@@ -1,4 +1,4 @@
-"""`auto`: heuristics, then the compiled search, then CP-SAT where a layer is small enough to prove."""
+"""`auto`: all placements where there are few; else heuristics, then the compiled search, then CP-SAT on small ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from solvers.bounds.layer import LayerBounds
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.experts.baselines import baseline_candidates
 from solvers.experts.candidates import DISPATCH_GAIN, Candidate, candidate, choose, steadiest
+from solvers.experts.every import SOURCE, best_of_all, every_placement
 from solvers.experts.merit import merit
 from solvers.experts.noise import least_gain
 from solvers.experts.search.solver import SearchSolver
@@ -40,8 +41,12 @@ class AutoSolver:
         """See RivalSolver.solve_against."""
         if (loads := _of_loads(problem)) is not None:
             scored = [candidate(loads, each.slots) for each in rivals]
+            by_load = self.solve_against(loads, scored, stop, seed)
             # What is proven of the largest load says nothing of seconds.
-            return replace(self.solve_against(loads, scored, stop, seed), bound=0.0, bound_source="")
+            status = Status.FEASIBLE if by_load.status is Status.OPTIMAL else by_load.status
+            return replace(by_load, status=status, bound=0.0, bound_source="", bound_holds=False, witness=None)
+        if (answer := _best_of_all(problem, every_placement(problem, stop.params.most_placements), stop)) is not None:
+            return answer
         found = list(rivals)
         termination, iterations, unsupported = Termination.FINISHED, 0, ""
         try:
@@ -87,25 +92,27 @@ class AutoSolver:
             if settled is None or settled.slots is None:
                 return None
             proven = bounds.best(candidate(problem, settled.slots).score.objective, stop=stop)
-            return replace(settled, bound=proven.value, bound_source=proven.source)
-        noisy = _weighs_noise(problem) and not _provable(problem, stop.params)
+            return replace(settled, bound=proven.value, bound_source=proven.source, witness=proven.witness)
+        every = every_placement(problem, stop.params.most_placements)
+        noisy = every is None and _weighs_noise(problem) and not _provable(problem, stop.params)
 
         def best_of(rivals: Sequence[Candidate]) -> Candidate:
             return steadiest(problem, rivals, stop.params.near_time) if noisy else choose(problem, rivals)
 
         over, value = merit(problem, best_of(rivals).score)
         if over > 0:
-            return None
+            return _best_of_all(problem, every, stop)
         enough = value / (1 + stop.gap)
         if noisy:
             enough = min(enough, value * (1 - least_gain(problem, stop.params)))
-        bound = bounds.best(value, stop=stop, enough=enough)
+        # Trying all of a few placements takes no longer than the better bounds.
+        bound = bounds.best(value, quick=every is not None, stop=stop, enough=enough)
         if bound.value < enough:
-            return None
+            return _best_of_all(problem, every, stop)
         best = best_of(_with_dispatch(problem, rivals, value) if needs_fractions(problem) else rivals)
         return Result(
             best.slots, Status.FEASIBLE, Termination.PROVEN, bound=bound.value, bound_source=bound.source,
-            fractions=best.fractions,
+            bound_holds=True, fractions=best.fractions, witness=bound.witness,
         )  # fmt: skip
 
     def _exact(self, problem: LayerProblem, stop: Stop, seed: int, start: IntArray | None) -> Result | None:
@@ -118,6 +125,17 @@ class AutoSolver:
             return CpSatSolver().solve_from(problem, start, stop.scaled(stop.params.exact_effort), seed)
         except UnsupportedError:
             return None
+
+
+def _best_of_all(problem: LayerProblem, every: IntArray | None, stop: Stop) -> Result | None:
+    """The best of all placements where they are few."""
+    found = None if every is None else best_of_all(problem, every, stop)
+    if found is None:
+        return None
+    return Result(
+        found.slots, Status.OPTIMAL, Termination.FINISHED, bound=found.least, bound_source=SOURCE, bound_holds=True,
+        iterations=found.placements,
+    )  # fmt: skip
 
 
 def _provable(problem: LayerProblem, params: SearchParams) -> bool:

@@ -14,6 +14,7 @@ from placement.cost.layer.score import LayerScore, score_layer
 from placement.errors import InfeasibleError, NothingFoundError
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
+from placement.records.witness import LayerWitness
 from solvers.bounds.layer import Bound, LayerBounds
 from solvers.dispatch import fractions_for, needs_fractions
 from solvers.experts.baselines import baseline_candidates
@@ -39,7 +40,7 @@ class LayerAnswer:
     Attributes:
         slots: [slots] logical expert of each slot. fractions: [nodes, slots] for `planned` dispatch, else None.
         score: by placement.cost, on the problem that was solved.
-        bound, bound_source: a proven lower bound of the objective.
+        bound, bound_source: a proven lower bound of the objective. witness: the prices that prove it, if any do.
         status, termination: of the solver; OPTIMAL only where the score meets the bound.
     """
 
@@ -50,6 +51,7 @@ class LayerAnswer:
     termination: Termination
     bound: float
     bound_source: str
+    witness: LayerWitness | None = None
 
     @property
     def gap(self) -> float:
@@ -221,8 +223,8 @@ def _answer(task: _Task, found: Result | None, stop: Stop, proves: bool) -> Laye
     if fractions is None:
         fractions = fractions_for(problem, found.slots)
     score = score_layer(problem, found.slots, fractions)
-    if found.termination is Termination.PROVEN:
-        bound = Bound(found.bound, found.bound_source)
+    if found.bound_holds:
+        bound = Bound(found.bound, found.bound_source, found.witness)
     else:
         bound = task.bounds.best(score.objective, quick=not task.certify or stop.expired, stop=stop)
         # A solver's bound for the problem with the balance floor, or with another policy, says nothing of this one.
@@ -230,4 +232,6 @@ def _answer(task: _Task, found: Result | None, stop: Stop, proves: bool) -> Laye
             bound = Bound(found.bound, found.bound_source)
     optimal = score.objective <= bound.value * (1 + TOLERANCE)
     status = Status.OPTIMAL if optimal else Status.FEASIBLE
-    return LayerAnswer(found.slots, fractions, score, status, found.termination, bound.value, bound.source)
+    return LayerAnswer(
+        found.slots, fractions, score, status, found.termination, bound.value, bound.source, bound.witness
+    )  # fmt: skip

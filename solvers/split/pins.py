@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from placement.errors import InputError
 from placement.problem.engine_rules import Layout, load_problem
 from placement.problem.split import (
@@ -17,12 +19,32 @@ from specs.loading import generic_engine
 from specs.scenario import Pins, Scenario
 
 
-def check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
+def check_pins(
+    scenario: Scenario, pins: Pins, redundant: int | None, role: str = "", own: Collection[str] = ()
+) -> None:
     """Refuses pins that no split can have.
+
+    Args:
+        scenario: What is planned, as the role has it.
+        pins: Degrees that are pinned.
+        redundant: Redundant experts; None: any.
+        role: Whose instances `own` names pins of.
+        own: Pins that are of this role alone.
 
     Raises:
         InputError: naming the pin, what it fails to divide, and values near it that work.
     """
+    try:
+        _check_pins(scenario, pins, redundant)
+    except InputError as error:
+        names = [f"{role}_{name}" if name in own else name for name in error.field.split(" x ")]
+        field = " x ".join(names)
+        # Such as redundant experts that don't divide over this role's ep.
+        of = f", in {role} instances" if field == error.field and own else ""
+        raise InputError(error.source, field, error.problem + of, error.mend) from None
+
+
+def _check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
     model, cluster = scenario.model, scenario.cluster
     product = (pins.tp or 1) * (pins.dp or 1) * (pins.pp or 1)
     if product > cluster.gpus:

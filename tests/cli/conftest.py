@@ -76,6 +76,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def apart(folder: Path) -> Path:
+    """A plan of two roles, prefill and decode apart, solved on a.npz."""
+    out = folder / "apart.json"
+    args = ["solve", "--spec", str(folder / "tiny.yaml"), "--nodes", "4", "--mode", "disaggregated", "--strategy"]
+    more = ["search", "--work", "0.05", "--trace", str(folder / "a.npz"), "--out", str(out), "-q"]
+    assert outcome(cli, "placement", [*args, *more]) == 0
+    return out
+
+
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """Runs `placement ARGS...` in this process."""

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
+from placement.errors import InputError
+from placement.planning.case import load_scenario
+from solvers.split.pins import check_pins
 from tests.cli.conftest import TINY, Done, finish, process
 
 Edit = Callable[[dict[str, Any]], None]
@@ -238,3 +241,63 @@ def test_missing_plan(call: Callable[..., Done], folder: Path, tmp_path: Path) -
 def test_names_tiny_is_not_shared(tiny: dict[str, Any]) -> None:
     tiny["name"] = "changed"
     assert TINY["name"] == "tiny"
+
+
+def test_a_name_too_long_for_a_file_is_told(call: Callable[..., Done], folder: Path, tmp_path: Path) -> None:
+    long, plan = str(tmp_path / ("x" * 300)), str(folder / "recorded.json")
+    for args in (
+        ("export", "--plan", plan, "--to", "deepseek", "--out", long),
+        ("trace", "record", "--model", long, "--text", long, "--out", str(tmp_path / "t.npz")),
+        ("solve", "--spec", long), ("evaluate", plan, "--trace", long), ("trace", "convert", long, "--out", "t.npz"),
+    ):  # fmt: skip
+        assert "x" * 100 in one_line(call(*args))
+
+
+def test_names_of_the_hub_find_their_names(call: Callable[..., Done]) -> None:
+    told = one_line(call("solve", "--spec", "openai/gpt-oss-120b"))
+    assert "no such file; did you mean gpt_oss_120b_gb200_ethernet or gpt_oss_120b_gb200_ib?" in told
+    assert "did you mean gpt_oss_120b?" in one_line(call("solve", "--model", "openai/gpt-oss-120b"))
+    assert "did you mean h100_4x4_ib or" in one_line(call("solve", "--cluster", "h100"))
+    assert "no such file; check the path" in one_line(call("solve", "--spec", "here/gpt_oss_120b_gb200_ib.yaml"))
+
+
+def test_pins_of_a_role_are_named_with_it(call: Callable[..., Done], folder: Path) -> None:
+    args = (
+        "solve",
+        "--spec",
+        str(folder / "tiny.yaml"),
+        "--nodes",
+        "4",
+        "--mode",
+        "disaggregated",
+        "--strategy",
+        "eplb",
+    )
+    assert "tiny: decode_tp x dp x pp: 12 GPUs" in one_line(call(*args, "--decode-tp", "3"))
+    assert "tiny: decode_ep: ep 3 does not divide" in one_line(call(*args, "--decode-ep", "3"))
+    assert "tiny: ep: " in one_line(call(*args, "--decode-tp", "1", "--ep", "3"))
+    scenario = load_scenario(folder / "tiny.yaml")
+    with pytest.raises(InputError, match=r"tiny: redundant: .* ep 4, in decode instances; use"):
+        check_pins(scenario, scenario.pins, 3, "decode", {"ep"})
+
+
+def test_more_windows_than_sequences_are_refused(call: Callable[..., Done], folder: Path) -> None:
+    trace, plan = ("--trace", str(folder / "a.npz")), str(folder / "recorded.json")
+    spec = ("--spec", str(folder / "tiny.yaml"), "--strategy", "eplb")
+    assert "--windows: 3 windows of 2 sequences of a" in one_line(call("solve", *spec, *trace, "--windows", "3"))
+    assert "--windows: 5 windows of 4 sequences" in one_line(call("evaluate", plan, *trace, "--windows", "5"))
+    counts = ("--loads", str(folder / "counts.npz"))
+    assert "bring 2 windows of their own" in one_line(call("evaluate", plan, *counts, "--windows", "2"))
+
+
+def test_quiet_and_verbose_exclude_each_other(call: Callable[..., Done], folder: Path) -> None:
+    for flags in (("-q", "-v"), ("-v", "-q")):
+        done = call("solve", "--spec", str(folder / "tiny.yaml"), *flags)
+        assert "-q and -v exclude each other" in one_line(done)
+
+
+def test_a_rate_beyond_the_cluster_is_told_in_both_units(call: Callable[..., Done], folder: Path) -> None:
+    done = call("deploy", "--spec", str(folder / "tiny.yaml"), "--target-rate", "1e15")
+    assert done.code == 3
+    assert "--target-rate is 3.125e+13 requests/s of 32 tokens: no deployment serves" in done.err
+    assert "give at most 1e15" in one_line(call("solve", "--target-rate", "1e16"))

@@ -14,7 +14,7 @@ from placement.records.plan import plan_from_json
 from tests.cli.conftest import TINY, Done
 from tests.cli.conftest import folder as folder
 
-SPEC = "kimi_k2_h200_ib"
+SPEC = "mixtral_8x7b_h100_ib"
 Call = Callable[..., Done]
 
 
@@ -104,7 +104,7 @@ def test_the_front_trades_users_for_gpus(call: Call) -> None:
 def test_the_screen_names_every_kind_of_instance_and_pool(call: Call) -> None:
     done = call("deploy", "--spec", SPEC, "--balanced", "--pool", "b200_hgx_ib", "-v", "--set", "routing.tokens=512")
     assert done.code == 0
-    for word in ("ANSWER", "certificate", "h200_hgx_ib", "b200_hgx_ib", "runner-up", "priced"):
+    for word in ("ANSWER", "certificate", "h100_hgx_ib", "b200_hgx_ib", "runner-up", "priced"):
         assert word in done.out
     assert max(map(len, done.out.splitlines())) <= 80
 

@@ -110,3 +110,45 @@ def test_compare_has_a_table_per_scenario(call: Callable[..., Done], folder: Pat
     assert [each["scenario"] for each in scenarios] == ["tiny", "other"]
     assert [row["name"] for row in scenarios[0]["strategies"]][-1] == "solved"
     assert scenarios[0]["strategies"] == scenarios[1]["strategies"]
+
+
+def test_all_roles_are_scored_or_the_one_named(call: Callable[..., Done], folder: Path, apart: Path) -> None:
+    plan, args = load_plan(apart), ("evaluate", str(apart), "--trace", str(folder / "a.npz"), "--part", "second-half")
+    both = json.loads(call(*args, "--json").out)
+    assert list(both["roles"]) == ["prefill", "decode"]
+    for role in plan.roles:
+        told = both["roles"][role.role]["traces"][0]["plan"]
+        assert role.own is not None
+        assert told["moe_layer_us"] == pytest.approx(role.own.moe_layer_us)
+        assert told["tokens_per_s"] == pytest.approx(role.own.tokens_per_s)
+        alone = json.loads(call(*args, "--role", role.role, "--json").out)
+        assert alone["traces"] == both["roles"][role.role]["traces"]
+    text = call(*args).out
+    assert text.index("\nprefill, ") < text.index("\ndecode, ")
+    assert "--role: 'aggregated' is no role of the plan" in call(*args, "--role", "aggregated").err
+
+
+def test_compare_sets_what_runs_beside_the_strategies(
+    call: Callable[..., Done], folder: Path, apart: Path, tmp_path: Path
+) -> None:
+    """The map of a strategy, exported, has that strategy's figures; -q leaves the tables alone."""
+    spec = ("--spec", str(folder / "tiny.yaml"), "--trace", str(folder / "a.npz"), "--strategy", "linear")
+    plan = tmp_path / "linear.json"
+    assert call("solve", *spec, "--out", str(plan), "-q").code == 0
+    assert call("export", "--plan", str(plan), "--to", "deepseek", "--out", str(tmp_path / "maps")).code == 0
+    (current,) = (tmp_path / "maps" / "aggregated").glob("*.npz")
+    done = call("compare", *spec, "--current", str(current), "--json")
+    assert done.code == 0, done.err
+    rows = {row["name"]: row for row in json.loads(done.out)["scenarios"][0]["strategies"]}
+    for name in FIGURES:
+        assert rows["current"][name] == pytest.approx(rows["linear"][name], rel=1e-9)
+    text = call("compare", *spec, "--current", str(current), "-q").out
+    assert "\n  current " in text
+    assert "\nengine " not in text
+    two = call("compare", *spec, *spec[:2], "--current", str(current))
+    assert "--current: a map is of one scenario" in two.err
+    roles = ("--nodes", "4", "--mode", "disaggregated")
+    assert "--role: the plan has 2" in call("compare", *spec, *roles, "--current", str(current)).err
+    told = call("compare", *spec, *roles, "--current", str(current), "--role", "decode", "--json")
+    names = [[row["name"] for row in each["strategies"]] for each in json.loads(told.out)["scenarios"]]
+    assert ["current" in each for each in names] == [False, True]

@@ -61,6 +61,11 @@ def test_version(call: Callable[..., Done]) -> None:
     assert (done.code, done.out.strip()) == (0, "placement, version 0.1.0")
 
 
+def test_the_module_of_the_console_script_is_one(tmp_path: Path) -> None:
+    done = finish(process(["-m", "placement.cli.main", "--version"], tmp_path))
+    assert (done.code, done.out.strip()) == (0, "placement, version 0.1.0")
+
+
 def test_strategies_lists_every_solver(call: Callable[..., Done]) -> None:
     from solvers.registry import SOLVERS
 

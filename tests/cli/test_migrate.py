@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from placement.planning import migrate as migrating
+from placement.planning import migration_case as migrating
 from placement.planning.resize import resize
 from placement.records.plan import load_plan
 from tests.cli.conftest import Done, finish, process
@@ -51,7 +51,7 @@ def test_a_migrated_plan_verifies_and_keeps_the_budget(call: Callable[..., Done]
     assert new.strategy("running").placements == tuple(layer.physical_to_logical for layer in old.layers)
     verified = call("verify", str(out), "--trace", str(folder / "b.npz"))
     assert verified.code == 0, verified.out
-    assert verified.out.endswith("16 checked, 5 claimed, 1 missing\n")
+    assert verified.out.endswith("17 checked, 4 claimed, 1 missing\n")
     assert call("evaluate", "--plan", str(out), "--trace", str(folder / "b.npz")).code == 0
 
 
@@ -234,7 +234,8 @@ def test_numbers_of_gpus_that_make_no_sense_are_refused(
 def test_one_role_of_several_grows_by_itself(folder: Path) -> None:
     plan = load_plan(folder / "recorded.json")
     cluster, only = plan.scenario.spec.cluster, plan.role()
-    roles = tuple(only.model_copy(update={"role": name, "cluster": cluster}) for name in ("prefill", "decode"))
+    pools = {"prefill": cluster.model_copy(update={"name": "other"}), "decode": cluster}
+    roles = tuple(only.model_copy(update={"role": name, "cluster": pool}) for name, pool in pools.items())
     two = plan.model_copy(update={"roles": roles})
     done = resize(two, roles[1], 6)
     spec = done.plan.scenario.spec
@@ -256,3 +257,66 @@ def test_a_size_that_serves_nobody_in_time_is_infeasible(
     done = call("migrate", "--plan", str(path), "--trace", str(folder / "b.npz"), *QUICK, "--to-gpus", "6")
     assert done.code == 3
     assert "on 6 GPUs, with 8 sequences per attention rank, TPOT is" in done.err
+
+
+def _migrated(call: Callable[..., Done], folder: Path, apart: Path, out: Path, *more: str) -> Any:
+    """What a migration of the plan of two roles says in JSON; its plan verifies."""
+    b = str(folder / "b.npz")
+    done = call("migrate", str(apart), "--trace", b, *QUICK, "--out", str(out), "--json", *more)
+    assert done.code == 0, done.err
+    verified = call("verify", str(out), "--trace", b, "--json")
+    assert verified.code == 0, verified.out
+    missing = [each["name"] for each in json.loads(verified.out)["checks"] if each["kind"] == "missing"]
+    assert all(name.endswith("batches") for name in missing)
+    return json.loads(done.out)
+
+
+def test_all_roles_move_and_the_plan_verifies(
+    call: Callable[..., Done], folder: Path, apart: Path, tmp_path: Path
+) -> None:
+    told = _migrated(call, folder, apart, tmp_path / "new.json", "--max-moves", "4")
+    plan, before = load_plan(tmp_path / "new.json"), load_plan(apart)
+    assert list(told["roles"]) == ["prefill", "decode"]
+    for old, new in zip(before.roles, plan.roles, strict=True):
+        part = told["roles"][new.role]
+        assert part["chosen"]["moves"] <= 4
+        assert part["layers"] == [
+            {"layer": layer.layer, "physical_to_logical": list(layer.physical_to_logical)} for layer in new.layers
+        ]
+        ran = new.strategy("running")
+        assert ran is not None
+        assert ran.placements == tuple(layer.physical_to_logical for layer in old.layers)
+    assert "\ndecode, an instance's" in call("migrate", str(apart), "--trace", str(folder / "b.npz"), *QUICK).out
+
+
+def test_a_role_moves_and_the_other_is_judged_on_the_new_routing(
+    call: Callable[..., Done], folder: Path, apart: Path, tmp_path: Path
+) -> None:
+    told = _migrated(call, folder, apart, tmp_path / "new.json", "--role", "decode", "--max-moves", "4")
+    assert told["role"] == "decode"
+    (kept, moved), (stood, ran) = load_plan(tmp_path / "new.json").roles, load_plan(apart).roles
+    assert [each.physical_to_logical for each in kept.layers] == [each.physical_to_logical for each in stood.layers]
+    assert kept.predicted != stood.predicted
+    assert moved.layers != ran.layers
+
+
+def test_gpus_and_maps_are_of_the_role_that_is_named(
+    call: Callable[..., Done], folder: Path, apart: Path, tmp_path: Path
+) -> None:
+    args = ("migrate", str(apart), "--trace", str(folder / "b.npz"), *QUICK)
+    for more in (("--failed-gpu", "0"), ("--to-gpus", "2"), ("--current", str(folder / "a.npz"))):
+        done = call(*args, *more)
+        assert done.code == 2
+        assert "--role: the plan has 2 (prefill, decode); name one of them" in done.err
+
+
+def test_a_role_grows_and_its_instances_lie_on_nodes_again(
+    call: Callable[..., Done], folder: Path, apart: Path, tmp_path: Path
+) -> None:
+    told = _migrated(
+        call, folder, apart, tmp_path / "new.json", "--role", "decode", "--to-gpus", "6", "--max-moves", "99"
+    )
+    assert (told["gpus_before"], told["gpus"]) == (4, 6)
+    plan = load_plan(tmp_path / "new.json")
+    lies = sum(each.nodes * held.gpus for each in plan.nodes for held in each.holds if held.instance == 1)
+    assert lies == plan.role("decode").gpus == 6

@@ -18,6 +18,7 @@ from tests.cli.conftest import Done
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "screens"
 SPEC = ("--spec", "tiny.yaml", "--gap", "0")
+APART = ("--nodes", "4", "--mode", "disaggregated")
 #: Name -> arguments, in a folder of `folder`'s files.
 SCREENS: dict[str, tuple[str, ...]] = {
     "solve": ("solve", *SPEC, "--strategy", "search", "--trace", "a.npz", "--out", "out.json"),
@@ -30,6 +31,10 @@ SCREENS: dict[str, tuple[str, ...]] = {
     "evaluate-quiet": ("evaluate", "recorded.json", "--trace", "b.npz", "-q"),
     "migrate": ("migrate", "recorded.json", "--trace", "b.npz", "--max-moves", "3"),
     "migrate-failed": ("migrate", "recorded.json", "--trace", "b.npz", "--max-moves", "9", "--failed-gpu", "1"),
+    "solve-apart": ("solve", *SPEC, *APART, "--strategy", "search", "--trace", "a.npz"),
+    "deploy-apart": ("deploy", "--spec", "tiny.yaml", *APART),
+    "evaluate-apart": ("evaluate", "apart.json", "--trace", "b.npz"),
+    "migrate-apart": ("migrate", "apart.json", "--trace", "b.npz", "--max-moves", "3", "--work", "0.05"),
     "verify": ("verify", "recorded.json"),
     "verify-trace": ("verify", "recorded.json", "--trace", "a.npz"),
     "specs-list": ("specs", "list"),
@@ -57,7 +62,7 @@ def _same(name: str, text: str) -> None:
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("name", SCREENS)
 def test_screen(
-    name: str, width: int, call: Callable[..., Done], folder: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, width: int, call: Callable[..., Done], folder: Path, apart: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", str(width))

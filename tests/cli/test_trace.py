@@ -239,3 +239,39 @@ def test_the_library_converts_and_describes(here: Path) -> None:
     report = placement.trace_statistics("out.jsonl")  # a recording is converted on the way
     assert repr(report) == "<TraceReport out: 3 layers of 8 experts, skew 1.97, degenerate in 1>"
     assert report.notes == done.notes
+
+
+def test_ids_are_named_as_an_array(call: Callable[..., Done], folder: Path) -> None:
+    """FILE::topk_ids is the trace that FILE is."""
+    told = [call("trace", "stats", f"{folder / 'a.npz'}{key}", "--json") for key in ("", "::topk_ids")]
+    assert [done.code for done in told] == [0, 0]
+    assert told[0].out == told[1].out
+
+
+@pytest.mark.parametrize("mode", ["per_pass", "per_token"])
+def test_a_dump_of_slots_is_read_through_a_map_of_another_file(
+    mode: str, here: Path, call: Callable[..., Done]
+) -> None:
+    """As it is through the dump's own; without either, the message names the option."""
+    torch = pytest.importorskip("torch")
+    whole = {"per_pass": samples.sglang_per_pass, "per_token": samples.sglang_per_token}[mode]()
+    Path("whole.pt").write_bytes(whole)
+    data = torch.load("whole.pt", weights_only=True)
+    del data["last_physical_to_logical_map"]
+    torch.save(data, "bare.pt")
+    Path("map.json").write_text(json.dumps({"physical_to_logical_map": samples.SLOTS.tolist()}))
+    assert call("trace", "convert", "whole.pt", "--out", "whole.npz").code == 0
+    done = call("trace", "convert", "bare.pt", "--out", "bare.npz")
+    assert done.code == 2
+    assert "is missing: ids are of slots" in done.err
+    assert "as --map" in done.err
+    done = call("trace", "convert", "bare.pt", "--map", "map.json", "--out", "bare.npz")
+    assert done.code == 0, done.err
+    found, wanted = read_trace("bare.npz"), read_trace("whole.npz")
+    for name in ("topk_ids", "counts"):
+        assert np.array_equal(getattr(found, name, 0), getattr(wanted, name, 0))
+    done = call("trace", "convert", "whole.npz", "--map", "map.json", "--out", "again.npz")
+    assert done.code == 2
+    assert "--map: is for SGLang's recordings of slots" in done.err
+    Path("map.json").write_text(json.dumps({"physical_to_logical_map": [[0, 1], [0]]}))
+    assert "layers of unlike length" in call("trace", "convert", "bare.pt", "--map", "map.json", "--out", "b.npz").err

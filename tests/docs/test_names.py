@@ -31,6 +31,7 @@ FOREIGN = frozenset(
         "all_to_all_single", "torch", "torch.distributed", "torchrun", "venv", "tc tbf",
         "scipy.optimize.least_squares", "Optimal", "--gpu-memory-utilization", "--mem-fraction-static",
         "SGLANG_EXPERT_DISTRIBUTION_RECORDER_DIR", "per_pass", "stat_approx", "return_routed_experts", "weight_0",
+        "nixl/base_worker.py",
         "--expert-distribution-recorder-buffer-size", "--enable-return-routed-experts",
         """--eplb-config '{"log_balancedness": true}'""", "meta_info.json",
         "--init-expert-location", "--eplb-algorithm deepseek", "--tp-size", "tp_size", "internode_ll.cu",
@@ -40,22 +41,27 @@ FOREIGN = frozenset(
 #: Files that a reader has, or that a command writes.
 EXAMPLES = frozenset(
     {
-        "plan.json", "next.json", "report.html", "mine.yaml",
+        "plan.json", "next.json", "front.json", "report.html", "mine.yaml",
         "my_cluster.yaml", "my_scenario.yaml", "my_trace.npz", "new.npz",
         "t.npz", "law.npz", "intent.npz", "summary.npz", "config.json", "hf_quant_config.json",
         "path/to/config.json", "serving.csv",
         "published.csv", "../shared/traces",
         "aggregated/expert_location.json", "aggregated/node-0.sh", "aggregated/node-1.sh", "node-1.sh",
-        "kubernetes.yaml", "compose.yaml", "aggregated/config.yaml", "aggregated/placement_pattern.npy",
+        "kubernetes.yaml", "compose.yaml", "instances.csv", "prefill/", "decode/",
+        "aggregated/config.yaml", "aggregated/placement_pattern.npy",
+        "env.yaml", "preset.json", "/dev/nvidia-caps-imex-channels",
         "aggregated/eplb.npz", "expert_map.json", "expert_map.jsonl", "expert_map_by_model.json",
         ".json", ".npz", ".npy", ".venv", "solvers/experts/search/__pycache__/*.nb?",
     }
 )  # fmt: skip
-#: Options and variables of engines that export knows.
+#: Options and variables of engines and of their libraries.
 SWITCHES = frozenset(
     name
-    for engine in yaml.safe_load((ROOT / "placement/engines/launch/switches.yaml").read_text()).values()
-    for name in (*engine["options"], *engine["variables"])
+    for listed in (
+        *yaml.safe_load((ROOT / "placement/engines/launch/switches.yaml").read_text()).values(),
+        *(yaml.safe_load(path.read_text()) for path in (ROOT / "placement/engines/settings/names").glob("*.yaml")),
+    )
+    for name in (*listed.get("options", ()), *listed.get("variables", ()))
 )
 COMMAND = re.compile(r"(placement|python -m (?:placement|bench)[\w.]*|make|pip install)(?= |$)")
 SUFFIX = re.compile(r"\.(py|md|yaml|yml|json|npz|npy|toml|svg|csv)$")
@@ -214,6 +220,14 @@ def every_command() -> tuple[click.Command, ...]:
     return (*filter(None, alone), *_below(*roots().values()))
 
 
+@cache
+def extra_arguments() -> frozenset[str]:
+    """What the lab's targets take beside the options of its command."""
+    from bench.lab.discover import targets
+
+    return frozenset(f"--{each.name.replace('_', '-')}" for target in targets() for each in target.option_fields)
+
+
 def _below(*commands: click.Command) -> Iterator[click.Command]:
     for command in commands:
         yield command
@@ -304,9 +318,9 @@ def option_faults(span: str) -> list[str]:
         if not word.startswith("--"):
             continue
         owners = [options(each)[word] for each in every_command() if word in options(each)]
-        if not owners:
+        if not owners and word not in extra_arguments():
             found.append(f"{span}: no command has {word}")
-        elif value and not value.startswith("--") and all(value_faults(each, value) for each in owners):
+        elif owners and value and not value.startswith("--") and all(value_faults(each, value) for each in owners):
             found.append(f"{span}: {value} is no value of {word}")
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import os
 import stat
@@ -38,6 +39,7 @@ from placement.engines.launch.site import Site, map_of
 from placement.engines.launch.switches import PLACEHOLDERS, PLUGIN, shell_word, switches_of
 from placement.engines.maps.registry import FORMATS
 from placement.planning import export
+from placement.records.layout import HeldRecord, NodesRecord
 from tests.cli.conftest import Done
 from tests.cli.conftest import call as call
 from tests.engines import plans
@@ -304,8 +306,8 @@ def test_exported_maps_are_the_plans(name: str, tmp_path: Path) -> None:
     again = load_plan(tmp_path / "out" / "plan.json")
     assert again.roles[0].layers == made.roles[0].layers
     judged = evaluate_plan(again, _trace(tmp_path), current=path)
-    figures = {row.record.name: row.record for row in judged.rows}
-    own = judged.own
+    figures = {row.record.name: row.record for row in judged.role().rows}
+    own = judged.role().own
     assert own is not None
     assert figures["current"].model_copy(update={"name": own.name}) == own
 
@@ -330,7 +332,7 @@ def test_a_map_with_other_redundancy_is_evaluated(tmp_path: Path) -> None:
     np.save(more, pattern)
     trace = _trace(tmp_path)
     rows = [
-        next(row.record for row in evaluate_plan(made, trace, current=path).rows if row.record.name == "current")
+        next(row.record for row in evaluate_plan(made, trace, current=path).role().rows if row.record.name == "current")
         for path in (linear, more)
     ]
     # A copy on another node saves messages: there is less to send, and one GPU more to choose.
@@ -472,13 +474,14 @@ def test_lists_are_the_engines_own(shared_dir: Path) -> None:
 
 
 def test_options_of_sglang(sglang_wheel: Path) -> None:
-    """Every option is a field of SGLang's own argument classes."""
-    options = set()
+    """Every option is a field of SGLang's own argument classes, or stands there as another name of one."""
+    options, text = set(), ""
     for path in (sglang_wheel / "sglang/srt/arg_groups/fields").glob("*.py"):
+        text += path.read_text()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 options.add("--" + node.target.id.replace("_", "-"))
-    assert switches_of("sglang").options <= options
+    assert {name for name in switches_of("sglang").options - options if f'"{name}"' not in text} == set()
     assert "SGLANG_PP_LAYER_PARTITION" in (sglang_wheel / "sglang/srt/distributed/utils.py").read_text()
 
 
@@ -557,3 +560,145 @@ def test_a_changed_file_fails(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(data))
     with pytest.raises(CheckFailedError, match="layer 1, GPU 0: holds experts"):
         check_export(made, path, "trtllm")
+
+
+def _many(name: str) -> Plan:
+    """Three prefill instances of two GPUs and four decode instances of one, over nodes of two or of four GPUs."""
+    cluster = {**plans.TINY["cluster"], "nodes": 3, "gpus_per_node": 4, "gpus_per_os_node": 2}
+    made = plans.plan(plans.ENGINES[name], cluster=cluster, pins={"tp": 1, "ep": 2, "pp": 1, "dp": 2, "batch": 8})
+    (role,) = made.roles
+    small = plans.plan(
+        plans.ENGINES[name], cluster=cluster, pins={"tp": 1, "ep": 1, "pp": 1, "dp": 1, "batch": 8}, redundant=0
+    ).roles[0]
+    split = {"prefill": (role, 3), "decode": (small, 4)}
+    roles = tuple(
+        held.model_copy(update={"role": which, "split": held.split.model_copy(update={"instances": count})})
+        for which, (held, count) in split.items()
+    )
+    nodes = (
+        NodesRecord(pool="tiny_cluster", nodes=1, holds=(HeldRecord(instance=0, gpus=4, count=2),)),
+        NodesRecord(
+            pool="tiny_cluster", nodes=1,
+            holds=(HeldRecord(instance=0, gpus=2, count=1), HeldRecord(instance=1, gpus=2, count=2)),
+        ),
+        NodesRecord(pool="tiny_cluster", nodes=1, holds=(HeldRecord(instance=1, gpus=2, count=2),)),
+    )  # fmt: skip
+    return made.model_copy(update={"mode": "disaggregated", "roles": roles, "nodes": nodes})
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "instances.csv").open() as opened:
+        return list(csv.DictReader(opened))
+
+
+@pytest.mark.parametrize("name", ["sglang", "vllm", "trtllm"])
+def test_many_instances_have_machines_gpus_and_ports_of_their_own(name: str, bin_folder: Path, tmp_path: Path) -> None:
+    """Each instance's script takes its seat; no two share a GPU or a port of a machine; the router names them all."""
+    out = tmp_path / "out"
+    export_plan(_many(name), name, out)
+    rows = _rows(out)
+    assert [(row["role"], row["instance"]) for row in rows] == [
+        *(("prefill", str(i)) for i in range(3)), *(("decode", str(i)) for i in range(4)),
+    ]  # fmt: skip
+    (out / "hosts.txt").write_text("".join(f"machine-{i}\n" for i in range(5)))
+    assert {row["host"] for row in rows} == set("01234")
+    devices, served = set(), set()
+    for row in rows:
+        role, host = row["role"], row["host"]
+        started = run_script(out / role / "node-0.sh", bin_folder, INSTANCE=row["instance"], HEAD_ADDRESS="")
+        env, options = started["env"], options_of(started["argv"])
+        assert (env["HEAD_ADDRESS"], env["NODE_ADDRESS"]) == (f"machine-{host}",) * 2
+        gpus = env["CUDA_VISIBLE_DEVICES"].split(",")
+        assert len(gpus) == (2 if role == "prefill" else 1)
+        devices |= {(host, gpu) for gpu in gpus}
+        served.add((f"machine-{host}", str(options["--port"])))
+        assert env["PORT"] == options["--port"]
+    assert len(devices) == 3 * 2 + 4
+    assert all(0 <= int(gpu) < 2 for _, gpu in devices)
+    assert len(served) == 7
+    environment = {"PATH": f"{bin_folder}:/usr/bin:/bin", "PROXY": "proxy.py"}
+    done = subprocess.run(["bash", str(out / "router.sh")], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    argv = json.loads(done.stdout)["argv"]
+    told = Path(argv[-1]).read_text() if name == "trtllm" else " ".join(argv)
+    if name == "vllm":
+        options = {key: [] for key in ("prefiller-hosts", "prefiller-ports", "decoder-hosts", "decoder-ports")}
+        for word in argv[argv.index("--prefiller-hosts") :]:
+            if word.startswith("--"):
+                at = options[word[2:]]
+            else:
+                at.append(word)
+        pairs = [*zip(options["prefiller-hosts"], options["prefiller-ports"], strict=True)]
+        pairs += zip(options["decoder-hosts"], options["decoder-ports"], strict=True)
+        assert (len(pairs), set(pairs)) == (7, served)
+    else:
+        assert all(f"{host}:{port}" in told for host, port in served)
+    if name == "sglang":
+        assert argv[1:4] == ["-m", "sglang_router.launch_router", "--pd-disaggregation"]
+        assert (argv.count("--prefill"), argv.count("--decode")) == (3, 4)
+        assert argv[argv.index("--prefill") + 2] == "8998"
+    if name == "trtllm":
+        assert yaml.safe_load(told)["context_servers"]["num_instances"] == 3
+        assert yaml.safe_load((out / "prefill" / "config.yaml").read_text())["disable_overlap_scheduler"] is True
+    (out / "hosts.txt").unlink()
+    environment |= {"PREFILL": "10.0.0.1 10.0.0.2", "DECODE": "10.0.0.3"}
+    done = subprocess.run(["bash", str(out / "router.sh")], env=environment, capture_output=True, text=True, timeout=60)
+    argv = json.loads(done.stdout)["argv"]
+    told = Path(argv[-1]).read_text() if name == "trtllm" else " ".join(argv)
+    assert all(f"10.0.0.{i}" in told for i in (1, 2, 3))
+    text = (out / "README.md").read_text()
+    assert "| 0 | 0 | prefill 0 (GPUs 0 to 1) |" in text
+    assert "| 3 | 1 | decode 0 to 1 (GPUs 0 to 1) |" in text
+    assert "one a line: 5 lines" in text
+    services = yaml.safe_load((out / "compose.yaml").read_text())["services"]
+    assert list(services) == ["prefill-0", "decode-0", "router"]
+    assert services["router"]["command"] == ["bash", "/placement/router.sh"]
+    assert services["decode-0"]["environment"]["INSTANCE"] == "${INSTANCE:-}"
+
+
+def test_a_machine_starts_what_it_holds(bin_folder: Path, tmp_path: Path) -> None:
+    out, logs = tmp_path / "out", tmp_path / "logs"
+    logs.mkdir()
+    export_plan(_many("sglang"), "sglang", out)
+    (out / "hosts.txt").write_text("".join(f"machine-{i}\n" for i in range(5)))
+    environment = {"PATH": f"{bin_folder}:/usr/bin:/bin", "MODEL": "m"}
+    args = ["bash", str(out / "host.sh"), "3"]
+    done = subprocess.run(args, env=environment, cwd=logs, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in logs.iterdir()) == ["decode-0-0.log", "decode-1-0.log"]
+    env = json.loads((logs / "decode-1-0.log").read_text())["env"]
+    assert (env["CUDA_VISIBLE_DEVICES"], env["PORT"]) == ("1", "8001")
+    script = ["bash", str(out / "decode" / "node-0.sh")]
+    for more, told in (({"INSTANCE": "9"}, "has no instance 9 of decode"), ({"INSTANCE": "0"}, "hosts.txt: is not")):
+        if "hosts" in told:
+            (out / "hosts.txt").unlink()
+        done = subprocess.run(script, env=environment | more, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert told in done.stderr
+
+
+def test_instances_over_several_machines(tmp_path: Path) -> None:
+    """Without a list of nodes instances fill machines in order; all nodes of one meet at its node 0."""
+    made = planned("sglang")
+    (role,) = made.roles
+    split = role.split.model_copy(update={"instances": 2})
+    export_plan(
+        made.model_copy(update={"roles": (role.model_copy(update={"split": split}),)}), "sglang", tmp_path / "out"
+    )
+    rows = [(row["instance"], row["node"], row["host"], row["head"]) for row in _rows(tmp_path / "out")]
+    assert rows == [("0", "0", "0", "0"), ("0", "1", "1", "0"), ("1", "0", "2", "2"), ("1", "1", "3", "2")]
+    held = next(yaml.safe_load_all((tmp_path / "out" / "kubernetes.yaml").read_text()))
+    assert held["spec"]["replicas"] == 2
+
+
+def test_vllm_carries_caches_of_stages_as_it_can(bin_folder: Path, tmp_path: Path) -> None:
+    """Its reading connector finds those of one stage; the writing one finds all, and decodes in one stage only."""
+    pins = {"tp": 1, "ep": 2, "pp": 2, "dp": 2, "batch": 8}
+    staged = plans.two_roles(plans.plan(plans.ENGINES["vllm"], pins=pins, redundant=0))
+    with pytest.raises(InputError, match=r"decode instances: have 2 stages.*--decode-pp 1"):
+        export_plan(staged, "vllm", tmp_path / "refused")
+    flat = plans.two_roles(planned("vllm")).roles[1]
+    export_plan(staged.model_copy(update={"roles": (staged.roles[0], flat)}), "vllm", tmp_path / "out")
+    for role in ("prefill", "decode"):
+        options = options_of(run_script(tmp_path / "out" / role / "node-0.sh", bin_folder)["argv"])
+        assert json.loads(str(options["--kv-transfer-config"]))["kv_connector"] == "NixlPushConnector"

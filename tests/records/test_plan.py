@@ -16,7 +16,7 @@ from placement.records.plan import Plan, load_plan, plan_from_json, plan_json, s
 from placement.records.role import RolePlan
 from tests.cli.conftest import folder as folder
 
-OPTIONAL = ("schema_", "timings", "nodes", "choice", "demand")
+OPTIONAL = ("schema_", "timings", "nodes", "choice", "demand", "witness")
 SCHEMA_FILE = Path(placement.__file__).parent / "records" / "schemas" / "plan.schema.json"
 
 

@@ -191,7 +191,10 @@ def test_two_plans_side_by_side(folder: Path) -> None:
     made = compare_plans(first, second, ("x/synthetic.json", "y/recorded.json"))
     root = read(made.html())
     assert not list(faults(root))
-    assert [text(each) for each in found(root, "h2")] == ["Answers", "Questions", "Role: aggregated"]
+    assert [text(each) for each in found(root, "h2")] == [
+        "Answers", "Questions", "Role: aggregated", "Checked again: synthetic.json", "Checked again: recorded.json",
+    ]  # fmt: skip
+    assert all(check.passed is not False for check in made.checks)
     figures = rows(root, "Predicted figures")
     assert figures[0] == ["", "synthetic.json", "recorded.json", "difference"]
     assert figures[1][1:3] == [f"{plan.predicted.tokens_per_s.value:,.0f}" for plan in (first, second)]

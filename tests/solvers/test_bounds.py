@@ -92,15 +92,15 @@ def best_found(problem: LayerProblem, rng: np.random.Generator, most: int) -> fl
 
 
 def test_no_placement_of_small_layers_beats_the_bound() -> None:
-    """Every rule, dispatch, objective and tail on 240 layers; the bound plus 1% fails on some of each objective."""
+    """Every rule, dispatch, objective and tail on 160 layers; the bound plus 1% fails on some of each objective."""
     too_high = {"time": 0, "load": 0, "traffic": 0}
-    for seed in range(240):
+    for seed in range(160):
         problem = some_problem(seed)
         best = best_found(problem, np.random.default_rng(seed), 40)
         for bound in (layer_bound(problem), layer_bound(problem, best), layer_bound(problem, quick=True)):
             assert bound.value <= best * (1 + 1e-9), (seed, bound, best)
         too_high[problem.objective.kind] += layer_bound(problem).value * 1.01 > best
-    assert min(too_high.values()) >= 5
+    assert min(too_high.values()) >= 3
 
 
 def test_failed_gpus_leave_fast_links_idle() -> None:

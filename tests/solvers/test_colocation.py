@@ -22,6 +22,7 @@ from solvers.bounds.partitions import (
     cut_sets,
     new_tokens,
     proven,
+    rounded_prices,
 )
 from solvers.dispatch import plan_fractions
 from solvers.experts.layers import plan_layers
@@ -127,7 +128,8 @@ def test_points_stay_in_the_hull_and_prices_prove_what_they_say(
     asked = np.zeros(variables)
     np.add.at(asked, variable, weight[:, None] * (tokens.point + tokens.price))
     assert pull == pytest.approx(asked, abs=1e-9)
-    number = proven(tokens, penalty, slope, 2, sets, proven(tokens, penalty, slope, 0, 2, 0.0))
+    prices = rounded_prices(tokens, penalty)
+    number = proven(tokens, prices, slope, 2, sets, proven(tokens, prices, slope, 0, 2, 0.0))
     for _ in range(20):
         # A placement: a bin for every expert, of which bin 0 is the home's.
         bin_of = rng.integers(0, 3, of)
@@ -176,7 +178,7 @@ def test_no_placement_has_fewer_remote_bins_and_the_best_is_near(homes: tuple[fl
                 for h, share in enumerate(homes) if share)
             for held in product(contents, repeat=3) if len(frozenset().union(*held)) == 6
         )  # fmt: skip
-        bound = remote_bins(ids, weight, 6, np.array(homes), 3, Stop(4.0))
+        bound = remote_bins(ids, weight, 6, np.array(homes), 3, Stop(4.0)).bins
         assert bound <= best * (1 + 1e-9)
         near.append(bound / best)
     assert np.mean(near) > 0.75
@@ -186,11 +188,11 @@ def test_colocation_bound_is_exact_on_symmetric_and_on_separable_routing() -> No
     """All pairs alike: every placement is as good. Four closed topics on four nodes: one node per token."""
     experts, bins, most = 12, 3, 4
     pairs = np.array([(a, b) for a in range(experts) for b in range(a + 1, experts)])
-    alike = distinct_bins(pairs, np.full(len(pairs), 1 / len(pairs)), experts, bins, most)
+    alike = distinct_bins(pairs, np.full(len(pairs), 1 / len(pairs)), experts, bins, most).bins
     assert alike == pytest.approx(2 - (most - 1) / (experts - 1), abs=1e-3)
     assert alike <= 2 - (most - 1) / (experts - 1) + 1e-9
     topics = np.arange(experts).reshape(bins, most)[:, :3]
-    assert distinct_bins(topics, np.full(3, 1 / 3), experts, bins, most) == pytest.approx(1.0, abs=1e-9)
+    assert distinct_bins(topics, np.full(3, 1 / 3), experts, bins, most).bins == pytest.approx(1.0, abs=1e-9)
 
 
 def test_colocation_bound_is_stronger_than_counting_and_below_every_placement() -> None:
@@ -199,7 +201,7 @@ def test_colocation_bound_is_stronger_than_counting_and_below_every_placement() 
     for seed in range(4):
         problem = random_problem(seed, 16, 4, 1, 4, k=4, tokens=300)
         ids, weight = problem.data.sets.ids.astype(np.int64), problem.data.sets.weight[0]
-        bound = distinct_bins(ids, weight, 16, 4, 4)
+        bound = distinct_bins(ids, weight, 16, 4, 4).bins
         answer = plan_layers([problem], "search", Stop(work=0.3), seed, floor=False)[0]
         assert 1.0 < bound <= answer.score.nodes_per_token
         tight += bound * 1.2 > answer.score.nodes_per_token
@@ -213,7 +215,7 @@ def test_remote_nodes_of_planned_copies_are_bounded_where_homes_dispatch_apart()
     for seed in range(5):
         problem = random_problem(seed, 12, 4, 1, 4, k=4, tokens=200, dispatch="planned")
         ids = problem.data.sets.ids.astype(np.int64)
-        remote = remote_bins(ids, problem.data.sets.weight[0], 12, np.full(4, 0.25), 4)
+        remote = remote_bins(ids, problem.data.sets.weight[0], 12, np.full(4, 0.25), 4).bins
         for slots in sampled(problem, rng, 6):
             for shares in (random_fractions(problem, slots, rng), plan_fractions(problem, slots)):
                 assert score_layer(problem, slots, shares).remote_nodes_per_token >= remote - 1e-9

@@ -91,7 +91,7 @@ def test_workers_and_backends_change_nothing() -> None:
 def test_what_counts_as_a_gain_settles_no_layer_that_is_proven_exactly() -> None:
     """Of small layers the exact answer is kept, however little it gains: there the gap alone settles."""
     small = random_problem(0, **(CASES[-1] | {"rates": WORK}))
-    for asked, settled in ((SearchParams(), False), (SearchParams(exact_binaries=0), True)):
+    for asked, settled in ((SearchParams(), False), (SearchParams(exact_binaries=0, most_placements=0), True)):
         (answer,) = plan_layers([small], "auto", replace(QUICK, gap=1e-9, params=asked), 3)
         assert (answer.termination is Termination.PROVEN) is settled
         assert answer.gap > 1e-9 or not settled

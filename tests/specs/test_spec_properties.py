@@ -39,7 +39,7 @@ def outcomes() -> dict[str, int]:
     return {"valid": 0, "refused": 0}
 
 
-@settings(SETTINGS, max_examples=500)
+@settings(SETTINGS, max_examples=250)
 @given(data=scenario_files())
 def test_a_damaged_scenario_is_read_or_refused_in_one_line(
     data: bytes, tmp_path_factory: pytest.TempPathFactory, outcomes: dict[str, int]

@@ -45,8 +45,9 @@ def link_loads(problem: LayerProblem, reach: Touch, shares: Shares) -> LinkLoad:
         return loads_of_one_class(problem, to_gpu[0], to_node[0])
     gpus, m = problem.topology.gpus, problem.topology.gpus_per_node
     to_gpu, to_node = plain(to_gpu), plain(to_node)
-    parts = tuple(np.zeros((problem.windows, gpus)) for _ in range(4))
-    each = max(1, PART // (problem.windows * gpus))
+    windows = to_gpu.shape[1]
+    parts = tuple(np.zeros((windows, gpus)) for _ in range(4))
+    each = max(1, PART // (windows * gpus))
     for first in range(0, gpus, each):
         _add_homes(
             to_gpu, to_node, shares.class_of_gpu, problem.hardware.home_tokens, m, problem.hardware.entry_share,

@@ -65,38 +65,61 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
     slots = np.asarray(slots, dtype=np.int64)
     shares = dispatch_shares(problem, slots, fractions)
     reach = touch(problem, shares)
-    tariff, weight = tariff_of(problem), problem.data.window_weight
-    links = link_loads(problem, reach, shares)
-    dispatch, combine = tariff.message_seconds(links)
-    by_gpu = (problem.windows, problem.topology.gpus, problem.hardware.slots_per_gpu)
-    work = tariff.slot_times(tariff.all_tokens * reach.slot_load).reshape(-1, *by_gpu).sum(axis=3)
-    busiest = (work / problem.hardware.speeds).max(axis=2)
-    experts = busiest.sum(axis=0)
-    time = tariff.layer_seconds(dispatch + combine, busiest)
-
-    gpu_load = reach.slot_load.reshape(by_gpu).sum(axis=2)
-    speed, alive = problem.hardware.relative_speed, int(problem.hardware.alive.sum())
-    largest, mean = (gpu_load / speed).max(axis=1), gpu_load.sum(axis=1) / alive
-    pooled = weighted_sum(weight, gpu_load)
+    weight, found = problem.data.window_weight, window_figures(problem, reach, shares)
+    pooled, alive = weighted_sum(weight, found.gpu_load), int(problem.hardware.alive.sum())
     nodes, remote = _nodes_per_token(problem, reach, shares)
-    across = links.across / tariff.all_tokens * tariff.both_bytes
-    values = {"time": time, "load": largest / mean, "traffic": across}
-    value = values[problem.objective.kind]
     return LayerScore(
-        objective=tail_mean(value, weight, problem.objective.tail),
-        time_s=float(weighted_sum(weight, time)),
-        dispatch_s=float(weighted_sum(weight, dispatch)),
-        experts_s=float(weighted_sum(weight, experts)),
-        combine_s=float(weighted_sum(weight, combine)),
-        balancedness=float(weighted_sum(weight, mean / largest)),
-        pooled_imbalance=float((pooled / speed).max() / (pooled.sum() / alive)),
+        objective=tail_mean(found.value, weight, problem.objective.tail),
+        time_s=float(weighted_sum(weight, found.time)),
+        dispatch_s=float(weighted_sum(weight, found.dispatch)),
+        experts_s=float(weighted_sum(weight, found.experts)),
+        combine_s=float(weighted_sum(weight, found.combine)),
+        balancedness=float(weighted_sum(weight, found.balancedness)),
+        pooled_imbalance=float((pooled / problem.hardware.relative_speed).max() / (pooled.sum() / alive)),
         nodes_per_token=nodes,
         remote_nodes_per_token=remote,
-        cross_node_bytes_per_token=float(weighted_sum(weight, across)),
-        gpu_load=gpu_load,
+        cross_node_bytes_per_token=float(weighted_sum(weight, found.across)),
+        gpu_load=found.gpu_load,
         slot_load=reach.slot_load,
-        window_value=value,
-        window_balancedness=mean / largest,
+        window_value=found.value,
+        window_balancedness=found.balancedness,
+    )
+
+
+@dataclass(frozen=True)
+class WindowFigures:
+    """What each window comes to; the fields are those of LayerScore, before the mean over windows.
+
+    Attributes:
+        value: [windows] what the problem asks for. gpu_load: [windows, gpus]. Others: [windows].
+    """
+
+    value: FloatArray
+    time: FloatArray
+    dispatch: FloatArray
+    experts: FloatArray
+    combine: FloatArray
+    balancedness: FloatArray
+    across: FloatArray
+    gpu_load: FloatArray
+
+
+def window_figures(problem: LayerProblem, reach: Touch, shares: Shares) -> WindowFigures:
+    """The figures of a dispatch in each window of `reach`; there may be more of them than the problem has."""
+    tariff = tariff_of(problem)
+    links = link_loads(problem, reach, shares)
+    dispatch, combine = tariff.message_seconds(links)
+    by_gpu = (len(reach.slot_load), problem.topology.gpus, problem.hardware.slots_per_gpu)
+    work = tariff.slot_times(tariff.all_tokens * reach.slot_load).reshape(-1, *by_gpu).sum(axis=3)
+    busiest = (work / problem.hardware.speeds).max(axis=2)
+    time = tariff.layer_seconds(dispatch + combine, busiest)
+    gpu_load = reach.slot_load.reshape(by_gpu).sum(axis=2)
+    largest = (gpu_load / problem.hardware.relative_speed).max(axis=1)
+    mean = gpu_load.sum(axis=1) / int(problem.hardware.alive.sum())
+    across = links.across / tariff.all_tokens * tariff.both_bytes
+    values = {"time": time, "load": largest / mean, "traffic": across}
+    return WindowFigures(
+        values[problem.objective.kind], time, dispatch, busiest.sum(axis=0), combine, mean / largest, across, gpu_load
     )
 
 

@@ -39,15 +39,12 @@ def touch(problem: LayerProblem, shares: Shares) -> Touch:
     1 - prod over e in K of (1 - share of e that goes there). Where they are not: placement.cost.layer.residues.
     """
     topology, classes = problem.topology, shares.classes
-    gpu = shares.slot // problem.hardware.slots_per_gpu
-    homes = np.asarray(np.bincount(shares.class_of_gpu, minlength=classes) / topology.gpus, dtype=np.float64)
-    if not problem.hardware.uniform_home:
-        homes = np.bincount(shares.class_of_gpu, weights=problem.hardware.homes, minlength=classes).astype(np.float64)
+    gpu, homes = shares.slot // problem.hardware.slots_per_gpu, homes_of_classes(problem, shares)
     load = np.zeros((classes, problem.windows, topology.gpus))
     slot_load = np.zeros((problem.windows, problem.slots))
     for c in range(classes):
         first = shares.start[c * problem.experts : (c + 1) * problem.experts + 1]
-        _add_loads(problem.data.load, first, shares.slot, gpu, shares.fraction, float(homes[c]), load[c], slot_load)
+        add_loads(problem.data.load, first, shares.slot, gpu, shares.fraction, float(homes[c]), load[c], slot_load)
     if problem.data.sets is None:
         node = load.reshape(classes, problem.windows, topology.nodes, -1).sum(axis=3)
         return Touch(load, load, node, slot_load)
@@ -60,8 +57,15 @@ def touch(problem: LayerProblem, shares: Shares) -> Touch:
     return Touch(load, by_gpu, by_node, slot_load)
 
 
+def homes_of_classes(problem: LayerProblem, shares: Shares) -> FloatArray:
+    """[classes] share of the tokens whose home is of the class."""
+    if problem.hardware.uniform_home:
+        return np.asarray(np.bincount(shares.class_of_gpu, minlength=shares.classes) / problem.topology.gpus)
+    return np.bincount(shares.class_of_gpu, weights=problem.hardware.homes, minlength=shares.classes).astype(np.float64)
+
+
 @lean_kernel
-def _add_loads(
+def add_loads(
     load: NDArray[np.float64], start: NDArray[np.int64], slot: NDArray[np.int64], gpu: NDArray[np.int64],
     fraction: NDArray[np.float64], home: float, by_gpu: NDArray[np.float64], by_slot: NDArray[np.float64],
 ) -> None:  # fmt: skip
@@ -97,9 +101,9 @@ def _touched(problem: LayerProblem, shares: Shares, place: IntArray, classes: In
         start = shares.start[row : row + experts + 1]
         if places <= DENSE:
             keep, miss = np.ones((experts, places)), np.ones(places)
-            _keep_rows(start, place, shares.fraction, keep)
+            keep_rows(start, place, shares.fraction, keep)
             for first in range(0, len(ids), part):
-                _add_touched(ids, weight, keep, miss, out[c], first, min(first + part, len(ids)))
+                add_touched(ids, weight, keep, miss, out[c], first, min(first + part, len(ids)))
             continue
         entries = _Entries.of_class(start, place, shares.fraction, places)
         for first in range(0, len(ids), part):
@@ -108,7 +112,7 @@ def _touched(problem: LayerProblem, shares: Shares, place: IntArray, classes: In
 
 
 @lean_kernel
-def _keep_rows(
+def keep_rows(
     start: NDArray[np.int64], place: NDArray[np.int64], fraction: NDArray[np.float64], keep: NDArray[np.float64]
 ) -> None:
     """Fills keep [experts, places], all 1, with the chance that a token does not send an expert's copy to a place."""
@@ -120,7 +124,7 @@ def _keep_rows(
 
 
 @lean_kernel
-def _add_touched(
+def add_touched(
     ids: NDArray[np.int32], weight: NDArray[np.float64], keep: NDArray[np.float64], miss: NDArray[np.float64],
     out: NDArray[np.float64], first: int, last: int,
 ) -> None:  # fmt: skip
@@ -194,7 +198,7 @@ def _add_entries(
     ids: NDArray[np.int32], weight: NDArray[np.float64], entries: _Entries, out: NDArray[np.float64], first: int,
     last: int,
 ) -> None:  # fmt: skip
-    """As `_add_touched`, for the places that a set may reach alone."""
+    """As `add_touched`, for the places that a set may reach alone."""
     start, place, keep, seen, of, miss = entries
     for s in range(first, last):
         n = 0

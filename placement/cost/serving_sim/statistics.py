@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from placement.problem.arrays import FloatArray
 
@@ -43,7 +43,7 @@ class Spread:
         parts = np.array([part.mean() for part in np.array_split(values, BATCHES) if len(part)])
         error = 0.0
         if len(parts) > 1:
-            quantile = float(student.ppf((1 + COVERAGE) / 2, len(parts) - 1))
+            quantile = float(stdtrit(len(parts) - 1, (1 + COVERAGE) / 2))
             error = quantile * float(parts.std(ddof=1)) / len(parts) ** 0.5
         p50, p95, p99 = np.quantile(values, (0.5, 0.95, 0.99), method="inverted_cdf")
         return cls(float(values.mean()), error, float(p50), float(p95), float(p99))

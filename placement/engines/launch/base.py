@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from placement.engines.launch.site import Site
+from placement.engines.launch.site import Instance, Site
 from placement.engines.launch.switches import Option, Switches, Variable
+from placement.errors import InputError
 from specs.fields import DataType
 
 
@@ -15,13 +16,14 @@ class Launcher(Protocol):
 
     Attributes:
         name: Of the engine. switches: What it takes.
-        accelerator: What Kubernetes and Docker call its devices.
+        accelerator: What Kubernetes and Docker call its devices. devices: The variable that picks some of a machine's.
         model_word: Whether the model is a word of the command rather than an option.
     """
 
     name: str
     switches: Switches
     accelerator: str
+    devices: str
     model_word: bool
 
     def program(self, site: Site) -> tuple[str, ...]:
@@ -48,6 +50,10 @@ class Launcher(Protocol):
         """Further files beside the launch scripts, by name."""
         ...
 
+    def router(self, sites: Sequence[Site]) -> str:
+        """The end of a bash script that sends requests to all instances, told by `servers ROLE`; "" for none."""
+        ...
+
     def notes(self, site: Site) -> Iterator[str]:
         """What the engine does otherwise than planned or ignores in silence, one sentence each."""
         ...
@@ -60,7 +66,8 @@ class Launcher(Protocol):
 def start_nodes(site: Site) -> Iterator[str]:
     """The scripts of an instance, each run on its OS node."""
     for node in range(site.nodes):
-        yield f"bash {site.folder}/node-{node}.sh    # {site.folder}, OS node {node}: {site.node_gpus} GPUs"
+        gpus = "1 GPU" if site.node_gpus == 1 else f"{site.node_gpus} GPUs"
+        yield f"bash {site.folder}/node-{node}.sh    # {site.folder}, OS node {node}: {gpus}"
 
 
 class NodeLauncher:
@@ -81,11 +88,16 @@ class NodeLauncher:
         return start_nodes(site)
 
 
-def kv_option(switches: Switches, site: Site, names: dict[DataType, str]) -> Iterator[Option]:
+def kv_option(switches: Switches, site: Instance, names: dict[DataType, str]) -> Iterator[Option]:
     """The KV cache's type where it is not the model's own; `names`: what the engine calls it."""
     stored = site.scenario.model.types.kv_cache
     if stored in names:
         yield switches.option("--kv-cache-dtype", names[stored], reason=f"the plan stores the KV cache in {stored}")
+
+
+def refuse_instances(site: Site, engine: str, problem: str, mend: str) -> InputError:
+    """The error of a role that the engine does not run."""
+    return InputError(engine, f"{site.role.role} instances", problem, mend)
 
 
 def stage_text(site: Site) -> str:

@@ -68,24 +68,29 @@ def _worker_set(launcher: Launcher, site: Site) -> dict[str, Any]:
     }
 
 
-def compose(launcher: Launcher, sites: Sequence[Site]) -> str:
-    """One service for each OS node of an instance of each role, each with a profile of its own name."""
-    services = {}
+def compose(launcher: Launcher, sites: Sequence[Site], router: str = "") -> str:
+    """One service for each OS node of an instance of each role, each with a profile of its own name, and the router.
+
+    The variable INSTANCE says of which instance; a script tells what it misses.
+
+    Args:
+        router: The file of the router's script; "" for none.
+    """
+    services: dict[str, dict[str, Any]] = {}
+    several = sum(site.split.instances for site in sites) > 1
     for site in sites:
         for node in range(site.nodes):
             name = f"{site.folder}-{node}"
-            device = {"driver": "nvidia", "count": site.node_gpus, "capabilities": ["gpu"]}
+            # Of several instances on a machine the script picks its own devices.
+            count = "all" if several else site.node_gpus
+            device = {"driver": "nvidia", "count": count, "capabilities": ["gpu"]}
             services[name] = {
                 "image": "${IMAGE:?set it}",
                 "profiles": [name],
                 "command": ["bash", f"{_MOUNT}/{site.folder}/{script_name(node)}"],
                 "environment": {
                     "MODEL": "${MODEL:?set it}",
-                    "HEAD_ADDRESS": "${HEAD_ADDRESS:?set it}"
-                    if site.nodes > 1 or site.disaggregated
-                    else "${HEAD_ADDRESS:-127.0.0.1}",
-                    "NODE_ADDRESS": "${NODE_ADDRESS:-}",
-                    **{name: f"${{{name}:-{port}}}" for name, port in PORTS.items()},
+                    **{name: f"${{{name}:-}}" for name in ("INSTANCE", "HEAD_ADDRESS", "NODE_ADDRESS", *PORTS)},
                 },
                 "network_mode": "host",
                 "ipc": "host",
@@ -93,4 +98,13 @@ def compose(launcher: Launcher, sites: Sequence[Site]) -> str:
                 "volumes": [f".:{_MOUNT}:ro"],
                 "deploy": {"resources": {"reservations": {"devices": [device]}}},
             }
+    if router:
+        services["router"] = {
+            "image": "${IMAGE:?set it}",
+            "profiles": ["router"],
+            "command": ["bash", f"{_MOUNT}/{router}"],
+            "environment": {name: f"${{{name}:-}}" for name in ("PROXY", "ROUTER_PORT", *PORTS)},
+            "network_mode": "host",
+            "volumes": [f".:{_MOUNT}:ro"],
+        }
     return yaml.safe_dump({"services": services}, sort_keys=False, width=100)

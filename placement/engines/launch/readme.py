@@ -7,17 +7,21 @@ from collections.abc import Iterator, Sequence
 from placement.engines.launch.base import Launcher
 from placement.engines.launch.manifests import MANIFEST_PLACEHOLDERS
 from placement.engines.launch.scripts import PORTS, launch_script
+from placement.engines.launch.seats import FILE, Seat, seats_table
 from placement.engines.launch.site import Site
+from placement.engines.launch.starting import HOST, ROUTER, ROUTER_PORT, router_script
 from placement.engines.launch.switches import PLACEHOLDERS
 from placement.engines.maps.base import MapFormat
 from placement.records.plan import Plan
 
 
-def readme(plan: Plan, made: MapFormat, launcher: Launcher | None, sites: Sequence[Site]) -> str:
-    """The text; without a launcher it is about the maps alone."""
+def readme(plan: Plan, made: MapFormat, launcher: Launcher | None, sites: Sequence[Site], held: Sequence[Seat]) -> str:
+    """The text; without a launcher it is about the maps alone. `held`: the GPUs of every instance."""
     lines = [f"# {plan.scenario.name} on {made.name}", "", *_summary(plan, sites), ""]
     if launcher is not None:
-        lines += [*_start(launcher, sites), ""]
+        lines += [*_start(launcher, sites, held), ""]
+        if _many(held):
+            lines += [*_machines(held), ""]
     lines += [*_check(made, launcher, sites), ""]
     if plan.engine.notes:
         lines += ["## What the plan says of the engine", "", *(f"- {note}" for note in plan.engine.notes), ""]
@@ -27,6 +31,7 @@ def readme(plan: Plan, made: MapFormat, launcher: Launcher | None, sites: Sequen
             lines += [_map_line(site, made), ""]
             continue
         lines += [f"- {note}" for note in launcher.notes(site)]
+        lines += [f"- {site.rack_note}"] if site.rack_note else []
         lines += ["", "| option | why |", "|---|---|", *_options(launcher, site), ""]
     return "\n".join(lines)
 
@@ -44,7 +49,7 @@ def _summary(plan: Plan, sites: Sequence[Site]) -> Iterator[str]:
         )
 
 
-def _start(launcher: Launcher, sites: Sequence[Site]) -> Iterator[str]:
+def _start(launcher: Launcher, sites: Sequence[Site], held: Sequence[Seat]) -> Iterator[str]:
     scripts = [launch_script(launcher, site, node) for site in sites for node in range(launcher.scripts(site))]
     asked = {
         name: meaning for name, meaning in PLACEHOLDERS.items() if any(f"${{{name}:" in script for script in scripts)
@@ -53,27 +58,61 @@ def _start(launcher: Launcher, sites: Sequence[Site]) -> Iterator[str]:
     yield ""
     yield "Set these variables on every machine:"
     yield ""
-    for name, meaning in asked.items():
+    many = _many(held)
+    managed = tuple(site for site in sites if launcher.scripts(site) == site.nodes)
+    # Of many instances `instance.sh` knows machines and ports.
+    for name, meaning in ({"MODEL": PLACEHOLDERS["MODEL"]} if many else asked).items():
         yield f"- `{name}`: {meaning}" + (f" (default {PORTS[name]})" if name in PORTS else "")
-    if any(site.disaggregated for site in sites):
+    if many and "$PROXY" in launcher.router(sites):
+        yield "- `PROXY`: where the router runs, the path of the proxy that is named below"
+    if not many and any(site.disaggregated for site in sites):
         yield "- `NODE_ADDRESS`: this machine's own address, where it is not node 0"
     yield ""
-    yield "Then, for each instance, run:"
+    if many:
+        hosts = max(seat.host for seat in held) + 1
+        yield f"Write the names of your machines into `hosts.txt` in this folder, one a line: {hosts} lines, in the"
+        yield "order of the table below."
+        yield ""
+        if managed:
+            yield "Then run on each of them, N being its line counted from 0:"
+            yield ""
+            yield "```sh"
+            yield f"bash {HOST} N"
+            yield "```"
+            yield ""
+        if len(managed) < len(sites):
+            yield "Instances that start under MPI are started one by one, as below: `srun -w` takes their machines."
+            yield ""
+        if router_script(launcher, sites):
+            yield f"When all instances serve, start the router on any machine; it serves on port {ROUTER_PORT}:"
+            yield ""
+            yield "```sh"
+            yield f"bash {ROUTER}"
+            yield "```"
+        else:
+            yield "The engine brings no router: put any HTTP load balancer before node 0 of each instance."
+        yield ""
+        yield f"`{FILE}` says which GPUs and ports an instance takes: instance i of a role alone is started by these,"
+        yield "with `INSTANCE=i` before the command:"
+    else:
+        yield "Then run:"
     yield ""
     yield "```sh"
     for site in sites:
         yield from launcher.start(site)
     yield "```"
-    yield ""
-    yield "Instances that share a machine need their own GPUs (`CUDA_VISIBLE_DEVICES`) and ports."
-    managed = tuple(site for site in sites if launcher.scripts(site) == site.nodes)
     if managed:
         yield ""
         yield "With Docker Compose, on each machine: `docker compose --profile NAME up`, NAME being one of"
         yield f"{', '.join(f'`{site.folder}-{node}`' for site in managed for node in range(site.nodes))}."
+        if many:
+            yield "For instance i: `INSTANCE=i docker compose -p ROLE-i --profile NAME up`; `hosts.txt` lies in this"
+            yield "folder." + (
+                " The router: `docker compose --profile router up`." if router_script(launcher, sites) else ""
+            )
         yield ""
         needed = {"MODEL": PLACEHOLDERS["MODEL"], **MANIFEST_PLACEHOLDERS}
-        yield "With Kubernetes and its LeaderWorkerSet, all instances at once:"
+        yield "With Kubernetes and its LeaderWorkerSet, all instances at once (`replicas` is their number):"
         yield ""
         yield "```sh"
         yield f"envsubst '{' '.join('$' + name for name in needed)}' < kubernetes.yaml | kubectl apply -f -"
@@ -81,6 +120,33 @@ def _start(launcher: Launcher, sites: Sequence[Site]) -> Iterator[str]:
         yield ""
         for name, meaning in needed.items():
             yield f"- `{name}`: {meaning}"
+        if many:
+            yield ""
+            yield "There `hosts.txt` is not used: each pod has GPUs and an address of its own, and node 0 of every"
+            yield f"instance serves on port {PORTS['PORT']}."
+            if router_script(launcher, sites):
+                yield "The router, in a pod of its own, takes their addresses:"
+                yield ""
+                yield "```sh"
+                for site in managed:
+                    chosen = f"role={site.folder},leaderworkerset.sigs.k8s.io/worker-index=0"
+                    get = f"kubectl get pods -l {chosen} -o jsonpath='{{.items[*].status.podIP}}'"
+                    yield f'export {site.role.role.upper()}="$({get})"'
+                yield f"bash {ROUTER}"
+                yield "```"
+
+
+def _many(held: Sequence[Seat]) -> bool:
+    """Whether there is more than one instance."""
+    return len({(seat.folder, seat.instance) for seat in held}) > 1
+
+
+def _machines(held: Sequence[Seat]) -> Iterator[str]:
+    yield "## Which instance on which machine"
+    yield ""
+    yield "Hosts are the lines of `hosts.txt`, counted from 0. Hosts of one fast-link domain must share it."
+    yield ""
+    yield from seats_table(held)
 
 
 def _check(made: MapFormat, launcher: Launcher | None, sites: Sequence[Site]) -> Iterator[str]:

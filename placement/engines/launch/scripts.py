@@ -16,8 +16,8 @@ def script_name(node: int) -> str:
     return f"node-{node}.sh"
 
 
-def launch_script(launcher: Launcher, site: Site, node: int) -> str:
-    """A bash script that becomes the engine's process on one OS node of an instance."""
+def launch_script(launcher: Launcher, site: Site, node: int, many: bool = False) -> str:
+    """A bash script that becomes the engine's process on one OS node of an instance; `many`: there are several."""
     options, variables = tuple(launcher.options(site, node)), tuple(launcher.variables(site, node))
     used = " ".join([*(each.value or "" for each in options), *(each.value for each in variables)])
     if launcher.model_word:
@@ -29,6 +29,11 @@ def launch_script(launcher: Launcher, site: Site, node: int) -> str:
         "set -euo pipefail",
         'HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"',
     ]
+    if many:
+        lines += [
+            "# INSTANCE: number of the instance in instances.csv.",
+            f'[ -z "${{INSTANCE:-}}" ] || . "$HERE/../instance.sh" {site.folder} {node}',
+        ]
     for name, meaning in PLACEHOLDERS.items():
         if f"${name}" in used:
             default = f":={PORTS[name]}" if name in PORTS else ":?is not set; README.md says what it is"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from placement.engines.launch.base import NodeLauncher, kv_option, stage_text
 from placement.engines.launch.site import Site
@@ -19,6 +19,7 @@ class SglangLauncher(NodeLauncher):
     name = "sglang"
     switches = switches_of("sglang")
     accelerator = "nvidia.com/gpu"
+    devices = "CUDA_VISIBLE_DEVICES"
     model_word = False
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
@@ -81,12 +82,23 @@ class SglangLauncher(NodeLauncher):
                     backend.tokens_switch, backend.decode_tokens,
                     reason=f"room for the {tokens} tokens of a GPU in a decode step; buffers are planned for it",
                 )  # fmt: skip
-        if site.spans_fast_nodes:
-            yield variable("NCCL_MNNVL_ENABLE", 1, reason="NVLink reaches the other OS nodes of the rack")
 
     def files(self, site: Site) -> dict[str, str]:
         """See Launcher."""
         return {}
+
+    def router(self, sites: Sequence[Site]) -> str:
+        """sglang-router, started as SGLang's own tests start it (test/ascend/e2e/test_npu_multi_node_utils.py)."""
+        if sites[0].disaggregated:
+            body = """args=(--pd-disaggregation)
+while read -r address port transfer; do args+=(--prefill "http://$address:$port" "$transfer"); done < <(servers prefill)
+while read -r address port _; do args+=(--decode "http://$address:$port"); done < <(servers decode)
+"""
+        else:
+            body = """args=(--worker-urls)
+while read -r address port _; do args+=("http://$address:$port"); done < <(servers aggregated)
+"""
+        return body + 'exec python3 -m sglang_router.launch_router "${args[@]}" --host 0.0.0.0 --port "$ROUTER_PORT"\n'
 
     def notes(self, site: Site) -> Iterator[str]:
         """See Launcher."""
@@ -110,8 +122,11 @@ class SglangLauncher(NodeLauncher):
                 )
         else:
             yield "Without expert parallelism (EP 1) no map is written: SGLang has nothing to place."
-        if site.disaggregated:
-            yield "A router in front (sglang-router, in its prefill-decode mode) sends each request to both roles."
+        if site.role.role == "prefill":
+            yield (
+                "`router.sh` starts sglang-router (`pip install sglang-router`) in its prefill-decode mode: it sends "
+                "each request to an instance of each role."
+            )
 
     def taken(self, site: Site) -> Iterator[str]:
         """See Launcher."""

@@ -1,7 +1,8 @@
-"""One role of a plan as an engine is told it: degrees, limits, and the machines of an instance."""
+"""An instance as an engine is told it: degrees, limits and machines; and a role of a plan, all of it."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,26 +15,29 @@ from specs.scenario import Scenario
 from specs.workload import ServingWorkload
 
 
-@dataclass(frozen=True)
-class Site:
-    """A role, ready to be launched.
+class Instance(ABC):
+    """What an engine is told of an instance, whoever says what its degrees are.
 
     Attributes:
-        role, scenario: The role, and the scenario as it has it.
-        folder: Name of its folder. map_file: Name of its expert map there, "" where it has none.
-        architecture: The model's class, "" where it is not known.
+        scenario: The scenario as the instance has it.
     """
 
-    role: RolePlan
     scenario: Scenario
-    folder: str
-    map_file: str
-    architecture: str = ""
+
+    @property
+    @abstractmethod
+    def split(self) -> Split:
+        """The split of an instance."""
+
+    @property
+    @abstractmethod
+    def serves(self) -> str:
+        """What it does: "aggregated", "prefill" or "decode"."""
 
     @property
     def disaggregated(self) -> bool:
         """Whether other roles serve the other phase."""
-        return self.role.role in ("prefill", "decode")
+        return self.serves in ("prefill", "decode")
 
     @property
     def workload(self) -> ServingWorkload:
@@ -50,11 +54,6 @@ class Site:
                 "export a plan of a serving workload",
             )
         return self.scenario.workload
-
-    @cached_property
-    def split(self) -> Split:
-        """The split of an instance."""
-        return self.role.split.split()
 
     @property
     def stage_gpus(self) -> int:
@@ -83,16 +82,6 @@ class Site:
         return self.split.gpus_per_instance // self.nodes
 
     @property
-    def redundant(self) -> int:
-        """Redundant experts of a layer."""
-        return self.role.slots_per_gpu * self.split.ep - self.scenario.model.moe.experts
-
-    @property
-    def map_path(self) -> str:
-        """The map's path in a launch script."""
-        return f"$HERE/{self.map_file}"
-
-    @property
     def memory_share(self) -> float:
         """Share of HBM that the engine may take: all but the reserve that was planned; to 3 digits, rounded down."""
         capacity = self.scenario.cluster.least_gpu.hbm_bytes
@@ -109,20 +98,73 @@ class Site:
         return max(int(prefill_tokens(self.scenario, self.workload, self.split.tp)), self.split.batch)
 
     @property
-    def stage_layers(self) -> tuple[int, ...]:
-        """Layers of each stage, as the model's own numbering counts them."""
-        each = self.scenario.model.blocks_per_layer
-        return tuple(stage.layers // each for stage in self.role.stages)
-
-    @property
     def spans_fast_nodes(self) -> bool:
         """Whether an instance's OS nodes share one fast-link domain, as the trays of an NVL72 rack do."""
         return self.nodes > 1 and self.scenario.cluster.os_node_gpus < self.scenario.cluster.gpus_per_node
 
     @property
+    def rack_note(self) -> str:
+        """What follows where a node of the engine and of NCCL is smaller than the fast-link domain; "" elsewhere."""
+        if not self.spans_fast_nodes:
+            return ""
+        cluster = self.scenario.cluster
+        return (
+            f"A node of the engine and of NCCL is an OS node of {cluster.os_node_gpus} GPUs, not the NVLink domain of "
+            f"{cluster.gpus_per_node}. NCCL finds NVLink between OS nodes by itself, if a working IMEX domain spans "
+            "them and containers see `/dev/nvidia-caps-imex-channels`; otherwise it falls back to the network "
+            "unnoticed. To make that an error, run nccl-tests once with `NCCL_MNNVL_ENABLE=1`, which NCCL's guide "
+            "keeps for debugging."
+        )
+
+    @property
     def dispatch_buffer(self) -> int:
         """Tokens of a GPU that low-latency kernels must have room for in a decode step."""
         return -(-self.split.batch // (self.split.tp * self.split.microbatches))
+
+
+@dataclass(frozen=True)
+class Site(Instance):
+    """A role, ready to be launched.
+
+    Attributes:
+        role, scenario: The role, and the scenario as it has it.
+        folder: Name of its folder. map_file: Name of its expert map there, "" where it has none.
+        architecture: The model's class, "" where it is not known.
+        prefill_stages: Most stages of instances that prefill, where other instances decode.
+    """
+
+    role: RolePlan
+    scenario: Scenario
+    folder: str
+    map_file: str
+    architecture: str = ""
+    prefill_stages: int = 1
+
+    @cached_property
+    def split(self) -> Split:
+        """The split of an instance."""
+        return self.role.split.split()
+
+    @property
+    def serves(self) -> str:
+        """See Instance."""
+        return self.role.role
+
+    @property
+    def redundant(self) -> int:
+        """Redundant experts of a layer."""
+        return self.role.slots_per_gpu * self.split.ep - self.scenario.model.moe.experts
+
+    @property
+    def map_path(self) -> str:
+        """The map's path in a launch script."""
+        return f"$HERE/{self.map_file}"
+
+    @property
+    def stage_layers(self) -> tuple[int, ...]:
+        """Layers of each stage, as the model's own numbering counts them."""
+        each = self.scenario.model.blocks_per_layer
+        return tuple(stage.layers // each for stage in self.role.stages)
 
 
 def map_of(role: RolePlan, scenario: Scenario) -> ExpertMap:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from placement.engines.settings.names import names_of
+
 #: Variables of ours that a launch script asks for, and what each is. Engines know none of them.
 PLACEHOLDERS = {
     "MODEL": "the model: a folder or a Hugging Face name",
@@ -48,7 +50,7 @@ class Switches:
 
     Attributes:
         version: Of the engine. program: The words of its command. source: Where the lists were read.
-        options, variables: All that are known.
+        options, variables: All that are known, less variables that are kept for debugging.
     """
 
     version: str
@@ -81,13 +83,20 @@ class Switches:
 @lru_cache(maxsize=1)
 def _all() -> dict[str, Switches]:
     data: dict[str, dict[str, Any]] = yaml.safe_load((files(__package__) / "switches.yaml").read_text("utf-8"))
-    return {
-        engine: Switches(
-            each["version"], tuple(each["program"]), each["source"], frozenset(each["options"]),
-            frozenset(each["variables"]),
-        )
-        for engine, each in data.items()
-    }  # fmt: skip
+    return {engine: _read(each) for engine, each in data.items()}
+
+
+def _read(each: dict[str, Any]) -> Switches:
+    program = tuple(each["program"])
+    if "names" not in each:
+        options, variables = frozenset(each["options"]), frozenset(each["variables"])
+        return Switches(each["version"], program, each["source"], options, variables)
+    own, *others = map(names_of, each["names"])
+    debugging = own.debugging.union(*(other.debugging for other in others))
+    return Switches(
+        own.version, program, own.source, own.options,
+        own.variables.union(*(other.variables for other in others)) - debugging,
+    )  # fmt: skip
 
 
 def switches_of(engine: str) -> Switches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from placement.engines.launch.base import start_nodes
@@ -35,6 +35,7 @@ class TrtllmLauncher:
     name = "trtllm"
     switches = switches_of("trtllm")
     accelerator = "nvidia.com/gpu"
+    devices = "CUDA_VISIBLE_DEVICES"
     model_word = True
 
     def program(self, site: Site) -> tuple[str, ...]:
@@ -80,9 +81,6 @@ class TrtllmLauncher:
         if backend in _METHODS and site.split.ep > 1:
             reason = "the all-to-all backend of the plan, whatever would be chosen"
             yield self.switches.variable("TRTLLM_FORCE_COMM_METHOD", _METHODS[backend], reason=reason)
-        if site.spans_fast_nodes:
-            reason = "NVLink reaches the other OS nodes of the rack"
-            yield self.switches.variable("NCCL_MNNVL_ENABLE", 1, reason=reason)
 
     def files(self, site: Site) -> dict[str, str]:
         """The config that --config names; @HERE@ stands for its folder, and is filled in by the launch script."""
@@ -96,7 +94,32 @@ class TrtllmLauncher:
             config["kv_cache_config"] = {"dtype": stored}
         if site.disaggregated:
             config["cache_transceiver_config"] = {"backend": "DEFAULT"}
+        if site.role.role == "prefill":
+            # Context servers don't have it yet (TensorRT-LLM's docs: disaggregated serving, trtllm-serve).
+            config["disable_overlap_scheduler"] = True
         return {CONFIG: yaml_text(config)}
+
+    def router(self, sites: Sequence[Site]) -> str:
+        """`trtllm-serve disaggregated` with the config that TensorRT-LLM's docs of disaggregated serving show."""
+        if not sites[0].disaggregated:
+            return ""
+        return """CONFIG="$(mktemp)"
+urls() {
+  echo "  num_instances: $(servers "$1" | wc -l)"
+  echo "  urls:"
+  servers "$1" | while read -r address port _; do echo "  - \\"$address:$port\\""; done
+}
+{
+  echo "hostname: 0.0.0.0"
+  echo "port: $ROUTER_PORT"
+  echo "backend: pytorch"
+  echo "context_servers:"
+  urls prefill
+  echo "generation_servers:"
+  urls decode
+} > "$CONFIG"
+exec trtllm-serve disaggregated -c "$CONFIG"
+"""
 
     def notes(self, site: Site) -> Iterator[str]:
         """See Launcher."""
@@ -128,8 +151,10 @@ class TrtllmLauncher:
                 f"Over several OS nodes it starts under MPI (here Slurm's), one task a GPU: {site.node_gpus} on each "
                 f"of {site.nodes}. Kubernetes and Docker Compose start no MPI: no file of theirs is written."
             )
-        if site.disaggregated:
-            yield "`trtllm-serve disaggregated` in front sends each request to both roles."
+        if site.role.role == "prefill":
+            yield (
+                "`router.sh` starts `trtllm-serve disaggregated`, which sends each request to an instance of each role."
+            )
 
     def taken(self, site: Site) -> Iterator[str]:
         """See Launcher."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from placement.engines.launch.base import NodeLauncher, kv_option, stage_text
-from placement.engines.launch.site import Site, map_of
+from placement.engines.launch.base import NodeLauncher, kv_option, refuse_instances, stage_text
+from placement.engines.launch.site import Instance, Site, map_of
 from placement.engines.launch.switches import Option, Switches, Variable, switches_of
+from specs.blocks.recurrent import Recurrent
 
 _ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
 #: Steps of EPLB with the map held: the first rebalance, which puts the map in place, comes after a quarter.
 _STEP_INTERVAL = 3000
 
 
-def degrees(switches: Switches, site: Site, node: int) -> Iterator[Option]:
+def degrees(switches: Switches, site: Instance, node: int) -> Iterator[Option]:
     """The degrees and machines of an instance, as vLLM and its forks take them."""
     option, split = switches.option, site.split
     yield option("--tensor-parallel-size", split.tp, reason="GPUs of an attention rank")
@@ -36,12 +37,12 @@ def degrees(switches: Switches, site: Site, node: int) -> Iterator[Option]:
         yield option("--enable-expert-parallel", reason=f"experts are spread over {split.ep} GPUs, TP x DP")
 
 
-def limits(switches: Switches, site: Site, node: int) -> Iterator[Option]:
+def limits(switches: Switches, site: Instance, node: int) -> Iterator[Option]:
     """Memory, lengths, batch and address, as vLLM and its forks take them."""
     option = switches.option
     yield option("--gpu-memory-utilization", site.memory_share, reason="HBM less what was planned to be left free")
     yield option("--max-model-len", site.context, reason="input and output of a request, as planned")
-    if site.role.role != "prefill":  # whose passes are bound by their tokens
+    if site.serves != "prefill":  # whose passes are bound by their tokens
         yield option("--max-num-seqs", site.split.batch, reason="sequences of an attention rank, as planned")
     yield option("--max-num-batched-tokens", site.pass_tokens, reason="tokens of an attention rank in a pass")
     yield from kv_option(switches, site, {"fp8": "fp8"})
@@ -58,6 +59,7 @@ class VllmLauncher(NodeLauncher):
     name = "vllm"
     switches = switches_of("vllm")
     accelerator = "nvidia.com/gpu"
+    devices = "CUDA_VISIBLE_DEVICES"
     model_word = True
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
@@ -79,7 +81,7 @@ class VllmLauncher(NodeLauncher):
         if site.scenario.overlap_in_use == "two_batch":
             yield option("--enable-dbo", reason="half-batches hide each other's messages, as planned")
         if site.disaggregated:
-            transfer = {"kv_connector": "NixlConnector", "kv_role": _ROLES[site.role.role]}
+            transfer = {"kv_connector": _connector(site), "kv_role": _ROLES[site.role.role]}
             yield option("--kv-transfer-config", json.dumps(transfer), reason="this role serves one phase")
 
     def variables(self, site: Site, node: int) -> Iterator[Variable]:
@@ -96,14 +98,28 @@ class VllmLauncher(NodeLauncher):
                 reason="the address under which other instances fetch KV caches from this node",
             )  # fmt: skip
             yield variable("VLLM_NIXL_SIDE_CHANNEL_PORT", "$TRANSFER_PORT", reason="where they ask, rank after rank")
-        if site.spans_fast_nodes:
-            yield variable("NCCL_MNNVL_ENABLE", 1, reason="NVLink reaches the other OS nodes of the rack")
-            if site.scenario.engine.backend == "deepep_low_latency":
-                yield variable("VLLM_DEEPEP_LOW_LATENCY_USE_MNNVL", 1, reason="the same for DeepEP's kernels")
+        if site.spans_fast_nodes and site.scenario.engine.backend == "deepep_low_latency":
+            yield variable(
+                "VLLM_DEEPEP_LOW_LATENCY_USE_MNNVL", 1,
+                reason="NVLink reaches the other OS nodes of the rack; DeepEP uses it between them only if told",
+            )  # fmt: skip
 
     def files(self, site: Site) -> dict[str, str]:
         """See Launcher."""
         return {}
+
+    def router(self, sites: Sequence[Site]) -> str:
+        """The proxy of vLLM's source (tests/v1/kv_connector/nixl_integration/toy_proxy_server.py): no wheel has one."""
+        if not sites[0].disaggregated:
+            return ""
+        return """: "${PROXY:?is not set: the path of toy_proxy_server.py, which README.md names}"
+prefill=() prefill_ports=() decode=() decode_ports=()
+while read -r address port _; do prefill+=("$address") prefill_ports+=("$port"); done < <(servers prefill)
+while read -r address port _; do decode+=("$address") decode_ports+=("$port"); done < <(servers decode)
+exec python3 "$PROXY" --host 0.0.0.0 --port "$ROUTER_PORT" \\
+  --prefiller-hosts "${prefill[@]}" --prefiller-ports "${prefill_ports[@]}" \\
+  --decoder-hosts "${decode[@]}" --decoder-ports "${decode_ports[@]}"
+"""
 
     def notes(self, site: Site) -> Iterator[str]:
         """See Launcher."""
@@ -126,14 +142,41 @@ class VllmLauncher(NodeLauncher):
                 "vLLM puts all stages of an attention rank side by side, so that the GPUs of a stage are spread over "
                 f"{split.pp} times as many nodes as planned; stages were planned to fill nodes one after the other."
             )
-        if site.disaggregated:
-            yield "A proxy in front sends each request to both roles (vLLM's disaggregated proxy example is one)."
+        if site.role.role == "prefill":
+            yield (
+                "`router.sh` starts a proxy that sends each request to an instance of each role, in turn. vLLM's wheel "
+                "has none: `PROXY` is `tests/v1/kv_connector/nixl_integration/toy_proxy_server.py` of vLLM's source of "
+                f"this version ({self.switches.version}), which its own tests use; it needs httpx, fastapi and uvicorn."
+            )
+            if site.prefill_stages > 1:
+                yield (
+                    "Prefill has several stages: vLLM's NixlConnector, which reads KV caches, finds those of one stage "
+                    "only. NixlPushConnector, which writes them, finds all: both roles have to run it."
+                )
 
     def taken(self, site: Site) -> Iterator[str]:
         """See Launcher."""
         if site.map_file and not own_order(site):
             yield "Lines of the logger `vllm.placement` name the plan that is served, or say why vLLM's own map is."
             yield f"EPLB says `Rearranging experts` every {_STEP_INTERVAL} steps; after the first time nothing moves."
+
+
+def _connector(site: Site) -> str:
+    """What carries KV caches (distributed/kv_transfer/kv_connector/v1/nixl/base_worker.py, where it reads `pp_size`).
+
+    Raises:
+        InputError: No connector does.
+    """
+    if site.role.role == "decode" and site.split.pp > 1:
+        problem = f"have {site.split.pp} stages, and its NIXL connectors bring KV caches to instances of one stage"
+        raise refuse_instances(site, "vllm", problem, "plan it with --decode-pp 1")
+    if site.prefill_stages == 1:
+        return "NixlConnector"
+    kind = next((name for name, mixer in site.scenario.model.mixers.items() if isinstance(mixer, Recurrent)), None)
+    if kind is not None:
+        problem = f"have {site.prefill_stages} stages, and NixlPushConnector carries no state of {kind} layers then"
+        raise refuse_instances(site, "vllm", problem, "plan it with --prefill-pp 1")
+    return "NixlPushConnector"
 
 
 def _in_order(site: Site) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from placement.engines.launch.base import NodeLauncher, stage_text
 from placement.engines.launch.site import Site
@@ -18,6 +18,7 @@ class AscendLauncher(NodeLauncher):
     name = "vllm-ascend"
     switches = switches_of("vllm-ascend")
     accelerator = "huawei.com/Ascend910"
+    devices = "ASCEND_RT_VISIBLE_DEVICES"
     model_word = True
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
@@ -42,6 +43,10 @@ class AscendLauncher(NodeLauncher):
     def files(self, site: Site) -> dict[str, str]:
         """See Launcher."""
         return {}
+
+    def router(self, sites: Sequence[Site]) -> str:
+        """See Launcher."""
+        return ""
 
     def notes(self, site: Site) -> Iterator[str]:
         """See Launcher."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from placement.check.findings import Check
 from placement.problem.moves import moves_between
 from placement.records.convert import own_placement
 from placement.records.plan import Plan
@@ -13,6 +14,7 @@ from placement.records.role import Figure, RolePlan
 from placement.report.page.blocks import Bars, Block, Page, Prose, Section, Table
 from placement.report.page.reproduce import differing
 from placement.report.page.sections.answer import lead
+from placement.report.page.sections.certificate import checks
 from placement.report.page.sections.words import difference, told
 from placement.report.units import gb, grouped
 
@@ -20,11 +22,14 @@ from placement.report.units import gb, grouped
 MOST_LISTED = 40
 
 
-def comparison_page(first: Plan, second: Plan, names: tuple[str, str]) -> Page:
+def comparison_page(
+    first: Plan, second: Plan, names: tuple[str, str], found: tuple[Sequence[Check], Sequence[Check]]
+) -> Page:
     """Two plans side by side.
 
     Args:
         names: What the plans are called, such as their files.
+        found: What was checked of each.
     """
     # Of files the names alone, where these differ.
     short = tuple(Path(name).name for name in names)
@@ -37,6 +42,7 @@ def comparison_page(first: Plan, second: Plan, names: tuple[str, str]) -> Page:
         sections.append(Section(title, tuple(_role(role, other, header))))
     if not pairs:
         sections.append(Section("Roles", (Prose("The plans have no role in common, so that none are compared."),)))
+    sections += [checks(of, f"Checked again: {name}") for name, of in zip(header, found, strict=True)]
     return Page(f"{a} and {b}", _verdict(first, second, header), tuple(sections))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.errors import InputError
+from placement.errors import InputError, ParameterError
 from placement.problem.arrays import BoolArray
 from placement.routing.archive import MAX_ARRAY_BYTES
 from placement.routing.reader import DEFAULT_SEQUENCE
@@ -58,6 +58,7 @@ def convert(
     axes: tuple[str, ...] | None = None,
     windows: int = 16,
     most_tokens: int | None = None,
+    slots: NDArray[np.int64] | None = None,
     tell: Tell | None = None,
 ) -> Conversion:
     """Converts the files of one recording.
@@ -67,6 +68,7 @@ def convert(
         out: an .npz file to write. Tokens are kept beside it meanwhile.
         shape: what is known of the model. form: of FORMATS; None: by what is in the files.
         axes: of arrays, where they can't be told. windows: most windows of load counts.
+        slots: [layers, slots] expert of each slot, of a recording of slots that does not hold it.
         most_tokens: whole sequences, evenly spread, of at most so many tokens are kept; a trace has a limit of its own.
         tell: called with the stage, its MB that are done, and those that it has.
 
@@ -75,12 +77,15 @@ def convert(
         MissingExtraError: a format that needs a package which is not installed.
     """
     found = find_format(files, form)
+    if slots is not None and found.name != "sglang":
+        problem = f"is for SGLang's recordings of slots, and these are {found.told}"
+        raise ParameterError("slot_map", problem, "leave it out")
     source = str(files[0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
     folder = Path(out).absolute().parent
     if not folder.is_dir():
         raise InputError("`out`", shown(str(out), 200), "its folder does not exist", "make the folder, or name another")
     with tempfile.TemporaryDirectory(prefix=".placement-trace-", dir=folder) as spool:
-        intake = Intake(source, shape, Path(spool), axes, Meter(tell))
+        intake = Intake(source, shape, Path(spool), axes, Meter(tell), slots)
         intake.meter.stage("reading", _size(files))
         found.read(files, intake)
         if intake.tokens.tokens and intake.counts.seen:

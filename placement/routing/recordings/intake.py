@@ -24,6 +24,7 @@ class Intake:
     Attributes:
         source: the recording, for messages. shape: what is known of the model. axes: names of an array's axes where the
             user gave them, such as ("layers", "tokens", "k"), or None.
+        slots: [layers, slots] expert of each slot, where the user gave it for a recording of slots; or None.
         tokens, counts: what was read. notes: what was left out, for people.
     """
 
@@ -34,12 +35,14 @@ class Intake:
         folder: Path,
         axes: tuple[str, ...] | None = None,
         meter: Meter | None = None,
+        slots: NDArray[np.int64] | None = None,
     ) -> None:
         """An empty one.
 
         Args:
             folder: where tokens are kept meanwhile. meter: told of the bytes that were read.
         """
+        self.slots = slots
         self.source, self.shape, self.axes, self.meter = source, shape, axes, meter or Meter()
         self.tokens = Spool(folder, source, self.meter)
         self.counts = CountWindows(source)

@@ -56,10 +56,12 @@ def _stat(counts: Tensor, intake: Intake, source: str) -> None:
 
 
 def _records(data: dict[Any, Any], intake: Intake, source: str) -> None:
-    stored = data.get("last_physical_to_logical_map")
-    if not isinstance(stored, Tensor):
-        raise InputError(source, "last_physical_to_logical_map", "is missing: ids are of slots", _FORM)
-    table = checked_map(stored.read(), source, "last_physical_to_logical_map")
+    stored, table = data.get("last_physical_to_logical_map"), intake.slots
+    if table is None:
+        if not isinstance(stored, Tensor):
+            mend = f"{_FORM}, or give what the engine ran as `slot_map`"
+            raise InputError(source, "last_physical_to_logical_map", "is missing: ids are of slots", mend)
+        table = checked_map(stored.read(), source, "last_physical_to_logical_map")
     experts = intake.shape.experts or int(table.max()) + 1
     if table.max() >= experts:
         problem = f"holds expert {table.max()}, {intake.shape.name} has {experts}"
@@ -94,7 +96,8 @@ def _tokens(
     routed = table[np.arange(len(table))[:, None, None], np.clip(slots, 0, width - 1)]
     logical = np.where(slots < width, routed, slots.astype(np.int64) - width + experts)
     ids = np.where(slots < 0, -1, logical).transpose(1, 0, 2)
-    intake.note("read slots as logical experts through last_physical_to_logical_map")
+    through = "the map that was given" if intake.slots is not None else "last_physical_to_logical_map"
+    intake.note(f"read slots as logical experts through {through}")
     lengths = record.get("extend_seq_lens")
     numbers = list(lengths) if isinstance(lengths, Iterable) else []
     known = all(type(n) is int and 0 < n < PADDING**2 for n in numbers) and sum(numbers) == len(ids)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from placement.cost.step.kernels import KernelTables
 from placement.cost.step.roles import Role
 from placement.errors import InfeasibleError, NothingFoundError
+from solvers.deploy.close import ClosePrices, settle
 from solvers.deploy.columns import Placed, Priced, price_layout, undominated
 from solvers.deploy.problem import Column, MasterProblem
 from solvers.deploy.rivals.book import Allowed, Recipe, recipes_of
 from solvers.deploy.rivals.layouts import gpus_of, layout_problem, named, with_slots
-from solvers.deploy.solve import solve_master
 from specs.scenario import Scenario
 
 
@@ -23,6 +23,7 @@ class Rival:
 
     Attributes:
         kinds: columns in use and how many instances of each. requests_per_s, gpus: of all of them.
+        columns: its layouts, among which they were chosen.
         why: what keeps the recipe from a deployment; "" where it has one.
     """
 
@@ -31,6 +32,7 @@ class Rival:
     kinds: tuple[tuple[Column, int], ...] = ()
     requests_per_s: float = 0.0
     gpus: int = 0
+    columns: tuple[Column, ...] = ()
     why: str = ""
 
     @property
@@ -122,17 +124,48 @@ def _best(recipe: Recipe, problem: MasterProblem, prices: _Prices, time_limit: f
         for column in undominated([c for c in columns if c.pool == index], pool.gpus_per_node, Counter())
     ]
     failed = Rival(recipe.name, recipe.source)
-    roles = {column.role for column in kept}
-    if "aggregated" not in roles and not {"prefill", "decode"} <= roles:
+    asked = replace(problem, columns=tuple(kept))
+    if not asked.serves:
+        roles = {column.role for column in kept}
         return replace(failed, why="; ".join(_told(role, why) for role, why in lacking.items() if role not in roles))
+    return _answered(failed, asked, None, time_limit)
+
+
+def _answered(rival: Rival, problem: MasterProblem, close: ClosePrices | None, time_limit: float | None) -> Rival:
+    """The recipe with the best deployment of the problem's columns."""
     try:
-        found = solve_master(replace(problem, columns=tuple(kept)), time_limit)
+        settled = settle(problem, close, time_limit)
     except (InfeasibleError, NothingFoundError) as error:
-        return replace(failed, why=str(error))
+        return replace(rival, kinds=(), why=str(error))
+    found = settled.answer
     if found.requests_per_s <= 0:
-        return replace(failed, why="its instances do not fit the nodes together")
-    kinds = tuple((column, n) for column, n in zip(kept, found.counts, strict=True) if n)
-    return replace(failed, kinds=kinds, requests_per_s=found.requests_per_s, gpus=found.gpus)
+        return replace(rival, kinds=(), why="its instances do not fit the nodes together")
+    kinds = tuple((column, n) for column, n in zip(settled.problem.columns, found.counts, strict=True) if n)
+    return replace(
+        rival, kinds=kinds, requests_per_s=found.requests_per_s, gpus=found.gpus, columns=settled.problem.columns
+    )
+
+
+def nearest_rivals(
+    rivals: Sequence[Rival],
+    problem: MasterProblem,
+    close: ClosePrices | None,
+    most: int,
+    time_limit: float | None = None,
+) -> tuple[Rival, ...]:
+    """The first `most` rivals that have a deployment, no two alike, at close prices: best first.
+
+    Args:
+        rivals: of `rivals_of`. problem: see there. close: prices of what they use; None: theirs stand.
+    """
+    apart: dict[tuple[object, ...], Rival] = {}
+    for rival in rivals:
+        # Several recipes may come to the same instances: the first names them.
+        key = tuple((c.pool, c.role, c.cp, replace(c.split, batch=1, microbatches=1), n) for c, n in rival.kinds)
+        if rival.feasible and len(apart) < most:
+            apart.setdefault(key, rival)
+    found = [_answered(rival, replace(problem, columns=rival.columns), close, time_limit) for rival in apart.values()]
+    return tuple(sorted((rival for rival in found if rival.feasible), key=lambda rival: _order(problem, rival)))
 
 
 def _told(role: Role, reasons: Counter[str]) -> str:

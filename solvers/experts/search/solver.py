@@ -54,6 +54,8 @@ CELLS = 32
 #: The node level keeps this share of the imbalance that the cap allows: packing onto GPUs adds its own.
 NODE_SHARE = 0.8
 KICKS = 200
+#: Placements that are annealed where a node has one GPU, and the distance of their seeds.
+STARTS, TURN = 4, 1000
 #: Evening out the GPUs of a node may cost this share of the objective on the routing solved on. Drift counts by the
 #: first of the parameters' `drift` (see settle) that does not cost more, nor balance.
 SETTLE_LOSS = 0.02
@@ -105,9 +107,12 @@ class SearchSolver:
                 found.append(candidate(problem, slots))
                 steps += used
         if not tariff.bins.linear or not tariff.alike or not problem.free:
-            start = choose(problem, found)
-            leads = _leads(problem, start.score.objective)
-            for annealed in (run for each in leads for run in _anneal(each, start.slots, stop, seed)):
+            first = _first(problem, found)
+            leads = _leads(problem, first[0].score.objective)
+            runs = ((each, start, i) for each in leads for i, start in enumerate(first))
+            for annealed in (
+                run for each, start, i in runs for run in _anneal(each, start.slots, stop, seed + TURN * i)
+            ):
                 fractions = None
                 if needs_fractions(problem) and annealed.target is not None:
                     fractions = target_fractions(problem, annealed.slots, annealed.target)
@@ -120,6 +125,19 @@ class SearchSolver:
         if tariff.rule.counts == "all" and problem.objective.kind == "load" and problem.free:
             best = _steadied(problem, best, known, seed, stop)
         return Result(best.slots, Status.FEASIBLE, termination, iterations=steps, fractions=best.fractions)
+
+
+def _first(problem: LayerProblem, found: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that are annealed: the best, and where each node has one GPU the next ones, too.
+
+    There no node level leads the way, and moves change a link so much that one run ends where it is trapped.
+    """
+    best = choose(problem, found)
+    if problem.topology.gpus_per_node > 1 or problem.topology.nodes == 1:
+        return [best]
+    ranked = sorted(found, key=lambda each: merit(problem, each.score))
+    others = {each.slots.tobytes(): each for each in ranked if each.slots.tobytes() != best.slots.tobytes()}
+    return [best, *others.values()][:STARTS]
 
 
 def _leads(problem: LayerProblem, objective: float) -> list[LayerProblem]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.accuracy.rows import COLUMNS, read_rows
+from bench.accuracy.samples import samples_of
 from bench.accuracy.settings import settings_of
 from placement.errors import InputError
 
@@ -33,6 +34,12 @@ def write(path: Path, *rows: dict[str, str]) -> Path:
         ({"id": "x_tp4_epnone_1", "gpus": "4", "tp": "4", "ep": "2"}, (4, 4, 2, 1, 16.0, False)),
         ({"id": "x_tp2_ep2_1", "gpus": "4", "tp": "4", "ep": "2"}, (2, 2, 2, 1, 16.0, True)),
         ({"id": "plain", "gpus": "4", "tp": "4", "ep": "2"}, (4, 4, 2, 1, 16.0, False)),
+        (
+            {"id": "a_c256_tp8_ep8_1", "gpus": "64", "tp": "1", "dp": "64", "batch_per_attention_rank": "32"},
+            (8, 1, 8, 8, 32.0, True),
+        ),
+        ({"id": "a_c16_tp8_ep8_1"}, (8, 8, 8, 1, 16.0, False)),
+        ({"id": "a_c64_tp8_ep8_1"}, (8, 8, 8, 1, 64.0, True)),
         ({"id": "plain", "gpu": "gb200", "gpus": "64", "tp": "64"}, (64, 64, 8, 1, 16.0, False)),
     ],
 )
@@ -89,6 +96,33 @@ def test_rows_without_a_prediction_say_why(tmp_path: Path, change: dict[str, str
     assert len(settings) == 1
     assert len(left) == 1
     assert reason in left[0].reason
+
+
+def test_a_user_names_the_checkpoint_and_perhaps_the_engine(tmp_path: Path) -> None:
+    rows = read_rows(write(tmp_path / "m.csv", GOOD, GOOD | {"dtype": "fp4", "engine": ""}))
+    named, unnamed = (settings_of(rows, view)[0] for view in ("named", "unnamed"))
+    assert [s.scenario.engine.name for s in named] == ["sglang", "generic"]
+    assert [s.scenario.engine.name for s in unnamed] == ["generic", "generic"]
+    assert [s.scenario.model.types.experts for s in unnamed] == ["fp8", "nvfp4"]
+    assert {s.case.release for s in (*named, *unnamed)} == {None}
+    assert {s.case.engine for s in unnamed} == {None}
+
+
+def test_a_measurement_is_judged_once_however_often_it_is_stated(tmp_path: Path) -> None:
+    again = GOOD | {"id": "b_tp8_ep8_2", "model": "deepseek-ai/DeepSeek-V3", "gpus": "64", "tp": "64"}
+    other = GOOD | {"id": "c", "tpot_ms": "13.5"}
+    samples, left = samples_of(read_rows(write(tmp_path / "m.csv", GOOD, again, other)))
+    assert not left
+    assert [sample.row.id for sample in samples] == [GOOD["id"], "c"]
+    assert {sample.model for sample in samples} == {"deepseek_r1"}
+
+
+def test_rows_of_more_requests_than_hbm_holds_are_told(tmp_path: Path) -> None:
+    long = GOOD | {"isl": "8192", "batch_per_attention_rank": "2048"}
+    # What does not fit with one request, but ran, tells nothing.
+    tight = GOOD | {"gpus": "4", "tp": "4", "ep": "4", "ttft_ms": "1"}
+    samples, _ = samples_of(read_rows(write(tmp_path / "m.csv", GOOD, long, tight)))
+    assert [sample.queued for sample in samples] == [False, True, False]
 
 
 def test_data_types_follow_the_measurement(tmp_path: Path) -> None:

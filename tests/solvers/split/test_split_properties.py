@@ -98,7 +98,7 @@ def all_pins(draw: st.DrawFn) -> tuple[Pins, Any]:
     return pins, draw(st.one_of(st.just("auto"), st.integers(0, 30)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(case=cases(), fixed=all_pins())
 def test_a_choice_or_a_refusal(case: Any, fixed: tuple[Pins, Any]) -> None:
     pins, redundant = fixed

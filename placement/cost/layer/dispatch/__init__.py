@@ -10,7 +10,7 @@ from placement.cost.layer.dispatch.even import Even
 from placement.cost.layer.dispatch.nearest import Nearest, NearestOnOsNode
 from placement.cost.layer.dispatch.planned import Planned
 from placement.cost.layer.dispatch.token_hash import TokenHash
-from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.arrays import EMPTY, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology
 from specs.engine import Dispatch
@@ -47,6 +47,16 @@ def dispatch_shares(problem: LayerProblem, slots: IntArray, fractions: FloatArra
     copies, count = _copies(np.asarray(slots, dtype=np.int64), problem.experts)
     policy = DISPATCH_POLICIES["even"] if bool((count == 1).all()) else policy_of(problem)
     return policy.shares(problem.topology, problem.hardware.slots_per_gpu, copies, count, fractions)
+
+
+def shares_of_each(problem: LayerProblem, placements: IntArray) -> Shares:
+    """The shares of [placements, slots] under a policy that needs no plan: expert e of placement p is row p * experts +
+    e of each home class."""
+    many, slots = placements.shape
+    rows = np.where(placements == EMPTY, EMPTY, placements + problem.experts * np.arange(many)[:, None])
+    copies, count = _copies(rows.reshape(-1), many * problem.experts)
+    policy = policy_of(problem) if problem.hardware.usable_slots > problem.experts else DISPATCH_POLICIES["even"]
+    return policy.shares(problem.topology, problem.hardware.slots_per_gpu, copies % slots, count, None)
 
 
 def planned_shares(slots: IntArray, experts: int, topology: Topology, fractions: FloatArray | None) -> Shares:

@@ -6,18 +6,20 @@ from collections.abc import Iterator
 
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
-from placement.report.page.blocks import Facts, Points, Section, Table
+from placement.report.page.blocks import Block, Facts, Points, Prose, Section, Table
 from placement.report.page.sections.certificate import certificate_words
 from placement.report.page.sections.words import (
     PASS,
     against,
     counted,
+    difference,
     instances,
     share,
     than_rival,
     told,
 )
-from placement.report.units import gb, grouped
+from placement.report.units import gb, grouped, or_dash
+from placement.report.why import why
 
 
 def lead(plan: Plan) -> str:
@@ -35,6 +37,8 @@ def answer(plan: Plan) -> Section:
         (
             Facts((*_question(plan), *_figures(plan))),
             _to_run(plan),
+            *_nodes(plan),
+            *_recipes(plan),
         ),
         (_why(plan),),
     )
@@ -45,6 +49,35 @@ def _to_run(plan: Plan) -> Table:
     header = ("", *(role.role for role in plan.roles))
     columns = [_degrees(role) for role in plan.roles]
     return Table("What to run", header, tuple((name, *cells) for name, *cells in zip(_DEGREES, *columns, strict=True)))
+
+
+def _nodes(plan: Plan) -> Iterator[Block]:
+    """What nodes hold, where instances of several kinds share them."""
+    rows = []
+    for group in plan.nodes:
+        parts = ((part.count, plan.roles[part.instance], part.gpus) for part in group.holds)
+        held = ", ".join(f"{count} {role.role} {role.degrees} ({gpus} GPUs)" for count, role, gpus in parts)
+        rows.append((grouped(group.nodes), told(group.pool), held))
+    if rows:
+        yield Table("What nodes hold", ("nodes", "of", "each holds"), tuple(rows), words=True)
+
+
+def _recipes(plan: Plan) -> Iterator[Block]:
+    """The best recipes on the same GPUs, as the screen has them."""
+    choice = plan.choice
+    if choice is None or not choice.rivals:
+        return
+    mine = choice.priced_tokens_per_s
+    rows = [("chosen", grouped(mine), "same", "-", "-", grouped(plan.gpus), "as above")]
+    for rival in choice.rivals:
+        kinds = " + ".join(f"{each.count} {each.role} {each.degrees}" for each in rival.roles)
+        times = ("-" if rival.ttft_ms is None else grouped(rival.ttft_ms, 1), or_dash(rival.tpot_ms))
+        rate = rival.tokens_per_s or 0.0
+        runs = told(kinds or rival.why)
+        rows.append((told(rival.name, 80), grouped(rate), difference(rate, mine), *times, grouped(rival.gpus), runs))
+    header = ("recipe", "tokens/s", "of plan", "TTFT ms", "TPOT ms", "GPUs", "instances")
+    yield Table("Best recipes on the same GPUs", header, tuple(rows), 0)
+    yield Prose("All are as they were priced before experts were placed.")
 
 
 _DEGREES = (
@@ -91,23 +124,24 @@ def _figures(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _why(plan: Plan) -> Section:
-    """What the answer's figures say for it, a sentence each."""
+    """What the screen says, and what the answer's figures say for it, a sentence each."""
+    first = Facts(tuple((name, told(text, 400)) for name, text in why(plan)))
     each = [Points(tuple(_why_role(plan, role))) for role in plan.roles]
     if len(each) == 1:
-        return Section("Why this answer", tuple(each))
+        return Section("Why this answer", (first, *each))
     parts = tuple(Section(role.role.capitalize(), (points,)) for role, points in zip(plan.roles, each, strict=True))
-    return Section("Why this answer", (), parts)
+    return Section("Why this answer", (first,), parts)
 
 
 def _why_role(plan: Plan, role: RolePlan) -> Iterator[str]:
-    yield _nearest(plan, role)
+    if not role.binds:
+        yield _nearest(plan, role)
     if parts := [part for part in role.predicted.breakdown if part.ms > 0]:
         largest, total = max(parts, key=lambda part: part.ms), sum(part.ms for part in parts)
         part = f"{told(largest.name, 60)}: {share(largest.ms, total)} of {total:,.2f} ms"
         yield f"Most of {PASS[role.role]} goes to {part}."
     if compared := than_rival(role):
         yield compared
-    yield from _little_to_place(role)
     yield certificate_words(plan, role)
 
 
@@ -127,14 +161,3 @@ def _nearest(plan: Plan, role: RolePlan) -> str:
     over = f"{gb(memory.total_bytes)} of {gb(memory.capacity_bytes)}" if name == "HBM" else ""
     told_by = f" ({over})" if over else ""
     return f"{name} is nearest its limit, at {most:.1%}{told_by}" + (f"; {others}." if others else ".")
-
-
-def _little_to_place(role: RolePlan) -> Iterator[str]:
-    """Why placement can't matter, where it can't."""
-    topology, rules = role.topology, set(role.messages.values())
-    if topology.gpus == 1:
-        yield "Each GPU holds all experts: there is nothing to place."
-    elif topology.gpus == topology.gpus_per_node:
-        yield "All experts of an instance lie inside one node: no placement sends a byte between nodes."
-    if rules == {"dense"}:
-        yield "The backend sends every token to every GPU: no placement changes a message, only the balance."

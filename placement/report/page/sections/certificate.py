@@ -85,7 +85,7 @@ def _counted(words: Sequence[str]) -> str:
     return ", ".join(f"{told(word, 60)} ({count} {'layer' if count == 1 else 'layers'})" for word, count in each[:8])
 
 
-def checks(found: Sequence[Check]) -> Section:
+def checks(found: Sequence[Check], title: str = "Checked again") -> Section:
     """What was checked when the report was made."""
     failed = [check for check in found if check.passed is False]
     missing = [check for check in found if check.kind == "missing"]
@@ -103,4 +103,4 @@ def checks(found: Sequence[Check]) -> Section:
     words = {True: "ok", False: "FAILED", None: ""}
     rows = tuple((check.name, words[check.passed] or check.kind, told(check.detail, 300)) for check in found)
     blocks.append(Table("Checks", ("check", "result", "what was found"), rows, words=True))
-    return Section("Checked again", tuple(blocks))
+    return Section(title, tuple(blocks))

@@ -9,7 +9,7 @@ from placement.records.role import RolePlan
 from placement.report.page.blocks import Block, Code, Facts, Points, Prose, Section, Table, Warn
 from placement.report.page.reproduce import reproduction
 from placement.report.page.sections.words import told
-from placement.report.screen import messages
+from placement.report.screen import messages, nominal_links
 from placement.report.units import grouped
 
 
@@ -34,6 +34,8 @@ def _assumed(plan: Plan) -> Iterator[str]:
         )
     else:
         yield f"Routing: {told(routing.source)}. Other traffic may be routed otherwise."
+    for _, words in nominal_links(plan):
+        yield f"Links of {told(words)}."
     types = spec.model.types
     yield f"Data types: experts {types.experts}, dispatch {spec.dispatch_type}, KV cache {types.kv_cache}."
     for role in plan.roles:

@@ -1,0 +1,1 @@
+"""What predictions are held against: other ways to predict the same measurements."""

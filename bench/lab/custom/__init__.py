@@ -1,0 +1,1 @@
+"""The study of a cluster of one's own over two fabrics."""

@@ -1,0 +1,1 @@
+"""The study of how experts are grouped on GPUs."""

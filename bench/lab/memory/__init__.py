@@ -1,0 +1,1 @@
+"""The study of HBM: what fills it, what frees it, and what that buys."""

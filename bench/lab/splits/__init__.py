@@ -1,0 +1,1 @@
+"""The study of splits: what each part of a step takes under the chosen one and its neighbours."""

@@ -1,0 +1,1 @@
+"""Pipeline schedules as orders of passes on devices, run event by event (docs/notes/schedules.md)."""

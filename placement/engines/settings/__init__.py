@@ -1,0 +1,1 @@
+"""Settings of engines and communication libraries: every name that there is, and what those that matter are for."""

@@ -1,0 +1,1 @@
+"""A pipeline's run as a chart in text, a drawing and a trace."""
