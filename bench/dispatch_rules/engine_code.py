@@ -104,7 +104,8 @@ class _Vector(np.ndarray):
     """Numbers of a kernel's block."""
 
     def to(self, _: Any) -> _Vector:
-        return self.astype(np.int64).view(_Vector)
+        found: _Vector = self.astype(np.int64).view(_Vector)
+        return found
 
 
 class _Pointer:
@@ -135,7 +136,8 @@ class _Triton:
     @staticmethod
     def load(pointer: _Pointer, mask: Any = None, other: int = 0) -> _Vector:
         if mask is None:
-            return pointer.array[pointer.at].view(_Vector)
+            single: _Vector = pointer.array[pointer.at].view(_Vector)
+            return single
         found = np.where(mask, pointer.array[np.where(mask, pointer.at, 0)], other)
         return found.view(_Vector)
 

@@ -66,7 +66,7 @@ def command(
     for rule in RULES:
         for extra in EXTRA:
             for protocol in ("in-domain", "held-out", *(("joint",) if rule.message == "dense" else ())):
-                for case in recorded.cases(protocol):  # type: ignore[arg-type]
+                for case in recorded.cases(protocol):
                     note(f"{rule.name}, {extra:.0%} extra, {protocol}, {case.name}")
                     found.append(measured(recorded, case, protocol, rule, extra, wheels, work, seed, workers))
     targets = _targets(found, len(DOMAINS))

@@ -130,7 +130,8 @@ def _as_served(
         held, count = _held(slots, problem.experts)
         wheel = str(Path(wheels) / "vllm")
         chosen = np.concatenate([vllm_slots(wheel, ids[order], held, count) for order in mine])
-    messages = concrete_messages(problem, home, chosen).matrix * (tariff.rates.tokens_per_gpu / len(ids))
+    matrix = concrete_messages(problem, home, chosen).matrix
+    messages = np.asarray(matrix * (tariff.rates.tokens_per_gpu / len(ids)), dtype=np.float64)
     dispatch, combine = tariff.message_seconds(matrix_loads(problem, messages[None]))
     load = np.bincount(chosen.reshape(-1), minlength=problem.slots) / len(home)
     work = tariff.slot_times(tariff.all_tokens * load).reshape(-1, gpus, problem.hardware.slots_per_gpu).sum(axis=2)

@@ -30,6 +30,7 @@ from placement.records.convert import (
     own_placement,
     placement_of,
     predicted_record,
+    served_record,
     stage_records,
     strategy_record,
     topology_record,
@@ -300,6 +301,7 @@ def _check_figures(case: PlanCase) -> str:
         same(f"strategies[{i}]", row, derived)
         if row.placements is None:
             same("predicted", role.predicted, predicted_record(assessment.prediction))
+    same("served", role.served, served_record(case.judge, own_placement(role)))
     return f"{len(role.strategies)} strategies and the predicted figures come out the same"
 
 

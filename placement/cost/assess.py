@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from placement.cost.figures import Figures, Placement, figures_of, moe_times, score_placement
@@ -72,6 +73,19 @@ class Assessor:
         times = moe_times({each: by_phase[each].moe_layer_s for each in self.phases})
         made = predict_role(self.scenario, self.role, self.split, times, cp=self.cp, requests_per_s=self.requests_per_s)
         return Assessment(self._mixed(by_phase), times, made)
+
+    def as_served(self) -> Assessor | None:
+        """The same by the rule that the engine serves by; None where copies are planned for that rule, or there is one
+        of each expert."""
+        served = self.scenario.dispatch_served
+        if served == self.scenario.dispatch_in_use or not self.split.redundant:
+            return None
+        made = copy(self)
+        made.problems = {
+            phase: tuple(problem.with_rules(dispatch=served) for problem in problems)
+            for phase, problems in self.problems.items()
+        }
+        return made
 
     def _mixed(self, by_phase: Mapping[PlannedPhase, Figures]) -> Figures:
         """The figures of the plan's phase; a layer's mean pass of "serving" is of each phase under its own messages."""

@@ -24,7 +24,7 @@ from placement.planning.progress import OnProgress, Reporter
 from placement.planning.resize import resize
 from placement.planning.strategies import Answers, place_baselines, placement_of_answers
 from placement.problem.arrays import FloatArray, IntArray
-from placement.records.convert import figures_record, own_placement
+from placement.records.convert import figures_record, own_placement, served_record
 from placement.records.migration import FrontRow, Migration, RoleMigration
 from placement.records.plan import Plan, ProvenanceRecord
 from placement.records.role import RolePlan, of_role
@@ -300,6 +300,7 @@ def _judged(
             "predicted": judgement.predicted,
             "strategies": judgement.strategies,
             "certificate": certificate_of(tuple(answers), asked.objective),
+            "served": served_record(assessor, placements[SOLVED]),
         }
     )
     return _Judged(plan, witness_of(plan, tuple(answers)))

@@ -59,6 +59,7 @@ def as_run(role: RolePlan, scenario: Scenario, name: str) -> RolePlan:
     return role.model_copy(
         update={
             "dispatch": scenario.dispatch_in_use,
+            "served": None,
             "message_rule": planned_rule(scenario, posed, role.phase, rates),
             "messages": EngineRecord.of(scenario, split, role.role).messages,
             "tokens_per_gpu": rates.tokens_per_gpu,

@@ -17,7 +17,7 @@ from placement.planning.guard import BALANCER, Guarded, guarded, left_out
 from placement.planning.judgement import certificate_of, judge, layer_record, witness_of
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
 from placement.problem.layer import LayerProblem, Objective
-from placement.records.convert import memory_record, stage_records, topology_record
+from placement.records.convert import memory_record, served_record, stage_records, topology_record
 from placement.records.layout import EngineRecord, SplitRecord
 from placement.records.role import RoleName, RolePlan
 from placement.records.witness import RoleWitness
@@ -115,6 +115,7 @@ def plan_role(
         stake=stake,
         strategies=judgement.strategies,
         certificate=certificate_of(own, objective),
+        served=served_record(assessor, placements[case.own]),
     )
     late = sum(answer.termination in _ENDED_EARLY for answer in own)
     unfitted = len(placements) - len(operations) if fit else 0

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from placement.cost.assess import Assessment
+from placement.cost.assess import Assessment, Assessor
 from placement.cost.figures import Placement
 from placement.cost.layer.scenario_rates import topology_of
 from placement.cost.memory.hbm import MemoryReport
@@ -190,6 +190,15 @@ def strategy_record(
         placements=None if placement is None else tuple(tuple(slots.tolist()) for slots in placement.slots),
         dispatch_fractions=fractions,
     )
+
+
+def served_record(assessor: Assessor, placement: Placement) -> StrategyRecord | None:
+    """The plan's own placement as its engine serves it; None where it was made for the engine's rule."""
+    served = assessor.as_served()
+    if served is None:
+        return None
+    bare = Placement(placement.slots, (None,) * len(placement.slots))
+    return strategy_record(f"as {assessor.scenario.engine.name} serves it", served.assess(bare), None)
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -155,6 +155,7 @@ class RolePlan(Record):
         binds: What a larger batch (or more requests/s) would break on the routing solved on.
         failed_gpus: GPUs of `topology` that are lost, ascending: they hold no experts and are no token's home.
         predicted: Of all instances together.
+        served: The plan's own placement as the engine serves it, where it was made for another dispatch.
         stake: Share of tokens/s that a share of the MoE layers' time is worth (placement.cost: moe_stake).
     """
 
@@ -180,6 +181,7 @@ class RolePlan(Record):
     stake: Amount | None = None
     strategies: Annotated[tuple[StrategyRecord, ...], Field(max_length=64)]
     certificate: CertificateRecord
+    served: StrategyRecord | None = None
 
     @property
     def own(self) -> StrategyRecord | None:

@@ -18,8 +18,8 @@ STRATEGY_HEADER = ("strategy", "balancedness", "nodes/ token", "cross-node kB/to
 
 
 def strategy_table(role: RolePlan) -> Columns:
-    """Every strategy's figures, the plan's own marked."""
-    rows = [strategy_row(role, strategy) for strategy in role.strategies]
+    """Every strategy's figures, the plan's own marked; the last row is what the engine makes of that, if it differs."""
+    rows = [strategy_row(role, strategy) for strategy in (*role.strategies, *([role.served] if role.served else []))]
     return columns(strategy_header(role), rows, own_row(role))
 
 

@@ -90,3 +90,26 @@ def test_a_scenario_names_an_engine_file(call: Callable[..., Done], folder: Path
     (tmp_path / "s.yaml").write_text(text)
     plan = json.loads(call("solve", "--spec", str(tmp_path / "s.yaml"), *QUICK, "--json").out)
     assert (plan["engine"]["name"], plan["engine"]["backend"]) == ("my_sglang", "deepep")
+
+
+def test_another_rule_is_shown_beside_what_the_engine_makes_of_it(
+    call: Callable[..., Done], folder: Path, tmp_path: Path
+) -> None:
+    """Experts are placed for the rule that is asked for; the engine serves by its own, and verify derives that row."""
+    out = tmp_path / "p.json"
+    asked = ("solve", "--spec", str(folder / "tiny.yaml"), *QUICK, "--engine", "sglang:deepep", "--redundant", "4")
+    done = call(*asked, "--dispatch", "planned", "--out", str(out))
+    assert done.code == 0
+    assert "as sglang serves it" in done.out
+    plan = json.loads(out.read_text())
+    role = plan["roles"][0]
+    own = next(row for row in role["strategies"] if row["placements"] is None)
+    assert role["dispatch"] == "planned"
+    assert role["served"].keys() == own.keys()
+    assert call("verify", str(out)).code == 0
+    role["served"]["moe_layer_us"] *= 1.01
+    out.write_text(json.dumps(plan))
+    assert call("verify", str(out)).code == 6
+    plain = call(*asked)
+    assert plain.code == 0
+    assert "serves it" not in plain.out

@@ -34,6 +34,8 @@ ON_NODES_SINGLE = Schedule(225_000, 0.02, 0.0005, 10.0, 1.0, most_price=0.3, eve
 ON_NODES = Schedule(225_000, 0.012, 0.0005, 10.0, 1.0, most_price=0.3, even=True)
 #: Placement and dispatch together have more to try.
 ON_NODES_PLANNED = Schedule(225_000, 0.017, 0.0005, 10.0, 1.0, most_price=0.3, even=True)
+#: One number of a token picks its copies: what fits the tokens solved on best does not last, even links and GPUs do.
+ON_NODES_TOGETHER = Schedule(225_000, 0.03, 0.0005, 10.0, 3.0, most_price=0.3, even=True)
 #: Objective "traffic": no seconds of GPUs hold a balance, so that the cap is more than a wish on nodes, too.
 ON_NODES_TRAFFIC = Schedule(300_000, 0.017, 0.0005, 2.0, 1.0, most_price=30.0, even=True)
 ON_GPUS = Schedule(60_000, 0.001, 0.0002, 1.0, 1.0, even=True)
@@ -285,4 +287,6 @@ def _on_nodes(problem: LayerProblem) -> Schedule:
         return ON_NODES_TRAFFIC
     if problem.hardware.usable_slots == problem.experts:
         return ON_NODES_SINGLE
+    if tariff_of(problem).together:
+        return ON_NODES_TOGETHER
     return ON_NODES_PLANNED if policy_of(problem).solved else ON_NODES
