@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -16,6 +18,7 @@ def find_kernel_cache() -> None:
     the user's own, for what it holds is run, and the same every time, so that nothing is compiled anew.
     """
     package = Path(__file__).parent
+    drop_stale(package, package.with_name("solvers"))
     if all(os.access(folder, os.W_OK) for folder in (package, package.with_name("solvers"))):
         return
     chosen = os.environ.get("NUMBA_CACHE_DIR")
@@ -29,6 +32,30 @@ def find_kernel_cache() -> None:
             if "numba" in sys.modules:  # which has read the environment by now
                 sys.modules["numba"].config.CACHE_DIR = folder
             return
+
+
+def drop_stale(*packages: Path) -> None:
+    """Removes compiled kernels that are older than a source beside any of them, or than the decorators.
+
+    Numba compares a kernel with its own source file alone, but kernels of other files are inlined into it: after a
+    change of one of these it would go on as before, in silence.
+    """
+    folders = [folder for package in packages for folder in _caches(package)]
+    sources = (path for folder in folders for path in folder.parent.glob("*.py"))
+    decorators = Path(__file__).with_name("kernels.py")
+    with suppress(OSError):
+        newest = max(path.stat().st_mtime for path in (decorators, *sources))
+        for folder in folders:
+            for path in folder.glob("*.nb?"):
+                if path.stat().st_mtime < newest:
+                    path.unlink(missing_ok=True)
+
+
+def _caches(package: Path) -> Iterator[Path]:
+    """Folders below a package that hold compiled kernels."""
+    for folder, _, files in os.walk(package):
+        if folder.endswith("__pycache__") and any(name.endswith(".nbi") for name in files):
+            yield Path(folder)
 
 
 def writable(folder: str, mode: int = 0o777) -> bool:

@@ -72,7 +72,8 @@ def _check_split(case: PlanCase) -> str:
     plan, role, scenario, split = case.plan, case.role, case.scenario, case.split
     same("scenario.name", plan.scenario.name, scenario.name)
     made = make_split(scenario, split.tp, split.ep, split.pp, split.dp, split.batch, split.redundant, split.instances)
-    same("split", role.split, SplitRecord.of(replace(made, cut=split.cut, recompute=split.recompute)))
+    same("split", role.split, SplitRecord.of(replace(made, **{name: getattr(split, name) for name in _GIVEN})))
+    _check_layer_redundant(case)
     for name in ("tp", "ep", "pp", "dp", "batch"):
         pinned = getattr(scenario.pins, name)
         require(pinned in (None, getattr(split, name)), f"{name} is pinned to {pinned}, not {getattr(split, name)}")
@@ -91,6 +92,29 @@ def _check_split(case: PlanCase) -> str:
     require(fitted or role.posed_batch == split.batch, f"posed_batch {role.posed_batch} is not the batch of the split")
     require(serving == (role.phase != "train"), f"phase {role.phase} is none of a {scenario.workload.kind} workload")
     return f"{split.gpus} of {scenario.cluster.gpus} GPUs; every degree divides what it splits"
+
+
+#: What make_split is not told of a split, and what is checked by itself.
+_GIVEN = ("cut", "recompute", "layer_redundant")
+
+
+def _check_layer_redundant(case: PlanCase) -> None:
+    """Layers that share redundant experts: equal slots on every GPU, and no more in a stage than even layers have."""
+    role, split, model = case.role, case.split, case.scenario.model
+    if split.layer_redundant is None:
+        return
+    require(len(split.layer_redundant) == len(role.layers), "layer_redundant has not one number a layer")
+    held: dict[int, int] = {}
+    for layer, moe, extra in zip(role.layers, model.moes, split.layer_redundant, strict=True):
+        slots, where = len(layer.physical_to_logical), f"layer {layer.layer}: {extra} redundant experts"
+        require(slots % split.ep == 0, f"{where}: {slots} slots do not divide over {split.ep} GPUs")
+        beyond = slots - moe.experts - extra
+        exact = moe.experts == model.moe.experts
+        require(beyond == 0 if exact else 0 <= beyond < split.ep, f"{where} in {slots} slots of {moe.experts} experts")
+        stage = next(s.stage for s in role.stages if s.first_layer <= layer.layer < s.first_layer + s.layers)
+        held[stage] = held.get(stage, 0) + extra - split.redundant
+    for stage, beyond in held.items():
+        require(beyond <= 0, f"layers of stage {stage} have {beyond} redundant experts too many")
 
 
 def _check_topology(case: PlanCase) -> str:

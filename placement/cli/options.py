@@ -310,6 +310,10 @@ solve_options = stacked(
         "--redundant", type=redundant_experts, metavar="N|auto", help="Redundant experts per MoE layer, or auto."
     ),
     click.option(
+        "--redundant-by-layer", is_flag=True,
+        help="Let the layers of a stage share its redundant experts: the same slots in all, more where they gain more.",
+    ),
+    click.option(
         "--dispatch", type=click.Choice(DISPATCH),
         help="Which copy of an expert serves a token. Default: the engine's.",
     ),

@@ -13,7 +13,7 @@ from placement.problem.arrays import IntArray
 from placement.problem.data import LayerData
 from placement.problem.hardware import LayerHardware
 from placement.problem.layer import LayerObjective, LayerProblem, LayerRules, Objective
-from placement.problem.split import Split, slots_of
+from placement.problem.split import Split
 from specs.blocks.ffn import Moe
 from specs.model import Block
 from specs.scenario import Scenario
@@ -53,8 +53,8 @@ def layer_problems(
             "plan's expert parallelism are on one node", "use objective 'time', or pin an ep that spans nodes",
         )  # fmt: skip
 
-    def problem(layer: LayerData, block: Block, moe: Moe, own: IntArray | None) -> LayerProblem:
-        group = None
+    def problem(layer: LayerData, block: Block, moe: Moe, slots: int, own: IntArray | None) -> LayerProblem:
+        group, capacity = None, None
         if scenario.keep_groups:
             if moe.groups % topology.nodes:
                 raise InputError(
@@ -63,19 +63,18 @@ def layer_problems(
                     "pin an ep that spans fewer nodes, or unset keep_groups",
                 )  # fmt: skip
             group = np.arange(moe.experts) * moe.groups // moe.experts
-        slots, capacity = slots_of(moe.experts, split.redundant, split.ep), None
         if own is not None:
             slots, capacity = int(own.max()), own
         if failed_gpus:
             capacity = np.full(topology.gpus, slots)
             capacity[list(failed_gpus)] = 0
-        speeds = rank_speeds(scenario, split, rates[block], moe)
+        speeds = rank_speeds(scenario, split, rates[block], moe, slots)
         hardware = LayerHardware(topology, slots, rates[block], capacity, speeds)
         rules = LayerRules(scenario.dispatch_in_use, planned_rule(scenario, split, phase, rates[block]), group)
         return LayerProblem(layer.of_experts(moe.experts), hardware, rules, LayerObjective(objective, tail))
 
     own: Sequence[IntArray | None] = capacities or [None] * len(blocks)
-    return tuple(map(problem, statistics, blocks, model.moes, own))
+    return tuple(map(problem, statistics, blocks, model.moes, split.widths(model), own))
 
 
 def planned_phases(scenario: Scenario) -> tuple[PlannedPhase, ...]:

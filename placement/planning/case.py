@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from placement.cost.pose import planned_phases
+from placement.engines.maps.registry import uneven_problem
 from placement.errors import ParameterError
 from placement.planning.effort import Budget, Effort
 from placement.planning.progress import OnProgress, Reporter
@@ -59,6 +60,7 @@ class Case:
         placed: Whether splits are priced with quickly placed experts; else experts are taken as balanced.
         kernel_tables: Whether splits are priced with measured times of expert kernels, where there are any.
         certify: Whether the plan's own layers carry the best bound known; else what loads alone prove.
+        redundant_by_layer: Whether the layers of a stage share its redundant experts as they gain from them.
         told: Whether the plan says what came next, and what recipes yield.
         deployment: A plan whose instances are kept; None: they are chosen.
         effort: Budget, seed, workers.
@@ -81,6 +83,7 @@ class Case:
     placed: bool = True
     kernel_tables: bool = False
     certify: bool = True
+    redundant_by_layer: bool = False
     told: bool = True
     deployment: Plan | None = None
     effort: Effort = field(default_factory=Effort)
@@ -128,6 +131,7 @@ def make_case(
     target_rate: float | None = None,
     placed: bool = True,
     kernel_tables: bool = False,
+    redundant_by_layer: bool = False,
     deployment: Plan | str | Path | None = None,
     budget: Budget | None = None,
     params: SearchParams | None = None,
@@ -169,6 +173,8 @@ def make_case(
     names = [scenario.cluster.name, *(cluster.name for cluster in clusters)]
     if len(set(names)) < len(names):
         raise ParameterError("pools", "two pools have one name", "give each cluster a name of its own")
+    if redundant_by_layer and (problem := uneven_problem(scenario.engine.name)):
+        raise ParameterError("redundant_by_layer", problem, "leave it out: `redundant` gives each layer as many")
     get_solver(strategy)
     report = Reporter(on_progress)
     if traces:
@@ -189,6 +195,7 @@ def make_case(
         target_tokens_per_s=target_rate,
         placed=placed,
         kernel_tables=kernel_tables,
+        redundant_by_layer=redundant_by_layer,
         deployment=load_plan(deployment) if isinstance(deployment, str | Path) else deployment,
         effort=effort,
         report=report,

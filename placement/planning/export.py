@@ -17,7 +17,7 @@ from placement.engines.launch.seats import FILE, seats, seats_file
 from placement.engines.launch.site import Site, layers_of, map_of
 from placement.engines.launch.starting import HOST, INSTANCE, ROUTER, host_script, instance_script, router_script
 from placement.engines.maps.base import Extras, MapFormat
-from placement.engines.maps.registry import get_format, read_map
+from placement.engines.maps.registry import FORMATS, get_format, read_map, uneven_problem
 from placement.errors import CheckFailedError, InputError, ParameterError
 from placement.planning.other_engine import on_engine
 from placement.records.plan import Plan, plan_json
@@ -143,6 +143,11 @@ def _for_engine(plan: Plan, made: MapFormat, engine: str | None = None) -> Plan:
     wanted = catalog_engine(made.name)
     if plan.mode == "training" and wanted is not None:
         raise ParameterError("to", f"{made.name} serves, and the plan trains", f"export it to {MEGATRON}")
+    problem = uneven_problem(made.name)
+    if problem and any(role.split.layer_redundant is not None for role in plan.roles):
+        able = " or ".join(each.name for each in FORMATS.values() if each.uneven)
+        mend = f"plan it without `redundant_by_layer`, or export it to {able}"
+        raise ParameterError("to", f"{problem}, the plan other numbers", mend)
     if engine is not None or (wanted is not None and plan.engine.name != wanted):
         plan = on_engine(plan, engine or wanted)
     if wanted is not None and plan.engine.name != wanted:

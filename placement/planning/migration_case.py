@@ -80,11 +80,12 @@ def migration_case(
         raise ParameterError("fixed_gpus", "a failed GPU can't keep its experts", "name it once")
     alive = np.ones(gpus, dtype=bool)
     alive[list(failed)] = False
-    experts, left = scenario.model.moe.experts, int(alive.sum()) * role.slots_per_gpu
-    if left < experts:
-        raise InfeasibleError(
-            f"the {int(alive.sum())} GPUs left have {left} slots for {experts} experts, {experts - left} too few"
-        )
+    for moe, width in zip(scenario.model.moes, widths, strict=True):
+        experts, left = moe.experts, int(alive.sum()) * width
+        if left < experts:
+            raise InfeasibleError(
+                f"the {int(alive.sum())} GPUs left have {left} slots for {experts} experts, {experts - left} too few"
+            )
     kept = np.isin(np.arange(gpus), fixed)
 
     problems = tuple(
@@ -93,12 +94,7 @@ def migration_case(
             posed(asked, role, asked.routing.solved_on, failed), widths, running.slots, strict=True
         )
     )
-    stages = tuple(
-        next(
-            stage.stage for stage in role.stages if stage.first_layer <= layer.layer < stage.first_layer + stage.layers
-        )
-        for layer in role.layers
-    )
+    stages = role.stages_of_layers
     senders = alive if failed else None
     sizes = [expert_bytes(scenario.model, scenario.model.layout[i]) for i in scenario.model.moe_blocks]
 

@@ -73,15 +73,18 @@ def resize(plan: Plan, role: RolePlan, gpus: int) -> Resized:
     scenario = plan.scenario_of(role)
     ranks = _ranks(scenario, old, gpus)
     experts = scenario.model.moe.experts
-    width = max(role.slots_per_gpu, -(-experts // gpus))
+    extras, least = old.layer_redundant or (old.redundant,) * len(role.layers), -(-experts // gpus)
+    each = tuple(max((experts + extra) // old.ep, least) for extra in extras)
+    width = max(role.slots_per_gpu, least, *_means(each, role.stages_of_layers))
     dp, redundant = ranks * old.etp // old.tp, ranks * width - experts
+    uneven = None if set(each) == {width} else tuple(ranks * own - experts for own in each)
     cluster = _with_room(plan, role, ranks * old.etp * old.pp)
     spec = _changed(plan, role, ranks, dp, redundant, cluster)
     moved = plan.model_copy(update={"scenario": plan.scenario.model_copy(update={"spec": spec})})
     own_cluster = None if role.cluster is None else cluster
     after = spec.of_role(role.role, own_cluster)
     made = make_split(after, old.tp, ranks, old.pp, dp, old.batch, redundant, old.instances)
-    split = _fitted(after, role, replace(made, cut=old.cut, recompute=old.recompute))
+    split = _fitted(after, role, replace(made, cut=old.cut, recompute=old.recompute, layer_redundant=uneven))
     wide = role.model_copy(
         update={
             "split": SplitRecord.of(split),
@@ -118,6 +121,12 @@ def resize(plan: Plan, role: RolePlan, gpus: int) -> Resized:
     )
     nodes = _nodes(moved, [each.gpus // each.split.instances for each in roles]) or ()
     return Resized(moved.model_copy(update={"roles": roles, "nodes": nodes}), grown, larger, held)
+
+
+def _means(widths: Sequence[int], stages: Sequence[int]) -> tuple[int, ...]:
+    """The mean of each stage's widths, rounded up."""
+    of = [[width for width, its in zip(widths, stages, strict=True) if its == stage] for stage in sorted(set(stages))]
+    return tuple(-(-sum(own) // len(own)) for own in of)
 
 
 def _laid_out(slots: IntArray, width: int, gpus: int, wide: int) -> IntArray:

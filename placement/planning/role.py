@@ -11,12 +11,14 @@ from placement.cost.own_batch import BatchFit, Operation
 from placement.cost.pose import layer_problems
 from placement.cost.step.role_figures import at_batch, moe_stake
 from placement.cost.step.serving_mix import planned_rates, planned_rule
+from placement.planning.by_layer import shared_by_layer
 from placement.planning.case import Case
 from placement.planning.choose import ChosenRole
 from placement.planning.guard import BALANCER, Guarded, guarded, left_out
 from placement.planning.judgement import certificate_of, judge, layer_record, witness_of
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
 from placement.problem.layer import LayerProblem, Objective
+from placement.problem.split import Split
 from placement.records.convert import memory_record, served_record, stage_records, topology_record
 from placement.records.layout import EngineRecord, SplitRecord
 from placement.records.role import RoleName, RolePlan
@@ -24,6 +26,7 @@ from placement.records.witness import RoleWitness
 from placement.routing.holdout import Routing
 from solvers.result import Termination
 from solvers.stop import Stop
+from specs.scenario import Scenario
 from specs.workload import PlannedPhase
 
 _ENDED_EARLY = (Termination.TIME, Termination.INTERRUPTED)
@@ -68,8 +71,18 @@ def plan_role(
         posed = at_batch(posed, _posed_batch(case, chosen, routing, fit, stop))
     stake = moe_stake(scenario, kind, posed, chosen.cp)
     near = _near_enough(case, stake, objective, stop)
-    problems = layer_problems(chosen.scenario, posed, phase, routing.solved_on, objective, tail=case.tail)
-    answers = _place(case, problems, near, compiled)
+
+    def problems_of(split: Split) -> tuple[LayerProblem, ...]:
+        return layer_problems(scenario, split, phase, routing.solved_on, objective, tail=case.tail)
+
+    if case.redundant_by_layer:
+        placed = _by_layer(case, posed, problems_of, scenario, near, compiled)
+        posed, problems, answers = placed.split, placed.problems, placed.answers
+        stake = moe_stake(scenario, kind, posed, chosen.cp)
+        fit = fit and BatchFit(scenario, kind, posed, routing.solved_on, cp=chosen.cp)
+    else:
+        problems = problems_of(posed)
+        answers = _place(case, problems, near, compiled)
     kept, lost = Guarded(answers[case.own], 0), dict[str, float]()
     if case.strategy == "auto":
         kept = guarded(problems, answers[case.own], answers[BALANCER])
@@ -120,6 +133,48 @@ def plan_role(
     late = sum(answer.termination in _ENDED_EARLY for answer in own)
     unfitted = len(placements) - len(operations) if fit else 0
     return PlannedRole(plan, late, unfitted, kept.replaced, lost, witness_of(plan, own))
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Answers of each strategy to the layers under a split, by the name of its row."""
+
+    split: Split
+    problems: tuple[LayerProblem, ...]
+    answers: dict[str, Answers]
+
+    def total(self, name: str) -> float:
+        """The objective of all layers under a strategy."""
+        return sum(answer.score.objective for answer in self.answers[name])
+
+
+def _by_layer(
+    case: Case,
+    split: Split,
+    problems_of: Callable[[Split], tuple[LayerProblem, ...]],
+    scenario: Scenario,
+    stop: Stop,
+    compiled: Callable[[Stop], None],
+) -> _Placed:
+    """Layers with redundant experts of their own each, or even ones where those take no longer once they are solved.
+
+    What slots are worth to a layer is what the load balancer makes of them.
+    """
+    even = replace(split, layer_redundant=None)
+    problems = problems_of(even)
+    half = stop.share_of_time(0.5)
+    alike = _Placed(even, problems, _place(case, problems, half, compiled))
+
+    def costs(one: Split) -> list[float]:
+        answers = place(problems_of(one), BALANCER, half, case.effort, case.report, certify=False)
+        return [answer.score.objective for answer in answers]
+
+    shared = shared_by_layer(scenario, even, costs)
+    if shared.layer_redundant is None:
+        return alike
+    problems = problems_of(shared)
+    own = _Placed(shared, problems, _place(case, problems, stop, compiled))
+    return own if own.total(case.own) < alike.total(case.own) else alike
 
 
 def _phase(case: Case, chosen: ChosenRole) -> PlannedPhase:

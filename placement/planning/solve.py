@@ -70,6 +70,7 @@ def plan_scenario(
     target_rate: float | None = None,
     placed: bool = True,
     kernel_tables: bool = False,
+    redundant_by_layer: bool = False,
     deployment: Plan | str | Path | None = None,
     budget: Budget | None = None,
     params: SearchParams | None = None,
@@ -99,6 +100,8 @@ def plan_scenario(
         target_rate: Output tokens/s to reach with the fewest GPUs; None: the most tokens/s.
         placed: Price splits with quickly placed experts; else take experts as balanced.
         kernel_tables: Price splits with measured times of expert kernels, where there are any.
+        redundant_by_layer: Let the layers of a stage share its redundant experts: the same slots of a GPU in all,
+            more of them in layers that gain more.
         deployment: A plan, or its file, whose instances are kept: only experts are placed anew.
         budget: When solving stops; None: the default work, no time limit.
         params: What may be set of the search; None: the defaults.
@@ -115,8 +118,8 @@ def plan_scenario(
     case = make_case(
         scenario, traces=traces, phase=phase, objective=objective, strategy=strategy, holdout=holdout, windows=windows,
         tail=tail, balance_floor=balance_floor, mode=mode, max_kinds=max_kinds, pools=pools, target_rate=target_rate,
-        placed=placed, kernel_tables=kernel_tables, deployment=deployment, budget=budget, params=params, seed=seed,
-        workers=workers, backend=backend, on_progress=on_progress,
+        placed=placed, kernel_tables=kernel_tables, redundant_by_layer=redundant_by_layer, deployment=deployment,
+        budget=budget, params=params, seed=seed, workers=workers, backend=backend, on_progress=on_progress,
     )  # fmt: skip
     return solve(case).plan
 

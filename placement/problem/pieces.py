@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -22,11 +22,13 @@ class StageShape:
     Attributes:
         counts: layers of each of Model.kinds.
         first, last: holds the embedding, or the output head.
+        slots: slots of a rank in its layers of each kind together; None: those of the split's `redundant`.
     """
 
     counts: Counts
     first: bool
     last: bool
+    slots: Counts | None = None
 
     @property
     def layers(self) -> int:
@@ -52,13 +54,30 @@ def count_kinds(model: Model, layers: Iterable[int]) -> Counts:
     return tuple(counts)
 
 
-def stage_shapes(model: Model, pp: int, cut: tuple[int, ...] | None = None) -> tuple[StageShape, ...]:
-    """[pp] shape of each of `pp` contiguous stages, under `cut` (layers of each) or cut evenly."""
+def stage_shapes(
+    model: Model, pp: int, cut: tuple[int, ...] | None = None, widths: Sequence[int] | None = None
+) -> tuple[StageShape, ...]:
+    """[pp] shape of each of `pp` contiguous stages, under `cut` (layers of each) or cut evenly.
+
+    Args:
+        widths: [MoE layers] slots of a rank, where they are not those of the split's `redundant`.
+    """
     starts = stage_starts(model, pp, cut)
     return tuple(
-        StageShape(count_kinds(model, range(first, end)), stage == 0, stage == pp - 1)
+        StageShape(
+            count_kinds(model, range(first, end)), stage == 0, stage == pp - 1,
+            None if widths is None else _slots(model, range(first, end), widths),
+        )
         for stage, (first, end) in enumerate(pairwise(starts))
-    )
+    )  # fmt: skip
+
+
+def _slots(model: Model, layers: range, widths: Sequence[int]) -> Counts:
+    """Slots of a rank in these layers of each of Model.kinds."""
+    slots = [0] * len(model.kinds)
+    for layer, width in zip(model.moe_blocks, widths, strict=True):
+        slots[model.kind_of_layer[layer]] += width if layer in layers else 0
+    return tuple(slots)
 
 
 def piece_rows(scenario: Scenario, split: Split) -> tuple[tuple[int, int, int], ...]:
@@ -86,9 +105,11 @@ class StageTable:
     counts: tuple[int, ...]
 
 
-def stage_table(model: Model, pp: int, cut: tuple[int, ...] | None = None) -> StageTable:
-    """The stages of `model` cut into `pp`, evenly or as `cut` says."""
-    shapes = stage_shapes(model, pp, cut)
+def stage_table(
+    model: Model, pp: int, cut: tuple[int, ...] | None = None, widths: Sequence[int] | None = None
+) -> StageTable:
+    """The stages of `model` cut into `pp`, evenly or as `cut` says; `widths`: see stage_shapes."""
+    shapes = stage_shapes(model, pp, cut, widths)
     first: dict[StageShape, int] = {}
     for stage, shape in enumerate(shapes):
         first.setdefault(shape, stage)

@@ -7,13 +7,14 @@ other, and a stage either divides a node or fills whole nodes, so none straddles
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from placement.errors import InputError
 from placement.problem.schedule import piece_count, schedule_problem
 from specs.cluster import Cluster
 from specs.fields import DataType, bytes_of
-from specs.model import Model
+from specs.model import Block, Model
 from specs.parameters import expert_type
 from specs.scenario import Scenario
 from specs.workload import Recompute
@@ -30,11 +31,12 @@ class Split:
         tp, ep, pp, dp: degrees within one instance; etp: GPUs that share one expert-parallel rank's experts.
         batch: sequences of one attention rank: concurrent ones in serving, those of one step in training.
         instances: copies of the instance that run side by side.
-        redundant: physical experts of a layer beyond one copy each.
-        slots_per_gpu: physical experts of a layer per expert-parallel rank.
+        redundant: physical experts of a layer beyond one copy each; where layers share them, what each has to share.
+        slots_per_gpu: physical experts of a layer per expert-parallel rank, with `redundant` of them.
         microbatches: of an attention rank, in flight in decode (min(pp, batch)) or in a training step.
         cut: layers of each contiguous piece of the model (placement.problem.schedule); None cuts evenly.
         recompute: what each layer computes again in training; None takes the workload's for all ("auto": full).
+        layer_redundant: [MoE layers] redundant experts of each; None: all have `redundant`.
     """
 
     tp: int
@@ -49,6 +51,7 @@ class Split:
     microbatches: int = 1
     cut: tuple[int, ...] | None = None
     recompute: tuple[Recompute, ...] | None = None
+    layer_redundant: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("tp", "ep", "pp", "dp", "batch", "instances", "slots_per_gpu", "etp", "microbatches"):
@@ -63,6 +66,11 @@ class Split:
             )  # fmt: skip
         if self.cut is not None and min(self.cut, default=0) < 1:
             raise InputError("split", "cut", "a piece has no layer", "give every piece at least 1")
+        if any(extra < 0 or (extra - self.redundant) % self.ep for extra in self.layer_redundant or ()):
+            raise InputError(
+                "split", "layer_redundant", f"a layer's differ from {self.redundant} by no multiple of ep {self.ep}",
+                "give every GPU as many slots of a layer as the others",
+            )  # fmt: skip
 
     @property
     def gpus_per_stage(self) -> int:
@@ -79,8 +87,21 @@ class Split:
 
     @property
     def slots(self) -> int:
-        """Physical experts of one MoE layer."""
-        return self.ep * self.slots_per_gpu
+        """Physical experts of one MoE layer, the one with the most."""
+        return self.ep * self.slots_per_gpu + max(self.layer_redundant or (self.redundant,)) - self.redundant
+
+    def widths(self, model: Model) -> tuple[int, ...]:
+        """[MoE layers] slots of an expert-parallel rank in each."""
+        each = self.layer_redundant or (self.redundant,) * len(model.moes)
+        return tuple(slots_of(moe.experts, extra, self.ep) for moe, extra in zip(model.moes, each, strict=True))
+
+    def width_of(self, model: Model, block: Block) -> int:
+        """Slots of a rank in layers of a kind that has experts: their mean, rounded up, where they differ."""
+        if self.layer_redundant is None:
+            return slots_of((model.moe_of(block) or model.moe).experts, self.redundant, self.ep)
+        pairs = zip(model.moe_blocks, self.widths(model), strict=True)
+        own = [width for i, width in pairs if model.layout[i] == block]
+        return -(-sum(own) // len(own))
 
 
 def degrees_text(tp: int, ep: int, pp: int, dp: int, cp: int = 1) -> str:
@@ -162,6 +183,16 @@ def slots_of(experts: int, redundant: int, ep: int) -> int:
 def least_redundant(experts: int, ep: int) -> int:
     """The smallest number of redundant experts that spreads evenly over `ep` ranks."""
     return -experts % ep
+
+
+def layer_redundant_problem(model: Model, ep: int, layer_redundant: Sequence[int] | None) -> str:
+    """Why layers can't have these redundant experts on `ep` ranks; "" where they can, or all have the same."""
+    if layer_redundant is None:
+        return ""
+    if len(layer_redundant) != len(model.moes):
+        return f"layer_redundant is of {len(layer_redundant)} layers, the model has {len(model.moes)} MoE layers"
+    problems = (redundant_problem(model, ep, extra) for extra in dict.fromkeys(layer_redundant))
+    return next(filter(None, problems), "")
 
 
 def redundant_problem(model: Model, ep: int, redundant: int) -> str:

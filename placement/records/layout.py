@@ -14,6 +14,9 @@ from specs.fields import MAX_EXPERTS, MAX_LAYERS, Count, Degree
 from specs.scenario import Scenario
 from specs.workload import Phase, Recompute
 
+#: Redundant experts of a layer.
+Redundant = Annotated[int, Field(ge=0, le=MAX_SLOTS, strict=True)]
+
 
 class ScenarioRecord(Record):
     """The scenario, resolved: every default and every option of the command line filled in."""
@@ -62,13 +65,15 @@ class SplitRecord(Record):
     etp: Degree
     batch: Count
     instances: Degree
-    redundant: Annotated[int, Field(ge=0, le=MAX_SLOTS, strict=True)]
+    redundant: Redundant
     slots_per_gpu: Annotated[int, Field(ge=1, le=MAX_EXPERTS, strict=True)]
     microbatches: Count
     #: Layers of each contiguous piece of the model; null: cut evenly.
     cut: Annotated[tuple[Count, ...], Field(max_length=MAX_LAYERS)] | None = None
     #: What each layer computes again in training; null: the workload's choice for all.
     recompute: Annotated[tuple[Recompute, ...], Field(max_length=MAX_LAYERS)] | None = None
+    #: Redundant experts of each MoE layer; null: `redundant` in all.
+    layer_redundant: Annotated[tuple[Redundant, ...], Field(min_length=1, max_length=MAX_LAYERS)] | None = None
 
     @classmethod
     def of(cls, split: Split) -> SplitRecord:

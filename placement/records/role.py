@@ -12,7 +12,7 @@ from placement.errors import ParameterError
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import Objective
 from placement.problem.limits import Limit
-from placement.problem.split import cut_problem, degrees_text, slots_of
+from placement.problem.split import cut_problem, degrees_text, layer_redundant_problem, slots_of
 from placement.records.base import Amount, Number, Rank, Record, Slots, Text
 from placement.records.layout import SplitRecord, StageRecord, TopologyRecord
 from specs.cluster import Cluster
@@ -203,14 +203,23 @@ class RolePlan(Record):
         split = self.split
         return degrees_text(split.tp, split.ep, split.pp, split.dp, self.cp)
 
+    @property
+    def stages_of_layers(self) -> tuple[int, ...]:
+        """[layers] the stage that holds each."""
+        return tuple(
+            next(s.stage for s in self.stages if s.first_layer <= layer.layer < s.first_layer + s.layers)
+            for layer in self.layers
+        )
+
     def widths(self, scenario: Scenario) -> tuple[int, ...]:
-        """[layers] slots of a GPU in each layer: `slots_per_gpu`, or fewer in layers of fewer experts."""
+        """[layers] slots of a GPU in each: `slots_per_gpu`, if layers have as many experts and redundant ones."""
         model, redundant = scenario.model, self.split.redundant
+        each = self.split.layer_redundant or (redundant,) * len(model.moes)
         return tuple(
             self.slots_per_gpu
-            if moe.experts == model.moe.experts
-            else slots_of(moe.experts, redundant, self.topology.gpus)
-            for moe in model.moes
+            if (moe.experts, extra) == (model.moe.experts, redundant)
+            else slots_of(moe.experts, extra, self.topology.gpus)
+            for moe, extra in zip(model.moes, each, strict=True)
         )
 
     def problem(self, scenario: Scenario) -> str:
@@ -227,6 +236,8 @@ class RolePlan(Record):
             yield f"slots_per_gpu {self.slots_per_gpu} is not split.slots_per_gpu"
         if problem := cut_problem(scenario, self.split.pp, self.split.cut, self.split.recompute):
             yield f"split.{problem}"
+        if problem := layer_redundant_problem(scenario.model, self.split.ep, self.split.layer_redundant):
+            yield f"split.layer_redundant: {problem}"
         if list(self.failed_gpus) != sorted({gpu for gpu in self.failed_gpus if gpu < gpus}):
             yield f"failed_gpus are not GPUs below {gpus} in order"
         for where, rows in self._placements():

@@ -168,12 +168,20 @@ def _experts(plan: Plan) -> list[tuple[str, str]]:
     return [
         (
             f"experts{_of(plan, role)}",
-            f"{experts} + {role.split.redundant} redundant in {role.slots_per_gpu} slots per GPU; dispatch "
-            f"{role.dispatch}, messages {messages(role)}",
+            f"{experts} + {_redundant(role)}; dispatch {role.dispatch}, messages {messages(role)}",
         )
         for role in plan.roles
         if role.topology.gpus > 1
     ]
+
+
+def _redundant(role: RolePlan) -> str:
+    """Redundant experts of a layer, and the slots; or the range, where layers share them."""
+    split = role.split
+    if split.layer_redundant is None:
+        return f"{split.redundant} redundant in {role.slots_per_gpu} slots per GPU"
+    low, high = min(split.layer_redundant), max(split.layer_redundant)
+    return f"{low} to {high} redundant by layer, which share {split.redundant} each"
 
 
 def _limit(figure: Figure | None, limit: float) -> str:

@@ -18,7 +18,7 @@ from placement.cost.step.compute import Roofline
 from placement.problem.arrays import FloatArray
 from placement.problem.engine_rules import prefill_tokens
 from placement.problem.rates import LayerRates
-from placement.problem.split import Split, slots_of
+from placement.problem.split import Split
 from placement.problem.topology import Topology
 from specs.blocks.ffn import Moe
 from specs.cluster import Gpu
@@ -105,10 +105,12 @@ def layer_rates(
     )
 
 
-def rank_speeds(scenario: Scenario, split: Split, rates: LayerRates, moe: Moe | None = None) -> FloatArray | None:
+def rank_speeds(
+    scenario: Scenario, split: Split, rates: LayerRates, moe: Moe | None = None, slots: int | None = None
+) -> FloatArray | None:
     """[ranks] rate of expert work relative to `rates` (those of the cluster's `least_gpu`); None where all are alike.
 
-    `moe` are the layer's experts; None takes Model.moe.
+    `moe` are the layer's experts, `slots` those of a rank; None takes Model.moe, and the split's.
 
     All stages of all instances have one placement, so a rank is as fast as the slowest GPU at its place in any of them.
     Speeds are those at balanced loads.
@@ -117,7 +119,7 @@ def rank_speeds(scenario: Scenario, split: Split, rates: LayerRates, moe: Moe | 
     if not cluster.other_nodes:
         return None
     moe = moe or model.moe
-    tokens = np.array(rates.tokens_per_gpu * moe.computed_top_k / slots_of(moe.experts, split.redundant, split.ep))
+    tokens = np.array(rates.tokens_per_gpu * moe.computed_top_k / (slots or split.slots_per_gpu))
     least = Roofline.of(cluster.least_gpu, efficiency_of(scenario))
 
     def speed(gpu: Gpu) -> float:

@@ -86,7 +86,8 @@ class MemoryModel:
         self.capacity_bytes = scenario.cluster.least_gpu.hbm_bytes
         self._local = local or LocalParameters.of(scenario.model, split)
         workload = scenario.workload
-        table = stages or stage_table(scenario.model, piece_count(workload, split.pp), split.cut)
+        widths = None if split.layer_redundant is None else split.widths(scenario.model)
+        table = stages or stage_table(scenario.model, piece_count(workload, split.pp), split.cut, widths)
         self.shapes = table.shapes
         self._fixed: dict[int, tuple[MemoryLine, ...]] = {}
         self._kv_per_sequence: dict[int, float] = {}
@@ -176,7 +177,7 @@ class MemoryModel:
             ("norms", local.part("norms", shape.counts) + final),
             ("dense FFN weights", local.part("dense", shape.counts)),
             ("router", local.part("router", shape.counts)),
-            ("expert weights", local.part("experts", shape.counts)),
+            ("expert weights", local.experts(shape)),
             ("shared experts", local.part("shared", shape.counts)),
             ("embedding and head", Share(ends, ends * bytes_of(self.scenario.model.types.embedding))),
         ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from placement.problem.pieces import StageShape
-from placement.problem.split import Split, slots_of
+from placement.problem.split import Split
 from specs.blocks.base import Stored
 from specs.fields import bytes_of
 from specs.model import Block, Model
@@ -26,7 +26,7 @@ class Share:
 
 @dataclass(frozen=True)
 class LocalBlock:
-    """One layer of a kind on one GPU, by part; experts are those of the GPU's slots."""
+    """One layer of a kind on one GPU, by part; experts are those of the GPU's slots, `slot` is one of them."""
 
     attention: Share
     norms: Share
@@ -34,14 +34,16 @@ class LocalBlock:
     router: Share
     shared: Share
     experts: Share
+    slot: Share
 
     @classmethod
     def of(cls, model: Model, block: Block, split: Split) -> LocalBlock:
         """The shares of `split`."""
-        moe, experts = model.moe_of(block), Share()
-        if moe is not None:
-            count = slots_of(moe.experts, split.redundant, split.ep) * moe.expert_elements(model.hidden) / split.etp
-            experts = Share(count, count * bytes_of(expert_type(model, block)))
+        moe = model.moe_of(block)
+
+        def held(slots: int) -> Share:
+            count = 0.0 if moe is None else slots * moe.expert_elements(model.hidden) / split.etp
+            return Share(count, count * bytes_of(expert_type(model, block)))
 
         def part(name: Part) -> Share:
             local = [
@@ -51,7 +53,8 @@ class LocalBlock:
             ]
             return Share(sum(count for count, _ in local), sum(count * bytes_of(kind) for count, kind in local))
 
-        return cls(part("attention"), part("norms"), part("dense"), part("router"), part("shared"), experts)
+        parts = (part("attention"), part("norms"), part("dense"), part("router"), part("shared"))
+        return cls(*parts, held(0 if moe is None else split.width_of(model, block)), held(1))
 
     @property
     def without_experts(self) -> float:
@@ -87,6 +90,10 @@ class LocalParameters:
         """One part of so many layers of each kind."""
         shares = [(getattr(block, name), count) for block, count in zip(self.blocks, counts, strict=True) if count]
         return Share(sum(each.count * count for each, count in shares), sum(each.bytes * n for each, n in shares))
+
+    def experts(self, shape: StageShape) -> Share:
+        """Routed experts of a stage."""
+        return self.part("experts", shape.counts) if shape.slots is None else self.part("slot", shape.slots)
 
     def ends(self, shape: StageShape) -> float:
         """Embedding and head of a stage."""

@@ -17,7 +17,7 @@ from placement.cost.step.kernels import KernelTables
 from placement.problem.engine_rules import message_rule
 from placement.problem.pieces import StageShape, StageTable, stage_table
 from placement.problem.schedule import piece_count
-from placement.problem.split import Split, slots_of
+from placement.problem.split import Split
 from specs.blocks.ffn import Moe
 from specs.engine import MessageRule
 from specs.model import Block
@@ -172,7 +172,7 @@ class PassModel:
             made = BalancedLayer.of(
                 rates,
                 topology,
-                slots_of(moe.experts, split.redundant, split.ep),
+                split.width_of(scenario.model, block),
                 moe.experts,
                 moe.computed_top_k,
                 rule,

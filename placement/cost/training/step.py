@@ -100,7 +100,7 @@ class TrainingModel:
         local, workload, pp = LocalParameters.of(self.scenario.model, self.split), self.workload, self.split.pp
         ranks = {tuple(self.shapes[i] for i in pieces_of_rank(workload, pp, rank)) for rank in range(pp)}
         return [
-            (sum(local.dense(shape) for shape in shapes), sum(local.part("experts", s.counts).count for s in shapes))
+            (sum(local.dense(shape) for shape in shapes), sum(local.experts(shape).count for shape in shapes))
             for shapes in ranks
         ]
 

@@ -38,12 +38,14 @@ class MapFormat(Protocol):
         name: What it is asked for by. file: Its name in an exported folder.
         loaded_by: The engine and the versions that load it, for people.
         stock: Whether a released engine loads it.
+        uneven: Whether layers may differ in their slots.
     """
 
     name: str
     file: str
     loaded_by: str
     stock: bool
+    uneven: bool
 
     def recognizes(self, content: Content) -> bool:
         """Whether the engine of this format wrote the file, by its keys and shapes alone."""

@@ -36,6 +36,7 @@ class DeepseekMap:
     file = "eplb.npz"
     loaded_by = "whatever takes what DeepSeek's EPLB returns"
     stock = True
+    uneven = False
 
     def recognizes(self, content: Content) -> bool:
         """By its keys."""

@@ -25,6 +25,7 @@ class OmniMap:
     file = "placement_pattern.npy"
     loaded_by = "omni-infer 0.4, pattern_path of its config"
     stock = True
+    uneven = True
 
     def recognizes(self, content: Content) -> bool:
         """By being one array of three dimensions."""

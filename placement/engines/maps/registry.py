@@ -34,6 +34,14 @@ def get_format(name: str) -> MapFormat:
     return FORMATS[name]
 
 
+def uneven_problem(name: str) -> str:
+    """Why an engine or format can't have more slots in some layers than in others; "" where it can, or has no maps."""
+    made = FORMATS.get(name)
+    if made is None or made.uneven:
+        return ""
+    return f"{name} has the same number of redundant experts in each layer"
+
+
 def format_of(content: Content) -> MapFormat:
     """The format that a file is in.
 

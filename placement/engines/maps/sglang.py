@@ -24,6 +24,7 @@ class SglangMap:
     file = "expert_location.json"
     loaded_by = "sglang 0.5.23, --init-expert-location"
     stock = True
+    uneven = False
 
     def recognizes(self, content: Content) -> bool:
         """By either key that SGLang looks for."""

@@ -23,6 +23,7 @@ class TrtllmMap:
     file = "moe_load_balancer.yaml"
     loaded_by = "TensorRT-LLM 1.2, moe_config.load_balancer"
     stock = True
+    uneven = False
 
     def recognizes(self, content: Content) -> bool:
         """By its assignments."""

@@ -38,6 +38,7 @@ class VllmRows:
     file = "expert_map.json"
     loaded_by = "no release: proposed as initial_expert_map_path; vLLM 0.33.0 takes plan.json through the plug-in"
     stock = False
+    uneven = False
 
     def recognizes(self, content: Content) -> bool:
         """By being a list of lists."""
@@ -60,6 +61,7 @@ class VllmRecord:
     file = "expert_map.jsonl"
     loaded_by = "no release: proposed as eplb_config.initial_mapping_path"
     stock = False
+    uneven = False
 
     def recognizes(self, content: Content) -> bool:
         """By the record's type."""
@@ -106,6 +108,7 @@ class VllmFork:
     file = "expert_map_by_model.json"
     loaded_by = "a fork of vLLM for Hygon's accelerators, format version 2"
     stock = False
+    uneven = False
 
     def recognizes(self, content: Content) -> bool:
         """By its format."""

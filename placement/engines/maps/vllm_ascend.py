@@ -23,6 +23,7 @@ class AscendMap:
     file = "expert_map.json"
     loaded_by = "vllm-ascend before 0.25.1, eplb_config.expert_map_path"
     stock = True
+    uneven = False
 
     def recognizes(self, content: Content) -> bool:
         """By its list of layers."""

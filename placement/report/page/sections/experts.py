@@ -31,8 +31,13 @@ def placement_section(role: RolePlan, evidence: Evidence | None, why_not: str) -
     failed = f" GPUs {', '.join(map(str, role.failed_gpus))} have failed and hold none." if role.failed_gpus else ""
     ranks = counted(role.topology.gpus, "expert-parallel rank")
     nodes = counted(role.topology.gpus // role.topology.gpus_per_node, "node")
+    extra, width = role.split.layer_redundant, role.slots_per_gpu
+    slots_a_gpu = counted(width, "slot")
+    if extra is not None:
+        low, high = (width + (end(extra) - role.split.redundant) // role.split.ep for end in (min, max))
+        slots_a_gpu = f"{low} to {high} slots"
     slots = (
-        f"Each MoE layer has {ranks} of {counted(role.slots_per_gpu, 'slot')} on {nodes}.{failed} The plan file has "
+        f"Each MoE layer has {ranks} of {slots_a_gpu} on {nodes}.{failed} The plan file has "
         "every slot (physical_to_logical)."
     )
     return Section("Experts and their places", (Prose(slots), *blocks))
