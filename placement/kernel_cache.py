@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from time import time as now
 
 
 def find_kernel_cache() -> None:
@@ -44,7 +45,9 @@ def drop_stale(*packages: Path) -> None:
     sources = (path for folder in folders for path in folder.parent.glob("*.py"))
     decorators = Path(__file__).with_name("kernels.py")
     with suppress(OSError):
-        newest = max(path.stat().st_mtime for path in (decorators, *sources))
+        # What is dated later than now says nothing of when it changed.
+        changed = (path.stat().st_mtime for path in (decorators, *sources))
+        newest = max((time for time in changed if time <= now()), default=0.0)
         for folder in folders:
             for path in folder.glob("*.nb?"):
                 if path.stat().st_mtime < newest:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from placement.kernel_cache import private, writable
+from placement.kernel_cache import drop_stale, private, writable
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Root without its powers is a user like any other, whose folders' modes count.
@@ -96,3 +96,27 @@ def test_a_folder_of_another_kind_is_not_private(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert not writable(str(tmp_path / "file"))
     assert not writable(str(tmp_path / "file" / "in"))
+
+
+def test_kernels_older_than_a_source_beside_one_of_them_are_dropped(tmp_path: Path) -> None:
+    """A kernel of one file is inlined into those of others, whose caches numba would keep."""
+    names = ["a/caller.py", "a/__pycache__/caller.one.nbi", "a/__pycache__/caller.one.1.nbc", "b/inlined.py"]
+    names += ["b/__pycache__/inlined.two.nbi", "c/plain.py"]
+    for at, name in enumerate(names):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+        os.utime(path, (4e9 + at, 4e9 + at))  # later than now: not dated at all
+    kernels = sorted(tmp_path.rglob("*.nb?"))
+    drop_stale(tmp_path)
+    assert sorted(tmp_path.rglob("*.nb?")) == kernels
+    for path in kernels:
+        os.utime(path)
+    os.utime(tmp_path / "c/plain.py")
+    drop_stale(tmp_path)
+    assert sorted(tmp_path.rglob("*.nb?")) == kernels
+    for path in kernels:
+        os.utime(path, (1e9, 1e9))
+    os.utime(tmp_path / "b/inlined.py", (1.1e9, 1.1e9))
+    drop_stale(tmp_path)
+    assert not list(tmp_path.rglob("*.nb?"))
