@@ -98,11 +98,12 @@ def run_lab(
 
     known = of_chapter(every())
     chosen = tuple(dict.fromkeys(named(known, name) for name in targets)) or known
-    asked = Asked(chosen, profile, seed, workers, read_extra(known, extra), bool(targets))
+    names = _specs(specs)
+    asked = Asked(chosen, profile, seed, workers, read_extra(known, extra), bool(targets) and len(names) == 1)
     results: list[PairResult] = []
     skipped: list[Skipped] = []
     with ProgressBar(quiet) as progress:
-        for result in _pairs(asked, _specs(specs), progress):
+        for result in _pairs(asked, names, progress):
             if isinstance(result, PairResult):
                 results.append(result)
                 if out is not None:

@@ -48,7 +48,7 @@ class Asked:
 
     Attributes:
         extra: Extra arguments by target.
-        named: Whether the user named the targets: then one that does not fit is an error.
+        named: Whether the user named the targets and one scenario: then a target that does not fit is an error.
     """
 
     targets: tuple[Target[Any], ...]

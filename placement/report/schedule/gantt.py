@@ -8,7 +8,7 @@ from placement.cost.training.schedule.simulate import Event, Run
 #: Devices that are drawn at most; of more, the first and the last.
 MOST_ROWS = 16
 IDLE, PAIR = ".", "&"
-LEGEND = "F forward, B whole backward, I backward for inputs, W for weights, & F and B at once, . idle"
+LEGEND = "F forward, B backward, I backward for inputs, W for weights, & F with B, . idle"
 
 
 def gantt_text(run: Run, width: int = 80) -> str:
