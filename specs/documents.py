@@ -54,6 +54,8 @@ def read_text(path: Path, source: str, most: int = MAX_BYTES) -> str:
     Raises:
         InputError: it can't be read, is no regular file, is too large, or is not UTF-8.
     """
+    if not source.strip():
+        raise InputError("the file's name", "", "is empty", "name a file")
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

@@ -55,6 +55,9 @@ def _changes(case: Case) -> Iterator[tuple[str, Case]]:
         settings.insert(5, ("links between nodes twice as fast", {"cluster.slow.gb_per_s": 2 * cluster.slow.gb_per_s}))
     if scenario.degrees != "any":
         settings.append(("degrees that nobody runs", {"degrees": "any"}))
+    if case.target_tokens_per_s is not None:
+        # The answer takes the fewest GPUs, each change all of them: this tells the two apart.
+        yield "all GPUs, nothing else changed", case
     for told, values in settings:
         changed = _changed(scenario, values)
         if changed is not None:

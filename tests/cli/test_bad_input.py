@@ -301,3 +301,9 @@ def test_a_rate_beyond_the_cluster_is_told_in_both_units(call: Callable[..., Don
     assert done.code == 3
     assert "--target-rate is 3.125e+13 requests/s of 32 tokens: no deployment serves" in done.err
     assert "give at most 1e15" in one_line(call("solve", "--target-rate", "1e16"))
+
+
+def test_a_file_without_a_name_is_told_as_such(call: Callable[..., Done], folder: Path) -> None:
+    plan = str(folder / "recorded.json")
+    for args in (("verify", ""), ("report", plan, "--front", ""), ("migrate", "--plan", " ")):
+        assert "name: is empty; name a file" in one_line(call(*args))

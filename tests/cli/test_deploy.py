@@ -141,3 +141,11 @@ def test_roles_that_do_not_fit_together_are_refused_with_their_sizes(call: Call,
     assert done.code == 3
     assert "smallest prefill instance takes 4 GPUs" in done.err
     assert "of 4 GPUs" in done.err
+
+
+def test_what_limits_would_buy_is_told_apart_from_using_all_gpus(call: Call) -> None:
+    rate = ("--target-rate", "1000", "--explain", "--tp", "4", "--ep", "1", "--mode", "aggregated")
+    found = record(call, *rate)["choice"]["what_if"]
+    assert found[0]["change"] == "all GPUs, nothing else changed"
+    wider = next(each for each in found if each["change"] == "one more node")
+    assert wider["tokens_per_s"] > found[0]["tokens_per_s"]
