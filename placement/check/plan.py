@@ -131,6 +131,11 @@ def _check_total(plan: Plan) -> str:
             require(
                 abs((choice.gap or 0.0) - wanted) <= TOLERANCE, f"choice.gap is not {wanted:g}, as the bound gives it"
             )
+        for i, rival in enumerate(choice.rivals):
+            sizes = [each.tp * each.dp * each.pp for each in rival.roles]
+            require(sizes == [each.gpus for each in rival.roles], f"choice.rivals[{i}] has instances of other degrees")
+            total = sum(size * each.count for size, each in zip(sizes, rival.roles, strict=True))
+            require(rival.gpus == total, f"choice.rivals[{i}].gpus {rival.gpus} is not {total}, as its instances take")
     same("engine", plan.engine, engine_name(plan.scenario.spec, plan.roles))
     same("predicted", plan.predicted, figures_record(plan.scenario.spec, plan.roles))
     return f"{plan.predicted.tokens_per_s.value:,.0f} tokens/s follow from the figures of the roles"
