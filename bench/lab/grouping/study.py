@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.lab.harness import TIE
 from bench.lab.render import shown
 from bench.lab.studies import role_name, step_ms, studied
 from bench.lab.target import Figure, LabCase, Outcome, Table
@@ -34,11 +35,12 @@ class Grouped:
 
     Attributes:
         nodes: Distinct nodes that serve a token. tail_us: p99 over windows of a mean MoE layer.
-        throughput: Tokens/s of the whole plan.
+        throughput: Tokens/s of the whole plan. rate: Of the studied role's instances by themselves.
     """
 
     name: str
     throughput: float
+    rate: float
     step_ms: float | None
     nodes: float | None
     balancedness: float
@@ -91,22 +93,32 @@ class Study:
         )  # fmt: skip
         header = ("grouping", "tokens/s", "nodes a token", "balancedness", "layer us", "p99 us")
         table = Table(f"{role_name(self.role)}, on routing held out", header, rows, self.ways.index(way))
-        stake = self.role.stake or 0.0
-        tie = "experts move nothing here: the layers' time is the same however they are grouped"
-        if self.role.topology.gpus == 1:
-            tie = "each instance of the plan has all experts on one GPU: there is nothing to group"
-        elif stake < 1:
-            tie = f"{stake:.0%} of the tokens/s hang on the MoE layers' time, and another limit binds first"
         spec = self.plan.scenario.name
         return Outcome(
             made.label, made.step_ms, made.throughput, figures=made.figures, tables=(table,),
-            notes=(self.note,) if self.note else (), tie=tie,
+            notes=(self.note,) if self.note else (), tie=self._tie(way),
             production=(
                 "placement trace record --help        # routing of your own traffic first",
                 f"placement solve --spec {spec} --trace trace.npz --out plan.json",
                 "placement verify plan.json && placement export plan.json --to vllm --out deploy",
             ),
         )  # fmt: skip
+
+    def _tie(self, way: Grouped) -> str:
+        """Why no grouping serves more than the hash does."""
+        role, first = self.role, self.ways[0]
+        if role.topology.gpus == 1:
+            return "each instance of the plan has all experts on one GPU: there is nothing to group"
+        gain = max(each.rate for each in self.ways) / first.rate - 1
+        others = [each.role for each in self.plan.roles if each is not role]
+        if others and gain > TIE:
+            return f"{' and '.join(others)} instances limit the whole: {role.role} alone would serve {gain:.1%} more"
+        if way.layer_us < first.layer_us:
+            limits = ", ".join(role.binds) or "another limit"
+            return (
+                f"the layers are {1 - way.layer_us / first.layer_us:.1%} quicker, but {limits} allows no larger batch"
+            )
+        return "the layers' time is the same however experts are grouped"
 
 
 def study(case: LabCase[Any], windows: int) -> Study:
@@ -155,7 +167,7 @@ def _study(case: LabCase[Any], windows: int) -> Study:
         nodes = float(np.mean([score.nodes_per_token for score in told]))
         ways.append(
             Grouped(
-                name, tokens_per_s(plan.scenario.spec, plan.roles, rates), step,
+                name, tokens_per_s(plan.scenario.spec, plan.roles, rates), rate, step,
                 None if np.isnan(nodes) else nodes,
                 float(np.mean([score.balancedness for score in told])),
                 float(np.mean([score.cross_node_bytes_per_token for score in told])),
