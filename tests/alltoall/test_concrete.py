@@ -55,8 +55,10 @@ def enumerated(problem: LayerProblem, home: np.ndarray, served: np.ndarray) -> n
     return out
 
 
-def fractions_of(problem: LayerProblem, slots: np.ndarray, seed: int) -> np.ndarray:
-    """[nodes, slots] random shares, some of them 0."""
+def fractions_of(problem: LayerProblem, slots: np.ndarray, seed: int) -> np.ndarray | None:
+    """[nodes, slots] random shares, some of them 0, of `planned`; other policies have their own."""
+    if problem.rules.dispatch != "planned":
+        return None
     rng = np.random.default_rng([seed, 7])
     weight = rng.random((problem.topology.nodes, problem.slots)) * (rng.random(problem.slots) < 0.7) + 1e-9
     weight[weight < 1e-6] = 0.0
@@ -133,10 +135,11 @@ def test_the_expectation_is_the_scorers_matrix_around_failed_gpus(dispatch: str)
         3, experts=5, gpus=8, gpus_per_node=4, slots_per_gpu=2, k=2, tokens=3, dispatch=dispatch, capacity=capacity
     )
     slots = random_placement(problem, 3)
-    used, fractions = slots >= 0, np.zeros((2, 16))
-    for node, row in enumerate(fractions):
+    used, planned = slots >= 0, np.zeros((2, 16))
+    for node, row in enumerate(planned):
         row[used] = np.random.default_rng(node).random(used.sum())
         row[used] /= np.bincount(slots[used], row[used], minlength=5)[slots[used]]
+    fractions = planned if dispatch == "planned" else None
     shares = dispatch_shares(problem, slots, fractions)
     total, each = np.zeros((8, 8)), 6
     assert problem.data.sets is not None
