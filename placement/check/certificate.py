@@ -31,12 +31,14 @@ class Witnesses:
     Attributes:
         roles: What it holds; None where there is none.
         size: Of the file, in bytes. why_not: Why there is none, or "". fault: Why it is not the plan's, or "".
+        named: Whether the plan names one.
     """
 
     roles: tuple[RoleWitness, ...] | None = None
     size: int = 0
     why_not: str = ""
     fault: str = ""
+    named: bool = True
 
     def of(self, role: int, layer: int) -> LayerWitness | None:
         """What the file holds of a layer."""
@@ -60,7 +62,7 @@ class Proof:
 def witnesses_of(plan: Plan) -> Witnesses:
     """The witness file that a plan names, if it is at hand and what it says it is."""
     if plan.witness is None:
-        return Witnesses(why_not="the plan names no witness file")
+        return Witnesses(why_not="the plan names no witness file", named=False)
     name = f"*{plan.witness.suffix}"
     try:
         content = plan.witness_bytes()
@@ -93,7 +95,7 @@ def proof_of(layer: LayerRecord, problem: LayerProblem, witnesses: Witnesses, ro
         return Proof("checked", least)
     if any(name in layer.bound_source for name in SOLVERS):
         return Proof("claimed", least)
-    if witnesses.roles is None and not counted_source(layer.bound_source):
+    if witnesses.roles is None and (witnesses.named or not counted_source(layer.bound_source)):
         return Proof("missing", least)
     return Proof("wrong", least, f"bound {layer.bound:g} is above {least:g}, which is all that is proven")
 

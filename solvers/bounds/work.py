@@ -81,7 +81,9 @@ def work_bounds(
                 proofs.append(proof.witness(w))
         values[w] = value
         names[name] = names.get(name, 0.0) + float(problem.data.window_weight[w])
-    return WorkBound(values, f"{max(names, key=lambda n: names[n])} bound", tuple(proofs))
+    # Packing needs a witness: it is named wherever a window rests on it.
+    name = "packing" if proofs else max(names, key=lambda n: names[n])
+    return WorkBound(values, f"{name} bound", tuple(proofs))
 
 
 def _packing_bound(

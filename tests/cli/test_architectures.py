@@ -85,7 +85,8 @@ def as_first_version(plan: dict[str, Any]) -> dict[str, Any]:
     (role,) = plan.pop("roles")
     for name in ("mode", "predicted", "choice"):
         del plan[name]
-    for name in ("binds", "stake"):
+    plan.pop("witness", None)
+    for name in ("binds", "stake", "served"):
         role.pop(name, None)
     del role["posed_batch"], role["role"], role["cp"]
     plan["engine"]["messages"] = role.pop("messages")

@@ -49,6 +49,7 @@ EXAMPLES = frozenset(
         "aggregated/expert_location.json", "aggregated/node-0.sh", "aggregated/node-1.sh", "node-1.sh",
         "kubernetes.yaml", "compose.yaml", "instances.csv", "prefill/", "decode/",
         "aggregated/config.yaml", "aggregated/placement_pattern.npy",
+        "R/bounds", "R/L/reachP/tokens", "R/L/reachP/tables", "R/L/packingI/where", "R/L/packingI/split",
         "env.yaml", "preset.json", "/dev/nvidia-caps-imex-channels",
         "aggregated/eplb.npz", "expert_map.json", "expert_map.jsonl", "expert_map_by_model.json",
         ".json", ".npz", ".npy", ".venv", "solvers/experts/search/__pycache__/*.nb?",

@@ -137,7 +137,7 @@ def test_hostile_names_are_text(folder: Path) -> None:
     def rename(data: dict) -> None:  # type: ignore[type-arg]
         data["provenance"]["versions"] = {HOSTILE: HOSTILE}
         data["provenance"]["cut_short"] = [HOSTILE]
-        data["roles"][0]["layers"][0]["bound_source"] = HOSTILE
+        data["roles"][0]["layers"][0]["bound_source"] = f"{HOSTILE} co-location"
 
     plan = changed(plan, rename)
     made = report_plan(plan, traces=traces)
