@@ -14,7 +14,7 @@ from solvers.deploy.close import ClosePrices, settle
 from solvers.deploy.columns import list_columns, pool_of
 from solvers.deploy.problem import Column, MasterProblem
 from solvers.deploy.rivals.layouts import name_of
-from solvers.deploy.rivals.rate import Rival, best_rival, nearest_rivals, rivals_of
+from solvers.deploy.rivals.rate import Rival, best_rival, nearest_rivals, rivals_of, settle_with
 from solvers.split.degrees import Degrees
 from specs.scenario import Scenario
 
@@ -106,6 +106,7 @@ def _answer(problem: MasterProblem, close: ClosePrices, rivals: tuple[Rival, ...
         settled = settle(problem, close)
     except (InfeasibleError, NothingFoundError) as error:
         return Answer((), 0.0, 0, rivals, str(error))
+    settled = settle_with(settled, rivals, close)
     found = settled.answer
     if found.requests_per_s <= 0:
         return Answer((), 0.0, 0, rivals, "no instances that serve whole requests fit the nodes together")

@@ -21,7 +21,7 @@ from solvers.deploy.close import CLOSE, LEAST_S, ClosePrices, settle
 from solvers.deploy.columns import ColumnSet, list_columns, pool_of
 from solvers.deploy.layout import layout
 from solvers.deploy.problem import Deployment, MasterProblem
-from solvers.deploy.rivals.rate import nearest_rivals, rivals_of
+from solvers.deploy.rivals.rate import nearest_rivals, rivals_of, settle_with
 from solvers.deploy.rivals.record import rival_record
 from solvers.split.enumerate import SplitChoice, enumerate_splits
 from solvers.split.pins import check_pins
@@ -117,10 +117,11 @@ def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
         raise InfeasibleError(f"{scenario.name}: {_do_not_fit(problem)}")
     if not case.told or stop.expired:
         return _choice(pools, problem, columns, chosen, workload.osl, None, told=False)
-    choice = _choice(pools, problem, columns, chosen, workload.osl, close, told=True)
     case.report.stage("pricing recipes")
     found = rivals_of(pools, problem, roles, placed, kernels, _EXTRA_S)
     rivals = nearest_rivals(found, problem, close, MOST_RIVALS, _EXTRA_S)
+    settled = settle_with(settled, rivals, close, _EXTRA_S)
+    choice = _choice(pools, settled.problem, columns, settled.answer, workload.osl, close, told=True)
     records = tuple(rival_record(rival, problem.pools, workload.osl) for rival in rivals)
     return replace(choice, record=choice.record.model_copy(update={"rivals": records}))
 

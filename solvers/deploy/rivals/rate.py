@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from placement.cost.step.kernels import KernelTables
 from placement.cost.step.roles import Role
 from placement.errors import InfeasibleError, NothingFoundError
-from solvers.deploy.close import ClosePrices, settle
+from solvers.deploy.close import ClosePrices, Settled, settle
 from solvers.deploy.columns import Placed, Priced, price_layout, undominated
 from solvers.deploy.problem import Column, MasterProblem
 from solvers.deploy.rivals.book import Allowed, Recipe, recipes_of
@@ -74,6 +74,22 @@ def rivals_of(
     prices = _Prices(pools, placed, kernels)
     found = [_best(recipe, problem, prices, time_limit) for recipe in recipes_of(pools, roles)]
     return tuple(sorted(found, key=lambda rival: _order(problem, rival)))
+
+
+def settle_with(
+    settled: Settled, rivals: Sequence[Rival], close: ClosePrices | None, time_limit: float | None = None
+) -> Settled:
+    """The answer, made again with the best rival's layouts beside the columns where that rival is better.
+
+    A layout may be worth more with every layer placed than quick prices tell.
+    """
+    problem, answer = settled.problem, settled.answer
+    best = best_rival(rivals)
+    if best is None:
+        return settled
+    better = best.gpus < answer.gpus if problem.goal == "gpus" else best.requests_per_s > answer.requests_per_s
+    more = tuple(column for column, _ in best.kinds if column not in problem.columns)
+    return settle(replace(problem, columns=problem.columns + more), close, time_limit) if better and more else settled
 
 
 def best_rival(rivals: Sequence[Rival]) -> Rival | None:

@@ -16,6 +16,7 @@ from placement.routing.holdout import routing_of, synthetic_source
 from solvers.deploy.close import CLOSE, ClosePrices, settle
 from solvers.deploy.columns import list_columns, pool_of
 from solvers.deploy.problem import Column, MasterProblem
+from solvers.deploy.rivals.rate import Rival, settle_with
 from solvers.deploy.solve import solve_master
 from solvers.stop import Stop
 from specs.scenario import Scenario
@@ -99,3 +100,16 @@ def test_columns_keep_their_limits_at_close_prices() -> None:
             assert close(priced) == priced
             assert (priced.point.ttft_s or 0.0) <= workload.ttft_ms * 1e-3
             assert (priced.point.tpot_s or 0.0) <= workload.tpot_ms * 1e-3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_answer_is_no_worse_than_the_best_rival(seed: int) -> None:
+    problem = random_problem(seed)
+    settled = settle(problem, None)
+    best = max(problem.columns, key=lambda c: c.point.requests_per_s)
+    rate = best.point.requests_per_s * 3
+    better = replace(best, role="aggregated", point=replace(best.point, requests_per_s=rate))
+    alone = solve_master(replace(problem, columns=(better,)))
+    rival = Rival("r", "s", ((better, alone.counts[0]),), alone.requests_per_s, alone.gpus, (better,))
+    again = settle_with(settled, [rival], None)
+    assert again.answer.requests_per_s >= max(settled.answer.requests_per_s, rival.requests_per_s) * (1 - 1e-6)
