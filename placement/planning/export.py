@@ -86,7 +86,7 @@ def export_plan(
     adapted = _for_engine(plan, made, engine)
     content = dict(_content(adapted, made, Extras(architecture, next_token_layers)))
     # The plan as it was made: its figures are of its own engine.
-    content["plan.json"] = (plan_json(plan).encode(), ())
+    content |= {name: (data, ()) for name, data in _own_files(plan)}
     _write_folder(target, {name: data for name, (data, _) in content.items()}, out)
     told = [*adapted.engine.notes, *(note for _, told in content.values() for note in told)]
     if adapted.engine.label != plan.engine.label:
@@ -130,8 +130,15 @@ def _training(plan: Plan) -> Iterator[tuple[str, bytes]]:
     """The folder of a training plan: arguments, and no map."""
     site = _training_site(plan)
     yield f"{site.folder}/{megatron.FILE}", megatron.script(site).encode()
-    yield "plan.json", plan_json(plan).encode()
     yield "README.md", megatron.readme(site).encode()
+    yield from _own_files(plan)
+
+
+def _own_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
+    """The plan and, where it is at hand, what proves its bounds."""
+    yield "plan.json", plan_json(plan).encode()
+    if plan.witness is not None and (proof := plan.witness_bytes()) is not None:
+        yield f"plan{plan.witness.suffix}", proof
 
 
 def _for_engine(plan: Plan, made: MapFormat, engine: str | None = None) -> Plan:
@@ -191,7 +198,6 @@ def _content(plan: Plan, made: MapFormat, extras: Extras) -> Iterator[tuple[str,
     if launcher is not None and managed:
         yield "kubernetes.yaml", (kubernetes(launcher, managed).encode(), ())
         yield "compose.yaml", (compose(launcher, managed, routed).encode(), ())
-    yield "plan.json", (plan_json(plan).encode(), ())
     yield "README.md", (readme(plan, made, launcher, sites, held).encode(), ())
 
 

@@ -250,7 +250,7 @@ def plan_json(plan: Plan) -> str:
     _drop_unset(data, "timings", "nodes", "choice", "demand", "witness")
     _drop_unset(data["provenance"], "params", "gap", "cut_short", "cautions")
     for role in data["roles"]:
-        _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds", "stake")
+        _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds", "stake", "served")
         _drop_unset(role["split"], "layer_redundant")
     return json_text(data)
 

@@ -305,6 +305,7 @@ def test_exported_maps_are_the_plans(name: str, tmp_path: Path) -> None:
     assert (compared.layers, compared.gpus, compared.slots) == (2, 4, 24)
     again = load_plan(tmp_path / "out" / "plan.json")
     assert again.roles[0].layers == made.roles[0].layers
+    assert again.witness_bytes() == made.witness_bytes() is not None
     judged = evaluate_plan(again, _trace(tmp_path), current=path)
     figures = {row.record.name: row.record for row in judged.role().rows}
     own = judged.role().own
