@@ -33,6 +33,8 @@ SOLVERS: dict[str, tuple[str, str]] = {
     "auto": ("solvers.experts.auto", "AutoSolver"),
 }
 BASELINES = ("hash", "linear", "round_robin", "greedy", "eplb")
+#: The load balancer that engines run: it places experts where milliseconds count, and plans are held against it.
+BALANCER = "eplb"
 
 
 #: Entry points by which other packages add solvers, each a class without arguments (docs/commands.md).

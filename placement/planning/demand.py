@@ -13,13 +13,14 @@ from placement.cost.serving_sim.arrivals import AtRandom, Demand, InFlight, Reco
 from placement.cost.serving_sim.simulate import LoadBalance
 from placement.errors import InfeasibleError, ParameterError
 from placement.planning.case import Case, load_scenario
-from placement.planning.deploy import QUICK, deployment_case
+from placement.planning.deploy import deployment_case
 from placement.planning.progress import Reporter
 from placement.planning.solve import Planned, solve
 from placement.records.arrivals import read_arrivals
 from placement.records.demand import MAX_REQUESTS, DemandRecord, HoldRecord
 from placement.records.plan import Plan
 from placement.records.simulated import SHOWN, kinds_of, simulate_demand
+from solvers.registry import BALANCER
 from specs.overrides import overridden
 from specs.scenario import Scenario
 
@@ -142,7 +143,7 @@ def solve_for(case: Case, asked: Asked, with_timings: bool = False) -> Planned:
     else:
         wanted = _requests_per_s(demand, workload.osl * workload.tpot_ms * 1e-3) * workload.osl
         planned, wanted = _fewest(_quick(case), answer, demand, wanted, asked)
-        if case.strategy != QUICK:
+        if case.strategy != BALANCER:
             planned = solve(replace(case, deployment=planned.plan), with_timings)
     if asked.simulated:
         planned = replace(planned, plan=_simulated(case, planned.plan, demand, wanted, answer))
@@ -166,7 +167,7 @@ def _simulated(case: Case, plan: Plan, demand: Demand, wanted: float, answer: An
 
 def _quick(case: Case) -> Case:
     """The case with quickly placed experts on instances that are chosen."""
-    return replace(case, strategy=QUICK, certify=False)
+    return replace(case, strategy=BALANCER, certify=False)
 
 
 def _fewest(quick: Case, answer: Answer, demand: Demand, tokens_per_s: float, asked: Asked) -> tuple[Planned, float]:

@@ -13,11 +13,10 @@ from placement.planning.progress import OnProgress
 from placement.planning.solve import Planned, solve
 from placement.records.front import SCHEMA, Front, FrontAnswer
 from placement.records.plan import Plan
+from solvers.registry import BALANCER
 from specs.cluster import Cluster
 from specs.scenario import Scenario
 
-#: The strategy that places experts in milliseconds.
-QUICK = "eplb"
 #: TPOT limits of the front, as shares of the workload's.
 FRONT = (0.25, 0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
@@ -86,7 +85,7 @@ def deployment_case(scenario: Scenario | str | Path, **asked: object) -> Case:
     scenario = load_scenario(scenario)
     if scenario.workload.kind != "serving":
         raise InputError(scenario.name, "workload", "is training; instances are deployed for serving", "use solve")
-    return replace(make_case(scenario, strategy=QUICK, **asked), certify=False)  # type: ignore[arg-type]
+    return replace(make_case(scenario, strategy=BALANCER, **asked), certify=False)  # type: ignore[arg-type]
 
 
 def front_of(case: Case) -> Front:

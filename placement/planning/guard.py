@@ -16,11 +16,10 @@ from placement.routing.holdout import Routing
 from solvers.dispatch import fractions_for
 from solvers.experts.candidates import candidate
 from solvers.experts.layers import TOLERANCE, plan_layers
+from solvers.registry import BALANCER
 from solvers.result import Status
 from solvers.stop import Stop
 
-#: What is held against: the balancer that engines run.
-BALANCER = "eplb"
 #: Share by which a plan may be worse than the balancer in a window.
 MOST_LOSS = 0.01
 #: Tokens below which a gain may be chance.
@@ -60,11 +59,12 @@ def guarded(problems: Sequence[LayerProblem], own: Answers, balancer: Answers) -
         took[int(np.argmin(price))] = True
     answers = []
     for mine, other, taken in zip(own, balancer, took, strict=True):
-        bound = max(mine.bound, other.bound)
-        met = other.score.objective <= bound * (1 + TOLERANCE)
-        source = mine.bound_source if mine.bound >= other.bound else other.bound_source
-        status = Status.OPTIMAL if met else Status.FEASIBLE
-        kept = replace(other, bound=bound, bound_source=source, status=status, termination=mine.termination)
+        best = mine if mine.bound >= other.bound else other
+        met = other.score.objective <= best.bound * (1 + TOLERANCE)
+        kept = replace(
+            other, bound=best.bound, bound_source=best.bound_source, witness=best.witness,
+            status=Status.OPTIMAL if met else Status.FEASIBLE, termination=mine.termination,
+        )  # fmt: skip
         answers.append(kept if taken else mine)
     return Guarded(tuple(answers), int(took.sum()))
 

@@ -32,6 +32,7 @@ from placement.records.witness import RoleWitness, witness_bytes
 from placement.routing.holdout import read_sources, routing_of
 from solvers.experts.layers import TOLERANCE, LayerAnswer
 from solvers.migration.allocate import transfer_seconds, within_seconds
+from solvers.registry import BALANCER
 from solvers.result import Status, Termination
 
 #: Shares of all slots that the front's table shows.
@@ -39,8 +40,6 @@ SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 #: The running placement's row in a migrated plan.
 RUNNING = "running"
-#: The baseline whose bounds hold for an instance that keeps its experts.
-BALANCER = "eplb"
 
 
 def migrate_plan(

@@ -14,7 +14,7 @@ from placement.cost.step.serving_mix import planned_rates, planned_rule
 from placement.planning.by_layer import shared_by_layer
 from placement.planning.case import Case
 from placement.planning.choose import ChosenRole
-from placement.planning.guard import BALANCER, Guarded, guarded, left_out
+from placement.planning.guard import Guarded, guarded, left_out
 from placement.planning.judgement import certificate_of, judge, layer_record, witness_of
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
 from placement.problem.layer import LayerProblem, Objective
@@ -24,6 +24,7 @@ from placement.records.layout import EngineRecord, SplitRecord
 from placement.records.role import RoleName, RolePlan
 from placement.records.witness import RoleWitness
 from placement.routing.holdout import Routing
+from solvers.registry import BALANCER
 from solvers.result import Termination
 from solvers.stop import Stop
 from specs.scenario import Scenario
@@ -189,7 +190,7 @@ def _posed_batch(case: Case, chosen: ChosenRole, routing: Routing, fit: BatchFit
         return batch
     phase = _phase(case, chosen)
     problems = layer_problems(scenario, chosen.split, phase, routing.solved_on)
-    balancer = place(problems, "eplb", stop, case.effort, case.report, certify=False)
+    balancer = place(problems, BALANCER, stop, case.effort, case.report, certify=False)
     return fit.fit(placement_of_answers(balancer), batch).batch
 
 

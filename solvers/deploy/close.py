@@ -16,7 +16,7 @@ from solvers.base import UnsupportedError
 from solvers.deploy.problem import Column, Deployment, MasterProblem
 from solvers.deploy.solve import solve_master
 from solvers.dispatch import fractions_for
-from solvers.registry import get_solver
+from solvers.registry import BALANCER, get_solver
 from solvers.stop import DEFAULT, Stop
 from specs.scenario import Scenario
 from specs.workload import PlannedPhase
@@ -78,7 +78,7 @@ class ClosePrices:
         slots, fractions = [], []
         try:
             for problem in layer_problems(scenario, column.split, phase, self.statistics):
-                found = get_solver("eplb").solve(problem, Stop(), 0).slots
+                found = get_solver(BALANCER).solve(problem, Stop(), 0).slots
                 if found is None:
                     return None
                 slots.append(found)
