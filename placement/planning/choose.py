@@ -329,7 +329,7 @@ def _runner_up(
     problem: MasterProblem, used: Sequence[int], osl: int, close: ClosePrices | None
 ) -> RunnerUpRecord | None:
     """The best answer that does without one of the chosen kinds."""
-    best: tuple[float, str] | None = None
+    best: RunnerUpRecord | None = None
     for i in used:
         kept = [j for j in range(len(problem.columns)) if j != i]
         if not kept:
@@ -343,9 +343,18 @@ def _runner_up(
         names = " + ".join(
             f"{n} {c.role} {_named(c.split)}" for c, n in zip(settled.problem.columns, other.counts, strict=True) if n
         )
-        if names and (best is None or other.requests_per_s > best[0]):
-            best = (other.requests_per_s, names)
-    return None if best is None else RunnerUpRecord(kinds=best[1], tokens_per_s=best[0] * osl)
+        if not names:
+            continue
+        found = RunnerUpRecord(kinds=names, tokens_per_s=other.requests_per_s * osl, gpus=other.gpus)
+        if best is None or _rank(problem, found) > _rank(problem, best):
+            best = found
+    return best
+
+
+def _rank(problem: MasterProblem, found: RunnerUpRecord) -> tuple[float, float]:
+    """What answers are compared by, the more the better."""
+    fewest = float(-(found.gpus or 0))
+    return (found.tokens_per_s, fewest) if problem.goal == "rate" else (fewest, found.tokens_per_s)
 
 
 def _named(split: Split) -> str:

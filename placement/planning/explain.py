@@ -24,15 +24,14 @@ def explained(case: Case, planned: Planned) -> Planned:
     changes = list(_changes(case))
     case.report.stage("weighing other limits", len(changes))
     for told, changed in changes:
-        # A target is met with the fewest GPUs; what more would buy shows in the rate.
-        asked = replace(changed, target_tokens_per_s=None, told=False)
         try:
-            rate = choose(asked, routing, case.effort.stop()).record.priced_tokens_per_s
+            other = choose(replace(changed, told=False), routing, case.effort.stop())
         except (InputError, PlacementError):
             continue
         finally:
             case.report.advance()
-        found.append(WhatIfRecord(change=told, tokens_per_s=rate))
+        gpus = sum(role.split.gpus for role in other.roles)
+        found.append(WhatIfRecord(change=told, tokens_per_s=other.record.priced_tokens_per_s, gpus=gpus))
     weighed = choice.model_copy(update={"what_if": tuple(found)})
     return replace(planned, plan=planned.plan.model_copy(update={"choice": weighed}))
 
@@ -49,15 +48,13 @@ def _changes(case: Case) -> Iterator[tuple[str, Case]]:
         ("HBM of a GPU +10%", {"cluster.gpu.hbm_gib": 1.1 * cluster.gpu.hbm_gib}),
         ("HBM bandwidth +10%", {"cluster.gpu.hbm_gb_per_s": 1.1 * cluster.gpu.hbm_gb_per_s}),
         ("links inside nodes twice as fast", {"cluster.fast.gb_per_s": 2 * cluster.fast.gb_per_s}),
-        ("one more node", {"cluster.nodes": cluster.nodes + 1}),
     ]
+    if case.target_tokens_per_s is None:  # which the nodes that there are reach
+        settings.append(("one more node", {"cluster.nodes": cluster.nodes + 1}))
     if cluster.nodes > 1:
         settings.insert(5, ("links between nodes twice as fast", {"cluster.slow.gb_per_s": 2 * cluster.slow.gb_per_s}))
     if scenario.degrees != "any":
         settings.append(("degrees that nobody runs", {"degrees": "any"}))
-    if case.target_tokens_per_s is not None:
-        # The answer takes the fewest GPUs, each change all of them: this tells the two apart.
-        yield "all GPUs, nothing else changed", case
     for told, values in settings:
         changed = _changed(scenario, values)
         if changed is not None:

@@ -21,17 +21,19 @@ class DroppedRecord(Record):
 
 
 class RunnerUpRecord(Record):
-    """The best answer that does without one of the chosen kinds."""
+    """The best answer that does without one of the chosen kinds; `gpus`: that it takes, null in older files."""
 
     kinds: Text
     tokens_per_s: Amount
+    gpus: Count | None = None
 
 
 class WhatIfRecord(Record):
-    """What the choice would serve if one thing were otherwise."""
+    """What the choice would serve if one thing were otherwise; `gpus`: that it takes, null in older files."""
 
     change: Text
     tokens_per_s: Amount
+    gpus: Count | None = None
 
 
 class ChoiceRecord(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from placement.records.choice import ChoiceRecord, RunnerUpRecord, WhatIfRecord
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
 
@@ -27,8 +28,7 @@ def why(plan: Plan) -> list[tuple[str, str]]:
     choice = plan.choice
     if choice is not None:
         if choice.runner_up is not None:
-            loss = 1 - choice.runner_up.tokens_per_s / choice.priced_tokens_per_s
-            rows.append(("runner-up", f"{choice.runner_up.kinds}: {-loss:+.1%} tokens/s"))
+            rows.append(("runner-up", f"{choice.runner_up.kinds}: {_beside(plan, choice, choice.runner_up)}"))
         if choice.max_kinds is not None and (choice.without_max_kinds or 0) > _SMALL:
             unit = "tokens/s" if choice.goal == "rate" else "GPUs"
             rows.append(
@@ -38,8 +38,7 @@ def why(plan: Plan) -> list[tuple[str, str]]:
                 )
             )
         for i, other in enumerate(choice.what_if):
-            gain = other.tokens_per_s / choice.priced_tokens_per_s - 1
-            rows.append(("would buy" if i == 0 else "", f"{other.change}: {gain:+.1%} tokens/s"))
+            rows.append(("would buy" if i == 0 else "", f"{other.change}: {_beside(plan, choice, other)}"))
         if choice.idle_gpus:
             told = "no further instance of the chosen kinds fits" if choice.goal == "rate" else "the rest is enough"
             rows.append(("idle", f"{choice.idle_gpus} GPUs: {told}"))
@@ -47,6 +46,13 @@ def why(plan: Plan) -> list[tuple[str, str]]:
     for role in plan.roles:
         rows += _placement(plan, role)
     return rows
+
+
+def _beside(plan: Plan, choice: ChoiceRecord, other: RunnerUpRecord | WhatIfRecord) -> str:
+    """Another answer beside the plan, in what answers are compared by."""
+    if choice.goal == "gpus" and other.gpus is not None:
+        return "no fewer GPUs" if other.gpus == plan.gpus else f"{other.gpus:,} GPUs instead of {plan.gpus:,}"
+    return f"{other.tokens_per_s / choice.priced_tokens_per_s - 1:+.1%} tokens/s"
 
 
 def _unmatched(plan: Plan) -> list[tuple[str, str]]:

@@ -143,9 +143,15 @@ def test_roles_that_do_not_fit_together_are_refused_with_their_sizes(call: Call,
     assert "of 4 GPUs" in done.err
 
 
-def test_what_limits_would_buy_is_told_apart_from_using_all_gpus(call: Call) -> None:
-    rate = ("--target-rate", "1000", "--explain", "--tp", "4", "--ep", "1", "--mode", "aggregated")
-    found = record(call, *rate)["choice"]["what_if"]
-    assert found[0]["change"] == "all GPUs, nothing else changed"
-    wider = next(each for each in found if each["change"] == "one more node")
-    assert wider["tokens_per_s"] > found[0]["tokens_per_s"]
+def test_under_a_target_answers_are_compared_by_their_gpus(call: Call) -> None:
+    rate = ("--target-rate", "8000", "--explain")
+    found = record(call, *rate)
+    choice, gpus = found["choice"], plan_from_json(json.dumps(found), "out").gpus
+    assert choice["goal"] == "gpus"
+    # Nothing that is made easier takes more GPUs; what does without a chosen kind takes no fewer.
+    assert all(each["gpus"] <= gpus for each in choice["what_if"])
+    assert choice["runner_up"] is None or choice["runner_up"]["gpus"] >= gpus
+    assert not any("node" in each["change"].split() for each in choice["what_if"])
+    done = call("deploy", "--spec", SPEC, *rate, "--balanced", "--set", "routing.tokens=512")
+    assert f"GPUs instead of {gpus}" in done.out or "no fewer GPUs" in done.out
+    assert "% tokens/s" not in done.out.partition("would buy")[2].partition("idle")[0]
