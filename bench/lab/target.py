@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
+from placement.cli.options import DEFAULT_SPEC
+
 if TYPE_CHECKING:
     from bench.lab.planner import Planner
     from placement.records.plan import Plan
@@ -33,8 +35,6 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 #: The lab's own chapter, and that of the benchmarks which stand by themselves.
 LAB, EVIDENCE = "lab", "evidence"
-
-DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ import numpy as np
 from placement.check.baselines import greedy, hash_order, in_turn, round_robin
 from placement.check.case import PlanCase
 from placement.check.failure import require
-from placement.check.findings import RUNNING, SOLVED
 from placement.problem.arrays import IntArray
 from placement.records.convert import placement_of
-from placement.records.role import RolePlan
+from placement.records.role import RUNNING, SOLVED, RolePlan
 
 #: Strategies that every plan is held against, in the order of their rows.
 BASELINES = ("hash", "linear", "round_robin", "greedy", "eplb")

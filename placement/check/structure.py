@@ -58,13 +58,13 @@ def _check_layer_redundant(case: PlanCase) -> None:
         return
     require(len(split.layer_redundant) == len(role.layers), "layer_redundant has not one number a layer")
     held: dict[int, int] = {}
-    for layer, moe, extra in zip(role.layers, model.moes, split.layer_redundant, strict=True):
+    rows = zip(role.layers, model.moes, split.layer_redundant, role.stages_of_layers, strict=True)
+    for layer, moe, extra, stage in rows:
         slots, where = len(layer.physical_to_logical), f"layer {layer.layer}: {extra} redundant experts"
         require(slots % split.ep == 0, f"{where}: {slots} slots do not divide over {split.ep} GPUs")
         beyond = slots - moe.experts - extra
         exact = moe.experts == model.moe.experts
         require(beyond == 0 if exact else 0 <= beyond < split.ep, f"{where} in {slots} slots of {moe.experts} experts")
-        stage = next(s.stage for s in role.stages if s.first_layer <= layer.layer < s.first_layer + s.layers)
         held[stage] = held.get(stage, 0) + extra - split.redundant
     for stage, beyond in held.items():
         require(beyond <= 0, f"layers of stage {stage} have {beyond} redundant experts too many")
