@@ -2,7 +2,7 @@
 
 A file of `bench/lab/targets` defines `TARGET`, a Target, under the file's own name. At its top it imports this module
 and the standard library alone, so that listing is quick; its functions import what they need. Longer work lies in a
-package beside (`bench/lab/NAME/`).
+package beside (`bench/lab/NAME/`); one study of several targets has a function there that makes them (`rack_target`).
 
     @dataclass(frozen=True)
     class Options:
