@@ -1,4 +1,4 @@
-"""A mixture-of-experts transformer by its dimensions: a list of blocks, data types, published parameter counts."""
+"""A mixture-of-experts transformer by its dimensions: named mixers and feed-forward blocks, and the list of them."""
 
 from __future__ import annotations
 
@@ -19,189 +19,11 @@ from pydantic_core import CoreSchema
 
 from specs.blocks.attention import GqaAttention
 from specs.blocks.ffn import DenseFfn, Moe
-from specs.blocks.latent import CompressedAttention, MlaAttention
-from specs.blocks.recurrent import GatedDelta, KimiDelta, Lightning, Mamba, Mamba2, ShortConv
-from specs.fields import (
-    MAX_LAYERS,
-    MAX_PARAMETERS,
-    Count,
-    DataType,
-    Flag,
-    LayerIndex,
-    Layers,
-    Name,
-    Positive,
-    Spec,
-    Text,
-    Width,
-)
-
-AnyMixer = Annotated[
-    GqaAttention | MlaAttention | CompressedAttention | GatedDelta | KimiDelta | Lightning | Mamba2 | Mamba | ShortConv,
-    Field(discriminator="kind"),
-]
-Ffn = Annotated[DenseFfn | Moe, Field(discriminator="kind")]
-
-
-class SlidingWindow(Spec):
-    """Layers whose index modulo `period` is in `layers` attend only to the last `window` tokens."""
-
-    window: Count
-    """Tokens that a query sees."""
-    period: Layers = 1
-    """Layers after which the pattern repeats."""
-    layers: Annotated[tuple[LayerIndex, ...], Field(min_length=1, max_length=MAX_LAYERS)] = (0,)
-    """Which layers of a period slide."""
-
-    @model_validator(mode="after")
-    def _layers_are_in_the_period(self) -> SlidingWindow:
-        if len(set(self.layers)) != len(self.layers):
-            raise ValueError("layers names a layer twice; name each once")
-        if max(self.layers) >= self.period:
-            raise ValueError(f"layers names {max(self.layers)}, but period is {self.period}; stay below the period")
-        return self
-
-
-class DataTypes(Spec):
-    """What each part is stored, computed and sent in; a block's own `types` differ from them by projection."""
-
-    attention: DataType = "bf16"
-    """Weights of attention and other mixers."""
-    dense: DataType = "bf16"
-    """Weights of dense blocks."""
-    shared: DataType | None = None
-    """Shared experts; as `dense` where it is not given."""
-    experts: DataType = "bf16"
-    """Weights of routed experts."""
-    embedding: DataType = "bf16"
-    """Embedding and output head."""
-    kv_cache: DataType = "bf16"
-    """The KV cache."""
-    state: DataType = "fp32"
-    """States of linear attention and state-space layers."""
-    compute: DataType = "bf16"
-    """What the matrix units multiply expert activations in."""
-    dispatch: DataType = "bf16"
-    """Tokens on their way to experts."""
-    combine: DataType = "bf16"
-    """Experts' outputs on their way back."""
-    block: Annotated[int, Field(ge=1, le=65_536, strict=True)] = 1
-    """Weights come in blocks of this many, with one scale each: a GPU's share of a width is a multiple of it."""
-
-
-class Published(Spec):
-    """Parameter counts as published, in billions, with their source; tests hold the computed counts against them."""
-
-    total_b: Positive
-    """All parameters, in billions."""
-    active_b: Positive | None = None
-    """Parameters active for a token, in billions."""
-    active_counts_embedding: Flag = True
-    """What active_b counts: some sources leave out the input embedding (looked up, not multiplied), some the output
-    head as well."""
-    active_counts_head: Flag = True
-    """Whether active_b counts the output head."""
-    active_rounding_b: Positive | None = None
-    """Half a unit of active_b's last digit; given only where no figure exact to 1% is published."""
-    source: Text
-    """Who published the counts, and where."""
-
-
-class Block(Spec):
-    """One block: a mixer, then a feed-forward block, by their names in the model; either may be absent."""
-
-    mixer: Name | None = None
-    """Name of its mixer."""
-    ffn: Name | None = None
-    """Name of its feed-forward block."""
-
-    @model_validator(mode="after")
-    def _is_something(self) -> Block:
-        if self.mixer is None and self.ffn is None:
-            raise ValueError("a block has neither mixer nor ffn; name one")
-        return self
-
-
-class BlockRun(Spec):
-    """Blocks that follow each other, `repeat` times."""
-
-    repeat: Layers = 1
-    """How often they follow each other."""
-    blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=MAX_LAYERS)]
-    """The blocks, in order."""
-
-
-class _Common(Spec):
-    """What both forms of a model say."""
-
-    name: Name
-    """What it is called on screens and in plans."""
-    summary: Text = ""
-    """One line about it."""
-    hidden: Width
-    """Width of the hidden state."""
-    vocabulary: Count
-    """Tokens of the vocabulary."""
-    streams: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
-    """Residual streams between blocks (hyper-connections); 1: the usual residual."""
-    tied_embedding: Flag = False
-    """The output head is the input embedding's matrix."""
-    types: DataTypes = DataTypes()
-    """Data types."""
-    published: Published | None = None
-    """Published counts that the computed ones are held against."""
-    context: Count | None = None
-    """Longest sequence in tokens."""
-    left_out: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
-    """Parts of the checkpoint that are not planned (vision tower, next-token-prediction modules)."""
-
-
-class Uniform(_Common):
-    """The short form of a model whose layers have one attention: what most models need."""
-
-    layers: Layers
-    """Number of layers."""
-    attention: Annotated[GqaAttention | MlaAttention, Field(discriminator="kind")]
-    """Attention of every layer."""
-    moe: Moe
-    """Experts of every MoE layer."""
-    dense_layers: Annotated[tuple[LayerIndex, ...], Field(max_length=MAX_LAYERS)] = ()
-    """Indices of the layers whose feed-forward block is dense."""
-    dense_width: Width | None = None
-    """Width of a dense layer."""
-    sliding: SlidingWindow | None = None
-    """Layers that see a window alone."""
-
-    @model_validator(mode="after")
-    def _layers_fit(self) -> Uniform:
-        if len(set(self.dense_layers)) != len(self.dense_layers):
-            raise ValueError("dense_layers names a layer twice; name each once")
-        if self.dense_layers and max(self.dense_layers) >= self.layers:
-            raise ValueError(
-                f"dense_layers names layer {max(self.dense_layers)}, but layers is {self.layers}; count from 0"
-            )
-        if len(self.dense_layers) == self.layers:
-            raise ValueError("every layer is dense: this is no mixture-of-experts model; leave MoE layers")
-        if self.dense_layers and self.dense_width is None:
-            raise ValueError("dense_layers needs dense_width; add it")
-        return self
-
-    def blocks(self) -> dict[str, Any]:
-        """The same as fields of Model."""
-        mixers: dict[str, Any] = {"full": self.attention}
-        if self.sliding is not None:
-            mixers["sliding"] = self.attention.model_copy(update={"window": self.sliding.window})
-        ffns: dict[str, Any] = {"moe": self.moe}
-        if self.dense_layers and self.dense_width is not None:
-            ffns["dense"] = DenseFfn(kind="dense", width=self.dense_width, gated=self.moe.gated)
-        dense, sliding = set(self.dense_layers), self.sliding
-        blocks = []
-        for i in range(self.layers):
-            slides = sliding is not None and i % sliding.period in sliding.layers
-            blocks.append(Block(mixer="sliding" if slides else "full", ffn="dense" if i in dense else "moe"))
-        used = {block.mixer for block in blocks}
-        return {"mixers": {k: v for k, v in mixers.items() if k in used}, "ffns": ffns, "blocks": runs_of(blocks)}
-
+from specs.blocks.latent import MlaAttention
+from specs.blocks.run import AnyMixer, Block, BlockRun, Ffn
+from specs.fields import MAX_LAYERS, MAX_PARAMETERS, Name, Spec
+from specs.model_common import Common
+from specs.model_short import SlidingWindow, Uniform
 
 #: Fields of the short form alone, and of the long form alone.
 _SHORT_ORDER = tuple(
@@ -221,10 +43,10 @@ _SHORT_ORDER = tuple(
         )
     )
 )
-_SHORT, _LONG = set(Uniform.model_fields) - set(_Common.model_fields), {"mixers", "ffns", "blocks"}
+_SHORT, _LONG = set(Uniform.model_fields) - set(Common.model_fields), {"mixers", "ffns", "blocks"}
 
 
-class Model(_Common):
+class Model(Common):
     """A transformer with mixture-of-experts layers, by its true dimensions: named mixers and feed-forward blocks, and
     the list of blocks that is made of them. A model of one attention may be written in the short form (`Uniform`)."""
 
@@ -248,7 +70,7 @@ class Model(_Common):
             field = min(_SHORT & set(data))
             raise ValueError(f"{field} is of the short form, mixers, ffns and blocks of the long; use one form")
         short = Uniform.model_validate(data)
-        return {name: getattr(short, name) for name in _Common.model_fields} | short.blocks()
+        return {name: getattr(short, name) for name in Common.model_fields} | short.blocks()
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -286,7 +108,7 @@ class Model(_Common):
         window = getattr(self.mixers.get("sliding"), "window", None)
         try:
             short = Uniform(
-                **{name: getattr(self, name) for name in _Common.model_fields},
+                **{name: getattr(self, name) for name in Common.model_fields},
                 layers=self.layers,
                 attention=one if "full" in self.mixers else one.model_copy(update={"window": None}),
                 moe=moe,
@@ -423,20 +245,3 @@ def _repeats(places: Sequence[int], period: int, length: int) -> bool:
     """Whether the places of a row of that length are those of its first `period` again and again."""
     first = {place for place in places if place < period}
     return set(places) == {place for place in range(length) if place % period in first}
-
-
-def runs_of(blocks: list[Block]) -> tuple[BlockRun, ...]:
-    """Blocks as runs: the shortest repeating pattern of each stretch, longest stretches first."""
-    runs, start = [], 0
-    while start < len(blocks):
-        best = (1, 1)
-        for period in range(1, min(16, len(blocks) - start) + 1):
-            pattern, repeat = blocks[start : start + period], 1
-            while blocks[start + repeat * period : start + (repeat + 1) * period] == pattern:
-                repeat += 1
-            if repeat * period > best[0] * best[1] and (repeat > 1 or period == 1):
-                best = (repeat, period)
-        repeat, period = best
-        runs.append(BlockRun(repeat=repeat, blocks=tuple(blocks[start : start + period])))
-        start += repeat * period
-    return tuple(runs)

@@ -12,8 +12,9 @@ from typing import Literal
 
 from specs.blocks.base import Weight
 from specs.blocks.ffn import DenseFfn
+from specs.blocks.run import Block
 from specs.fields import DataType
-from specs.model import Block, Model
+from specs.model import Model
 
 #: What the weights of a block are counted as.
 Part = Literal["attention", "norms", "dense", "router", "shared"]

@@ -23,9 +23,7 @@ from specs.fields import (
     Spec,
     Text,
 )
-from specs.model import (
-    Model,
-)
+from specs.model import Model
 from specs.workload import Workload
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.options import check_option, json_option
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ RANK = 0.9
 @click.option("--by-group", is_flag=True, help="Errors by model, by GPU and by both, too.")
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Of the random folds.")
 @click.option("--write", "out", metavar="FILE", help="Fit the constants to all rows and write them to FILE.")
-@click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@check_option
+@json_option
 def command(
     data: str | None,
     published: str | None,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.options import check_option, json_option, traces_option
+from bench.recorded import DOMAINS, LAYERS, read_domain
 from placement.cli.running import emit, note
 from placement.problem.layer import LayerRules
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from specs.scenario import Scenario
 
 SHAPED = Path(__file__).parent / "shaped"
-DOMAINS = ("intent", "law", "summary")
 #: What is compared, at the same slots, dispatch and scorer; `auto` is the solved one.
 STRATEGIES = ("hash", "greedy", "eplb", "auto")
 RULES: tuple[MessageRule, ...] = ("per_node", "per_rank", "per_expert")
@@ -60,12 +61,11 @@ class Outcome:
 
 
 @click.command("alltoall")
-@click.option(
-    "--traces", default="../shared/traces", envvar="PLACEMENT_TRACES", show_default=True, show_envvar=True,
-    help="Folder of dsv2lite_*.npz.",
-)  # fmt: skip
+@traces_option
 @click.option("--domains", default=",".join(DOMAINS), show_default=True, help="Recorded domains, each by itself.")
-@click.option("--layers", type=click.IntRange(1, 26), default=2, show_default=True, help="MoE layers of each domain.")
+@click.option(
+    "--layers", type=click.IntRange(1, LAYERS), default=2, show_default=True, help="MoE layers of each domain."
+)
 @click.option("--tokens-per-rank", type=click.IntRange(1, 100_000), default=512, show_default=True)
 @click.option("--repeats", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option("--warmup", type=click.IntRange(0, 1000), default=1, show_default=True)
@@ -75,8 +75,8 @@ class Outcome:
 @click.option("--workers", type=click.IntRange(1, 1024), default=2, show_default=True, help="For solving.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--out", metavar="FILE", help="Write the JSON to this file, too.")
-@click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@check_option
+@json_option
 def command(
     traces: str,
     domains: str,
@@ -143,19 +143,10 @@ def command(
 def _halves(folder: str, name: str, scenario: Scenario) -> tuple[Trace, Trace]:
     from placement.errors import InputError
     from placement.routing.parts import split_by_sequence
-    from placement.routing.reader import read_trace
-    from placement.routing.trace import Trace
 
     if name not in DOMAINS:
         raise InputError("--domains", name, "is no recorded domain", f"choose of {', '.join(DOMAINS)}")
-    path = Path(folder) / f"dsv2lite_{name}.npz"
-    if not path.is_file():
-        raise InputError("--traces", str(path), "is not there", "name the folder of dsv2lite_*.npz")
-    model = scenario.model
-    found = read_trace(path, model.moe.experts, len(model.moe_layers), model.moe.computed_top_k, model.name)
-    if not isinstance(found, Trace):
-        raise InputError("--traces", str(path), "holds load counts", "name traces")
-    return split_by_sequence(found)
+    return split_by_sequence(read_domain(folder, name, scenario.model))
 
 
 def _layouts(

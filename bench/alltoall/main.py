@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from bench.options import json_option
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     "--timeout", "timeout_s", type=click.FloatRange(1, 86_400), default=300.0, show_default=True, metavar="SECONDS",
     help="How long a rank waits for another.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option("--out", metavar="FILE", help="Write the JSON to this file, too.")
 def command(**options: Any) -> None:
     """Run a plan's dispatch and combine for real, with one process a rank, and hold bytes and times against the scorer.

@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.options import (
+    check_option,
+    json_option,
+    layers_option,
+    seed_option,
+    traces_option,
+    work_option,
+    workers_option,
+)
+from bench.recorded import DOMAINS, LAYERS
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -17,8 +27,6 @@ if TYPE_CHECKING:
     from bench.dispatch_rules.measure import Measured
     from bench.targets import Target
 
-#: MoE layers of the recorded model.
-LAYERS = 26
 #: Slots beyond one copy of each expert, as a share of the experts.
 EXTRA = (0.0, 0.5)
 #: Gain over `eplb` in layer time, mean of the domains, by rule.
@@ -28,23 +36,17 @@ OFF, JOINT_POINTS = 0.01, 0.10
 
 
 @click.command("dispatch_rules")
-@click.option(
-    "--traces", default="../shared/traces", envvar="PLACEMENT_TRACES", show_default=True, show_envvar=True,
-    help="Folder of dsv2lite_*.npz.",
-)  # fmt: skip
+@traces_option
 @click.option(
     "--wheels", default="../wheels", envvar="ENGINE_WHEELS", show_default=True, show_envvar=True,
     help="Folder of the unpacked wheels `vllm` and `sglang`.",
 )  # fmt: skip
-@click.option(
-    "--layers", type=click.IntRange(1, LAYERS), default=LAYERS, show_default=True,
-    help="MoE layers to solve, spread evenly over the model's.",
-)  # fmt: skip
-@click.option("--work", type=click.FloatRange(1e-3, 1e3), default=1.0, show_default=True, help="Search effort.")
-@click.option("--workers", type=click.IntRange(1, 1024), default=2, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
-@click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@layers_option
+@work_option
+@workers_option
+@seed_option
+@check_option
+@json_option
 def command(
     traces: str, wheels: str, layers: int, work: float, workers: int, seed: int, check: bool, as_json: bool
 ) -> None:
@@ -54,7 +56,6 @@ def command(
     """
     from bench.dispatch_rules.measure import RULES, measured
     from bench.placement_quality.protocol import Recorded, spaced
-    from bench.recorded import DOMAINS
     from bench.targets import check_targets, target_records, target_table
     from placement.report.text import columns, rendered
 

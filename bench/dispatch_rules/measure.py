@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.alltoall.concrete import concrete_messages, matrix_loads
 from bench.dispatch_rules.engine_code import sglang_copies, vllm_slots
+from bench.placement_quality.measure import RIVAL, SOLVED
 from bench.placement_quality.protocol import Case, Recorded, Setting, judged, problems
 from placement.cost.layer.dispatch.sglang_draw import drawn_copies
 from placement.cost.layer.score import score_layer
@@ -19,8 +20,6 @@ from placement.problem.layer import LayerProblem
 from solvers.experts.layers import plan_layers
 from solvers.stop import Stop
 from specs.engine import Dispatch, MessageRule
-
-RIVAL, SOLVED = "eplb", "auto"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from bench.options import json_option
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--repeats", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @click.option("--warmup", type=click.IntRange(1, 10_000), default=3, show_default=True, help="Untimed repeats.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option("--out", metavar="FILE", help="Write the measurement to this file, too.")
 def command(
     measure: Literal["cuda", "cpu"] | None,

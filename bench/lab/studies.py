@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from placement.cost.figures import Placement
 from placement.cost.memory.hbm import MemoryReport, memory_of
 from placement.cost.own_batch import BatchFit, Operation
 from placement.cost.step.role_figures import at_batch, predict_role
 from placement.cost.step.throughput import MoeTimes, Prediction
-from placement.problem.split import Split
+from placement.errors import InputError
+from placement.problem.split import Split, make_split
 from placement.records.convert import tokens_per_s
 from placement.records.plan import Plan
 from placement.records.role import RolePlan, StrategyRecord
@@ -149,7 +150,22 @@ def role_name(role: RolePlan) -> str:
     return f"{role.role} {role.degrees}"
 
 
-def instances_at(split: Split, gpus: int, **degrees: int) -> Split:
-    """The split with other degrees on as many GPUs, its slots and instances with it."""
-    made = replace(split, **degrees)  # type: ignore[arg-type]
-    return replace(made, instances=gpus // made.gpus_per_instance)
+def split_on(scenario: Scenario, gpus: int, batch: int, degrees: Mapping[str, int]) -> Split | None:
+    """A split of these degrees in as many instances as the GPUs hold; None where there is none.
+
+    Args:
+        batch: Of serving; in training all ranks share the global batch.
+        degrees: `tp`, `ep`, `pp` and `dp`.
+    """
+    instances, workload = gpus // (degrees["tp"] * degrees["dp"] * degrees["pp"]), scenario.workload
+    if instances < 1:
+        return None
+    if workload.kind == "training":
+        ranks = instances * degrees["dp"]
+        if workload.global_batch % (ranks * workload.microbatch):
+            return None
+        batch = workload.global_batch // ranks
+    try:
+        return make_split(scenario, **degrees, batch=batch, instances=instances)
+    except InputError:
+        return None

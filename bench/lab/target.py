@@ -2,7 +2,7 @@
 
 A file of `bench/lab/targets` defines `TARGET`, a Target, under the file's own name. At its top it imports this module
 and the standard library alone, so that listing is quick; its functions import what they need. Longer work lies in a
-package beside (`bench/lab/NAME/`).
+package beside (`bench/lab/NAME/`); one study of several targets has a function there that makes them (`rack_target`).
 
     @dataclass(frozen=True)
     class Options:
@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
+from placement.cli.options import DEFAULT_SPEC
+
 if TYPE_CHECKING:
     from bench.lab.planner import Planner
     from placement.records.plan import Plan
@@ -33,8 +35,6 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 #: The lab's own chapter, and that of the benchmarks which stand by themselves.
 LAB, EVIDENCE = "lab", "evidence"
-
-DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.options import (
+    check_option,
+    json_option,
+    layers_option,
+    seed_option,
+    traces_option,
+    work_option,
+    workers_option,
+)
+from bench.recorded import LAYERS
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -21,8 +31,6 @@ if TYPE_CHECKING:
     from bench.targets import Target
 
 PARTS = ("bytes", "time", "nodes", "phases", "rivals", "sweep", "robust", "rounding", "migration", "bounds", "tokens")
-#: MoE layers of the recorded model.
-LAYERS = 26
 
 
 @click.command("placement_quality")
@@ -31,24 +39,18 @@ LAYERS = 26
     "--protocol", "protocols", type=click.Choice(["in-domain", "held-out", "joint"]), multiple=True,
     help="What part `bytes` solves on and judges on. Repeatable. Default: all three.",
 )  # fmt: skip
-@click.option(
-    "--traces", default="../shared/traces", envvar="PLACEMENT_TRACES", show_default=True, show_envvar=True,
-    help="Folder of dsv2lite_*.npz.",
-)  # fmt: skip
-@click.option(
-    "--layers", type=click.IntRange(1, LAYERS), default=LAYERS, show_default=True,
-    help="MoE layers to solve, spread evenly over the model's.",
-)  # fmt: skip
-@click.option("--work", type=click.FloatRange(1e-3, 1e3), default=1.0, show_default=True, help="Search effort.")
-@click.option("--workers", type=click.IntRange(1, 1024), default=2, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True)
+@traces_option
+@layers_option
+@work_option
+@workers_option
+@seed_option
 @click.option(
     "--seeds", type=click.IntRange(1, 100), default=1, show_default=True,
     help="Searches that part `time` takes means over, with --seed and the seeds after it.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for results.json, table.txt and plots.")
-@click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@check_option
+@json_option
 def command(
     parts: str,
     protocols: tuple[Protocol, ...],

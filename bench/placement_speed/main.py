@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.options import check_option, json_option, workers_option
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -25,11 +26,11 @@ PARTS = ("drop-in", "engines", "counts", "two-slots", "largest", "recorded", "si
 @click.option("--parts", default=",".join(PARTS), show_default=True, help="What to run, separated by commas.")
 @click.option("--traces", default="../shared/traces", show_default=True, help="Folder of dsv2lite_*.npz.")
 @click.option("--wheels", metavar="DIR", help="Unpacked wheels of vLLM and SGLang, in folders vllm and sglang.")
-@click.option("--workers", type=click.IntRange(1, 1024), default=2, show_default=True)
+@workers_option
 @click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True)
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for results.json and, with matplotlib, a plot.")
-@click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@check_option
+@json_option
 def command(
     parts: str, traces: str, wheels: str | None, workers: int, seed: int, out: str | None, check: bool, as_json: bool
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bench.options import check_option, json_option
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class Row:
 @click.command("split_quality")
 @click.option("--scenario", "names", multiple=True, help="Training scenario. Repeatable. Default: the catalog's 175B.")
 @click.option("--rival/--no-rival", default=True, show_default=True, help="The rival planner's cases, too.")
-@click.option("--check", is_flag=True, help="Exit with 6 if a target is missed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@check_option
+@json_option
 def command(names: tuple[str, ...], rival: bool, check: bool, as_json: bool) -> None:
     """Tokens/s of solved training splits over the best hand recipe, in one cost model, and why they differ.
 

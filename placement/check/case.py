@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from placement.check.certificate import Proof, Witnesses, proof_of
 from placement.cost.assess import Assessor
 from placement.cost.own_batch import BatchFit
 from placement.cost.step.role_figures import at_batch, predict_role
 from placement.cost.step.throughput import MoeTimes, Prediction
 from placement.errors import ParameterError
+from placement.problem.arrays import IntArray
 from placement.problem.data import LayerData
 from placement.problem.layer import LayerProblem
 from placement.problem.split import Split
@@ -56,6 +59,11 @@ class PlanCase:
     def widths(self) -> tuple[int, ...]:
         """[layers] slots of a GPU in each."""
         return self.role.widths(self.scenario)
+
+    def capacity(self, i: int) -> IntArray:
+        """[gpus] usable slots in the i-th MoE layer."""
+        lost = np.isin(np.arange(self.role.topology.gpus), self.role.failed_gpus)
+        return np.where(lost, 0, self.widths[i])
 
     @cached_property
     def split(self) -> Split:

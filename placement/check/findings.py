@@ -8,12 +8,9 @@ from typing import Literal
 
 from placement.check.case import PlanCase
 from placement.check.certificate import Proof
-from placement.records.role import LayerRecord
+from placement.records.role import RUNNING, LayerRecord
 from placement.routing.holdout import Routing
 from specs.documents import shown
-
-#: Rows of a solver's placement, and of the placement that ran before a migration.
-SOLVED, RUNNING = "solved", "running"
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from pathlib import Path
 from placement.check.case import TOLERANCE, MissingError, PlanCase, sources_of
 from placement.check.certificate import witnesses_of
 from placement.check.deployment import HeldGpus, Kind, deployment_faults
+from placement.check.failure import FailureError, require, same
 from placement.check.findings import Check as Check
 from placement.check.findings import claims
-from placement.check.role import BASE, CHECKS, FailureError, require, same
+from placement.check.role import BASE, CHECKS
 from placement.errors import InputError
 from placement.records.convert import engine_name, figures_record, mode_of_roles
 from placement.records.plan import Plan

@@ -8,6 +8,7 @@ import click
 
 from placement.cli.command import Command
 from placement.cli.options import (
+    DEFAULT_SPEC,
     degrees_option,
     demand_asked,
     demand_options,
@@ -29,7 +30,7 @@ from placement.cli.running import emit, run
 @click.command(
     "deploy", cls=Command, short_help="Choose instances: how many of which split, with quickly placed experts."
 )
-@click.option("--spec", default="gpt_oss_120b_gb200_ib", show_default=True, metavar="NAME_OR_FILE", help="Scenario.")
+@click.option("--spec", default=DEFAULT_SPEC, show_default=True, metavar="NAME_OR_FILE", help="Scenario.")
 @instance_options
 @demand_options
 @click.option("--front", is_flag=True, help="Tokens/s per GPU against tokens/s per user: the front over TPOT limits.")

@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+#: The scenario that is taken where none is named.
+DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
+
 #: Kept beside specs.engine's types (a test compares them) so that --help needs no import of the schema.
 DISPATCH = ("even", "nearest", "planned", "token_hash", "sglang_static", "sglang_dynamic")
 MESSAGE_RULES = ("per_expert", "per_rank", "per_node", "dense")

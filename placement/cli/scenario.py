@@ -8,6 +8,7 @@ import click
 
 from placement.cli.command import Command
 from placement.cli.options import (
+    DEFAULT_SPEC,
     effort_options,
     engine_option,
     library_options,
@@ -16,7 +17,6 @@ from placement.cli.options import (
     variant_options,
 )
 from placement.cli.running import emit, run
-from placement.cli.solve import DEFAULT_SPEC
 
 
 @click.command("scenario", cls=Command, short_help="Plan by a named way, on one screen to act on.")

@@ -9,6 +9,7 @@ import click
 
 from placement.cli.command import Command
 from placement.cli.options import (
+    DEFAULT_SPEC,
     demand_asked,
     demand_options,
     explain_option,
@@ -19,8 +20,6 @@ from placement.cli.options import (
     trace_option,
 )
 from placement.cli.running import Exit, emit, keeping_best, note, run
-
-DEFAULT_SPEC = "gpt_oss_120b_gb200_ib"
 
 
 @click.command("solve", cls=Command, short_help="Plan a scenario: instances, expert placement, certificate.")

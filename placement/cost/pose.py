@@ -15,7 +15,7 @@ from placement.problem.hardware import LayerHardware
 from placement.problem.layer import LayerObjective, LayerProblem, LayerRules, Objective
 from placement.problem.split import Split
 from specs.blocks.ffn import Moe
-from specs.model import Block
+from specs.blocks.run import Block
 from specs.scenario import Scenario
 from specs.workload import PlannedPhase
 

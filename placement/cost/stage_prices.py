@@ -15,7 +15,8 @@ from placement.problem.pieces import StageShape
 from placement.problem.schedule import in_flight, is_bidirectional, piece_count, pieces_of_rank
 from placement.problem.split import Split
 from placement.problem.stages import LayerKind, LayerOption, Member, StageProblem, side_by_side
-from specs.model import Block, Model
+from specs.blocks.run import Block
+from specs.model import Model
 from specs.scenario import Scenario
 from specs.workload import Recompute, ServingWorkload, TrainingWorkload
 

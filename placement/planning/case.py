@@ -15,6 +15,7 @@ from placement.planning.effort import Budget, Effort
 from placement.planning.progress import OnProgress, Reporter
 from placement.problem.layer import Objective
 from placement.records.plan import Plan, load_plan
+from placement.records.role import SOLVED
 from placement.routing.holdout import Source, read_sources, synthetic_source
 from placement.routing.trace import LoadCounts, Trace
 from solvers.params import DEFAULTS, SearchParams
@@ -25,9 +26,6 @@ from specs.loading import load_scenario as read_scenario
 from specs.overrides import overridden
 from specs.scenario import Scenario
 from specs.workload import PlannedPhase
-
-#: The plan's own row in tables, where a solver made it.
-SOLVED = "solved"
 
 #: Which instances may be chosen: those that serve whole requests, those that prefill or decode, or whichever is best.
 Mode = Literal["auto", "aggregated", "disaggregated"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from placement.cost.serving_sim.arrivals import AtRandom, Demand, InFlight, Recorded
-from placement.cost.serving_sim.simulate import LoadBalance
+from placement.cost.serving_sim.setup import LoadBalance
 from placement.errors import InfeasibleError, ParameterError
 from placement.planning.case import Case, load_scenario
 from placement.planning.deploy import deployment_case

@@ -13,7 +13,7 @@ from placement.cost.assess import Assessor
 from placement.cost.figures import Placement
 from placement.cost.layer.score import LayerScore, score_layer
 from placement.errors import ParameterError
-from placement.planning.case import SOLVED, AnyTrace
+from placement.planning.case import AnyTrace
 from placement.planning.current import check_widths, read_current
 from placement.planning.effort import Budget, Effort
 from placement.planning.judgement import certificate_of, judge, layer_record, versions, witness_of
@@ -27,7 +27,7 @@ from placement.problem.arrays import FloatArray, IntArray
 from placement.records.convert import figures_record, own_placement, served_record
 from placement.records.migration import FrontRow, Migration, RoleMigration
 from placement.records.plan import Plan, ProvenanceRecord
-from placement.records.role import RolePlan, of_role
+from placement.records.role import RUNNING, SOLVED, RolePlan, of_role
 from placement.records.witness import RoleWitness, witness_bytes
 from placement.routing.holdout import read_sources, routing_of
 from solvers.experts.layers import TOLERANCE, LayerAnswer
@@ -37,9 +37,6 @@ from solvers.result import Status, Termination
 
 #: Shares of all slots that the front's table shows.
 SHOWN = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-
-#: The running placement's row in a migrated plan.
-RUNNING = "running"
 
 
 def migrate_plan(

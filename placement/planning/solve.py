@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from placement.planning.case import MAX_KINDS, SOLVED, AnyTrace, Case, Mode, make_case
+from placement.planning.case import MAX_KINDS, AnyTrace, Case, Mode, make_case
 from placement.planning.choose import Choice, choice_of_plan, choice_of_split, choose
 from placement.planning.effort import Budget
 from placement.planning.guard import cautions, kept_told
@@ -20,7 +20,7 @@ from placement.problem.layer import Objective
 from placement.records.convert import engine_name, figures_record, mode_of_roles
 from placement.records.layout import ScenarioRecord
 from placement.records.plan import SCHEMA, Plan, ProvenanceRecord, TimingsRecord
-from placement.records.role import RolePlan
+from placement.records.role import SOLVED, RolePlan
 from placement.records.witness import RoleWitness, witness_bytes
 from placement.routing.holdout import Routing, routing_of
 from placement.routing.parts import check_windows, select_part

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from placement.errors import InputError
 from placement.problem.schedule import piece_count, schedule_problem
+from specs.blocks.run import Block
 from specs.cluster import Cluster
 from specs.fields import DataType, bytes_of
-from specs.model import Block, Model
+from specs.model import Model
 from specs.parameters import expert_type
 from specs.scenario import Scenario
 from specs.workload import Recompute

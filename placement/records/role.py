@@ -34,6 +34,10 @@ CERTIFICATE_UNITS: Mapping[Objective, tuple[CertificateUnit, float]] = {
 }  # fmt: skip
 
 
+#: Rows of the strategy table: of a solver's placement, and of what ran before a migration.
+SOLVED, RUNNING = "solved", "running"
+
+
 class LayerRecord(Record):
     """One MoE layer. `layer` is the model's own index, dense layers counted; GPU = slot // slots_per_gpu."""
 

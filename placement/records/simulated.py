@@ -9,7 +9,9 @@ import numpy as np
 
 from placement.cost.serving_sim.arrivals import AtRandom, Demand, InFlight, Recorded
 from placement.cost.serving_sim.kinds import InstanceKind
-from placement.cost.serving_sim.simulate import LoadBalance, Run, entry_shares, run
+from placement.cost.serving_sim.sample import entry_shares
+from placement.cost.serving_sim.setup import LoadBalance
+from placement.cost.serving_sim.simulate import Run, run
 from placement.cost.serving_sim.statistics import Spread, grows, unsettled
 from placement.cost.serving_sim.steady import Steady, steady
 from placement.cost.step.throughput import MoeTimes

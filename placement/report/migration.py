@@ -10,12 +10,10 @@ import numpy as np
 from rich.console import RenderableType
 
 from placement.records.migration import FrontRow, Migration, RoleMigration
-from placement.records.role import RolePlan, role_keys
+from placement.records.role import RUNNING, RolePlan, role_keys
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import counted, gb, grouped, or_dash, us
 
-#: The row of a migrated plan for what ran before.
-RUNNING = "running"
 HEADER = (
     "moves", "of slots", "transfer ms", "GB", "gain", "held-out gain", "MoE layer us", "balancedness",
     "remote nodes/token",

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from specs.blocks.ffn import DenseFfn, Moe
+from specs.blocks.run import AnyMixer
 from specs.huggingface.fields import Config
-from specs.model import AnyMixer
 
 Mixer = AnyMixer
 Ffn = DenseFfn | Moe

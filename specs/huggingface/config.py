@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from specs.blocks.ffn import Moe
+from specs.blocks.run import Block, runs_of
 from specs.documents import parse_json, read_text, shown
 from specs.errors import InputError
 from specs.fields import MAX_LAYERS
@@ -21,7 +22,7 @@ from specs.huggingface.fields import Config
 from specs.huggingface.nesting import TOWERS, language_model, model_type, towers
 from specs.huggingface.parts.experts import EXPERTS
 from specs.huggingface.quantization.assign import assign, read_scheme, wide_type
-from specs.model import Block, Model, runs_of
+from specs.model import Model
 from specs.parameters import count_block
 from specs.validation import validate
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from placement.check.bounds import least_objective
+from placement.check.failure import FailureError
 from placement.check.plan import cases_of
 from placement.check.reach import WitnessError
-from placement.check.role import CHECKS, FailureError
+from placement.check.role import CHECKS
 from placement.errors import InputError
 from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology

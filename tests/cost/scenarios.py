@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from specs.blocks.attention import GqaAttention
+from specs.blocks.ffn import Moe
+from specs.blocks.latent import MlaAttention
 from specs.cluster import Cluster, Gpu, Link
-from specs.model import (
-    DataTypes,
-    GqaAttention,
-    MlaAttention,
-    Model,
-    Moe,
-    SlidingWindow,
-)
+from specs.model import Model
+from specs.model_common import DataTypes
+from specs.model_short import SlidingWindow
 from specs.scenario import Scenario
 from specs.workload import ServingWorkload, TrainingWorkload
 

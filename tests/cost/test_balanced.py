@@ -16,8 +16,8 @@ from placement.cost.training.passes import group_limited
 from placement.problem.data import TokenSets
 from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
+from specs.blocks.ffn import Moe
 from specs.engine import MessageRule
-from specs.model import Moe
 from tests.cost import scenarios as s
 from tests.layers import layer_problem
 from tests.solvers.problems import RATES

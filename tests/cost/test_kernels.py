@@ -13,7 +13,7 @@ from placement.cost.step.kernels import KernelCurve, KernelTables, kernel_type
 from placement.cost.step.pass_times import PassModel
 from placement.problem.split import make_split
 from specs.loading import load_scenario
-from specs.model import DataTypes
+from specs.model_common import DataTypes
 from tests.cost import scenarios as s
 
 CURVE = KernelCurve((1.0, 10.0, 1000.0), (1e-5, 1e-4, 1e-3), "kernel table, test 1")

@@ -19,9 +19,9 @@ from placement.cost.training.step import TrainingModel, TrainingStep
 from placement.errors import InputError
 from placement.problem.split import Split, cut_problem, make_split
 from placement.problem.topology import Topology
+from specs.blocks.ffn import Moe
 from specs.cluster import Cluster
 from specs.engine import MessageRule
-from specs.model import Moe
 from tests.cost import scenarios as s
 
 

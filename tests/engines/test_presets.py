@@ -35,7 +35,7 @@ from placement.engines.presets.smoke import smoke_script
 from placement.engines.settings.catalog import FABRICS, EngineName, Fabric, Setting, catalog
 from placement.engines.settings.names import names_of
 from placement.errors import InfeasibleError, InputError, ParameterError
-from specs.loading import catalog_names, load_scenario
+from specs.loading import catalog_names, load_engine, load_scenario
 from specs.overrides import overridden
 from specs.scenario import Scenario
 
@@ -321,6 +321,13 @@ def test_sizes_of_deepep() -> None:
     assert rdma == 10 * 2 * 2 * (140 * (14336 + 8 + 128 * 16 + 16) + 72) + 2**20
     assert bulk_bytes(2048, 8)[1] == 0
     assert set(deepep().chunks) == {2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 144, 160}
+
+
+@pytest.mark.parametrize(("engine", "backend"), [("vllm", "deepep_high_throughput"), ("sglang", "deepep")])
+def test_sizes_that_the_catalog_takes_are_those_that_have_buffers(engine: str, backend: str) -> None:
+    """The engine's rule and DeepEP's constants are written down apart."""
+    sizes = [rule.sizes for rule in load_engine(engine).backends[backend].rules if rule.name == "ep_sizes"]
+    assert sizes == [tuple(deepep().chunks)]
 
 
 def test_queues_are_as_deep_as_steps_are_long() -> None:

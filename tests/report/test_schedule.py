@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 import pytest
 
 from placement.cost.training.schedule.orders import ORDERS, OrderName, schedule_order
-from placement.cost.training.schedule.pipe import even_pipe
 from placement.cost.training.schedule.simulate import Run, Transfers, simulate
 from placement.report.schedule.chrome import DEVICES, LINKS, chrome_trace
 from placement.report.schedule.drawing import gantt_svg
 from placement.report.schedule.gantt import gantt_text
+from tests.cost.schedule.pipes import even_pipe
 
 
 def run_of(name: OrderName, devices: int, m: int, transfer: float = 0.0, way: Transfers = "blocking") -> Run:

@@ -8,12 +8,12 @@ from typing import Any
 
 from bench.lab.memory.recount import cache_bytes, parameters
 from bench.lab.render import shown
-from bench.lab.studies import Configured, configured, role_name, shared_out
+from bench.lab.studies import Configured, configured, role_name, shared_out, split_on
 from bench.lab.target import Figure, Finding, LabCase, Outcome, Table
 from placement.cost.memory.local import stored_bytes, total_of
 from placement.errors import InputError
 from placement.problem.engine_rules import Layout, load_problem
-from placement.problem.split import Split, ep_problem, least_redundant, make_split, redundant_problem, tp_problem
+from placement.problem.split import Split, ep_problem, least_redundant, redundant_problem, tp_problem
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
 from specs.fields import bytes_of
@@ -185,22 +185,12 @@ def _degrees(role: RolePlan, **degrees: int) -> Change:
     """Other degrees on the role's GPUs, all of them used."""
 
     def change(at: Setting) -> Setting | None:
-        old, workload = at.split, at.scenario.workload
+        old = at.split
         new = {name: degrees.get(name, getattr(old, name)) for name in ("tp", "ep", "pp", "dp")}
-        size, batch = new["tp"] * new["dp"] * new["pp"], old.batch
-        if role.gpus % size:
+        if role.gpus % (new["tp"] * new["dp"] * new["pp"]):
             return None
-        instances = role.gpus // size
-        if workload.kind == "training":
-            ranks = instances * new["dp"]
-            if workload.global_batch % (ranks * workload.microbatch):
-                return None
-            batch = workload.global_batch // ranks
-        try:
-            made = make_split(at.scenario, **new, batch=batch, instances=instances)
-        except InputError:
-            return None
-        if load_problem(at.scenario, Layout.of(at.scenario, made)):
+        made = split_on(at.scenario, role.gpus, old.batch, new)
+        if made is None or load_problem(at.scenario, Layout.of(at.scenario, made)):
             return None
         same = made.pp == old.pp
         return Setting(at.scenario, replace(made, recompute=old.recompute, cut=old.cut if same else None))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.lab.presets.text import checks_text, entries_text, left_out_text, options_text, sizes_text
-from bench.lab.target import Attachment, Drawing, Figure, LabCase, Outcome, Table
+from bench.lab.target import Attachment, Drawing, Figure, LabCase, Outcome, Table, fits_serving
 from placement.engines.presets.checks import Check, checks_of
 from placement.engines.presets.fabric import fabric_of, fabrics, natural_fabric, network_of
 from placement.engines.presets.formats import dotenv_text, json_text, kubernetes_text, serve_script, shell_text
@@ -67,8 +67,8 @@ def served_of(case: LabCase[Any], engine: EngineName, *, network: bool) -> Serve
 
 def fits_preset(scenario: Scenario, *, network: bool) -> str:
     """Why no instance is found for a scenario where no fabric is named, or ""; `network`: as for served_of."""
-    if scenario.workload.kind != "serving":
-        return f"the workload {scenario.workload.name} is training"
+    if reason := fits_serving(scenario):
+        return reason
     try:
         _natural(scenario, "vllm", Asked(), network)
     except (InputError, PlacementError) as error:

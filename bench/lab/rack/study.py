@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.lab.render import shown
-from bench.lab.target import Drawing, Figure, LabCase, Outcome, Table
+from bench.lab.target import Drawing, Figure, LabCase, Outcome, Table, fits_serving
 from placement.errors import InfeasibleError
 from placement.records.plan import Plan
 from placement.records.rival import RivalRecord
@@ -17,8 +17,8 @@ RACK = 36
 
 def fits_rack(scenario: Scenario, model: str) -> str:
     """Why a scenario is no study of a model family on racks; "" where it is."""
-    if scenario.workload.kind != "serving":
-        return f"the workload {scenario.workload.name} is training"
+    if reason := fits_serving(scenario):
+        return reason
     if not scenario.model.name.replace("-", "_").lower().startswith(model):
         return f"its model is {scenario.model.name}, not {model}"
     if scenario.cluster.gpus_per_node < RACK:

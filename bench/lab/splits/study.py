@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.lab.render import shown
-from bench.lab.studies import Configured, configured, whole
+from bench.lab.studies import Configured, configured, split_on, whole
 from bench.lab.target import Drawing, Figure, LabCase, Outcome, Table
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.step.pass_times import PassModel
 from placement.cost.step.serving_mix import planned_rates
-from placement.errors import InputError
-from placement.problem.split import Split, degrees_text, make_split
+from placement.problem.split import Split, degrees_text
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
 from specs.scenario import Scenario
@@ -95,20 +94,7 @@ def _near(scenario: Scenario, role: RolePlan) -> Iterator[Timed]:
 
 def _made(scenario: Scenario, role: RolePlan, degrees: dict[str, int]) -> Split | None:
     """A split of these degrees on the role's GPUs; None where there is none."""
-    per_instance = degrees["tp"] * degrees["dp"] * degrees["pp"]
-    instances, batch = role.gpus // per_instance, role.split.batch
-    if instances < 1:
-        return None
-    workload = scenario.workload
-    if workload.kind == "training":
-        ranks = instances * degrees["dp"]
-        if workload.global_batch % (ranks * workload.microbatch):
-            return None
-        batch = workload.global_batch // ranks
-    try:
-        return make_split(scenario, **degrees, batch=batch, instances=instances)
-    except InputError:
-        return None
+    return split_on(scenario, role.gpus, role.split.batch, degrees)
 
 
 def _plain(scenario: Scenario, role: RolePlan) -> Timed | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from bench.lab.target import LabCase, Outcome, Target, option
+from bench.lab.target import LabCase, Outcome, Target, fits_serving, option
 
 if TYPE_CHECKING:
     from specs.scenario import Scenario
@@ -34,8 +34,8 @@ def optimized(case: LabCase[Options]) -> Outcome:
 
 def fits(scenario: Scenario) -> str:
     """Why the template does not fit a scenario; "" where it does."""
-    if scenario.workload.kind != "serving":
-        return f"the workload {scenario.workload.name} is training"
+    if reason := fits_serving(scenario):
+        return reason
     if scenario.cluster.gpus_per_node != 72:
         return f"a node has {scenario.cluster.gpus_per_node} GPUs: the fabrics are those of NVL72 racks"
     return ""

@@ -2,40 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from bench.lab.rack.pair import rack_target
 
-from bench.lab.target import LabCase, NoOptions, Outcome, Target
-
-if TYPE_CHECKING:
-    from specs.scenario import Scenario
-
-
-def baseline(case: LabCase[NoOptions]) -> Outcome:
-    """The best published recipe at its best."""
-    from bench.lab.rack.study import published
-
-    return published(case)
-
-
-def optimized(case: LabCase[NoOptions]) -> Outcome:
-    """The planner's instances and placements."""
-    from bench.lab.rack.study import solved
-
-    return solved(case)
-
-
-def fits(scenario: Scenario) -> str:
-    """Why a scenario is no DeepSeek-R1 on racks; "" where it is."""
-    from bench.lab.rack.study import fits_rack
-
-    return fits_rack(scenario, "deepseek_r1")
-
-
-TARGET = Target(
-    "deepseek_gb200",
-    "DeepSeek-R1 on GB200 NVL72: the best published layout against the solved one, prefill and decode apart.",
-    baseline,
-    optimized,
-    fits=fits,
-    spec="deepseek_r1_gb200_ib",
-)
+TARGET = rack_target("deepseek_gb200", "deepseek_r1", "DeepSeek-R1 on GB200 NVL72", "deepseek_r1_gb200_ib")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.cost.layer.dispatch import Shares, policy_of, shares_of_each
+from placement.cost.layer.dispatch import Shares, shares_of_each
 from placement.cost.layer.risk import tail_mean
 from placement.cost.layer.score import score_layer, window_figures
 from placement.cost.layer.touch import Touch, add_loads, add_touched, homes_of_classes, keep_rows
@@ -78,10 +78,9 @@ def _touch(problem: LayerProblem, shares: Shares, many: int) -> Touch:
         return out
 
     node_of = topology.node_of_gpu
-    # Where every GPU is a class, those of one node still share out alike over nodes.
-    each = policy_of(problem).drawn_once and classes == topology.gpus and topology.nodes > 1
-    by_node = touched(node_of[gpu], topology.nodes, range(0, classes, topology.gpus_per_node if each else 1))
-    return Touch(load, touched(gpu, topology.gpus, range(classes)), by_node[node_of] if each else by_node, slot_load)
+    by_node = touched(node_of[gpu], topology.nodes, range(0, classes, shares.alike))
+    by_node = by_node[np.arange(classes) // shares.alike]
+    return Touch(load, touched(gpu, topology.gpus, range(classes)), by_node, slot_load)
 
 
 @lean_kernel

@@ -21,9 +21,10 @@ from placement.problem.rates import LayerRates
 from placement.problem.split import Split
 from placement.problem.topology import Topology
 from specs.blocks.ffn import Moe
+from specs.blocks.run import Block
 from specs.cluster import Gpu
 from specs.fields import DataType, bytes_of
-from specs.model import Block, Model
+from specs.model import Model
 from specs.parameters import expert_type
 from specs.scenario import Scenario
 from specs.workload import Phase

@@ -52,9 +52,7 @@ def touch(problem: LayerProblem, shares: Shares) -> Touch:
     by_gpu = _touched(problem, shares, gpu, np.arange(classes), topology.gpus)
     # Of classes that share out alike over nodes one is enough.
     by_node = _touched(problem, shares, node_of[gpu], np.arange(0, classes, shares.alike), topology.nodes)
-    if shares.alike > 1:
-        by_node = by_node[np.arange(classes) // shares.alike]
-    return Touch(load, by_gpu, by_node, slot_load)
+    return Touch(load, by_gpu, by_node[np.arange(classes) // shares.alike], slot_load)
 
 
 def homes_of_classes(problem: LayerProblem, shares: Shares) -> FloatArray:

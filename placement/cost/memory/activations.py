@@ -15,8 +15,9 @@ from placement.cost.step.passes import decode_microbatches
 from placement.problem.pieces import StageShape
 from placement.problem.schedule import in_flight
 from placement.problem.split import Split
+from specs.blocks.run import Block
 from specs.fields import bytes_of
-from specs.model import Block, Model
+from specs.model import Model
 from specs.workload import TrainingWorkload
 
 WIDE_BYTES = 2.0

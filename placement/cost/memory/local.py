@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from placement.problem.pieces import StageShape
 from placement.problem.split import Split
 from specs.blocks.base import Stored
+from specs.blocks.run import Block
 from specs.fields import bytes_of
-from specs.model import Block, Model
+from specs.model import Model
 from specs.parameters import Part, block_weights, embedding_parameters, expert_type, head_parameters
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from placement.cost.serving_sim.queues import pop, push, set_key
 from placement.cost.serving_sim.state import (
     BUSY,
     HELD,
@@ -18,88 +19,14 @@ from placement.cost.serving_sim.state import (
     PASS,
     RUN,
     Desk,
-    Kinds,
-    Line,
     Loop,
 )
+from placement.cost.serving_sim.tables import pass_s, step_s
 from placement.kernels import lean, lean_kernel
-from placement.problem.arrays import FloatArray, IntArray
 
 INF = np.inf
 #: Tokens of a prompt that count as none.
 NOTHING = 1e-6
-
-
-@lean
-def set_key(line: Line, at: int, key: float) -> None:
-    """Gives a server another key."""
-    line.key[at] = key
-    node = (at + len(line.key)) // 2
-    while node > 0:
-        left, right = line.winner[2 * node], line.winner[2 * node + 1]
-        line.winner[node] = right if line.key[right] < line.key[left] else left
-        node //= 2
-
-
-@lean
-def push(keys: FloatArray, values: IntArray, base: int, count: int, key: float, value: int) -> None:
-    """Adds to a heap of `count` from position `base` on."""
-    at = count
-    while at > 0:
-        above = (at - 1) // 2
-        if keys[base + above] <= key:
-            break
-        keys[base + at], values[base + at] = keys[base + above], values[base + above]
-        at = above
-    keys[base + at], values[base + at] = key, value
-
-
-@lean
-def pop(keys: FloatArray, values: IntArray, base: int, count: int) -> None:
-    """Takes the least off a heap of `count`."""
-    last = count - 1
-    key, value, at = keys[base + last], values[base + last], 0
-    while 2 * at + 1 < last:
-        below = 2 * at + 1
-        if below + 1 < last and keys[base + below + 1] < keys[base + below]:
-            below += 1
-        if key <= keys[base + below]:
-            break
-        keys[base + at], values[base + at] = keys[base + below], values[base + below]
-        at = below
-    keys[base + at], values[base + at] = key, value
-
-
-@lean
-def between(grid: FloatArray, value: float) -> tuple[int, float]:
-    """Where a value lies in an ascending grid: the point below, and the share of the way to the next."""
-    if len(grid) == 1 or value <= grid[0]:
-        return 0, 0.0
-    at = 0
-    while at < len(grid) - 2 and value > grid[at + 1]:
-        at += 1
-    return at, min(1.0, (value - grid[at]) / (grid[at + 1] - grid[at]))
-
-
-@lean
-def step_s(kinds: Kinds, kind: int, sequences: int, context: float) -> float:
-    """A decode step of `sequences` of that mean context."""
-    at, part = between(kinds.contexts, context)
-    low: float = kinds.decode_s[kind, at, sequences]
-    return low if part == 0.0 else low + part * (kinds.decode_s[kind, at + 1, sequences] - low)
-
-
-@lean
-def pass_s(table: FloatArray, lengths: FloatArray, share: float, length: float) -> float:
-    """A pass that fills that share of the budget with prompts of that mean length, by table [lengths, steps]."""
-    steps = table.shape[1] - 1
-    step = min(int(share * steps), steps - 1)
-    along, (at, part) = share * steps - step, between(lengths, length)
-    seconds: float = table[at, step] + along * (table[at, step + 1] - table[at, step])
-    if part > 0.0:
-        above = table[at + 1, step] + along * (table[at + 1, step + 1] - table[at + 1, step])
-        seconds += part * (above - seconds)
-    return seconds
 
 
 @lean

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
 
 NOBODY = -1
@@ -173,17 +171,3 @@ class Loop(NamedTuple):
     share: FloatArray
     issued: IntArray
     known: IntArray
-
-
-def line_of(keys: FloatArray) -> Line:
-    """A tournament of servers with these keys, inf for those that can't win."""
-    leaves = 1
-    while leaves < max(2, len(keys)):
-        leaves *= 2
-    key = np.full(leaves, np.inf)
-    key[: len(keys)] = keys
-    winner = np.arange(2 * leaves) - leaves
-    for node in range(leaves - 1, 0, -1):
-        left, right = winner[2 * node], winner[2 * node + 1]
-        winner[node] = right if key[right] < key[left] else left
-    return Line(key, winner)

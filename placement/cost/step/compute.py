@@ -13,7 +13,7 @@ from placement.errors import InputError
 from specs.blocks.base import Mixer
 from specs.cluster import Gpu
 from specs.fields import DataType, bytes_of
-from specs.model import DataTypes
+from specs.model_common import DataTypes
 from specs.parameters import TypedWeight
 
 

@@ -19,8 +19,8 @@ from placement.problem.pieces import StageShape, StageTable, stage_table
 from placement.problem.schedule import piece_count
 from placement.problem.split import Split
 from specs.blocks.ffn import Moe
+from specs.blocks.run import Block
 from specs.engine import MessageRule
-from specs.model import Block
 from specs.parameters import Part, block_weights
 from specs.scenario import Scenario
 from specs.workload import Phase

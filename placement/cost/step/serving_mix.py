@@ -9,8 +9,8 @@ from placement.cost.step.throughput import MoeTimes, ServingModel
 from placement.problem.engine_rules import message_rule
 from placement.problem.rates import LayerRates, PassKind
 from placement.problem.split import Split
+from specs.blocks.run import Block
 from specs.engine import MessageRule
-from specs.model import Block
 from specs.scenario import Scenario
 from specs.workload import Phase, PlannedPhase
 

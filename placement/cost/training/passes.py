@@ -19,9 +19,9 @@ from placement.problem.engine_rules import message_rule
 from placement.problem.pieces import Counts, StageShape
 from placement.problem.topology import Topology
 from specs.blocks.ffn import Moe
+from specs.blocks.run import Block
 from specs.engine import MessageRule
 from specs.fields import DataType, bytes_of
-from specs.model import Block
 from specs.parameters import count_block
 from specs.workload import TrainingWorkload
 

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from placement.engines.launch.sglang import SglangLauncher
 from placement.engines.launch.switches import Option
 from placement.engines.launch.vllm import VllmLauncher, degrees, limits
 from placement.engines.presets.formulas import FORMULAS
@@ -17,7 +16,6 @@ from placement.engines.settings.names import Software, names_of
 from placement.records.base import Record, Text
 
 SCHEMA: Literal["placement.preset/1"] = "placement.preset/1"
-_SWITCHES = {"vllm": VllmLauncher.switches, "sglang": SglangLauncher.switches}
 
 
 class Entry(Record):

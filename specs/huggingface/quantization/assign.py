@@ -14,7 +14,7 @@ from specs.huggingface.fields import Config
 from specs.huggingface.quantization.modules import ffn_paths, mixer_paths
 from specs.huggingface.quantization.scheme import WIDE, Format, Scheme
 from specs.huggingface.quantization.statements import OF_EXPERTS, modelopt, scheme_of
-from specs.model import DataTypes
+from specs.model_common import DataTypes
 
 _DTYPES: dict[str, DataType] = {
     "bfloat16": "bf16",

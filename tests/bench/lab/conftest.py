@@ -13,15 +13,16 @@ from specs.scenario import Scenario
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 
 GPU = "{name: G, generation: hopper, hbm_gib: 79.65, hbm_gb_per_s: 3350, peak_tflops: {bf16: 989.4, fp8: 1978.9}}"
+MODEL = """hidden: 1024
+  vocabulary: 32000
+  attention: {kind: gqa, query_heads: 16, kv_heads: 8, head_dim: 64}
+  moe: {experts: 16, top_k: 2, expert_width: 512}"""
 RACK = f"""
 name: NAME_rack
 model:
   name: NAME
   layers: 2
-  hidden: 1024
-  vocabulary: 32000
-  attention: {{kind: gqa, query_heads: 16, kv_heads: 8, head_dim: 64}}
-  moe: {{experts: 16, top_k: 2, expert_width: 512}}
+  {MODEL}
 cluster:
   name: small_rack
   gpu: {GPU}
@@ -37,10 +38,7 @@ name: small_training
 model:
   name: small
   layers: 4
-  hidden: 1024
-  vocabulary: 32000
-  attention: {{kind: gqa, query_heads: 16, kv_heads: 8, head_dim: 64}}
-  moe: {{experts: 16, top_k: 2, expert_width: 512}}
+  {MODEL}
 cluster:
   name: two_boxes
   gpu: {GPU}

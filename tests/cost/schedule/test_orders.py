@@ -11,12 +11,12 @@ from placement.cost.training.passes import PassSeconds
 from placement.cost.training.pipeline import pipeline_time
 from placement.cost.training.schedule.order import Action, Order
 from placement.cost.training.schedule.orders import ORDERS, OrderName, schedule_order
-from placement.cost.training.schedule.pipe import even_pipe
 from placement.cost.training.schedule.simulate import Run, simulate
 from placement.errors import InputError
 from placement.problem.schedule import in_flight
 from tests.cost import pipelines
 from tests.cost import scenarios as s
+from tests.cost.schedule.pipes import even_pipe
 
 #: Whole seconds, so that sums are exact: forward, backward for inputs, backward for weights.
 Seconds = tuple[int, int, int]

@@ -13,9 +13,10 @@ from placement.cost.training.passes import PassSeconds
 from placement.cost.training.schedule.causes import causes_of, critical_path
 from placement.cost.training.schedule.order import Action, order_of
 from placement.cost.training.schedule.orders import ORDERS, OrderName, schedule_order
-from placement.cost.training.schedule.pipe import Pipe, even_pipe
+from placement.cost.training.schedule.pipe import Pipe
 from placement.cost.training.schedule.simulate import Run, Transfers, held_bytes, simulate
 from placement.errors import InputError
+from tests.cost.schedule.pipes import even_pipe
 
 SECONDS = st.integers(1, 9).map(float)
 WAYS: tuple[Transfers, ...] = ("blocking", "overlapped")

@@ -24,7 +24,8 @@ from placement.problem.split import Split, make_split
 from solvers.deploy.columns import list_columns, pool_of, undominated
 from solvers.deploy.milp import solve_milp
 from solvers.deploy.problem import Column, MasterProblem
-from specs.model import GqaAttention, Moe
+from specs.blocks.attention import GqaAttention
+from specs.blocks.ffn import Moe
 from specs.scenario import Pins, Scenario
 from tests.cost import scenarios as s
 from tests.solvers.deploy.problems import ROLES, best_rate, random_problem

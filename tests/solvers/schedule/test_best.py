@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from placement.cost.training.passes import PassSeconds
 from placement.cost.training.schedule.order import Action, order_of
 from placement.cost.training.schedule.orders import schedule_order
-from placement.cost.training.schedule.pipe import Pipe, even_pipe
+from placement.cost.training.schedule.pipe import Pipe
 from placement.cost.training.schedule.simulate import Run, Transfers, simulate
 from placement.errors import InputError
 from solvers.schedule.best import best_list, best_order
@@ -20,6 +20,7 @@ from solvers.schedule.greedy import list_order, policies
 from solvers.schedule.problem import ShopProblem, down_and_up, side_by_side
 from solvers.schedule.shop import SECOND_UNITS, solve_shop
 from solvers.stop import Stop
+from tests.cost.schedule.pipes import even_pipe
 
 SECONDS = st.integers(1, 6).map(float)
 #: Enough for the small problems here.

@@ -30,9 +30,9 @@ from placement.routing.synthesize import synthesize
 from solvers.deploy.columns import list_columns
 from solvers.split.degrees import Degrees, list_candidates
 from solvers.split.enumerate import enumerate_splits
+from specs.blocks.ffn import Moe
 from specs.engine import SIZED, Dispatch, Rule, RuleName
 from specs.loading import list_catalog, load_engine, load_scenario
-from specs.model import Moe
 from specs.overrides import overridden
 from specs.scenario import Pins, Scenario
 from specs.workload import Phase

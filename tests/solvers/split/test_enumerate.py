@@ -15,8 +15,9 @@ from placement.problem.split import Split, make_split
 from solvers.split.degrees import list_candidates
 from solvers.split.enumerate import enumerate_splits
 from solvers.stop import Stop
+from specs.blocks.attention import GqaAttention
+from specs.blocks.ffn import Moe
 from specs.loading import list_catalog, load_scenario
-from specs.model import GqaAttention, Moe
 from specs.overrides import overridden
 from specs.scenario import Pins, Scenario
 from tests.cost import scenarios as s

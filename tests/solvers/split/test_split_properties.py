@@ -12,13 +12,11 @@ from placement.cost.memory.hbm import memory_of
 from placement.errors import InfeasibleError, InputError
 from placement.problem.split import cut_problem, nearest_redundant, redundant_problem
 from solvers.split.enumerate import enumerate_splits
-from specs.model import (
-    DataTypes,
-    GqaAttention,
-    MlaAttention,
-    Moe,
-    SlidingWindow,
-)
+from specs.blocks.attention import GqaAttention
+from specs.blocks.ffn import Moe
+from specs.blocks.latent import MlaAttention
+from specs.model_common import DataTypes
+from specs.model_short import SlidingWindow
 from specs.scenario import Pins
 from tests.cost import scenarios as s
 

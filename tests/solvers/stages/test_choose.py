@@ -23,7 +23,7 @@ from solvers.stages.choose import best_cut, cut_fits, with_cut
 from solvers.stages.dynamic import cut_by_dynamic_programming
 from solvers.stages.excess import least_excess
 from solvers.stages.model import cut_by_cpsat
-from specs.model import SlidingWindow
+from specs.model_short import SlidingWindow
 from specs.scenario import Pins, Scenario
 from tests.cost import scenarios as s
 from tests.solvers.stages.problems import score_cut

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from specs.blocks.attention import GqaAttention
 from specs.blocks.base import Weight
 from specs.blocks.ffn import DenseFfn, Moe
+from specs.blocks.latent import MlaAttention
 from specs.blocks.recurrent import KimiDelta, Lightning, Mamba, ShortConv
 from specs.loading import load_model
-from specs.model import GqaAttention, MlaAttention
 
 #: A tensor's shape, and what is dealt out to GPUs of it: "any" (rows, columns or query heads: there are enough),
 #: "whole" (every GPU has all), or so many heads or groups, of which several GPUs may have the same.

@@ -49,18 +49,6 @@ class Pipe:
         return replace(self, transfer_s=(0.0,) * len(self.transfer_s))
 
 
-def even_pipe(devices: int, pieces: int, forward_s: float, input_s: float, weight_s: float) -> Pipe:
-    """Equal pieces without messages that keep one byte for each microbatch until its weight pass has run."""
-    return Pipe(
-        passes=(PassSeconds(forward_s, input_s, weight_s),) * pieces,
-        transfer_s=(0.0,) * (pieces - 1),
-        kept_bytes=(1.0,) * pieces,
-        operand_bytes=(1.0,) * pieces,
-        fixed_bytes=(0.0,) * devices,
-        capacity_bytes=float("inf"),
-    )
-
-
 def pipe_of(scenario: Scenario, workload: TrainingWorkload, split: Split, efficiency: Efficiency | None = None) -> Pipe:
     """The pipeline of a split, cut for the workload's schedule; seconds and bytes are those of the scorer.
 
