@@ -32,6 +32,11 @@ def read_options(target: Target[O], text: str) -> O:
     return target.options(**context.params)
 
 
+def flag_of(target: Target[Any], source: str) -> str | None:
+    """The option of the target that an error's source names in back-ticks; None where it names none."""
+    return {f"`{field.name}`": _flag(field) for field in target.option_fields}.get(source)
+
+
 def command_of(target: Target[Any]) -> click.Command:
     """The target's extra arguments as a command's options."""
     return click.Command(target.name, params=list(_click_options(target)), add_help_option=False)

@@ -99,6 +99,8 @@ def run_lab(
     known = of_chapter(every())
     chosen = tuple(dict.fromkeys(named(known, name) for name in targets)) or known
     names = _specs(specs)
+    if out is not None:
+        _check_folder(out)
     asked = Asked(chosen, profile, seed, workers, read_extra(known, extra), bool(targets) and len(names) == 1)
     results: list[PairResult] = []
     skipped: list[Skipped] = []
@@ -157,12 +159,25 @@ def write_pair(folder: Path, result: Any) -> None:
     from bench.lab import render
     from placement.records.files import json_text
 
-    own = folder / result.scenario / result.target
+    own = folder / result.folder
     _put(own / f"{result.target}.json", json_text(render.record(result)))
     _put(own / f"{result.target}.md", render.markdown(result))
     for side in (result.baseline, result.optimized):
         for each in side.attachments:
             _put(own / each.name, each.content)
+
+
+def _check_folder(folder: str) -> None:
+    """Finds out before long work whether files can be written in a folder, which need not be there yet."""
+    from placement.errors import InputError
+    from placement.records.files import check_writable
+
+    if not folder.strip():
+        raise InputError("--out", "", "is empty", "name a folder")
+    there = Path(folder)
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    check_writable(there / "summary.json", "--out")
 
 
 def _put(path: Path, text: str) -> None:
@@ -173,7 +188,7 @@ def _put(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError("--out", "", f"{path.parent} can't be made: {error.strerror}", "name a folder") from None
-    write_text(path, text, "`out`")
+    write_text(path, text, "--out")
 
 
 def list_text(form: str, chapter: str | None, options: bool) -> str:

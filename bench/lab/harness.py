@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bench.lab.arguments import read_options
+from bench.lab.arguments import flag_of, read_options
 from bench.lab.planner import Planner
 from bench.lab.target import LAB, LabCase, PairResult, Profile, Target
 from placement.errors import CheckFailedError, InputError
@@ -89,8 +89,14 @@ def run_pair(target: Target[Any], scenario: Scenario, asked: Asked, planner: Pla
         return Skipped(target.name, scenario.name, reason)
     began = time.perf_counter()
     case: LabCase[Any] = LabCase(scenario, options, asked.profile, planner)
-    baseline = target.baseline(case)
-    optimized = target.optimized(case)
+    try:
+        baseline = target.baseline(case)
+        optimized = target.optimized(case)
+    except InputError as error:
+        if (flag := flag_of(target, error.source)) is None:
+            raise
+        where = f"--target-extra-arg {target.name}: {flag}"
+        raise InputError(where, error.field, error.problem, error.mend) from None
     return PairResult(
         target.name, target.chapter, target.summary, scenario.name, asked.profile, target.judged_by, text,
         baseline, optimized, time.perf_counter() - began,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,11 @@ from bench.lab.target import Attachment, Drawing, Figure, Finding, LabCase, Outc
 from placement.cost.training.schedule.causes import causes_of, critical_path
 from placement.cost.training.schedule.orders import ORDERS, OrderName
 from placement.cost.training.schedule.simulate import Run, Transfers, simulate
-from placement.engines.torch_schedule import order_csv, write_order
-from placement.errors import InfeasibleError, MissingExtraError
+from placement.engines.torch_schedule import order_csv
+from placement.errors import InfeasibleError, MissingExtraError, ParameterError
 from placement.planning.schedule import Candidate, ScheduleStudy, study_schedules, training_split
 from placement.problem.split import Split, degrees_text
-from placement.records.files import write_text
+from placement.records.files import check_writable, write_text
 from placement.report.schedule.chrome import chrome_trace
 from placement.report.schedule.drawing import gantt_svg
 from placement.report.schedule.gantt import gantt_text
@@ -57,10 +58,11 @@ def optimized_outcome(case: LabCase[Options]) -> Outcome:
     best, base = study.best(), _baseline(study, case.options.schedule)
     stages = "stages cut for it" if best.recut else "even stages"
     outcome = _outcome(study, best, f"{_title(best)}, {stages}", case)
-    if case.options.chrome_trace is not None:
-        write_text(case.options.chrome_trace, chrome_trace(best.run), "`chrome_trace`")
-    if case.options.csv is not None:
-        write_order(case.options.csv, best.run.order, "`csv`")
+    making = {"csv": lambda: order_csv(best.run.order), "chrome_trace": lambda: chrome_trace(best.run)}
+    # All are made before the first is written: not every order has a form in torch.
+    texts = {name: (path, making[name]()) for name, path in _asked_files(case.options).items()}
+    for name, (path, text) in texts.items():
+        write_text(path, text, f"`{name}`")
     return Outcome(
         outcome.label,
         step_ms=outcome.step_ms,
@@ -79,6 +81,7 @@ def optimized_outcome(case: LabCase[Options]) -> Outcome:
 def _study(case: LabCase[Options], search: bool) -> ScheduleStudy:
     """The schedules of the scenario; with `search` also better cuts and orders."""
     options = case.options
+    _check_files(options)
     posed, split = training_split(case.scenario, options.pp, options.microbatches)
     return study_schedules(
         posed,
@@ -90,6 +93,25 @@ def _study(case: LabCase[Options], search: bool) -> ScheduleStudy:
         stop=Stop(WORK[case.profile]),
         seed=case.planner.seed,
     )
+
+
+def _asked_files(options: Options) -> dict[str, str]:
+    """The files to write, by their options."""
+    both = {"csv": options.csv, "chrome_trace": options.chrome_trace}
+    return {name: path for name, path in both.items() if path is not None}
+
+
+def _check_files(options: Options) -> None:
+    """Finds out before long work whether the files can be written.
+
+    Raises:
+        ParameterError: one can't, or two are the same.
+    """
+    files = _asked_files(options)
+    for name, path in files.items():
+        check_writable(path, f"`{name}`")
+    if len(files) > len({os.path.realpath(path) for path in files.values()}):
+        raise ParameterError("csv", f"{options.csv} is the file of --chrome-trace, too", "name two files")
 
 
 def _transfers(options: Options) -> Transfers:

@@ -170,7 +170,7 @@ def markdown_summary(results: Sequence[PairResult], skipped: Sequence[Skipped], 
         parts += [f"## {scenario}", markdown_table(COMPARISON, comparison_rows(own))]
         parts += ["\n".join(f"- `{result.target}`: {verdict_text(result)}" for result in own)]
         if whole:
-            parts += [markdown(result, 3, f"{scenario}/{result.target}/").rstrip() for result in own]
+            parts += [markdown(result, 3, f"{result.folder}/").rstrip() for result in own]
     if skipped:
         parts += ["\n".join(f"- left out: `{s.target}` on `{s.scenario}`: {s.reason}" for s in skipped)]
     return "\n\n".join(parts) + "\n"

@@ -18,6 +18,7 @@ package beside (`bench/lab/NAME/`); one study of several targets has a function 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
@@ -258,3 +259,9 @@ class PairResult:
     baseline: Outcome
     optimized: Outcome
     seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie below --out. A scenario of any name has one folder there, and none elsewhere."""
+        plain = re.sub(r"[^\w.+-]+", "_", self.scenario)
+        return f"{plain if plain.strip('.') else '_'}/{self.target}"

@@ -20,7 +20,7 @@ from placement.records.layout import EngineName, NodesRecord, ScenarioRecord
 from placement.records.role import Figure, RoleName, RolePlan, one_of_role
 from placement.records.version1 import SCHEMA as FIRST
 from placement.records.version1 import upgraded
-from placement.records.witness import Kept, WitnessRecord, record_of
+from placement.records.witness import Kept, WitnessRecord, own_path, record_of
 from specs.documents import parse_json, read_text, shown
 from specs.fields import Count
 from specs.scenario import Scenario
@@ -203,7 +203,7 @@ class Plan(Record):
             write_text(path, plan_json(self), "`out`")
             return
         target = Path(os.path.realpath(path))
-        proof = target.with_name(target.stem + self.witness.suffix)
+        proof = own_path(target, self.witness)
         there = proof.exists()
         write_file(proof, lambda file: file.write(content), "`out`")
         try:

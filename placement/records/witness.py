@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ ZERO, UNIT = 50, 200
 TOP = 2**15 - 1
 #: Larger files are no witness of a plan that can be made.
 MAX_BYTES = 2**30
+#: Longest name of a file, in bytes.
+NAME_BYTES = 255
 
 
 class WitnessRecord(Record):
@@ -159,12 +162,18 @@ class Kept:
 
 def beside(plan: Path, record: WitnessRecord) -> Path:
     """The witness file of a plan file: under the plan's own name, or the one that it had before."""
-    own = plan.with_name(plan.stem + record.suffix)
+    own = own_path(plan, record)
     if own.is_file():
         return own
     ends = re.escape(record.suffix)
     others = sorted(path for path in plan.parent.glob(f"*{record.suffix}") if re.search(f"{ends}$", path.name))
     return others[0] if others else own
+
+
+def own_path(plan: Path, record: WitnessRecord) -> Path:
+    """Where the witness of a plan file is written: the plan's name is cut where no file could be called so."""
+    stem = os.fsencode(plan.stem)[: NAME_BYTES - len(record.suffix)]
+    return plan.with_name(stem.decode(errors="ignore") + record.suffix)
 
 
 def record_of(content: bytes) -> WitnessRecord:

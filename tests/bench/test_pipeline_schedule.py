@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,24 @@ def test_the_best_order_beats_1f1b_on_even_stages(tmp_path: Path) -> None:
     assert {"trace.json", "order.csv"} <= {each.name for each in after.attachments}
     for side in (before, after):
         assert max(len(line) for drawing in side.drawings for line in drawing.text.splitlines()[:-1]) <= 80
+
+
+@pytest.mark.parametrize(
+    ("schedule", "csv", "told"),
+    [
+        ("gpipe", "/proc/self/nowhere/x.csv", "`csv`: /proc/self/nowhere/x.csv: can't be written"),
+        ("gpipe", "trace.json", "`csv`: trace.json is the file of --chrome-trace, too; name two files"),
+        ("dualpipe", "order.csv", "schedule dualpipe: csv: every piece is on two devices"),
+    ],
+)
+def test_either_both_files_are_written_or_none(
+    schedule: str, csv: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = case(pp=16, microbatches=32, schedule=schedule, chrome_trace="trace.json", csv=csv)
+    with pytest.raises(InputError, match=re.escape(told)):
+        TARGET.optimized(asked)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pinned_schedule_is_on_both_sides_and_a_tie_says_why() -> None:

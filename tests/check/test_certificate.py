@@ -211,6 +211,16 @@ def test_a_missing_witness_is_told(call: Callable[..., Done], folder: Path, tmp_
     assert "2 of 2 bounds" in done.out
 
 
+@pytest.mark.parametrize("stem", ["n" * 250, "é" * 125], ids=["ascii", "two bytes each"])
+def test_a_long_name_of_a_plan_is_cut_for_its_witness(stem: str, folder: Path, tmp_path: Path) -> None:
+    plan = load_plan(folder / "recorded.json")
+    assert plan.witness is not None
+    plan.save(tmp_path / f"{stem}.json")
+    assert len(list(tmp_path.iterdir())) == 2
+    again = load_plan(tmp_path / f"{stem}.json")
+    assert again.witness_bytes() == plan.witness_bytes()
+
+
 def test_a_witness_goes_where_its_plan_goes(folder: Path, tmp_path: Path) -> None:
     plan = load_plan(folder / "synthetic.json")
     assert plan.witness is not None

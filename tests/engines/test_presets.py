@@ -243,8 +243,10 @@ def test_a_wrong_fabric_names_those_that_there_are() -> None:
     """All five."""
     with pytest.raises(ParameterError, match="choose nvlink, nvl72, ib, efa, ethernet"):
         fabric_of("infiniband")
-    with pytest.raises(ParameterError, match="no list of names"):
-        Asked(hca="mlx5_0; rm -rf /")
+    for hca in ("mlx5_0; rm -rf /", ",", "mlx5_0,", "mlx5_0,,mlx5_1", "-h", "mlx5_0,--help", "mlx5_0\n"):
+        with pytest.raises(ParameterError, match="no list of names"):
+            Asked(hca=hca)
+    assert Asked(hca="mlx5_0:1,mlx5_bond-1", interface="_if.0").hca == "mlx5_0:1,mlx5_bond-1"
 
 
 def test_other_makers_have_other_libraries() -> None:

@@ -31,6 +31,9 @@ from specs.cluster import Cluster
 from specs.loading import load_engine
 from specs.scenario import Pins, Scenario
 
+#: Names of devices with commas between them. None begins as an option does: they stand in commands.
+_NAMES = re.compile(r"(?:\w[\w.:-]*)(?:,\w[\w.:-]*)*", re.ASCII)
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -67,7 +70,7 @@ class Asked:
     def __post_init__(self) -> None:
         for name in ("hca", "interface"):
             value = getattr(self, name)
-            if value and not re.fullmatch(r"[A-Za-z0-9_.,:-]+", value):
+            if value and not _NAMES.fullmatch(value):
                 raise ParameterError(name, f"{value!r} is no list of names", "give names with commas between them")
 
     def of_role(self, role: RolePlan) -> Asked:

@@ -1,5 +1,6 @@
 """`python -m bench` with the lab's targets: names, wrong arguments, exit codes, what --out writes."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from bench.cli import cli
 from bench.lab import render
 from bench.lab.arguments import read_options, usage
-from bench.lab.command import spread
+from bench.lab.command import spread, write_pair
 from bench.lab.discover import targets
 from bench.lab.harness import check, faults, verdict
 from bench.lab.target import (
@@ -127,6 +128,44 @@ def test_a_run_writes_json_and_markdown(
     assert json.loads((out / "tiny_moe" / "moe_grouping" / "moe_grouping.json").read_text()) == printed["results"][0]
     assert (out / "tiny_moe" / "moe_grouping" / "moe_grouping.md").read_text().startswith("# moe_grouping\n")
     assert "| moe_grouping |" in (out / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("x", "x"),
+        ("../../up", ".._.._up"),
+        ("/proc/x", "_proc_x"),
+        ("..", "_"),
+        (".", "_"),
+        ("org/model 1.5", "org_model_1.5"),
+    ],
+)
+def test_no_name_of_a_scenario_leads_out_of_the_folder(name: str, folder: str, tmp_path: Path) -> None:
+    pair = dataclasses.replace(result(), scenario=name)
+    write_pair(tmp_path / "out", pair)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [folder]
+    assert (tmp_path / "out" / folder / "sample" / "sample.json").is_file()
+    assert f"({folder}/sample/paths.svg)" in render.markdown_summary([pair], [])
+
+
+@pytest.mark.parametrize("out", ["", "/proc/self/nowhere", "a_file"])
+def test_a_folder_that_takes_no_files_is_told_before_anything_runs(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bench.lab.harness.run_pair", lambda *_: pytest.fail("it ran"))
+    Path("a_file").write_text("kept")
+    assert run("run", "memory_budget", "-q", "--out", out) == 2
+    assert capsys.readouterr().err.startswith("error: --out: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["a_file"]
+
+
+def test_what_a_side_refuses_is_told_by_the_targets_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "alltoall_tuning", "-q", "--target-extra-arg", "alltoall_tuning=--hca 'a b'") == 2
+    told = "error: --target-extra-arg alltoall_tuning: --hca: 'a b' is no list of names; give names"
+    assert capsys.readouterr().err.startswith(told)
 
 
 def test_markdown_is_as_it_was() -> None:
