@@ -133,21 +133,20 @@ def _specs(given: Sequence[str]) -> list[str]:
 
 
 def _pairs(asked: Any, specs: Sequence[str], progress: Callable[[Any], None]) -> Iterator[Any]:
-    """Each target on each scenario; targets of one scenario share their plans."""
+    """Each target on each scenario that it is asked of."""
     from bench.lab.arguments import read_options
-    from bench.lab.harness import run_pair
-    from bench.lab.planner import Planner
+    from bench.lab.sweep import Share, pairs
     from placement.planning.case import load_scenario
 
     for target in asked.targets:
         read_options(target, asked.extra.get(target.name, ""))  # before anything takes long
     names = specs or list(dict.fromkeys(target.spec for target in asked.targets))
     scenarios = [load_scenario(name) for name in names]
-    for name, scenario in zip(names, scenarios, strict=True):
-        planner = Planner(asked.profile, asked.seed, asked.workers, progress)
-        for target in asked.targets:
-            if specs or target.spec == name:
-                yield run_pair(target, scenario, asked, planner)
+    shares = [
+        Share(scenario, tuple(target for target in asked.targets if specs or target.spec == name), asked)
+        for name, scenario in zip(names, scenarios, strict=True)
+    ]
+    yield from pairs(shares, asked, progress)
 
 
 def write_pair(folder: Path, result: Any) -> None:

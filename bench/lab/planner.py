@@ -74,15 +74,18 @@ class Planner:
         return self.once(key, made)
 
     def case(self, scenario: Scenario, **asked: Any) -> Case:
-        """The planner's question, with the profile's budget; see `plan`."""
+        """The planner's question, with the profile's budget; see `plan`. Its synthetic routing is made once for all."""
         from placement.planning.case import make_case
 
         if self.profile == "minimal":
             asked = {"windows": MINIMAL_WINDOWS, **asked}
-        return make_case(
+        made = make_case(
             self.sized(scenario), budget=self.budget, seed=self.seed, workers=self.workers,
             on_progress=self._on_progress, **asked,
         )  # fmt: skip
+        model, knobs = made.scenario.model, made.scenario.routing
+        key = ("sources", model.model_dump_json(), knobs.model_dump_json())
+        return made if made.sources else replace(made, sources=self.once(key, made.routing_sources))
 
     def routing(self, scenario: Scenario, windows: int | None = None) -> Routing:
         """The routing that the scenario's plan is solved and judged on, the judging part in so many windows."""
@@ -90,13 +93,15 @@ class Planner:
         from placement.routing.holdout import routing_of
 
         posed = self.case(scenario)
+        # A plan's own scenario is sized already: it has the routing of the scenario that was asked.
+        asked = posed.scenario.model_dump_json()
         if windows is None:
-            return self.once(("routing", scenario.model_dump_json()), lambda: read_routing(posed))
+            return self.once(("routing", asked), lambda: read_routing(posed))
 
         def cut() -> Routing:
             return routing_of(posed.routing_sources(), scenario.model.moe.computed_top_k, judged_windows=windows)
 
-        return self.once(("routing", scenario.model_dump_json(), windows), cut)
+        return self.once(("routing", asked, windows), cut)
 
     def once(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
         """What `make` gives, made once for its key."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ def verdict_text(result: PairResult) -> str:
 
 def screen(results: Sequence[PairResult], skipped: Sequence[Skipped]) -> str:
     """All of it, in 80 columns."""
-    from placement.report.text import columns, command, heading, rendered
+    from placement.report.text import columns, command, heading, rendered, screen_width
 
     parts: list[RenderableType] = []
     for result in results:
@@ -72,10 +73,32 @@ def screen(results: Sequence[PairResult], skipped: Sequence[Skipped]) -> str:
             parts += [heading(f"Checks of the {name}"), *told, ""] if told else []
         parts += [*after.notes]
         if after.production:
-            parts += [heading("IN PRODUCTION"), *(command(f"  {line}") for line in after.production)]
+            parts += [heading("IN PRODUCTION"), *_steps(after.production, screen_width())]
         parts += [""]
     parts += [f"left out: {each.target} on {each.scenario}: {each.reason}" for each in skipped]
     return rendered(parts)
+
+
+def _is_command(step: str) -> bool:
+    """Whether a step in production is to be copied; a sentence is to be read."""
+    return not step.endswith(".")
+
+
+def _steps(production: Sequence[str], width: int) -> list[RenderableType]:
+    """Steps in production: sentences in lines, a command on one, below its comment where both do not fit beside."""
+    from placement.report.text import command
+
+    parts: list[RenderableType] = []
+    for step in production:
+        if not _is_command(step):
+            parts += textwrap.wrap(step, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+            continue
+        line, mark, comment = step.partition(" # ")
+        if mark and len(step) + 2 > width:
+            parts += textwrap.wrap(comment, width, initial_indent="  # ", subsequent_indent="  # ")
+            step = line.rstrip()
+        parts.append(command(f"  {step}"))
+    return parts
 
 
 def comparison_rows(results: Sequence[PairResult]) -> list[list[str]]:
@@ -150,7 +173,8 @@ def markdown(result: PairResult, level: int = 1, folder: str = "") -> str:
     if after.notes:
         parts += ["\n".join(f"- {note}" for note in after.notes)]
     if after.production:
-        parts += [f"{mark}# In production", "```bash\n" + "\n".join(after.production) + "\n```"]
+        lines = [step if _is_command(step) else f"# {step}" for step in after.production]
+        parts += [f"{mark}# In production", "```bash\n" + "\n".join(lines) + "\n```"]
     return "\n\n".join(parts) + "\n"
 
 

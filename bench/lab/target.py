@@ -160,7 +160,8 @@ class Outcome:
         attachments: Files.
         findings: Checks.
         tie: Of an optimized side that is no better: why.
-        production: What to do outside the lab: commands and one-line steps, in order.
+        production: What to do outside the lab, in order: commands, with " # why" after them, and sentences, which end
+            with a period.
     """
 
     label: str

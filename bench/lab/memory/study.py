@@ -243,7 +243,9 @@ def _steps(steps: Sequence[Step], before: dict[str, Configured]) -> Table:
                 "yes" if step.taken else "no",
             )
         )  # fmt: skip
-    return Table("Steps, each alone, largest first", ("step", "frees GB", "batch", "tokens/s", "taken"), tuple(rows))
+    return Table(
+        "Steps, each alone, largest first", ("step", "frees GB", "batch", "role's tokens/s", "taken"), tuple(rows)
+    )
 
 
 def _lines(each: RoleMemory) -> Table:
@@ -272,7 +274,10 @@ def _notes(roles: Sequence[RoleMemory], used: float) -> Iterator[str]:
             f"Largest line: {after.memory.largest.name}, {after.memory.largest.bytes / GB:.1f} GB."
         )
     if len(roles) > 1:
-        yield "Tokens/s are with the instances of both roles shared out anew over the plan's GPUs."
+        yield (
+            "Throughput is of both roles, their instances shared out anew over the plan's GPUs. A step's tokens/s are "
+            "its own role's: the other role limits what the whole gains."
+        )
     yield "KV in 8 bits and other weight types change a model's answers: measure its quality first."
 
 

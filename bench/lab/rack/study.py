@@ -74,13 +74,28 @@ def solved(case: LabCase[Any]) -> Outcome:
     return Outcome(
         made.label, made.step_ms, made.throughput, figures=made.figures, tables=(against, placed),
         drawings=(Drawing("Instances of each layout", "\n".join(held)),),
-        notes=tuple(sources), tie="the best published recipe comes to the same instances",
+        notes=tuple(sources), tie=why_tied(plan),
         production=(
             f"placement solve --spec {spec} --engine vllm --out plan.json",
             "placement verify plan.json",
             "placement export plan.json --to vllm --out deploy   # maps and launch files of each role",
         ),
     )  # fmt: skip
+
+
+def why_tied(plan: Plan) -> str:
+    """Why the best published recipe serves as much as the planner's instances."""
+    rival = _best(plan)
+    if rival is None:
+        return "no published recipe fits: both sides are the planner's own"
+    theirs = {(each.count, each.role, each.degrees) for each in rival.roles}
+    ours = {(role.split.instances, role.role, role.degrees) for role in plan.roles}
+    if theirs == ours:
+        return "the best published recipe comes to the same instances"
+    if shared := sorted(theirs & ours):
+        kinds = " + ".join(f"{count} {role} {degrees}" for count, role, degrees in shared)
+        return f"both have {kinds}, and these limit the whole; the other role's instances differ"
+    return "its instances differ, yet are priced alike: choose by TTFT and by what you can run"
 
 
 def _best(plan: Plan) -> RivalRecord | None:

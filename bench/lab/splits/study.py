@@ -220,7 +220,22 @@ def _why(each: RoleSplits) -> str:
         return f"{told}; no split next to it fits."
     rival = rest[0]
     gain = chosen.made.tokens_per_s / rival.made.tokens_per_s - 1
-    more = max(LETTERS, key=lambda name: rival.parts[name] - chosen.parts[name])
     if gain < 0:
         return f"{told}; {rival.name} looks {-gain:.1%} better while experts are taken as balanced."
-    return f"{told}; {rival.name} is {gain:.1%} behind, most of it {more}."
+    return f"{told}; {rival.name} is {gain:.1%} behind{lag_told(chosen, rival, gain)}."
+
+
+def lag_told(chosen: Timed, rival: Timed, gain: float) -> str:
+    """The part of the step that most of a rival's lag lies in; "" where no part has half of it.
+
+    Parts are compared as GPU time of a sequence: each split has its own batch, and TPOT may make all steps as long.
+    """
+
+    def spent(timed: Timed) -> dict[str, float]:
+        split = timed.made.fitted
+        return {name: ms * split.tp * split.microbatches / split.batch for name, ms in timed.parts.items()}
+
+    mine, theirs = spent(chosen), spent(rival)
+    more = max(LETTERS, key=lambda name: theirs[name] - mine[name])
+    lag = gain * sum(mine.values())
+    return f", most of it {more}" if theirs[more] - mine[more] >= lag / 2 else ""

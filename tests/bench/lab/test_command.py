@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -197,3 +198,16 @@ def test_options_are_read_by_their_types() -> None:
         read_options(plain, "--x")
     with pytest.raises(InputError, match="no closing quotation"):
         read_options(plain, "'")
+
+
+def test_steps_in_production_fit_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "placement solve --spec gpt_oss_120b_gb200_ib --set model.types.kv_cache=fp8"
+    steps = (f"{long}     # HBM by line", "placement verify plan.json   # short", f"Read {'all of it ' * 9}first.")
+    sample = result()
+    told = replace(sample, optimized=replace(sample.optimized, production=steps))
+    lines = render.screen([told], []).partition("IN PRODUCTION\n")[2].splitlines()
+    assert lines[:3] == ["  # HBM by line", f"  {long}", "  placement verify plan.json   # short"]
+    assert max(map(len, lines)) <= 80
+    assert " ".join(" ".join(lines[3:]).split()) == steps[2]
+    assert f"\n# {steps[2]}\n```" in render.markdown(told), "a sentence is no command of the shell"

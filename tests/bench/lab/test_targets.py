@@ -1,6 +1,7 @@
 """Every target on a scenario that it fits: both sides, their verdict, 80 columns, Markdown that renders, JSON."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from bench.lab.arguments import described, read_options
 from bench.lab.discover import targets
 from bench.lab.harness import Asked, Skipped, faults, run_pair, verdict
 from bench.lab.planner import Planner
+from bench.lab.rack.study import why_tied
+from bench.lab.splits.study import LETTERS, lag_told
 from bench.lab.target import PairResult, Target
 from specs.scenario import Scenario
 
@@ -44,7 +47,7 @@ def test_a_pair_holds_the_contract(name: str, scenarios: dict[str, Scenario], pl
     assert result.optimized.figure(target.judged_by) is not None
     assert result.optimized.production, "what to do in production"
 
-    commands = {f"  {line}" for line in result.optimized.production}
+    commands = {f"  {step.partition(' # ')[0].rstrip()}" for step in result.optimized.production if step[-1] != "."}
     drawn = {line for each in result.optimized.drawings for line in each.text.splitlines()}
     for line in render.screen([result], []).splitlines():
         assert len(line) <= 80 or line in commands | drawn, line
@@ -121,3 +124,33 @@ def test_options_are_told_and_examples_are_valid(name: str) -> None:
     assert all(told for _, _, told in described(target))
     read_options(target, target.example)
     assert len(target.summary) <= 110
+
+
+@pytest.mark.parametrize(
+    ("ours", "told"),
+    [
+        ([(74, "prefill", "EP4"), (11, "decode", "EP24")], "the same instances"),
+        ([(73, "prefill", "PP2"), (11, "decode", "EP24")], "both have 11 decode EP24, and these limit the whole"),
+        ([(73, "prefill", "PP2"), (12, "decode", "EP8")], "its instances differ"),
+    ],
+)
+def test_a_tie_with_a_recipe_says_what_is_alike(ours: list[tuple[int, str, str]], told: str) -> None:
+    theirs = [
+        SimpleNamespace(count=74, role="prefill", degrees="EP4"),
+        SimpleNamespace(count=11, role="decode", degrees="EP24"),
+    ]
+    roles = [SimpleNamespace(split=SimpleNamespace(instances=n), role=role, degrees=at) for n, role, at in ours]
+    rival = SimpleNamespace(feasible=True, tokens_per_s=1.0, roles=theirs)
+    plan: Any = SimpleNamespace(roles=roles, choice=SimpleNamespace(rivals=[rival]))
+    assert told in why_tied(plan)
+
+
+def test_a_split_lags_by_a_part_only_where_that_part_explains_it() -> None:
+    def timed(batch: int, **parts: float) -> Any:
+        fitted = SimpleNamespace(tp=1, microbatches=1, batch=batch)
+        return SimpleNamespace(made=SimpleNamespace(fitted=fitted), parts=dict.fromkeys(LETTERS, 0.0) | parts)
+
+    chosen = timed(100, compute=20.0)
+    assert lag_told(chosen, timed(100, compute=20.0, communication=0.03), 0.025) == ""
+    assert lag_told(chosen, timed(98, compute=19.6, communication=0.5), 0.02) == ", most of it communication"
+    assert lag_told(chosen, timed(80, compute=20.0), 0.25) == ", most of it compute"
