@@ -61,6 +61,11 @@ def test_either_both_files_are_written_or_none(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_more_passes_than_are_simulated_are_refused() -> None:
+    with pytest.raises(InputError, match=r"`microbatches`: 4096 over 8 stages .*; give at most 2048"):
+        TARGET.baseline(case(pp=8, microbatches=4096))
+
+
 def test_a_pinned_schedule_is_on_both_sides_and_a_tie_says_why() -> None:
     asked = case(schedule="zb_h1", microbatches=16)
     before, after = TARGET.baseline(asked), TARGET.optimized(asked)
