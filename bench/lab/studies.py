@@ -64,6 +64,21 @@ def step_ms(plan: Plan, names: Sequence[str]) -> float | None:
     return None
 
 
+def missed(plan: Plan) -> tuple[str, ...]:
+    """Limits that a plan misses on the routing that judges, in words: batches are fitted on the other half."""
+    workload, told = plan.scenario.spec.workload, plan.predicted
+    if workload.kind != "serving":
+        return ()
+    limits = (("TTFT", told.ttft_ms, workload.ttft_ms), ("TPOT", told.tpot_ms, workload.tpot_ms))
+    return tuple(
+        f"{name} {figure.value:,.2f} ms misses its limit of {limit:g} ms by {figure.value / limit - 1:.1%} on the "
+        "routing that judges: the batch was fitted on the other half. Pin a smaller batch "
+        "to stay below."
+        for name, figure, limit in limits
+        if figure is not None and figure.value > limit
+    )
+
+
 class Balanced(BatchFit):
     """The largest batch that meets TTFT and TPOT with experts taken as balanced: no routing is needed."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.lab.render import shown
-from bench.lab.studies import best_names, role_name, step_ms, throughput
+from bench.lab.studies import best_names, missed, role_name, step_ms, throughput
 from bench.lab.target import Figure, LabCase, Outcome, Table
 from placement.records.plan import Plan
 from specs.loading import load_cluster
@@ -45,7 +45,7 @@ def solved(case: LabCase[Any], fabric: str) -> Outcome:
         for name, each in plans.items()
     )  # fmt: skip
     table = Table("The cluster over each fabric", ("fabric", "tokens/s", "TTFT ms", "TPOT ms", "GB/s a GPU"), rows)
-    notes = [f"over {name}: {_kinds(each)}" for name, each in plans.items()]
+    notes = [*(f"over {name}: {_kinds(each)}" for name, each in plans.items()), *missed(plan)]
     if all(role.topology.gpus <= role.topology.gpus_per_node for each in plans.values() for role in each.roles):
         notes.append("No instance spans racks: between racks go the KV caches of prompts alone.")
     return replace(

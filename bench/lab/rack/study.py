@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.lab.render import shown
+from bench.lab.studies import missed
 from bench.lab.target import Drawing, Figure, LabCase, Outcome, Table, fits_serving
 from placement.errors import InfeasibleError
 from placement.records.plan import Plan
@@ -74,7 +75,7 @@ def solved(case: LabCase[Any]) -> Outcome:
     return Outcome(
         made.label, made.step_ms, made.throughput, figures=made.figures, tables=(against, placed),
         drawings=(Drawing("Instances of each layout", "\n".join(held)),),
-        notes=tuple(sources), tie=why_tied(plan),
+        notes=(*sources, *missed(plan)), tie=why_tied(plan),
         production=(
             f"placement solve --spec {spec} --engine vllm --out plan.json",
             "placement verify plan.json",
