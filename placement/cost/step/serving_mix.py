@@ -38,7 +38,7 @@ def planned_rates(scenario: Scenario, split: Split, phase: PlannedPhase, block: 
     decode, prefill = (layer_rates(scenario, split, each, block=block) for each in ("decode", "prefill"))
     model = ServingModel(scenario, workload, split)
     passes = model.passes
-    decode_s = passes.moe_s(split.batch / split.microbatches, "decode")
+    decode_s = passes.moe_s(split.batch / split.microbatches * workload.step_tokens, "decode")
     prefill_s = passes.moe_s(model.budget)
 
     def tpot_s(decode: float = 1.0, prefill: float = 1.0) -> float:
