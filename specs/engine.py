@@ -185,6 +185,10 @@ class Engine(Spec):
     """Most tokens of a prefill pass by default; the first that fits the GPU counts. None: as the workload says."""
     kv_types: Annotated[tuple[DataType, ...], Field(min_length=1)] | None = None
     """Types that it stores a KV cache in; None: any."""
+    cuda_graphs: Flag = True
+    """Decode steps run as captured graphs; else the host launches kernel by kernel."""
+    decode_prefix_cache: Flag = False
+    """Instances that only decode keep a prefix cache: what they have of a prompt does not move to them."""
     static_map: Text = ""
     """How it loads a static expert map; empty where it loads none."""
     stage_cut: Text = ""

@@ -14,6 +14,7 @@ from specs.fields import (
     Text,
     Tokens,
 )
+from specs.speculation import Speculation
 
 Phase = Literal["prefill", "decode", "train"]
 
@@ -51,6 +52,33 @@ class ServingWorkload(Spec):
     """Tokens in flight when expert placement is priced in prefill: a chunk."""
     decode_tokens_per_gpu: Count = 128
     """Tokens in flight when expert placement is priced in decode: a batch."""
+    chunk_tokens: Tokens | None = None
+    """Most tokens of an attention rank in a prefill pass; unset: prefill_tokens_per_gpu of each of its GPUs, as far as
+    the engine's default goes."""
+    prefix_hit: Annotated[float, Field(ge=0, le=0.999, allow_inf_nan=False, strict=True)] = 0.0
+    """Share of a request's input tokens that lie in the prefix cache already."""
+    speculation: Speculation | None = None
+    """Speculative decoding; unset: one token of each sequence in a step."""
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of a sequence that a decode step works on: the next one, and those drafted."""
+        return 1 if self.speculation is None else 1 + self.speculation.draft
+
+    @property
+    def step_yield(self) -> float:
+        """Tokens that a sequence gains by a decode step, on average."""
+        return 1.0 if self.speculation is None else 1.0 + self.speculation.mean_accepted
+
+    @property
+    def cached_tokens(self) -> float:
+        """Input tokens of a request whose KV cache is there already."""
+        return self.isl * self.prefix_hit
+
+    @property
+    def computed_tokens(self) -> float:
+        """Input tokens of a request that prefill works on."""
+        return self.isl - self.cached_tokens
 
 
 class TrainingWorkload(Spec):

@@ -26,6 +26,7 @@ RANK = 0.9
 @click.command("accuracy")
 @click.option("--data", help="CSV file of measured serving configurations (docs/formats.md).")
 @click.option("--published", help="CSV file of published throughputs; prints predicted, published and error of each.")
+@click.option("--levers", is_flag=True, help="Levers such as speculative decoding, against published pairs of figures.")
 @click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="Random folds.")
 @click.option(
     "--validate/--no-validate", default=True, show_default=True,
@@ -40,6 +41,7 @@ RANK = 0.9
 def command(
     data: str | None,
     published: str | None,
+    levers: bool,
     folds: int,
     validate: bool,
     by_group: bool,
@@ -56,9 +58,13 @@ def command(
     """
     from bench.targets import check_targets
 
-    if (data is None) == (published is None):
-        raise click.UsageError("give --data FILE or --published FILE, one of them")
-    if published is not None:
+    if (data is not None) + (published is not None) + levers != 1:
+        raise click.UsageError("give --data FILE, --published FILE or --levers, one of them")
+    if levers:
+        from bench.accuracy.levers import report as against_pairs
+
+        shown = against_pairs()
+    elif published is not None:
         from bench.accuracy.deployments import report
 
         shown = report(published)

@@ -118,6 +118,38 @@ effort_options = stacked(
 
 _COUNT = click.IntRange(1, _MOST)
 
+#: Kept beside specs.speculation and specs.fields (a test compares them), as DISPATCH is.
+DRAFT_METHODS = ("mtp", "eagle3", "draft_model", "ngram")
+KV_TYPES = ("bf16", "fp16", "fp8", "int8", "nvfp4", "mxfp4")
+
+#: What users switch to serve more of the same model on the same GPUs.
+lever_options = stacked(
+    click.option(
+        "--draft", type=click.IntRange(1, 64), metavar="N",
+        help="Speculative decoding: tokens drafted for each sequence in a step; needs --acceptance or --accepted.",
+    ),
+    click.option("--acceptance", type=share, metavar="SHARE", help="Chance that a drafted token is accepted."),
+    click.option(
+        "--accepted", type=positive, metavar="TOKENS",
+        help="Instead: drafted tokens accepted in a step, on average (engines' accepted length, less 1).",
+    ),
+    click.option(
+        "--draft-method", type=click.Choice(DRAFT_METHODS),
+        help="What drafts: the model's next-token module, a trained head, a smaller model, or a look-up. Default: mtp.",
+    ),
+    click.option(
+        "--prefix-hit", type=share, metavar="SHARE", help="Share of input tokens that lie in the prefix cache."
+    ),
+    click.option(
+        "--chunk-tokens", type=_COUNT, metavar="N", help="Most tokens of an attention rank in a prefill pass."
+    ),
+    click.option("--kv-type", type=click.Choice(KV_TYPES), help="Data type of the KV cache."),
+    click.option(
+        "--cuda-graphs/--no-cuda-graphs", default=None,
+        help="Run decode steps as captured CUDA graphs, or launch kernel by kernel. Default: captured.",
+    ),
+)  # fmt: skip
+
 #: What changes the scenario's model, cluster and workload; and --set, which changes any field.
 variant_options = stacked(
     click.option(
@@ -130,6 +162,7 @@ variant_options = stacked(
     click.option("--osl", type=_COUNT, metavar="TOKENS", help="Output tokens of a request."),
     click.option("--ttft-ms", type=positive, metavar="MS", help="Objective: time to the first token."),
     click.option("--tpot-ms", type=positive, metavar="MS", help="Objective: time per further token."),
+    lever_options,
     click.option(
         "--set", multiple=True, metavar="PATH=VALUE",
         help="Give a field another value, such as model.types.experts=fp8 or cluster=h200_hgx_ib; "

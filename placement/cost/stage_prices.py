@@ -145,8 +145,9 @@ def _serving(scenario: Scenario, workload: ServingWorkload, split: Split, consta
     # Per output token a rank decodes each of its microbatches once and prefills batch / OSL prompts.
     bunch = serving.bunch(split.batch)
     prompts = split.batch / workload.osl * serving.stall * constants.prefill_time.value
+    steps = split.microbatches / workload.step_yield / constants.decode_speed.value
     parts: tuple[tuple[float, LayerTimes], ...] = (
-        (split.microbatches / constants.decode_speed.value, serving.decode_times(split.batch)),
+        (steps, serving.decode_times(split.batch)),
         (prompts * bunch.passes / bunch.prompts, serving.prefill_times(bunch.tokens)),
     )
     shapes, layers = layer_kinds(model)
@@ -157,6 +158,7 @@ def _serving(scenario: Scenario, workload: ServingWorkload, split: Split, consta
         return LayerKind(_name(block), memory.part_bytes(shape), 0.0, (LayerOption(None, time, time, 0.0),))
 
     last, inner = (sum(weight * getattr(times, name) for weight, times in parts) for name in ("head", "transfer"))
+    last += steps * serving.draft_s(split.batch)
     shared = memory.capacity_bytes - memory.shared_bytes(False)
     return StageProblem(
         kinds=tuple(map(kind, shapes, model.kinds)),

@@ -170,10 +170,13 @@ def prefill_tokens(scenario: Scenario, workload: ServingWorkload, tp: int) -> fl
     Longer prompts take several passes, short ones that arrive together share one.
     """
     backend, asked = scenario.engine.in_use, float(workload.prefill_tokens_per_gpu * tp)
-    for each in scenario.engine.prefill_passes:
-        if each.below_gib is None or scenario.cluster.least_gpu.hbm_gib < each.below_gib:
-            asked = min(asked, float(each.tokens))
-            break
+    if workload.chunk_tokens is not None:
+        asked = float(workload.chunk_tokens)
+    else:
+        for each in scenario.engine.prefill_passes:
+            if each.below_gib is None or scenario.cluster.least_gpu.hbm_gib < each.below_gib:
+                asked = min(asked, float(each.tokens))
+                break
     if backend.prefill_tokens is None:
         return asked
     return min(asked, float(backend.prefill_tokens * (tp if backend.tokens_per == "gpu" else 1)))
@@ -189,7 +192,8 @@ def most_sequences(scenario: Scenario, tp: int, pp: int) -> int | None:
         return None
     limits = [] if engine.sequences is None else [engine.sequences]
     if backend.decode_tokens is not None:
-        limits.append(backend.decode_tokens * pp * (tp if backend.tokens_per == "gpu" else 1))
+        tokens = backend.decode_tokens * pp * (tp if backend.tokens_per == "gpu" else 1)
+        limits.append(max(1, tokens // scenario.workload.step_tokens))
     return min(limits, default=None)
 
 

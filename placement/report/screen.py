@@ -11,6 +11,7 @@ from placement.records.layout import EngineName
 from placement.records.plan import Plan, TimingsRecord
 from placement.records.role import Figure, MemoryLineRecord, RolePlan
 from placement.report.demand import demand_parts
+from placement.report.levers import left_out, lever_lines
 from placement.report.strategies import certificate, strategy_table, totals
 from placement.report.text import Columns, Fields, columns, command, fields, heading, rendered
 from placement.report.units import counted, gb, grouped
@@ -81,7 +82,8 @@ def _scenario(plan: Plan) -> list[tuple[str, str]]:
     else:
         work = f"training, global batch of {grouped(workload.global_batch)} x {grouped(workload.sequence)} tokens"
     layers = f"{model.name}: {len(model.moe_layers)} MoE layers of {model.moe.experts} experts, top-{model.moe.top_k}"
-    left = [("left out", ", ".join(model.left_out))] if model.left_out else []
+    left = [("left out", ", ".join(parts))] if (parts := left_out(spec)) else []
+    levers = [("levers" if i == 0 else "", line) for i, line in enumerate(lever_lines(spec))]
     pools = list(dict.fromkeys(role.cluster.name for role in plan.roles if role.cluster is not None))
     more = f"; also {', '.join(pools)}" if pools else ""
     part = "all of it" if routing.solved_on == "all" else "the first half"
@@ -99,6 +101,7 @@ def _scenario(plan: Plan) -> list[tuple[str, str]]:
         ),
         *nominal_links(plan),
         ("workload", work),
+        *levers,
         *engine_lines(plan.engine, spec.engine.assumes),
         ("routing", f"{routing.source}; solved on {part} ({grouped(routing.tokens_solved)} tokens)"),
     ]

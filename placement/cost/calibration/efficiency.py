@@ -88,6 +88,7 @@ class Efficiency(Constants):
     prefill_overhead_s: AmountEntry
     first_token_s: AmountEntry
     first_token_layer_s: AmountEntry
+    launch_layer_s: AmountEntry
     arrival_bunching: ShareEntry
     rank_stall: ShareEntry
     rank_wait: ShareEntry

@@ -53,7 +53,7 @@ def compute_type(model: Model, stored: DataType) -> DataType:
 def default_tokens_per_rank(scenario: Scenario, split: Split, phase: Phase) -> float:
     """Tokens of an expert-parallel rank in one pass of `phase`.
 
-    decode: the sequences of a microbatch, spread over the attention rank's tp GPUs; prefill: the workload's
+    decode: the tokens of a microbatch's sequences, spread over the attention rank's tp GPUs; prefill: the workload's
     prefill_tokens_per_gpu, as far as the engine's buffers go; train: a microbatch's tokens over the tp GPUs. Each for
     the rank's etp GPUs together. A training workload has one kind of pass, whatever `phase` says.
     """
@@ -61,7 +61,7 @@ def default_tokens_per_rank(scenario: Scenario, split: Split, phase: Phase) -> f
     if workload.kind == "training":
         return workload.microbatch * workload.sequence / split.tp * split.etp
     if phase == "decode":
-        return split.batch / split.microbatches / split.tp * split.etp
+        return split.batch / split.microbatches / split.tp * split.etp * workload.step_tokens
     return prefill_tokens(scenario, workload, split.tp) / split.tp * split.etp
 
 

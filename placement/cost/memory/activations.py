@@ -52,15 +52,18 @@ def layer_working_bytes(model: Model, split: Split, tokens: float, margin: float
     return WIDE_BYTES * tokens * (whole + margin * routed_width(model, split) / split.tp)
 
 
-def serving_activation_bytes(model: Model, split: Split, batch: int, budget: float, efficiency: Efficiency) -> float:
-    """Working set of one layer in the larger of a prefill pass of `budget` tokens and a decode step."""
-    tokens = max(batch / decode_microbatches(split.pp, batch), budget)
+def serving_activation_bytes(
+    model: Model, split: Split, batch: int, each: int, budget: float, efficiency: Efficiency
+) -> float:
+    """Working set of one layer in the larger of a prefill pass of `budget` tokens and a decode step with `each` tokens
+    of a sequence."""
+    tokens = max(batch * each / decode_microbatches(split.pp, batch), budget)
     return layer_working_bytes(model, split, tokens, efficiency.receive_margin.value)
 
 
-def serving_logit_bytes(model: Model, split: Split, batch: int) -> float:
-    """Logits of a decode step, on the last stage."""
-    return LOGIT_BYTES * batch / decode_microbatches(split.pp, batch) * model.vocabulary / split.tp
+def serving_logit_bytes(model: Model, split: Split, batch: int, each: int) -> float:
+    """Logits of a decode step with `each` tokens of a sequence, on the last stage."""
+    return LOGIT_BYTES * batch * each / decode_microbatches(split.pp, batch) * model.vocabulary / split.tp
 
 
 @dataclass(frozen=True)

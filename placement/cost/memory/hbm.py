@@ -12,6 +12,7 @@ from placement.cost.memory.activations import (
     serving_logit_bytes,
     training_working_bytes,
 )
+from placement.cost.memory.draft import draft_kv_bytes, draft_weights, speculation_of
 from placement.cost.memory.local import LocalParameters, Share, stored_bytes, total_of
 from placement.cost.step.passes import decode_microbatches
 from placement.problem.engine_rules import prefill_tokens, reserve_bytes
@@ -86,6 +87,9 @@ class MemoryModel:
         self.capacity_bytes = scenario.cluster.least_gpu.hbm_bytes
         self._local = local or LocalParameters.of(scenario.model, split)
         workload = scenario.workload
+        self._drafts = speculation_of(scenario) is not None
+        #: Tokens of a sequence in a decode step.
+        self._each = workload.step_tokens if workload.kind == "serving" else 1
         widths = None if split.layer_redundant is None else split.widths(scenario.model)
         table = stages or stage_table(scenario.model, piece_count(workload, split.pp), split.cut, widths)
         self.shapes = table.shapes
@@ -149,14 +153,14 @@ class MemoryModel:
         """Logits of a decode step (training counts its own among a stage's activations)."""
         if self.scenario.workload.kind == "training" or not self.shapes[stage].last:
             return 0.0
-        return serving_logit_bytes(self.scenario.model, self.split, batch)
+        return serving_logit_bytes(self.scenario.model, self.split, batch, self._each)
 
     def _activations(self, batch: int) -> float:
         workload = self.scenario.workload
         if workload.kind == "training":
             return 0.0
         budget = prefill_tokens(self.scenario, workload, self.split.tp)
-        return serving_activation_bytes(self.scenario.model, self.split, batch, budget, self.efficiency)
+        return serving_activation_bytes(self.scenario.model, self.split, batch, self._each, budget, self.efficiency)
 
     def _left(self, batch: int) -> float:
         """What of the reserve is left: activations and buffers may lie inside it."""
@@ -166,12 +170,15 @@ class MemoryModel:
 
     def _kv_bytes(self, workload: ServingWorkload, shape: StageShape) -> float:
         """KV bytes of a sequence at its full length, on one GPU of a stage."""
-        return total_of(stored_bytes(self.scenario.model, workload.isl + workload.osl, self.split.tp), shape.counts)
+        length, tp = workload.isl + workload.osl, self.split.tp
+        drafted = draft_kv_bytes(self.scenario, length, tp) if shape.last else 0.0
+        return total_of(stored_bytes(self.scenario.model, length, tp), shape.counts) + drafted
 
     def _weights(self, shape: StageShape) -> list[tuple[str, Share]]:
         """(line, weights on one GPU)."""
         local, last, ends = self._local, shape.last, self._local.ends(shape)
         final = Share(local.final_norm, local.final_norm * PLAIN_BYTES) if last else Share()
+        drafts = [("draft weights", draft_weights(self.scenario, self.split, local))] if last and self._drafts else []
         return [
             ("attention weights", local.part("attention", shape.counts)),
             ("norms", local.part("norms", shape.counts) + final),
@@ -180,6 +187,7 @@ class MemoryModel:
             ("expert weights", local.experts(shape)),
             ("shared experts", local.part("shared", shape.counts)),
             ("embedding and head", Share(ends, ends * bytes_of(self.scenario.model.types.embedding))),
+            *drafts,
         ]
 
     def part_bytes(self, shape: StageShape) -> float:
@@ -196,7 +204,7 @@ class MemoryModel:
         total = self._buffers(batch) + self._left(batch)
         if workload.kind == "training":
             return total + training_working_bytes(self.scenario.model, workload, self.split, last, self.efficiency)
-        logits = serving_logit_bytes(self.scenario.model, self.split, batch) if last else 0.0
+        logits = serving_logit_bytes(self.scenario.model, self.split, batch, self._each) if last else 0.0
         return total + self._activations(batch) + logits
 
     def _training_lines(self, workload: TrainingWorkload, shapes: tuple[StageShape, ...]) -> tuple[MemoryLine, ...]:
@@ -224,7 +232,7 @@ class MemoryModel:
         if workload.kind == "training":
             step, bulk = 0.0, workload.microbatch * workload.sequence / tp
         else:
-            step = batch / decode_microbatches(self.split.pp, batch) / tp
+            step = batch * self._each / decode_microbatches(self.split.pp, batch) / tp
             bulk = max(prefill_tokens(self.scenario, workload, tp) / tp, step)
         model, split, constants = self.scenario.model, self.split, self.efficiency
         copies = constants.buffer_copies.value

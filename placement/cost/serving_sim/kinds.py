@@ -93,7 +93,8 @@ class InstanceKind:
         if model.moe.decode_s is None:
             return model
         # Scored at the planned batch: at another it keeps its ratio to the balanced estimate.
-        ratio = model.moe.decode_s / model.passes.moe_s(split.batch / split.microbatches, "decode")
+        tokens = split.batch / split.microbatches * self.workload.step_tokens
+        ratio = model.moe.decode_s / model.passes.moe_s(tokens, "decode")
         moe = replace(model.moe, decode_s=None, decode_ratio=ratio)
         return ServingModel(self.scenario, self.workload, split, moe, constants, passes)
 

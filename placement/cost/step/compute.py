@@ -115,10 +115,23 @@ def prefill_core_s(roofline: Roofline, mixer: Mixer, tp: int, length: float) -> 
     return mixer.prefill_flops(length, tp) / roofline.attention_flops
 
 
-def decode_core_s(roofline: Roofline, mixer: Mixer, types: DataTypes, tp: int, context: float) -> float:
-    """Seconds of one layer's mixer, its projections apart, for one token of one sequence with `context` stored tokens.
+def resumed_core_s(roofline: Roofline, mixer: Mixer, types: DataTypes, tp: int, length: float, cached: float) -> float:
+    """The same where the first `cached` tokens are in the prefix cache: they are read and attended to, and don't
+    attend."""
+    if not cached:
+        return prefill_core_s(roofline, mixer, tp, length)
+    read = mixer.stored(cached, tp).size(types.kv_cache, types.state) / roofline.kv_bytes_per_s
+    rest = prefill_core_s(roofline, mixer, tp, length) - prefill_core_s(roofline, mixer, tp, cached)
+    return max(read, rest)
 
-    The larger of reading what is stored of the sequence on the GPU and of multiplying with it.
+
+def decode_core_s(
+    roofline: Roofline, mixer: Mixer, types: DataTypes, tp: int, context: float, tokens: float = 1.0
+) -> float:
+    """Seconds of one layer's mixer, its projections apart, for one sequence with `context` stored tokens.
+
+    The larger of reading what is stored of the sequence on the GPU, once for all of its `tokens` in the step, and of
+    multiplying with it.
     """
     read = mixer.read(context, tp).size(types.kv_cache, types.state) / roofline.kv_bytes_per_s
-    return max(read, mixer.decode_flops(context, tp) / roofline.attention_decode_flops)
+    return max(read, tokens * mixer.decode_flops(context, tp) / roofline.attention_decode_flops)

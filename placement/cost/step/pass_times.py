@@ -12,7 +12,7 @@ from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.layer.balanced import BalancedLayer
 from placement.cost.layer.scenario_rates import layer_rates, topology_of
 from placement.cost.step.collectives import all_gather_s, slowest_edge, stage_transfer_s
-from placement.cost.step.compute import Product, Roofline, decode_core_s, prefill_core_s
+from placement.cost.step.compute import Product, Roofline, decode_core_s, resumed_core_s
 from placement.cost.step.kernels import KernelTables
 from placement.problem.engine_rules import message_rule
 from placement.problem.pieces import StageShape, StageTable, stage_table
@@ -197,28 +197,41 @@ class PassModel:
             (table.shapes[first], count) for first, count in zip(table.distinct, table.counts, strict=True)
         )
 
-    def decode(self, sequences: float, context: float, moe_s: float | None = None) -> LayerTimes:
+    def decode(
+        self,
+        sequences: float,
+        context: float,
+        moe_s: float | None = None,
+        each: float = 1.0,
+        head_tokens: float | None = None,
+    ) -> LayerTimes:
         """A decode step of a microbatch of `sequences` per attention rank.
 
         Args:
             context: stored tokens of a sequence.
             moe_s: seconds of an MoE layer; None takes the balanced estimate.
+            each: tokens of a sequence in the step, more than one where drafts are verified.
+            head_tokens: tokens that reach the output head; None: all.
         """
-        types, tp = self.scenario.model.types, self.split.tp
+        types, tp, tokens = self.scenario.model.types, self.split.tp, sequences * each
         cores = {
-            name: sequences * decode_core_s(self.roofline, mixer, types, tp, context)
+            name: sequences * decode_core_s(self.roofline, mixer, types, tp, context, each)
             for name, (mixer, _) in self._mixers.items()
         }
-        return self._times(sequences, cores, sequences, moe_s, in_decode=True)
+        return self._times(tokens, cores, tokens if head_tokens is None else head_tokens, moe_s, in_decode=True)
 
-    def prompt(self, tokens: float, length: float, head_tokens: float, moe_s: float | None = None) -> LayerTimes:
+    def prompt(
+        self, tokens: float, length: float, head_tokens: float, moe_s: float | None = None, cached: float = 0.0
+    ) -> LayerTimes:
         """A pass of `tokens` per attention rank that belong to sequences of `length` tokens.
 
-        The attention core costs a pass its share of the sequence; `head_tokens` reach the output head.
+        The attention core costs a pass its share of the sequence; `head_tokens` reach the output head. The first
+        `cached` tokens of a sequence are in the prefix cache, and in no pass.
         """
-        share, tp = tokens / length, self.split.tp
+        share, types, tp = tokens / (length - cached), self.scenario.model.types, self.split.tp
         cores = {
-            name: share * prefill_core_s(self.roofline, mixer, tp, length) for name, (mixer, _) in self._mixers.items()
+            name: share * resumed_core_s(self.roofline, mixer, types, tp, length, cached)
+            for name, (mixer, _) in self._mixers.items()
         }
         return self._times(tokens, cores, head_tokens, moe_s)
 

@@ -9,7 +9,7 @@ from placement.cost.step.throughput import (
     MoeTimes,
     Prediction,
     ServingModel,
-    breakdown_of,
+    decode_parts,
     figure_provenance,
     predict,
     prefill_parts,
@@ -49,7 +49,7 @@ def predict_role(
     if role == "decode":
         point = decode_point(model, split.batch)
         rate = point.requests_per_s * workload.osl * split.instances
-        parts = breakdown_of(model.decode_times(split.batch), model.passes, 1.0 / constants.decode_speed.value)
+        parts = decode_parts(model, split.batch)
         known = figure_provenance(constants, ("tpot_s", "tokens_per_s"), times.decode_s)
         return Prediction(rate, rate / gpus, None, point.tpot_s, point.tpot_s, None, None, parts, (), known)
     limit = workload.ttft_ms * 1e-3

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from placement.cost.memory.draft import draft_kv_bytes
 from placement.cost.memory.local import stored_bytes, total_of
 from placement.cost.step.collectives import all_gather_s
 from placement.cost.step.throughput import PrefillPass, ServingModel
@@ -48,13 +49,20 @@ class RoleRate:
 def kv_bytes_per_request(scenario: Scenario) -> float:
     """Bytes of KV cache that a prompt leaves behind, over all layers: what moves from prefill to decode.
 
-    Sliding-window layers move what they keep. Serving scenarios only; others move nothing.
+    Sliding-window layers move what they keep. Of a prefix in the cache nothing moves where decode instances keep a
+    prefix cache, too: they are taken to have what prefill has. Serving scenarios only; others move nothing.
     """
     workload, model = scenario.workload, scenario.model
     if workload.kind != "serving":
         return 0.0
     (shape,) = stage_shapes(model, 1)
-    return total_of(stored_bytes(model, workload.isl), shape.counts)
+
+    def stored(tokens: float) -> float:
+        return total_of(stored_bytes(model, tokens), shape.counts) + draft_kv_bytes(scenario, tokens)
+
+    if not workload.prefix_hit or not scenario.engine.decode_prefix_cache:
+        return stored(workload.isl)
+    return stored(workload.isl) - stored(workload.cached_tokens)
 
 
 def transfer_bytes_per_s(cluster: Cluster) -> float:
@@ -107,8 +115,8 @@ def prompt_alone_s(model: ServingModel, cp: int = 1) -> float:
         cp: attention ranks that share the prompt (context parallelism).
     """
     workload, split, scenario = model.workload, model.split, model.passes.scenario
-    one = shared_pass(model, min(workload.isl / cp, model.budget), cp)
-    count = max(1.0, workload.isl / (cp * model.budget))
+    one = shared_pass(model, min(workload.computed_tokens / cp, model.budget), cp)
+    count = max(1.0, workload.computed_tokens / (cp * model.budget))
     transfer = kv_bytes_per_request(scenario) / (split.tp * cp * split.pp * transfer_bytes_per_s(scenario.cluster))
     return (
         model.first_token_s + one.stages_s + (count - 1) * one.slowest_s + transfer
@@ -137,8 +145,8 @@ class PrefillQueue:
         workload, full = model.workload, shared_pass(model, model.budget, cp)
         return cls(
             alone_s=prompt_alone_s(model, cp),
-            service_s=full.slowest_s * max(1.0, workload.isl / (cp * model.budget)),
-            most_requests_per_s=model.split.dp * model.budget / (workload.isl * full.slowest_s),
+            service_s=full.slowest_s * max(1.0, workload.computed_tokens / (cp * model.budget)),
+            most_requests_per_s=model.split.dp * model.budget / (workload.computed_tokens * full.slowest_s),
         )
 
     def at(self, busy: float) -> InstancePoint:

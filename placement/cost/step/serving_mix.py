@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from placement.cost.layer.scenario_rates import layer_rates
+from placement.cost.layer.scenario_rates import default_tokens_per_rank, layer_rates
 from placement.cost.step.throughput import MoeTimes, ServingModel
 from placement.problem.engine_rules import message_rule
 from placement.problem.rates import LayerRates, PassKind
@@ -38,7 +38,7 @@ def planned_rates(scenario: Scenario, split: Split, phase: PlannedPhase, block: 
     decode, prefill = (layer_rates(scenario, split, each, block=block) for each in ("decode", "prefill"))
     model = ServingModel(scenario, workload, split)
     passes = model.passes
-    decode_s = passes.moe_s(split.batch / split.microbatches, "decode")
+    decode_s = passes.moe_s(split.batch / split.microbatches * workload.step_tokens, "decode")
     prefill_s = passes.moe_s(model.budget)
 
     def tpot_s(decode: float = 1.0, prefill: float = 1.0) -> float:
@@ -52,6 +52,9 @@ def planned_rates(scenario: Scenario, split: Split, phase: PlannedPhase, block: 
     if sum(held_up) <= 0.0:
         # Pipeline stages without MoE layers are the slowest in both.
         return decode
+    if held_up[0] <= 0.0:
+        # Decode steps wait for something else, such as launches without CUDA graphs.
+        return prefill
     shares = [each / sum(held_up) for each in held_up]
     tokens = [decode.tokens_per_gpu, prefill.tokens_per_gpu]
     mean = sum(share * count for share, count in zip(shares, tokens, strict=True))
@@ -72,5 +75,7 @@ def planned_rule(scenario: Scenario, split: Split, phase: PlannedPhase, rates: L
     if phase != "serving":
         return message_rule(scenario, split, phase)
     phases: tuple[Phase, ...] = ("decode", "prefill")
+    if len(rates.kinds) == 1 and rates.tokens_per_gpu == default_tokens_per_rank(scenario, split, "prefill"):
+        phases = ("prefill",)
     heaviest = max(range(len(rates.kinds)), key=lambda i: rates.kinds[i].share * rates.kinds[i].tokens)
     return message_rule(scenario, split, phases[heaviest])

@@ -14,6 +14,7 @@ from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.step.pass_times import LayerTimes, PassModel
 from placement.cost.step.passes import decode_context, decode_microbatches
+from placement.cost.step.speculation import Drafting
 from placement.cost.training.constants import load_training
 from placement.cost.training.step import TrainingStep, training_step
 from placement.errors import InputError
@@ -67,8 +68,8 @@ class Prediction:
         tokens_per_s: of the whole cluster: output tokens in serving, trained tokens in training.
         tokens_per_s_per_gpu: over all GPUs of the cluster, idle ones too.
         ttft_s, tpot_s: of a request (serving; else None).
-        decode_step_s, prefill_s: one token of every sequence; a prompt's share of the time that prefills take from a
-            rank's decoding (serving; else None).
+        decode_step_s, prefill_s: one token of every sequence on average; a prompt's share of the time that prefills
+            take from a rank's decoding (serving; else None).
         step: the training step (else None).
         breakdown: parts of a decode step (serving) or of a microbatch's forward pass (training), all layers together.
         prefill_breakdown: parts of a prompt's prefill (serving; else empty).
@@ -139,12 +140,20 @@ class ServingModel:
         self.efficiency = constants = efficiency or efficiency_of(scenario)
         self.passes = passes or PassModel(scenario, split, constants)
         self.context = decode_context(workload)
+        told = workload.speculation
+        #: Draft passes of speculative decoding.
+        self.drafting = None if told is None else Drafting(self.passes, workload, told)
         #: Most tokens of an attention rank in one prefill pass, and passes that one prompt fills.
         self.budget = prefill_tokens(scenario, workload, split.tp)
-        self.prompt_passes = max(1.0, workload.isl / self.budget)
+        self.prompt_passes = max(1.0, workload.computed_tokens / self.budget)
         #: Seconds of a prompt outside the passes.
         self.first_token_s = constants.first_token_s.value
         self.first_token_s += constants.first_token_layer_s.value * scenario.model.layers
+        #: Least seconds of a decode step's GPU part: what its launches take the host, where no graph is captured.
+        self.launch_s = 0.0
+        if not scenario.engine.cuda_graphs:
+            launched = scenario.model.layers + (0 if self.drafting is None else self.drafting.layers)
+            self.launch_s = launched * constants.launch_layer_s.value
         #: How much longer prefills take, and prompts wait, since the other attention ranks have theirs.
         self.stall = float(power(split.dp, constants.rank_stall.value))
         self.wait = float(power(split.dp, constants.rank_wait.value))
@@ -152,32 +161,50 @@ class ServingModel:
         self.full_pass = self.prefill_pass(self.budget)
 
     def decode_times(self, batch: int) -> LayerTimes:
-        """Parts of a decode step of one microbatch."""
+        """Parts of a decode step of one microbatch, drafts apart."""
         sequences, moe_s = batch / decode_microbatches(self.split.pp, batch), self.moe.decode_s
+        each = self.workload.step_tokens
         if moe_s is None and self.moe.decode_ratio != 1.0:
-            moe_s = self.moe.decode_ratio * self.passes.moe_s(sequences, "decode")
-        return self.passes.decode(sequences, self.context, moe_s)
+            moe_s = self.moe.decode_ratio * self.passes.moe_s(sequences * each, "decode")
+        return self.passes.decode(sequences, self.context, moe_s, each)
 
-    def decode_step_s(self, batch: int) -> float:
-        """Seconds in which every sequence gets a token.
+    def draft_s(self, batch: int) -> float:
+        """Draft passes of a decode step of one microbatch, in the last stage."""
+        if self.drafting is None:
+            return 0.0
+        sequences, ratio = batch / decode_microbatches(self.split.pp, batch), self.moe.decode_ratio
+        if self.moe.decode_s is not None:
+            ratio = self.moe.decode_s / self.passes.moe_s(sequences * self.workload.step_tokens, "decode")
+        return self.drafting.step_s(sequences, self.context, ratio)
+
+    def step_s(self, batch: int) -> float:
+        """Seconds of a decode step, after which every sequence has `ServingWorkload.step_yield` tokens more.
 
         A microbatch returns to the first stage after all stages, or once the slowest has served all microbatches.
         """
         stages_s, slowest_s = self.passes.stage_seconds(self.decode_times(batch))
-        in_flight = decode_microbatches(self.split.pp, batch)
+        in_flight, drafted = decode_microbatches(self.split.pp, batch), self.draft_s(batch)
         constants = self.efficiency
         host_s = constants.step_overhead_s.value + batch * constants.sequence_overhead_s.value
-        return max(stages_s, in_flight * slowest_s) / constants.decode_speed.value + host_s
+        gpus_s = max(stages_s + drafted, in_flight * (slowest_s + drafted)) / constants.decode_speed.value
+        return max(gpus_s, self.launch_s) + host_s
+
+    def decode_step_s(self, batch: int) -> float:
+        """Seconds in which every sequence gets a token, on average."""
+        return self.step_s(batch) / self.workload.step_yield
 
     def bunch(self, batch: int) -> Bunch:
         """The prompts that arrive together with `batch` sequences per attention rank."""
         prompts = 1.0 + self.efficiency.arrival_bunching.value * (batch - 1)
-        tokens = prompts * self.workload.isl
+        tokens = prompts * self.workload.computed_tokens
         return Bunch(prompts, max(1.0, tokens / self.budget), min(tokens, self.budget))
 
     def prefill_pass(self, tokens: float) -> PrefillPass:
         """A pass of `tokens`, at most `budget`."""
         stages_s, slowest_s = self.passes.stage_seconds(self.prefill_times(tokens))
+        if self.drafting is not None:
+            drafted = self.drafting.prefill_s(tokens)
+            stages_s, slowest_s = stages_s + drafted, slowest_s + drafted
         share, overhead = self.efficiency.prefill_time.value, self.efficiency.prefill_overhead_s.value
         return PrefillPass(share * stages_s + overhead, share * slowest_s + overhead)
 
@@ -187,7 +214,8 @@ class ServingModel:
         Prompts arrive in bunches and fill passes of at most `budget` tokens; the first of a bunch is done after its own
         passes, the last after all, and on average a prompt waits for half of what lies between.
         """
-        constants, step, bunch = self.efficiency, self.decode_step_s(batch), self.bunch(batch)
+        constants, whole, bunch = self.efficiency, self.step_s(batch), self.bunch(batch)
+        step = whole / self.workload.step_yield
         one = self.full_pass if bunch.tokens >= self.budget else self.prefill_pass(bunch.tokens)
         prefill = bunch.passes * one.slowest_s * self.stall / bunch.prompts
         tpot = (step + batch * prefill / self.workload.osl) * constants.tpot_case.value
@@ -195,7 +223,7 @@ class ServingModel:
         return ServingPoint(
             decode_step_s=step,
             prefill_s=prefill,
-            ttft_s=(self.first_token_s + step / 2 + passed) * self.wait * constants.ttft_case.value,
+            ttft_s=(self.first_token_s + whole / 2 + passed) * self.wait * constants.ttft_case.value,
             tpot_s=tpot,
             tokens_per_s=batch / tpot,
         )
@@ -208,7 +236,8 @@ class ServingModel:
             moe_s *= self.passes.moe_s(tokens) / self.passes.moe_s(self.budget)
         elif self.moe.prefill_ratio != 1.0:
             moe_s = self.moe.prefill_ratio * self.passes.moe_s(tokens)
-        return self.passes.prompt(tokens, workload.isl, tokens / workload.isl, moe_s)
+        prompts = tokens / workload.computed_tokens
+        return self.passes.prompt(tokens, workload.isl, prompts, moe_s, workload.cached_tokens)
 
 
 def breakdown_of(times: LayerTimes, passes: PassModel, repeats: float) -> tuple[StepPart, ...]:
@@ -271,7 +300,7 @@ def predict(
         decode_step_s=point.decode_step_s,
         prefill_s=point.prefill_s,
         step=None,
-        breakdown=breakdown_of(model.decode_times(split.batch), model.passes, 1.0 / constants.decode_speed.value),
+        breakdown=decode_parts(model, split.batch),
         prefill_breakdown=prefill_parts(model),
         provenance=(
             _provenance("ttft_s", constants, times.prefill_s),
@@ -281,10 +310,23 @@ def predict(
     )
 
 
+def decode_parts(model: ServingModel, batch: int) -> tuple[StepPart, ...]:
+    """Parts of a decode step."""
+    repeats = 1.0 / model.efficiency.decode_speed.value
+    parts = breakdown_of(model.decode_times(batch), model.passes, repeats)
+    return (*parts, *_drafted(model, repeats * model.draft_s(batch)))
+
+
 def prefill_parts(model: ServingModel) -> tuple[StepPart, ...]:
     """Parts of a prompt's prefill."""
-    times = model.prefill_times(min(model.workload.isl, model.budget))
-    return breakdown_of(times, model.passes, model.prompt_passes * model.efficiency.prefill_time.value)
+    tokens, repeats = min(model.workload.computed_tokens, model.budget), model.prompt_passes
+    repeats *= model.efficiency.prefill_time.value
+    parts = breakdown_of(model.prefill_times(tokens), model.passes, repeats)
+    return (*parts, *_drafted(model, 0.0 if model.drafting is None else repeats * model.drafting.prefill_s(tokens)))
+
+
+def _drafted(model: ServingModel, seconds: float) -> tuple[StepPart, ...]:
+    return () if model.drafting is None else (StepPart("draft passes", seconds),)
 
 
 def figure_provenance(

@@ -32,7 +32,7 @@ def _worker_set(launcher: Launcher, site: Site) -> dict[str, Any]:
         "image": "$IMAGE",
         "command": ["bash", "-c", start],
         "env": [
-            {"name": "MODEL", "value": "$MODEL"},
+            *({"name": name, "value": f"${name}"} for name in site.checkpoints),
             {"name": "NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
         ],
         "ports": [{"containerPort": PORTS["PORT"]}],
@@ -89,7 +89,7 @@ def compose(launcher: Launcher, sites: Sequence[Site], router: str = "") -> str:
                 "profiles": [name],
                 "command": ["bash", f"{_MOUNT}/{site.folder}/{script_name(node)}"],
                 "environment": {
-                    "MODEL": "${MODEL:?set it}",
+                    **{name: f"${{{name}:?set it}}" for name in site.checkpoints},
                     **{name: f"${{{name}:-}}" for name in ("INSTANCE", "HEAD_ADDRESS", "NODE_ADDRESS", *PORTS)},
                 },
                 "network_mode": "host",

@@ -61,7 +61,8 @@ def _start(launcher: Launcher, sites: Sequence[Site], held: Sequence[Seat]) -> I
     many = _many(held)
     managed = tuple(site for site in sites if launcher.scripts(site) == site.nodes)
     # Of many instances `instance.sh` knows machines and ports.
-    for name, meaning in ({"MODEL": PLACEHOLDERS["MODEL"]} if many else asked).items():
+    loaded = {name: PLACEHOLDERS[name] for site in sites for name in site.checkpoints}
+    for name, meaning in (loaded if many else asked).items():
         yield f"- `{name}`: {meaning}" + (f" (default {PORTS[name]})" if name in PORTS else "")
     if many and "$PROXY" in launcher.router(sites):
         yield "- `PROXY`: where the router runs, the path of the proxy that is named below"
@@ -111,7 +112,7 @@ def _start(launcher: Launcher, sites: Sequence[Site], held: Sequence[Seat]) -> I
                 " The router: `docker compose --profile router up`." if router_script(launcher, sites) else ""
             )
         yield ""
-        needed = {"MODEL": PLACEHOLDERS["MODEL"], **MANIFEST_PLACEHOLDERS}
+        needed = {**loaded, **MANIFEST_PLACEHOLDERS}
         yield "With Kubernetes and its LeaderWorkerSet, all instances at once (`replicas` is their number):"
         yield ""
         yield "```sh"

@@ -20,8 +20,7 @@ def launch_script(launcher: Launcher, site: Site, node: int, many: bool = False)
     """A bash script that becomes the engine's process on one OS node of an instance; `many`: there are several."""
     options, variables = tuple(launcher.options(site, node)), tuple(launcher.variables(site, node))
     used = " ".join([*(each.value or "" for each in options), *(each.value for each in variables)])
-    if launcher.model_word:
-        used += " $MODEL"
+    used += "".join(f" ${name}" for name in site.checkpoints)
     lines = [
         "#!/usr/bin/env bash",
         f"# {site.scenario.engine.label}: {site.folder}, OS node {node} of {site.nodes} of an instance, "
@@ -43,10 +42,11 @@ def launch_script(launcher: Launcher, site: Site, node: int, many: bool = False)
         lines += [f"# {each.reason[0].upper()}{each.reason[1:]}.", f"export {each.name}={shell_word(each.value)}"]
     if CONFIG in launcher.files(site):
         # The engine reads paths in its config as they stand.
+        names = ["HERE", *(name for name in site.checkpoints if name != "MODEL")]
         lines += [
             "# The config with the folder's own path.",
             'CONFIG="$(mktemp)"',
-            f'sed "s|@HERE@|$HERE|g" "$HERE/{CONFIG}" > "$CONFIG"',
+            f'sed "{"; ".join(f"s|@{name}@|${name}|g" for name in names)}" "$HERE/{CONFIG}" > "$CONFIG"',
         ]
     words = [*launcher.program(site), *(['"$MODEL"'] if launcher.model_word else [])]
     lines += ["", "args=("]

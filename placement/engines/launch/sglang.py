@@ -10,6 +10,8 @@ from placement.engines.launch.switches import Option, Variable, switches_of
 
 #: SGLang's names of how a copy is picked; plans of before its own rules were told hold the first two.
 _DISPATCH = {"nearest": "static", "even": "dynamic", "sglang_static": "static", "sglang_dynamic": "dynamic"}
+#: SGLang's names of what drafts (arg_groups/fields/spec.py, speculative_algorithm).
+_DRAFTS = {"mtp": "NEXTN", "eagle3": "EAGLE3", "draft_model": "STANDALONE", "ngram": "NGRAM"}
 _MODES = {"prefill": "normal", "decode": "low_latency"}
 
 
@@ -60,6 +62,18 @@ class SglangLauncher(NodeLauncher):
             reason=f"{site.pass_tokens} for each attention rank: SGLang divides it among them",
         )  # fmt: skip
         yield from kv_option(self.switches, site, {"fp8": "fp8_e4m3", "nvfp4": "nvfp4"})
+        if not site.scenario.engine.cuda_graphs:
+            yield option("--disable-decode-cuda-graph", reason="the plan runs without CUDA graphs")
+        speculation = site.drafts
+        if speculation is not None:
+            yield option("--speculative-algorithm", _DRAFTS[speculation.method], reason="what drafts tokens ahead")
+            if speculation.parameters_b is not None:
+                yield option("--speculative-draft-model-path", "$DRAFT", reason="the draft")
+            if speculation.method != "ngram":
+                yield option("--speculative-num-steps", speculation.draft, reason="tokens drafted in a step")
+                yield option("--speculative-eagle-topk", 1, reason="one draft a sequence, as planned")
+            verified = site.workload.step_tokens
+            yield option("--speculative-num-draft-tokens", verified, reason="tokens verified in a step: drafts and one")
         if site.scenario.overlap_in_use == "two_batch":
             yield option("--enable-two-batch-overlap", reason="half-batches hide each other's messages, as planned")
         if site.disaggregated:

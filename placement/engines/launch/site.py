@@ -12,6 +12,7 @@ from placement.problem.engine_rules import prefill_tokens, reserve_bytes
 from placement.problem.split import Split
 from placement.records.role import RolePlan
 from specs.scenario import Scenario
+from specs.speculation import Speculation
 from specs.workload import ServingWorkload
 
 
@@ -33,6 +34,17 @@ class Instance(ABC):
     @abstractmethod
     def serves(self) -> str:
         """What it does: "aggregated", "prefill" or "decode"."""
+
+    @property
+    def drafts(self) -> Speculation | None:
+        """What the engine is told to draft with; None: nothing. A look-up has nothing to do where prompts end."""
+        told = self.workload.speculation
+        return None if self.serves == "prefill" and told is not None and told.method == "ngram" else told
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Variables that name what is loaded."""
+        return ("MODEL",) if self.drafts is None or self.drafts.parameters_b is None else ("MODEL", "DRAFT")
 
     @property
     def disaggregated(self) -> bool:
@@ -95,7 +107,8 @@ class Instance(ABC):
     @property
     def pass_tokens(self) -> int:
         """Most tokens of an attention rank in a pass: a prefill chunk, or a decode step where that has more."""
-        return max(int(prefill_tokens(self.scenario, self.workload, self.split.tp)), self.split.batch)
+        step = self.split.batch * self.workload.step_tokens
+        return max(int(prefill_tokens(self.scenario, self.workload, self.split.tp)), step)
 
     @property
     def spans_fast_nodes(self) -> bool:
@@ -119,7 +132,7 @@ class Instance(ABC):
     @property
     def dispatch_buffer(self) -> int:
         """Tokens of a GPU that low-latency kernels must have room for in a decode step."""
-        return -(-self.split.batch // (self.split.tp * self.split.microbatches))
+        return -(-self.split.batch * self.workload.step_tokens // (self.split.tp * self.split.microbatches))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from placement.engines.settings.names import names_of
 #: Variables of ours that a launch script asks for, and what each is. Engines know none of them.
 PLACEHOLDERS = {
     "MODEL": "the model: a folder or a Hugging Face name",
+    "DRAFT": "what drafts tokens for the model: a folder or a Hugging Face name",
     "HEAD_ADDRESS": "name or address of the instance's node 0, which every node of the instance must reach",
     "PORT": "port that node 0 serves on",
     "RENDEZVOUS_PORT": "port of node 0 where the nodes of an instance meet",

@@ -9,6 +9,7 @@ from placement.engines.launch.base import start_nodes
 from placement.engines.launch.site import Site
 from placement.engines.launch.switches import Option, Variable, switches_of
 from specs.documents import yaml_text
+from specs.speculation import Speculation
 
 CONFIG = "config.yaml"
 #: Architectures whose maps are loaded (modules/fused_moe/moe_load_balancer.py, moe_model_arch_list).
@@ -27,6 +28,16 @@ _METHODS = {
     "deepep_low_latency": "DEEPEPLOWLATENCY",
     "allgather": "ALLGATHER",
 }
+
+#: Fields of what drafts (llmapi/llm_args.py, DecodingBaseConfig and its kinds).
+_DRAFTS = {"eagle3": "Eagle", "draft_model": "Draft_Target", "ngram": "NGram"}
+
+
+def _drafts(told: Speculation) -> dict[str, Any]:
+    if told.method == "mtp":
+        return {"decoding_type": "MTP", "num_nextn_predict_layers": told.draft}
+    own = {} if told.parameters_b is None else {"speculative_model": "@DRAFT@"}
+    return {"decoding_type": _DRAFTS[told.method], "max_draft_len": told.draft, **own}
 
 
 class TrtllmLauncher:
@@ -90,8 +101,17 @@ class TrtllmLauncher:
         if site.split.pp > 1:
             config["pp_partition"] = list(site.stage_layers)
         stored = site.scenario.model.types.kv_cache
-        if stored in ("fp8", "nvfp4"):
-            config["kv_cache_config"] = {"dtype": stored}
+        cache: dict[str, Any] = {"dtype": stored} if stored in ("fp8", "nvfp4") else {}
+        if site.workload.prefix_hit:
+            cache["enable_block_reuse"] = True
+        if cache:
+            config["kv_cache_config"] = cache
+        if site.workload.chunk_tokens is not None:
+            config["enable_chunked_prefill"] = True
+        if not site.scenario.engine.cuda_graphs:
+            config["cuda_graph_config"] = None
+        if site.drafts is not None:
+            config["speculative_config"] = _drafts(site.drafts)
         if site.disaggregated:
             config["cache_transceiver_config"] = {"backend": "DEFAULT"}
         if site.role.role == "prefill":

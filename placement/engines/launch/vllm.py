@@ -9,6 +9,7 @@ from placement.engines.launch.base import NodeLauncher, kv_option, refuse_instan
 from placement.engines.launch.site import Instance, Site, map_of
 from placement.engines.launch.switches import Option, Switches, Variable, switches_of
 from specs.blocks.recurrent import Recurrent
+from specs.speculation import Speculation
 
 _ROLES = {"prefill": "kv_producer", "decode": "kv_consumer"}
 #: Steps of EPLB with the map held: the first rebalance, which puts the map in place, comes after a quarter.
@@ -46,6 +47,13 @@ def limits(switches: Switches, site: Instance, node: int) -> Iterator[Option]:
         yield option("--max-num-seqs", site.split.batch, reason="sequences of an attention rank, as planned")
     yield option("--max-num-batched-tokens", site.pass_tokens, reason="tokens of an attention rank in a pass")
     yield from kv_option(switches, site, {"fp8": "fp8"})
+    if site.workload.prefix_hit:
+        yield option("--enable-prefix-caching", reason="the plan counts on cached prefixes")
+    if not site.scenario.engine.cuda_graphs:
+        yield option("--enforce-eager", reason="the plan runs without CUDA graphs")
+    if (drafts := site.drafts) is not None:
+        told = json.dumps(_drafts(drafts))
+        yield option("--speculative-config", told, reason="what drafts tokens ahead, and how many in a step")
     if node:
         yield option("--headless", reason="node 0 serves")
     else:
@@ -159,6 +167,12 @@ exec python3 "$PROXY" --host 0.0.0.0 --port "$ROUTER_PORT" \\
         if site.map_file and not own_order(site):
             yield "Lines of the logger `vllm.placement` name the plan that is served, or say why vLLM's own map is."
             yield f"EPLB says `Rearranging experts` every {_STEP_INTERVAL} steps; after the first time nothing moves."
+
+
+def _drafts(speculation: Speculation) -> dict[str, object]:
+    """vLLM's words for what drafts (config/speculative.py, SpeculativeConfig)."""
+    own = {"model": "$DRAFT"} if speculation.parameters_b is not None else {}
+    return {"method": speculation.method, **own, "num_speculative_tokens": speculation.draft}
 
 
 def _connector(site: Site) -> str:
