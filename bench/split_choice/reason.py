@@ -101,7 +101,7 @@ def _step_parts(compared: Compared, ours: Serving, theirs: Serving, role: str) -
         model = ServingModel(scenario, workload, split)
         parts = breakdown_of(model.decode_times(batch), model.passes, 1.0 / model.efficiency.decode_speed.value)
         steps.append((batch, model.decode_step_s(batch), {part.name: part.seconds for part in parts}))
-    (before, old, left), (after, new, right) = steps
+    (before, old, left), (after, new, right) = steps[0], steps[1]
     most = sorted(left, key=lambda name: -abs(left[name] - right[name]))[:2]
     parts_told = ", ".join(f"{name} {left[name] * 1e3:.1f} to {right[name] * 1e3:.1f}" for name in most)
     return f"a step of {old * 1e3:.1f} ms at {before} a rank to {new * 1e3:.1f} at {after} ({parts_told})"
