@@ -69,9 +69,10 @@ def _check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
             _refuse(scenario, "tp", problem, _near("tp", good, pins.tp))
     if pins.tp is not None and pins.dp is not None:
         size = pins.tp * pins.dp
-        if stage_problem(cluster, size):
+        problem = stage_problem(cluster, size, pins.pp or 1)
+        if problem:
             good = [s // pins.tp for s in stage_sizes(scenario) if s % pins.tp == 0]
-            _refuse(scenario, "dp", stage_problem(cluster, size), _near("dp", good, pins.dp))
+            _refuse(scenario, "dp", problem, _near("dp", good, pins.dp))
     if pins.ep is not None:
         sizes = _sizes(scenario, pins)
         problems = [ep_problem(model, cluster, size, pins.ep) for size in sizes]
