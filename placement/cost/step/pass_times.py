@@ -106,7 +106,7 @@ class LayerTimes:
 
 
 class PassModel:
-    """Times passes under one split; immutable after construction.
+    """Times passes under one split; what it is asked for never changes what it answers.
 
     Every product and rate is worked out once, so that a search over batches costs a few multiplications each.
     """
@@ -139,6 +139,9 @@ class PassModel:
             self.efficiency.elementwise_passes.value / tp if training else self.efficiency.serving_passes.value
         )
         self._hidden_bytes = model.hidden * WIDE_BYTES
+        #: Seconds of each mixer's core for one token that decodes at a context, and for one whole prompt, by length.
+        self._decode_cores: dict[float, dict[str, float]] = {}
+        self._prompt_cores: dict[float, dict[str, float]] = {}
         pieces = piece_count(scenario.workload, split.pp)
         self._lay(split, stage_table(model, pieces, split.cut))
 
@@ -204,11 +207,13 @@ class PassModel:
             context: stored tokens of a sequence.
             moe_s: seconds of an MoE layer; None takes the balanced estimate.
         """
-        types, tp = self.scenario.model.types, self.split.tp
-        cores = {
-            name: sequences * decode_core_s(self.roofline, mixer, types, tp, context)
-            for name, (mixer, _) in self._mixers.items()
-        }
+        if context not in self._decode_cores:
+            types, tp = self.scenario.model.types, self.split.tp
+            self._decode_cores[context] = {
+                name: decode_core_s(self.roofline, mixer, types, tp, context)
+                for name, (mixer, _) in self._mixers.items()
+            }
+        cores = {name: sequences * seconds for name, seconds in self._decode_cores[context].items()}
         return self._times(sequences, cores, sequences, moe_s, in_decode=True)
 
     def prompt(self, tokens: float, length: float, head_tokens: float, moe_s: float | None = None) -> LayerTimes:
@@ -216,10 +221,13 @@ class PassModel:
 
         The attention core costs a pass its share of the sequence; `head_tokens` reach the output head.
         """
-        share, tp = tokens / length, self.split.tp
-        cores = {
-            name: share * prefill_core_s(self.roofline, mixer, tp, length) for name, (mixer, _) in self._mixers.items()
-        }
+        if length not in self._prompt_cores:
+            self._prompt_cores[length] = {
+                name: prefill_core_s(self.roofline, mixer, self.split.tp, length)
+                for name, (mixer, _) in self._mixers.items()
+            }
+        share = tokens / length
+        cores = {name: share * seconds for name, seconds in self._prompt_cores[length].items()}
         return self._times(tokens, cores, head_tokens, moe_s)
 
     @property
