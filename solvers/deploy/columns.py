@@ -28,6 +28,7 @@ from placement.problem.split import Split
 from solvers.deploy.problem import Column, Pool
 from solvers.split.build import serving_split
 from solvers.split.degrees import Degrees, list_candidates, sparse_first
+from solvers.split.largest import Tried, largest_batch
 from solvers.stop import DEFAULT, Stop
 from specs.scenario import Pins, Scenario
 
@@ -369,7 +370,7 @@ class _PoolSearch:
                 return None, split.batch
             return first, split.batch
         key = (role, split.gpus_per_instance)
-        batch = self._largest(at, key, model, memory)
+        batch = self._largest(at, first, key, model, memory)
         if batch is None:
             self.dropped[(role, "slower than another of as many GPUs")] += 1
             return None, split.batch
@@ -391,23 +392,22 @@ class _PoolSearch:
     def _largest(
         self,
         at: Callable[[ServingModel, int], InstancePoint],
+        first: InstancePoint,
         key: tuple[Role, int],
         model: ServingModel,
         memory: MemoryModel,
     ) -> int | None:
-        """The largest batch within HBM and the objectives, None where a column as large is faster."""
-        worst = self.best.get(key, 0.0)
+        """The largest batch within HBM and the objectives, None where a column as large is faster.
+
+        Args:
+            first: with a batch of 1.
+        """
         most = int(self.efficiency.max_sequences_per_rank.value)
         most = min(most, most_sequences(self.scenario, model.split.tp, model.split.pp) or most)
-        low, high = 1, most + 1
-        while high - low > 1:
-            middle = min(2 * low, (low + high) // 2)
-            point = at(model, middle)
-            fits = (point.ttft_s or 0.0) <= self.ttft_s and (point.tpot_s or 0.0) <= self.tpot_s
-            if fits and memory.total_bytes(middle) <= memory.capacity_bytes:
-                low = middle
-            elif point.requests_per_s < worst:
-                return None
-            else:
-                high = middle
-        return low
+
+        def tried(point: InstancePoint) -> Tried:
+            return Tried.of(
+                point.requests_per_s, (point.ttft_s or 0.0, self.ttft_s), (point.tpot_s or 0.0, self.tpot_s)
+            )
+
+        return largest_batch(lambda n: tried(at(model, n)), tried(first), memory, most, self.best.get(key, 0.0))
