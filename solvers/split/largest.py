@@ -1,4 +1,4 @@
-"""The largest batch of a split within HBM and the objectives, by interpolation: each batch that is priced costs time."""
+"""The largest batch of a split within HBM and the objectives, by interpolation, as each price costs time."""
 
 from __future__ import annotations
 

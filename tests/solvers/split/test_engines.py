@@ -286,7 +286,7 @@ def test_activations_lie_inside_a_reserve_that_holds_them() -> None:
     model = MemoryModel(case, split)
     report = model.report()
     inside = ("activations", "communication buffers", "framework reserve")
-    logits = serving_logit_bytes(case.model, split, 4)
+    logits = serving_logit_bytes(case.model, split, 4, 1)
     assert sum(report.line(name) for name in inside) == pytest.approx(reserve_bytes(case, split) + logits)
     assert model.total_bytes(4) == pytest.approx(report.total_bytes)
 
