@@ -65,6 +65,7 @@ _ALL = (
     ),
     Benchmark("recipe_gain", "bench.recipe_gain.main", "Planned deployments against the best recipe."),
     Benchmark("accuracy", "bench.accuracy.main", "Predicted against measured TTFT and TPOT."),
+    Benchmark("training_rates", "bench.accuracy.training_rates", "Predicted against published rates of training runs."),
     Benchmark(
         "routing_fit", "bench.routing_fit", "Recorded against synthetic routing, and how its constants were set."
     ),
