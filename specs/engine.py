@@ -185,6 +185,8 @@ class Engine(Spec):
     """Most tokens of a prefill pass by default; the first that fits the GPU counts. None: as the workload says."""
     kv_types: Annotated[tuple[DataType, ...], Field(min_length=1)] | None = None
     """Types that it stores a KV cache in; None: any."""
+    shares_prompts: Flag = True
+    """Attention ranks of a prefill instance can share a prompt (context parallelism)."""
     cuda_graphs: Flag = True
     """Decode steps run as captured graphs; else the host launches kernel by kernel."""
     decode_prefix_cache: Flag = False

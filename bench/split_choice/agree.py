@@ -108,7 +108,7 @@ GROUPS: dict[str, Callable[[Compared], str]] = {
     "model": lambda row: row.recipe.question.model,
     "GPU": lambda row: row.recipe.question.gpu,
     "lengths": lambda row: f"{row.recipe.question.isl}/{row.recipe.question.osl}",
-    "draft tokens": lambda row: "none" if row.recipe.question.mtp in ("", "0") else "some",
+    "draft tokens": lambda row: str(row.recipe.question.draft or "none"),
 }
 
 

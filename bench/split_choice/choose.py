@@ -62,12 +62,12 @@ def compare(recipes: Sequence[Recipe], told: Callable[[str], None]) -> tuple[Com
 
 def _priced_alike(question: Question) -> Question:
     """What questions share whose layouts have one price on as many nodes."""
-    return replace(question, gpus=0, nodes=0, clients=0, mtp="")
+    return replace(question, gpus=0, nodes=0, clients=0)
 
 
 def servers_for(question: Question) -> tuple[Server, ...]:
     """The layouts that may answer a question."""
-    return _servers(replace(question, gpus=0, clients=1, mtp=""))
+    return _servers(replace(question, gpus=0, clients=1))
 
 
 @lru_cache(maxsize=16)

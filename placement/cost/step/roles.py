@@ -84,8 +84,11 @@ def decode_point(model: ServingModel, batch: int) -> InstancePoint:
 
 
 def context_degrees(scenario: Scenario, split: Split) -> list[int]:
-    """Numbers of attention ranks that may share a prompt: divisors of dp whose GPUs lie in one node, ascending."""
-    room = scenario.cluster.gpus_per_node // split.tp
+    """Numbers of attention ranks that may share a prompt: divisors of dp whose GPUs lie in one node, ascending.
+
+    1 alone where the engine has no context parallelism.
+    """
+    room = scenario.cluster.gpus_per_node // split.tp if scenario.engine.shares_prompts else 1
     return [cp for cp in range(1, min(split.dp, room) + 1) if split.dp % cp == 0]
 
 
