@@ -1,4 +1,4 @@
-"""What a scenario has switched on of the levers that users have, in words for screens and reports."""
+"""What a scenario runs in, and what it has switched on of the levers that users have, in words for screens."""
 
 from __future__ import annotations
 
@@ -41,6 +41,16 @@ def _speculation(told: Speculation) -> str:
     return (
         f"speculative decoding by {_DRAFTS[told.method]}{size}: {told.draft} drafted in a step, "
         f"{told.mean_accepted:.2f} accepted (assumed)"
+    )
+
+
+def types_in_words(scenario: Scenario) -> str:
+    """The data types that the model runs in; an engine that chose one of them is named."""
+    types, chosen = scenario.types, scenario.model.types.compute is None
+    by = f" ({scenario.engine.label}'s default)" if chosen else ""
+    return (
+        f"{types.experts} experts, other weights {types.dense}, expert products {types.multiplied}{by}, "
+        f"KV {types.kv_cache}"
     )
 
 

@@ -215,7 +215,9 @@ class _OnePass:
         total += PassSeconds(
             experts + routed,
             experts + 2 * routed,
-            experts * _weight_ratio(types.compute, training, grouped=True) + operands.dense + operands.routed * factor,
+            experts * _weight_ratio(types.multiplied, training, grouped=True)
+            + operands.dense
+            + operands.routed * factor,
             shown,
             shown,
         )
@@ -248,7 +250,7 @@ class _OnePass:
         if moe is not None:
             copies = moe.computed_top_k * split.etp
             sent = moe.sent_width(model.hidden)
-            routed = narrow(types.compute) * copies * flat(sent, moe.expert_width / split.etp, moe.gated)
+            routed = narrow(types.multiplied) * copies * flat(sent, moe.expert_width / split.etp, moe.gated)
         return _Operands(attention, dense, routed)
 
     def selective_s(self, block: Block, times: BlockTimes) -> float:
