@@ -45,12 +45,13 @@ def _speculation(told: Speculation) -> str:
 
 
 def types_in_words(scenario: Scenario) -> str:
-    """The data types that the model runs in; an engine that chose one of them is named."""
-    types, chosen = scenario.types, scenario.model.types.compute is None
-    by = f" ({scenario.engine.label}'s default)" if chosen else ""
+    """The data types that the model runs in; the engine is named where it chose what experts are multiplied in."""
+    types, own = scenario.types, scenario.model.types
+    chosen = own.compute is None and types.multiplied != types.experts
+    by = f" ({scenario.engine.label} by default)" if chosen else ""
     return (
-        f"{types.experts} experts, other weights {types.dense}, expert products {types.multiplied}{by}, "
-        f"KV {types.kv_cache}"
+        f"{types.experts} experts, {types.dense} other weights, {types.multiplied} expert products{by}, "
+        f"{types.kv_cache} KV"
     )
 
 

@@ -23,7 +23,7 @@ def test_gpt_oss(engine: str, cluster: str, compute: str) -> None:
     """4-bit experts meet 8-bit activations on Blackwell, but in vLLM, and 16-bit ones on Hopper."""
     scenario = load_scenario("gpt_oss_120b_gb200_ib", engine=engine, cluster=cluster)
     assert scenario.types.compute == compute
-    assert f"expert products {compute} ({scenario.engine.label}'s default)" in types_in_words(scenario)
+    assert f"{compute} expert products ({scenario.engine.label} by default)" in types_in_words(scenario)
 
 
 def test_what_a_model_says_holds() -> None:
