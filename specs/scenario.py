@@ -41,6 +41,8 @@ class Pins(Spec):
     """Data-parallel degree of attention in an instance."""
     batch: Annotated[Count, Field(json_schema_extra={"unit": "sequences"})] | None = None
     """Sequences per attention rank."""
+    cp: Degree | None = None
+    """Attention ranks that share a prompt (context parallelism), in instances that only prefill."""
 
 
 class SyntheticRouting(Spec):

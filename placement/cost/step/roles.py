@@ -84,9 +84,12 @@ def decode_point(model: ServingModel, batch: int) -> InstancePoint:
 
 
 def context_degrees(scenario: Scenario, split: Split) -> list[int]:
-    """Numbers of attention ranks that may share a prompt: divisors of dp whose GPUs lie in one node, ascending."""
-    room = scenario.cluster.gpus_per_node // split.tp
-    return [cp for cp in range(1, min(split.dp, room) + 1) if split.dp % cp == 0]
+    """Numbers of attention ranks that may share a prompt: divisors of dp whose GPUs lie in one node, ascending.
+
+    Of them the one that is pinned, if one is; none where it does not divide.
+    """
+    room, pinned = scenario.cluster.gpus_per_node // split.tp, scenario.pins.cp
+    return [cp for cp in range(1, min(split.dp, room) + 1) if split.dp % cp == 0 and pinned in (None, cp)]
 
 
 def shared_pass(model: ServingModel, tokens: float, cp: int) -> PrefillPass:
