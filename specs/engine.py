@@ -145,6 +145,19 @@ class PrefillPass(Spec):
     """Most tokens of an attention rank in a pass."""
 
 
+class Runs(Spec):
+    """What the engine multiplies experts in by default, where the model leaves it open."""
+
+    experts: Annotated[tuple[DataType, ...], Field(min_length=1, max_length=16)]
+    """Types of stored experts that it holds for."""
+    generations: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
+    """Generations of GPUs that it holds for; none: all others."""
+    compute: DataType
+    """What it multiplies in."""
+    source: Text
+    """Where it stands in the engine's code or documentation."""
+
+
 class Balancer(Spec):
     """The engine's own load balancer, where it takes DeepSeek's hierarchical policy if groups % OS nodes == 0."""
 
@@ -185,12 +198,17 @@ class Engine(Spec):
     """Most tokens of a prefill pass by default; the first that fits the GPU counts. None: as the workload says."""
     kv_types: Annotated[tuple[DataType, ...], Field(min_length=1)] | None = None
     """Types that it stores a KV cache in; None: any."""
-    shares_prompts: Flag = True
-    """Attention ranks of a prefill instance can share a prompt (context parallelism)."""
+    shares_prompts: Literal["planned", "pinned", "never"] = "planned"
+    """Whether attention ranks of a prefill instance share a prompt (context parallelism): where it pays, where the
+    scenario pins it, or not at all."""
+    runs: Annotated[tuple[Runs, ...], Field(max_length=32)] = ()
+    """What it multiplies experts in; the first that holds counts."""
     cuda_graphs: Flag = True
     """Decode steps run as captured graphs; else the host launches kernel by kernel."""
     decode_prefix_cache: Flag = False
     """Instances that only decode keep a prefix cache: what they have of a prompt does not move to them."""
+    context_parallel: Text = ""
+    """How attention ranks are told to share a prompt; empty where they can't."""
     static_map: Text = ""
     """How it loads a static expert map; empty where it loads none."""
     stage_cut: Text = ""
@@ -205,6 +223,13 @@ class Engine(Spec):
         if self.backend not in self.backends:
             raise ValueError(f"backend {self.backend} is none of {', '.join(self.backends)}; name one of them")
         return self
+
+    def compute(self, experts: DataType, generation: str | None) -> DataType | None:
+        """What it multiplies experts of a stored type in, on a generation of GPUs; None: no default is known."""
+        for each in self.runs:
+            if experts in each.experts and (not each.generations or generation in each.generations):
+                return each.compute
+        return None
 
     @property
     def in_use(self) -> Backend:

@@ -26,14 +26,19 @@ class DataTypes(Spec):
     """The KV cache."""
     state: DataType = "fp32"
     """States of linear attention and state-space layers."""
-    compute: DataType = "bf16"
-    """What the matrix units multiply expert activations in."""
+    compute: DataType | None = None
+    """What the matrix units multiply expert activations in; unset: what the engine runs such experts in, else bf16."""
     dispatch: DataType = "bf16"
     """Tokens on their way to experts."""
     combine: DataType = "bf16"
     """Experts' outputs on their way back."""
     block: Annotated[int, Field(ge=1, le=65_536, strict=True)] = 1
     """Weights come in blocks of this many, with one scale each: a GPU's share of a width is a multiple of it."""
+
+    @property
+    def multiplied(self) -> DataType:
+        """`compute`; what no engine is asked about multiplies in 16 bits."""
+        return self.compute or "bf16"
 
 
 class Published(Spec):

@@ -24,6 +24,7 @@ from specs.fields import (
     Text,
 )
 from specs.model import Model
+from specs.model_common import DataTypes
 from specs.workload import Workload
 
 
@@ -40,6 +41,8 @@ class Pins(Spec):
     """Data-parallel degree of attention in an instance."""
     batch: Annotated[Count, Field(json_schema_extra={"unit": "sequences"})] | None = None
     """Sequences per attention rank."""
+    cp: Degree | None = None
+    """Attention ranks that share a prompt (context parallelism), in instances that only prefill."""
 
 
 class SyntheticRouting(Spec):
@@ -193,6 +196,15 @@ class Scenario(Spec):
     def overlap_in_use(self) -> Overlap:
         """How messages and experts overlap."""
         return self.overlap or self.engine.overlaps[0]
+
+    @property
+    def types(self) -> DataTypes:
+        """The data types that the model runs in: its own, and where it leaves one open, the engine's."""
+        own = self.model.types
+        if own.compute is not None:
+            return own
+        found = self.engine.compute(own.experts, self.cluster.least_gpu.generation)
+        return own.model_copy(update={"compute": found or own.multiplied})
 
     @property
     def dispatch_type(self) -> DataType:

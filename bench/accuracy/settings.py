@@ -155,7 +155,8 @@ def checkpoint(model: Model, dtype: str) -> Model:
     types: dict[str, DataType] = {}
     stored = model.types.experts
     if dtype == "fp4":
-        types = {} if stored == "mxfp4" else {"experts": "nvfp4", "compute": "nvfp4"}
+        # Checkpoints in NVFP4 state an 8-bit KV cache, which engines follow.
+        types = {} if stored == "mxfp4" else {"experts": "nvfp4", "compute": "nvfp4", "kv_cache": "fp8"}
     elif dtype == "fp8":
         types = {} if stored == "fp8" else {"attention": "fp8", "experts": "fp8", "compute": "fp8"}
     elif dtype in get_args(DataType):
@@ -168,8 +169,9 @@ def checkpoint(model: Model, dtype: str) -> Model:
 def quantized(model: Model, dtype: str, generation: str, engine: Measured | None) -> Model:
     """The model in the data types of a measurement: its checkpoint, and what the engine is assumed to run it in.
 
-    On Blackwell, products with 4-bit weights of gpt-oss take 8-bit activations. TensorRT-LLM and SGLang keep the KV
-    cache in 8 bits in these runs; vLLM in 16.
+    On Blackwell, products with 4-bit weights of gpt-oss take 8-bit activations: vLLM was told to, others do by default
+    (specs/catalog/engines, runs). TensorRT-LLM and SGLang keep the KV cache in 8 bits in these runs, vLLM as the
+    checkpoint says.
 
     Raises:
         InputError: an unknown data type.

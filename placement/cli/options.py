@@ -255,6 +255,10 @@ pin_options = stacked(
         for role in ("prefill", "decode")
         for name in ("tp", "ep", "pp", "dp", *(("batch",) if role == "decode" else ()))
     ),
+    click.option(
+        "--prefill-cp", type=_COUNT, metavar="N",
+        help="Pin the attention ranks that share a prompt in prefill instances (context parallelism).",
+    ),
 )  # fmt: skip
 
 #: Which instances may be chosen.

@@ -1,4 +1,4 @@
-"""What a scenario has switched on of the levers that users have, in words for screens and reports."""
+"""What a scenario runs in, and what it has switched on of the levers that users have, in words for screens."""
 
 from __future__ import annotations
 
@@ -41,6 +41,17 @@ def _speculation(told: Speculation) -> str:
     return (
         f"speculative decoding by {_DRAFTS[told.method]}{size}: {told.draft} drafted in a step, "
         f"{told.mean_accepted:.2f} accepted (assumed)"
+    )
+
+
+def types_in_words(scenario: Scenario) -> str:
+    """The data types that the model runs in; the engine is named where it chose what experts are multiplied in."""
+    types, own = scenario.types, scenario.model.types
+    chosen = own.compute is None and types.multiplied != types.experts
+    by = f" ({scenario.engine.label} by default)" if chosen else ""
+    return (
+        f"{types.experts} experts, {types.dense} other weights, {types.multiplied} expert products{by}, "
+        f"{types.kv_cache} KV"
     )
 
 

@@ -11,7 +11,7 @@ from placement.records.layout import EngineName
 from placement.records.plan import Plan, TimingsRecord
 from placement.records.role import Figure, MemoryLineRecord, RolePlan
 from placement.report.demand import demand_parts
-from placement.report.levers import left_out, lever_lines
+from placement.report.levers import left_out, lever_lines, types_in_words
 from placement.report.strategies import certificate, strategy_table, totals
 from placement.report.text import Columns, Fields, columns, command, fields, heading, rendered
 from placement.report.units import counted, gb, grouped
@@ -75,7 +75,7 @@ def messages(role: RolePlan) -> str:
 
 def _scenario(plan: Plan) -> list[tuple[str, str]]:
     spec, routing = plan.scenario.spec, plan.provenance.routing
-    model, cluster, workload, types = spec.model, spec.cluster, spec.workload, spec.model.types
+    model, cluster, workload = spec.model, spec.cluster, spec.workload
     if workload.kind == "serving":
         work = f"{grouped(workload.isl)} tokens in, {grouped(workload.osl)} out; "
         work += f"TTFT at most {workload.ttft_ms:g} ms, TPOT at most {workload.tpot_ms:g} ms"
@@ -90,10 +90,7 @@ def _scenario(plan: Plan) -> list[tuple[str, str]]:
     return [
         ("model", layers),
         *left,
-        (
-            "types",
-            f"experts {types.experts}, other weights {types.dense}, products {types.compute}, KV {types.kv_cache}",
-        ),
+        ("runs in", types_in_words(spec)),
         (
             "cluster",
             f"{cluster.name}: {counted(cluster.nodes, 'node')} x {cluster.gpus_per_node} "

@@ -353,9 +353,10 @@ class _PoolSearch:
         self, role: Role, split: Split, model: ServingModel, memory: MemoryModel
     ) -> tuple[InstancePoint | None, int]:
         if role == "prefill":
-            point = self._prefill(split, model)
+            degrees = context_degrees(self.scenario.model_copy(update={"pins": self.pins}), split)
+            point = self._prefill(degrees, model)
             if point is None:
-                self.dropped[(role, "misses TTFT")] += 1
+                self.dropped[(role, "misses TTFT" if degrees else "has no such context parallelism")] += 1
             return point, split.batch
         at = aggregated_point if role == "aggregated" else decode_point
         first = at(model, split.batch)
@@ -378,10 +379,10 @@ class _PoolSearch:
         self.best[key] = max(self.best.get(key, 0.0), point.requests_per_s)
         return point, batch
 
-    def _prefill(self, split: Split, model: ServingModel) -> InstancePoint | None:
+    def _prefill(self, degrees: Sequence[int], model: ServingModel) -> InstancePoint | None:
         """The fastest of prompts on one rank and prompts shared between several; sets `shared_by`."""
         best, self.shared_by = None, 1
-        for cp in context_degrees(self.scenario, split):
+        for cp in degrees:
             point = prefill_point(model, self.ttft_s, cp)
             if point is None:
                 self.reach = self.reach.or_better(Reach(prefill_ttft_s=prompt_alone_s(model, cp)))

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from placement import export_plan
+from placement import ParameterError, export_plan
 from placement.cli.options import DRAFT_METHODS, KV_TYPES
 from specs.fields import DataType
 from specs.speculation import DraftMethod
@@ -108,3 +108,28 @@ def test_exported(name: str, method: str, tmp_path: Path) -> None:
     assert ("DRAFT:?" in script) == (method == "eagle3")
     compose = tmp_path / "out" / "compose.yaml"
     assert not compose.exists() or ("DRAFT" in compose.read_text()) == (method == "eagle3")
+
+
+@pytest.mark.parametrize("name", ["sglang", "vllm", "trtllm"])
+def test_shared_prompts_are_exported(name: str, tmp_path: Path) -> None:
+    """Four attention ranks of which two share a prompt are two ranks of data parallelism."""
+    made = plans.two_roles(plans.plan(plans.ENGINES[name]))
+    first, *rest = made.roles
+    made = made.model_copy(update={"roles": (first.model_copy(update={"cp": 2}), *rest)})
+    if name == "trtllm":
+        with pytest.raises(ParameterError, match="plan it with prefill_cp 1"):
+            export_plan(made, name, tmp_path / "out")
+        return
+    export_plan(made, name, tmp_path / "out")
+    prefill, decode = ((tmp_path / "out" / role / "node-0.sh").read_text() for role in ("prefill", "decode"))
+    if name == "sglang":
+        assert "--attn-dp-size 2\n" in prefill
+        assert "--attn-cp-size 2\n" in prefill
+        assert "--enable-prefill-cp\n" in prefill
+        assert "--attn-dp-size 4\n" in decode
+    else:
+        assert "--data-parallel-size 2\n" in prefill
+        assert "--prefill-context-parallel-size 2\n" in prefill
+        assert "--data-parallel-size 4\n" in decode
+    assert "-cp" not in decode
+    assert "context-parallel" not in decode

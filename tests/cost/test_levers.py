@@ -12,7 +12,7 @@ from placement import load_scenario
 from placement.cost.calibration.efficiency import load_efficiency
 from placement.cost.memory.hbm import MemoryModel
 from placement.cost.step.passes import decode_context
-from placement.cost.step.roles import decode_point, kv_bytes_per_request, prefill_point
+from placement.cost.step.roles import context_degrees, decode_point, kv_bytes_per_request, prefill_point
 from placement.cost.step.throughput import MoeTimes, ServingModel, predict
 from placement.problem.engine_rules import most_sequences, prefill_tokens
 from placement.problem.split import Split, make_split
@@ -180,6 +180,16 @@ def test_chunks() -> None:
     large, small = (_model(_with(isl=4096, chunk_tokens=tokens)) for tokens in (4096, 512))
     assert small.at(8).tpot_s > large.at(8).tpot_s
     assert small.full_pass.slowest_s < large.full_pass.slowest_s
+
+
+def test_pinned_context_parallelism() -> None:
+    """A pin leaves one number of ranks that share a prompt, or none where it does not divide."""
+    free = _with()
+    assert context_degrees(free, _split(free)) == [1, 2, 4, 8]
+    pinned = load_scenario(free, prefill_cp=4).of_role("prefill")
+    assert context_degrees(pinned, _split(pinned)) == [4]
+    odd = load_scenario(free, prefill_cp=3).of_role("prefill")
+    assert context_degrees(odd, _split(odd)) == []
 
 
 def test_without_cuda_graphs() -> None:

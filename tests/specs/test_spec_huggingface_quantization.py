@@ -35,7 +35,7 @@ _GROUP = {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "grou
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8", "fp8", 128),
         ({"quant_method": "fbgemm_fp8"}, "fp8", "fp8", 1),
         ({"quant_method": "mxfp8"}, "mxfp8", "fp8", 32),
-        ({"quant_method": "mxfp4"}, "mxfp4", "bf16", 1),
+        ({"quant_method": "mxfp4"}, "mxfp4", None, 1),
         ({"quant_method": "w4afp8"}, "int4_g128", "fp8", 128),
         ({"quant_method": "gptq", "bits": 4, "group_size": 32}, "int4_g32", "bf16", 32),
         ({"quant_method": "awq", "bits": 4, "group_size": 128}, "int4_g128", "bf16", 128),
@@ -51,7 +51,7 @@ _GROUP = {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "grou
                                                            "input_tensors": {"dtype": "fp4"}}}, "mxfp4", "mxfp4", 1),
     ],
 )  # fmt: skip
-def test_formats(statement: dict[str, Any], stored: str, compute: str, block: int) -> None:
+def test_formats(statement: dict[str, Any], stored: str, compute: str | None, block: int) -> None:
     types = _types(statement).types
     assert (types.experts, types.compute, types.block) == (stored, compute, block)
     assert types.dispatch == ("fp8" if compute == "fp8" else "bf16")

@@ -49,7 +49,7 @@ class Case:
         """The case of a scenario."""
         gpu, model = scenario.cluster.least_gpu, scenario.model
         return cls(
-            gpu.generation, gpu.name, model.name, model.attention_kind, model.types.experts, model.types.compute,
+            gpu.generation, gpu.name, model.name, model.attention_kind, model.types.experts, scenario.types.multiplied,
             scenario.engine.measured_as, release,
         )  # fmt: skip
 

@@ -25,6 +25,7 @@ from specs.blocks.run import Block
 from specs.cluster import Gpu
 from specs.fields import DataType, bytes_of
 from specs.model import Model
+from specs.model_common import DataTypes
 from specs.parameters import expert_type
 from specs.scenario import Scenario
 from specs.workload import Phase
@@ -45,9 +46,9 @@ def expert_bytes(model: Model, block: Block) -> float:
     return 0.0 if moe is None else moe.expert_elements(model.hidden) * bytes_of(expert_type(model, block))
 
 
-def compute_type(model: Model, stored: DataType) -> DataType:
+def compute_type(types: DataTypes, stored: DataType) -> DataType:
     """What experts stored in that type are multiplied in: those left unquantized in their own."""
-    return model.types.compute if stored == model.types.experts or bytes_of(stored) < 2 else stored
+    return types.multiplied if stored == types.experts or bytes_of(stored) < 2 else stored
 
 
 def default_tokens_per_rank(scenario: Scenario, split: Split, phase: Phase) -> float:
@@ -95,7 +96,7 @@ def layer_rates(
     return LayerRates(
         tokens_per_gpu=tokens,
         weight_s=parameters * bytes_of(stored) / roofline.expert_bytes_per_s,
-        token_s=2.0 * parameters / roofline.expert_flops(compute_type(model, stored)),
+        token_s=2.0 * parameters / roofline.expert_flops(compute_type(scenario.types, stored)),
         dispatch_bytes=message_bytes(sent, scenario.dispatch_type, constants),
         combine_bytes=message_bytes(sent, model.types.combine, constants),
         fast_bytes_per_s=fast.bytes_per_s * split.etp,
@@ -121,12 +122,12 @@ def rank_speeds(
         return None
     moe = moe or model.moe
     tokens = np.array(rates.tokens_per_gpu * moe.computed_top_k / (slots or split.slots_per_gpu))
-    least = Roofline.of(cluster.least_gpu, efficiency_of(scenario))
+    least, compute = Roofline.of(cluster.least_gpu, efficiency_of(scenario)), scenario.types.multiplied
 
     def speed(gpu: Gpu) -> float:
         own = Roofline.of(gpu, least.efficiency)
         read = least.expert_bytes_per_s / own.expert_bytes_per_s
-        multiply = least.expert_flops(model.types.compute) / own.expert_flops(model.types.compute)
+        multiply = least.expert_flops(compute) / own.expert_flops(compute)
         mine = replace(rates, weight_s=rates.weight_s * read, token_s=rates.token_s * multiply)
         return float(slot_times(tokens, rates).sum() / slot_times(tokens, mine).sum())
 

@@ -103,7 +103,7 @@ def _kept_of(model: Model, block: Block, split: Split) -> tuple[float, float]:
     tp, types, hidden = split.tp, model.types, model.hidden / split.tp
     mixer, ffn, moe = model.mixer_of(block), model.ffn_of(block), model.moe_of(block)
     attention = min(WIDE_BYTES, bytes_of(types.attention))
-    dense, routed = (min(WIDE_BYTES, bytes_of(kind)) for kind in (types.dense, types.compute))
+    dense, routed = (min(WIDE_BYTES, bytes_of(kind)) for kind in (types.dense, types.multiplied))
     none = selective = 0.0
     if mixer is not None:
         none += attention * (hidden + mixer.width(tp))

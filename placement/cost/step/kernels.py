@@ -77,7 +77,7 @@ class KernelTables:
 
     def curve(self, scenario: Scenario, split: Split, moe: Moe) -> KernelCurve | None:
         """The measured curve of a layer of these experts under a split, or None where no table covers it."""
-        folder, kind = FOLDERS.get(scenario.cluster.least_gpu.name), kernel_type(scenario.model.types)
+        folder, kind = FOLDERS.get(scenario.cluster.least_gpu.name), kernel_type(scenario.types)
         if folder is None or kind is None:
             return None
         engine = scenario.engine.measured_as or DEFAULT_ENGINE
@@ -119,5 +119,6 @@ def kernel_type(types: DataTypes) -> str | None:
         ("nvfp4", "nvfp4"): "nvfp4",
         ("mxfp4", "bf16"): "w4a16_mxfp4",
         ("mxfp4", "fp8"): "w4a8_mxfp4_mxfp8",
+        ("mxfp4", "mxfp8"): "w4a8_mxfp4_mxfp8",
     }
-    return named.get((types.experts, types.compute))
+    return named.get((types.experts, types.multiplied))

@@ -230,9 +230,9 @@ class _OnePass:
         routed = WIDE_BYTES * copies * sent * training.routed_passes.value / self.passes.roofline.hbm_bytes_per_s
         routed = factor * (routed + self._activation_s(width, moe.gated, copies))
         at_slot = ranked * layer.ranks * layer.slot_share
-        weights = experts * training.weight_ratio(types.compute)
-        weights *= self._start(1.0 / at_slot, types.compute)
-        experts *= self._start(_inverse(sent, width, moe.gated), types.compute) * (1.0 + TILE_ROWS / 2 / at_slot)
+        weights = experts * training.weight_ratio(types.multiplied)
+        weights *= self._start(1.0 / at_slot, types.multiplied)
+        experts *= self._start(_inverse(sent, width, moe.gated), types.multiplied) * (1.0 + TILE_ROWS / 2 / at_slot)
         shown = max(0.0, messages - (experts if scenario.overlap_in_use == "two_batch" else 0.0))
         total += PassSeconds(
             experts + routed,
@@ -299,7 +299,7 @@ class _OnePass:
         if moe is not None:
             copies = moe.computed_top_k * split.etp
             sent = moe.sent_width(model.hidden)
-            routed = narrow(types.compute) * copies * flat(sent, moe.expert_width / split.etp, moe.gated)
+            routed = narrow(types.multiplied) * copies * flat(sent, moe.expert_width / split.etp, moe.gated)
         return _Operands(attention, dense, routed)
 
     def selective_s(self, block: Block, times: BlockTimes) -> float:

@@ -29,8 +29,13 @@ class SglangLauncher(NodeLauncher):
         option, split, backend = self.switches.option, site.split, site.scenario.engine.backend
         yield option("--model-path", "$MODEL", reason="the model")
         yield option("--tp-size", site.stage_gpus, reason="GPUs of a stage: TP x DP")
-        if split.dp > 1:
-            yield option("--attn-dp-size", split.dp, reason=f"attention ranks, each of TP {split.tp}")
+        ranks = split.dp // site.sharers
+        if ranks > 1:
+            yield option("--attn-dp-size", ranks, reason=f"attention ranks, each of TP {split.tp}")
+        if site.sharers > 1:
+            yield option("--attn-cp-size", site.sharers, reason="attention ranks that share a prompt, as planned")
+            yield option("--enable-prefill-cp", reason="they share it in prefill")
+            yield option("--cp-strategy", "zigzag", reason="both ends of a prompt to each, as planned")
         if split.pp > 1:
             yield option("--pp-size", split.pp, reason="stages")
         yield option("--ep-size", split.ep, reason="GPUs that the experts of a layer are spread over")

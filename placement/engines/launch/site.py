@@ -47,6 +47,11 @@ class Instance(ABC):
         return ("MODEL",) if self.drafts is None or self.drafts.parameters_b is None else ("MODEL", "DRAFT")
 
     @property
+    def sharers(self) -> int:
+        """Attention ranks that share a prompt (context parallelism)."""
+        return 1
+
+    @property
     def disaggregated(self) -> bool:
         """Whether other roles serve the other phase."""
         return self.serves in ("prefill", "decode")
@@ -162,6 +167,11 @@ class Site(Instance):
     def serves(self) -> str:
         """See Instance."""
         return self.role.role
+
+    @property
+    def sharers(self) -> int:
+        """See Instance."""
+        return self.role.cp
 
     @property
     def redundant(self) -> int:

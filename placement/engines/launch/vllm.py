@@ -22,16 +22,18 @@ def degrees(switches: Switches, site: Instance, node: int) -> Iterator[Option]:
     yield option("--tensor-parallel-size", split.tp, reason="GPUs of an attention rank")
     if split.pp > 1:
         yield option("--pipeline-parallel-size", split.pp, reason="stages")
-    if split.dp > 1:
-        local = max(site.node_gpus // (split.tp * split.pp), 1)
-        yield option("--data-parallel-size", split.dp, reason="attention ranks of an instance")
+    if site.sharers > 1:
+        yield option("--prefill-context-parallel-size", site.sharers, reason="attention ranks that share a prompt")
+    if split.dp > site.sharers:
+        local = max(site.node_gpus // (split.tp * split.pp * site.sharers), 1)
+        yield option("--data-parallel-size", split.dp // site.sharers, reason="attention ranks of an instance")
         yield option("--data-parallel-size-local", local, reason="those of this OS node")
     if site.nodes > 1:
         yield option("--nnodes", site.nodes, reason="OS nodes of the instance")
         yield option("--node-rank", node, reason="this node")
         yield option("--master-addr", "$HEAD_ADDRESS", reason="where its nodes meet")
         yield option("--master-port", "$RENDEZVOUS_PORT", reason="where its nodes meet")
-        if split.dp > 1:
+        if split.dp > site.sharers:
             yield option("--data-parallel-address", "$HEAD_ADDRESS", reason="where attention ranks meet")
             yield option("--data-parallel-rpc-port", "$RANKS_PORT", reason="where attention ranks meet")
     if split.ep > 1:
@@ -45,7 +47,8 @@ def limits(switches: Switches, site: Instance, node: int) -> Iterator[Option]:
     yield option("--max-model-len", site.context, reason="input and output of a request, as planned")
     if site.serves != "prefill":  # whose passes are bound by their tokens
         yield option("--max-num-seqs", site.split.batch, reason="sequences of an attention rank, as planned")
-    yield option("--max-num-batched-tokens", site.pass_tokens, reason="tokens of an attention rank in a pass")
+    tokens = site.pass_tokens * site.sharers
+    yield option("--max-num-batched-tokens", tokens, reason="tokens of an attention rank in a pass")
     yield from kv_option(switches, site, {"fp8": "fp8"})
     if site.workload.prefix_hit:
         yield option("--enable-prefix-caching", reason="the plan counts on cached prefixes")

@@ -120,7 +120,9 @@ def _model_types(
 ) -> DataTypes:
     dense = usual.get("dense") or usual.get("shared") or usual.get("attention", wide)
     shared = usual.get("shared", dense)
-    compute = experts.activations or wide
+    # Engines differ in what they widen such experts to, or narrow their activations to.
+    open_to_engines = experts.activations is None and usual["experts"] == "mxfp4"
+    compute = None if open_to_engines else experts.activations or wide
     name, state = config.raw("mamba_ssm_cache_dtype", "mamba_ssm_dtype")
     if state is not None:
         state = config.text(name).removeprefix("torch.")

@@ -131,7 +131,7 @@ def test_data_types_follow_the_measurement(tmp_path: Path) -> None:
     oss = {"model": "openai/gpt-oss-120b", "dtype": "fp4", "engine": "vllm 1"}
     kinds = (GOOD, GOOD | oss, GOOD | oss | {"gpu": "h200_sxm"}, GOOD | {"dtype": "fp4"})
     rows = read_rows(write(tmp_path / "m.csv", *kinds))
-    types = [setting.scenario.model.types for setting in settings_of(rows)[0]]
+    types = [setting.scenario.types for setting in settings_of(rows)[0]]
     assert [t.experts for t in types] == ["fp8", "mxfp4", "mxfp4", "nvfp4"]
     assert [t.compute for t in types] == ["fp8", "fp8", "bf16", "nvfp4"]
     assert [t.kv_cache for t in types] == ["fp8", "bf16", "bf16", "fp8"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
+from placement.report.levers import lever_lines, types_in_words
 from placement.report.page.blocks import Block, Code, Facts, Points, Prose, Section, Table, Warn
 from placement.report.page.reproduce import reproduction
 from placement.report.page.sections.words import told
@@ -36,8 +37,9 @@ def _assumed(plan: Plan) -> Iterator[str]:
         yield f"Routing: {told(routing.source)}. Other traffic may be routed otherwise."
     for _, words in nominal_links(plan):
         yield f"Links of {told(words)}."
-    types = spec.model.types
-    yield f"Data types: experts {types.experts}, dispatch {spec.dispatch_type}, KV cache {types.kv_cache}."
+    yield f"Data types: {types_in_words(spec)}, dispatch {spec.dispatch_type}."
+    for lever in lever_lines(spec):
+        yield f"Lever: {lever}."
     for role in plan.roles:
         yield _of_role(
             plan, role, f"A copy of an expert is chosen by {role.dispatch} dispatch; messages {messages(role)}."
