@@ -5,6 +5,7 @@ from __future__ import annotations
 from placement.records.choice import ChoiceRecord, RunnerUpRecord, WhatIfRecord
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
+from placement.report.certainty import apart
 
 #: A gain that nobody would notice.
 _SMALL = 0.001
@@ -52,7 +53,9 @@ def _beside(plan: Plan, choice: ChoiceRecord, other: RunnerUpRecord | WhatIfReco
     """Another answer beside the plan, in what answers are compared by."""
     if choice.goal == "gpus" and other.gpus is not None:
         return "no fewer GPUs" if other.gpus == plan.gpus else f"{other.gpus:,} GPUs instead of {plan.gpus:,}"
-    return f"{other.tokens_per_s / choice.priced_tokens_per_s - 1:+.1%} tokens/s"
+    ratio = other.tokens_per_s / choice.priced_tokens_per_s
+    within = ", within the interval" if apart(plan.predicted.tokens_per_s, ratio) is False else ""
+    return f"{ratio - 1:+.1%} tokens/s{within}"
 
 
 def _unmatched(plan: Plan) -> list[tuple[str, str]]:
