@@ -9,18 +9,19 @@ from placement.report.certainty import ends
 from placement.report.text import columns, heading, rendered
 from placement.report.units import grouped
 
+HEADER = (
+    "TPOT at most, ms",
+    "tokens/s per user",
+    "tokens/s per GPU",
+    "tokens/s",
+    "GPUs",
+    "TTFT ms",
+    "interval of tokens/s",
+)
+
 
 def front_text(front: Front) -> str:
     """Tokens/s per GPU against tokens/s per user, and the instances of each limit."""
-    header = (
-        "TPOT at most, ms",
-        "tokens/s per user",
-        "tokens/s per GPU",
-        "tokens/s",
-        "GPUs",
-        "TTFT ms",
-        "tokens/s, interval",
-    )
     rows = [
         (
             f"{answer.tpot_limit_ms:g}",
@@ -33,10 +34,11 @@ def front_text(front: Front) -> str:
         )
         for answer in front.answers
     ]
-    if all(answer.interval is None for answer in front.answers):
-        header, rows = header[:-1], [row[:-1] for row in rows]
+    shown = len(HEADER) - all(answer.interval is None for answer in front.answers)
     sources = dict.fromkeys(answer.provenance for answer in front.answers if answer.provenance is not None)
     kinds = [Text(f"  {answer.tpot_limit_ms:g} ms: {' + '.join(answer.kinds)}") for answer in front.answers]
     told = [Text(f"figures  {', '.join(sources)}")] if sources else []
     title = heading("front of ", front.scenario)
-    return rendered([title, columns(header, rows), *told, Text(), heading("instances"), *kinds])
+    return rendered(
+        [title, columns(HEADER[:shown], [row[:shown] for row in rows]), *told, Text(), heading("instances"), *kinds]
+    )

@@ -215,10 +215,9 @@ def _against(plan: Plan) -> list[RenderableType]:
         rows.append((rival.name, grouped(rate), f"{ratio:.1%}", "outside" if beyond else "within"))
         kinds.append((rival.name, " + ".join(f"{each.count} {each.role} {each.degrees}" for each in rival.roles)))
     title = heading("AGAINST", " the best recipes, each with experts placed by the load balancer")
-    header = ("", "tokens/s", "of plan", "interval")
-    if plan.predicted.tokens_per_s.interval is None:
-        header, rows = header[:-1], [row[:-1] for row in rows]
-    return [_BLANK, title, columns(header, rows, 0), fields(kinds)]
+    shown = 3 if plan.predicted.tokens_per_s.interval is None else 4
+    table = columns(("", "tokens/s", "of plan", "interval")[:shown], [row[:shown] for row in rows], 0)
+    return [_BLANK, title, table, fields(kinds)]
 
 
 def _strategies(plan: Plan) -> list[RenderableType]:

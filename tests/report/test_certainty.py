@@ -12,9 +12,12 @@ import pytest
 
 from placement.check.plan import verify_plan
 from placement.planning.solve import plan_scenario
+from placement.records.convert import tokens_per_s
+from placement.records.front import SCHEMA, Front, FrontAnswer
 from placement.records.plan import Plan, TimingsRecord, plan_from_json, plan_json
 from placement.records.role import Figure, IntervalRecord
-from placement.report.certainty import about, apart, bracket, sure
+from placement.report.certainty import about, apart, bracket, ends, sure
+from placement.report.front import front_text
 from placement.report.screen import solve_screen
 from placement.report.why import why
 from specs.scenario import Scenario
@@ -30,13 +33,19 @@ def figure(low: float, high: float, provenance: str = "calibrated") -> Figure:
     return Figure(value=100.0, provenance=provenance, moe_layer="scored placement", interval=told)  # type: ignore[arg-type]
 
 
+def hopper(nodes: int = 2) -> Scenario:
+    """The small scenario on GPUs of a generation that was measured."""
+    fields = copy.deepcopy(TINY)
+    fields["cluster"]["gpu"]["generation"] = "hopper"
+    fields["cluster"]["nodes"] = nodes
+    scenario: Scenario = validate(Scenario, fields, "tiny")
+    return scenario
+
+
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     """A plan on a generation of GPUs that was measured."""
-    fields = copy.deepcopy(TINY)
-    fields["cluster"]["gpu"]["generation"] = "hopper"
-    scenario: Scenario = validate(Scenario, fields, "tiny")
-    return plan_scenario(scenario, **QUICK)
+    return plan_scenario(hopper(), **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +100,33 @@ def test_tokens_per_s_of_all_gpus_are_as_sure_as_of_one(plan: Plan) -> None:
     assert whole.interval is not None
     assert each.interval is not None
     assert whole.interval.low / whole.value == pytest.approx(each.interval.low / each.value)
+
+
+def test_halves_are_at_their_ends_together() -> None:
+    """Tokens/s of all roles are at the low end where each role is, which leaves the scarcer half to decide."""
+    both = plan_scenario(hopper(4), mode="disaggregated", **QUICK)
+    whole, halves = both.predicted.tokens_per_s.interval, [role.predicted.tokens_per_s.interval for role in both.roles]
+    assert whole is not None
+    assert len(halves) == 2
+    for end in ("low", "high"):
+        each = {i: getattr(half, end) for i, half in enumerate(halves)}
+        assert getattr(whole, end) == tokens_per_s(both.scenario.spec, both.roles, each)
+    assert whole.low <= min(half.low for half in halves if half is not None)
+    assert all(check.passed is not False for check in verify_plan(both))
+
+
+def test_a_front_tells_them_by_limit(plan: Plan) -> None:
+    told = plan.predicted.tokens_per_s.interval
+    answer = FrontAnswer(
+        tpot_limit_ms=9.0, tokens_per_s=5.0, tokens_per_s_per_gpu=1.0, gpus=5, ttft_ms=None, tpot_ms=None, kinds=(),
+        provenance="population", interval=told,
+    )  # fmt: skip
+    front = Front(schema_=SCHEMA, scenario="s", answers=(answer,))
+    assert told is not None
+    assert ends(told) in front_text(front)
+    assert "figures  population" in front_text(front)
+    older = answer.model_dump(exclude={"provenance", "interval"})
+    assert "interval" not in front_text(Front(schema_=SCHEMA, scenario="s", answers=(older,)))  # type: ignore[arg-type]
 
 
 def test_a_runner_up_within_the_interval_is_called_so(plan: Plan) -> None:

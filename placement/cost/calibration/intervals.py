@@ -210,7 +210,7 @@ class Intervals(_Record):
             return ("model and GPU",)
         attention = any(standing.attention == case.attention for case in self.cases)
         lacks: list[HeldOut] = [] if model else ["model" if attention else "attention"]
-        return (*lacks, *(() if gpu else ("GPU type",)))  # type: ignore[arg-type]
+        return (*lacks, *(() if gpu else ("GPU type",)))
 
 
 def band_of(groups: Sequence[Bands], figure: Figure, held_out: HeldOut, standing: Standing) -> Nearest | None:
