@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.accuracy.conformal import LEAST, Residual, band, bands, nested, widened
-from bench.accuracy.intervals import coverage_targets, covered
+from bench.accuracy.figures import Figures
+from bench.accuracy.folds import MODEL, folds_of
+from bench.accuracy.intervals import coverage_targets, covered, known_of, of_deployments, residuals_of
+from bench.accuracy.main import command
+from bench.accuracy.published import PublishedFigure
+from bench.accuracy.samples import Sample
+from bench.accuracy.tables import Table
 from placement.cost.calibration.intervals import HeldOut, Standing
+from tests.bench.accuracy.test_validate import path as path
+from tests.bench.accuracy.test_validate import samples as samples
 
 HERE = Standing("hopper", "H100 SXM", "m", "mla", "vllm", 8)
 
@@ -86,3 +96,34 @@ def test_shares_are_told_by_rows_and_by_parts() -> None:
     assert told.each == pytest.approx(0.75)
     least, most = coverage_targets([told])
     assert (least.measured, least.met, most.met) == (told.each, True, True)
+
+
+def test_residuals_are_of_what_was_held_out_with_a_row(samples: tuple[Sample, ...]) -> None:
+    """Rows that queue are left out; a model alone in its kind of attention tells of attention held out, too."""
+    folds = folds_of(MODEL, samples, 3, seed=1)
+    one = tuple(Figures(2e-3 * sample.row.tpot_ms, 1e-3 * sample.row.ttft_ms) for sample in samples)
+    known = known_of(samples)
+    found = residuals_of(samples, [Table(MODEL, len(folds), (), folds=folds, planned=(one, one))], known)
+    served = [sample for sample in samples if not sample.queued]
+    assert len(found) == 2 * 2 * len(served) < 2 * 2 * len(samples)
+    assert {each.held_out for each in found} == {"attention"}
+    assert {(each.figure, round(each.log, 9)) for each in found} == {("tpot", round(-math.log(2), 9)), ("ttft", 0.0)}
+    parts = {each.part: each.standing.model for each in found}
+    assert sorted(parts.values(), key=str) == ["deepseek_r1", "gpt_oss_120b"]
+    assert {each.standing.engine for each in found if each.standing.model == "gpt_oss_120b"} == {None, "vllm"}
+    assert known.cases == ()
+
+
+def test_a_published_rate_above_its_prediction_is_a_time_below() -> None:
+    (told,) = of_deployments(
+        [PublishedFigure("trt_1", "m", "hopper", "rate", "tok/s", "", 200.0, 100.0)]
+        + [PublishedFigure("trt_2", "m", "hopper", "rate", "tok/s", "none", 200.0, None)]
+    )
+    assert (told.figure, told.part) == ("rate", "trt m hopper")
+    assert told.log == pytest.approx(-math.log(2))
+
+
+def test_intervals_need_both_files(path: Path) -> None:
+    done = CliRunner().invoke(command, ["--data", str(path), "--write-intervals", "x.yaml"])
+    assert done.exit_code == 2
+    assert "--published" in done.output
