@@ -142,6 +142,20 @@ def test_a_runner_up_within_the_interval_is_called_so(plan: Plan) -> None:
     assert dict(why(changed(plan, beside(0.1))))["runner-up"] == "1 aggregated EP2: -90.0% tokens/s"
 
 
+def test_what_ifs_that_all_lie_within_are_told_so_once(plan: Plan) -> None:
+    def bought(*ratios: float) -> Callable[[dict[str, Any]], None]:
+        def change(data: dict[str, Any]) -> None:
+            rate = data["choice"]["priced_tokens_per_s"]
+            data["choice"]["what_if"] = [{"change": f"x{ratio}", "tokens_per_s": rate * ratio} for ratio in ratios]
+
+        return change
+
+    alike = [text for _, text in why(changed(plan, bought(1.01, 1.02)))]
+    assert alike[:4] == [alike[0], "x1.01: +1.0% tokens/s", "x1.02: +2.0% tokens/s", "all within the interval"]
+    one = [text for _, text in why(changed(plan, bought(1.01, 9.0)))]
+    assert one[1:3] == ["x1.01: +1.0% tokens/s, within the interval", "x9.0: +800.0% tokens/s"]
+
+
 def test_intervals_are_checked_and_older_plans_without_them_pass(plan: Plan) -> None:
     def predicted(data: dict[str, Any]) -> list[dict[str, Any]]:
         records = (data["predicted"], *(role["predicted"] for role in data["roles"]))
