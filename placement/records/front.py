@@ -20,7 +20,7 @@ class FrontAnswer(Record):
     """The deployment under one TPOT limit; `placement deploy --tpot-ms` has it whole.
 
     Attributes:
-        provenance, interval: Of tokens/s; null in older files.
+        provenance, interval: Of tokens/s; ttft_interval, tpot_interval: of these. Null in older files.
     """
 
     tpot_limit_ms: Amount
@@ -32,6 +32,8 @@ class FrontAnswer(Record):
     kinds: tuple[Text, ...]
     provenance: Provenance | None = None
     interval: IntervalRecord | None = None
+    ttft_interval: IntervalRecord | None = None
+    tpot_interval: IntervalRecord | None = None
 
 
 class Front(Record):
