@@ -86,8 +86,8 @@ def decode_point(model: ServingModel, batch: int) -> InstancePoint:
 def context_degrees(scenario: Scenario, split: Split) -> list[int]:
     """Numbers of attention ranks that may share a prompt: divisors of dp whose GPUs lie in one node, ascending.
 
-    Of them the one that is pinned, if one is; none where it does not divide. 1 alone where the engine shares no prompts,
-    or only pinned ones.
+    Of them the one that is pinned, if one is; none where it does not divide. 1 alone where the engine shares no
+    prompts, or only pinned ones.
     """
     pinned, shares = scenario.pins.cp, scenario.engine.shares_prompts
     able = shares == "planned" or (shares == "pinned" and pinned is not None)
