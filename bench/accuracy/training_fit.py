@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bench.accuracy.training import MEASURED_S, SCENARIO, published_run, step_parts
 from bench.accuracy.training_runs import PosedRun
-from placement.cost.training.constants import FITTED, Fitted, TrainingConstants, load_training
+from placement.cost.training.constants import FITTED, Fitted, FittedEntry, TrainingConstants, load_training
 from specs.loading import load_scenario
 
 #: What kernels and data sheets tell of each constant, and the spread of its logarithm.
@@ -129,7 +129,7 @@ def _logarithms(constants: TrainingConstants) -> NDArray[np.float64]:
 
 def _constants(at: NDArray[np.float64]) -> TrainingConstants:
     shipped = load_training()
-    update = {
+    update: dict[str, FittedEntry] = {
         name: getattr(shipped, name).model_copy(update={"value": math.exp(value)})
         for name, value in zip(FITTED, at, strict=True)
     }

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.accuracy.training_fit import FITTED, Fitter
+from bench.accuracy.training_fit import Fitter
 from bench.accuracy.training_rates import JudgedRun, release_spread
 from bench.accuracy.training_runs import SHIPPED, PosedRun, TrainingRun, posed, read_runs
-from placement.cost.training.constants import load_training
+from placement.cost.training.constants import FITTED, load_training
 from placement.errors import InputError
 
 

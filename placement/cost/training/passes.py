@@ -30,6 +30,8 @@ TILE_ROWS = 128
 #: Kernels that a forward pass launches: a mixer and a dense block; what an MoE layer adds (router, permutation,
 #: dispatch, combine); for each expert of a GPU its two products, and their operands' casts and copies.
 _LAUNCHES, _MOE_LAUNCHES, _EXPERT_LAUNCHES = 40, 40, 4
+#: No published run has more experts of a layer on a GPU; grouped kernels launch once for all.
+_MOST_EXPERTS = 32
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ class _OnePass:
             shown,
             shown,
         )
-        launches = _LAUNCHES + _MOE_LAUNCHES + _EXPERT_LAUNCHES * layer.slots_per_gpu
+        launches = _LAUNCHES + _MOE_LAUNCHES + _EXPERT_LAUNCHES * min(layer.slots_per_gpu, _MOST_EXPERTS)
         return self._launched(total, launches), experts + routed + shown
 
     def product(self, forward_s: float, data_type: DataType, inverse: float) -> PassSeconds:
