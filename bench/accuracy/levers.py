@@ -53,8 +53,8 @@ class Pair:
 
 def read_pairs() -> tuple[Pair, ...]:
     """All pairs of levers.csv with their predictions."""
-    with files("bench.accuracy").joinpath("levers.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(_pair(row) for row in csv.DictReader(file))
+    text = files("bench.accuracy").joinpath("levers.csv").read_text(encoding="utf-8")
+    return tuple(map(_pair, csv.DictReader(text.splitlines())))
 
 
 def _pair(row: Mapping[str, str]) -> Pair:
@@ -81,7 +81,9 @@ def _model(row: Mapping[str, str], levers: Mapping[str, Any]) -> ServingModel:
     )  # fmt: skip
     if scenario.workload.kind != "serving":
         raise TypeError(f"{BASE} serves")
-    split = make_split(scenario, *(degrees[name] for name in _DEGREES), instances=1)
+    split = make_split(
+        scenario, degrees["tp"], degrees["ep"], degrees["pp"], degrees["dp"], degrees["batch"], instances=1
+    )
     return ServingModel(scenario, scenario.workload, split)
 
 

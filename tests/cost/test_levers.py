@@ -11,6 +11,9 @@ from pydantic import ValidationError
 from placement import load_scenario
 from placement.cost.calibration.efficiency import load_efficiency
 from placement.cost.memory.hbm import MemoryModel
+from placement.cost.serving_sim.arrivals import InFlight
+from placement.cost.serving_sim.kinds import InstanceKind
+from placement.cost.serving_sim.simulate import run
 from placement.cost.step.passes import decode_context
 from placement.cost.step.roles import context_degrees, decode_point, kv_bytes_per_request, prefill_point
 from placement.cost.step.throughput import MoeTimes, ServingModel, predict
@@ -215,3 +218,17 @@ def test_words() -> None:
     assert "1 drafted in a step, 0.85 accepted" in lines[0]
     assert left_out(told) == ()
     assert any("next-token" in part for part in left_out(load_scenario("deepseek_r1_h200_ib")))
+
+
+def test_simulated_as_in_the_closed_form() -> None:
+    """Half of each prompt is found, and tokens are drafted: a closed loop yields what the closed form says."""
+    workload = s.serving(isl=4096, prefix_hit=0.5, speculation=Speculation(method="ngram", draft=2, accepted=0.8))
+    scenario = s.scenario(workload=workload)
+    each = InstanceKind("aggregated", scenario, make_split(scenario, 1, 4, 1, 4, 20), 1)
+    users = each.servers * 20
+    got = run([each], InFlight(users), requests=8_000)
+    turns = len(got.arrival_s) // users * users
+    since = got.arrival_s[-turns]
+    served = ((got.done_s > since) & (got.done_s <= got.end_s)).sum() / (got.end_s - since)
+    assert served == pytest.approx(each.point.requests_per_s, rel=0.05)
+    assert got.tpot_s[-turns:].mean() == pytest.approx(each.point.tpot_s, rel=0.05)

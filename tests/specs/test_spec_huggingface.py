@@ -115,7 +115,7 @@ def test_head_dim_defaults_to_the_share_of_hidden() -> None:
     ("quantization", "experts", "attention", "compute"),
     [
         ({"quant_method": "fp8"}, "fp8", "fp8", "fp8"),
-        ({"quant_method": "mxfp4"}, "mxfp4", "bf16", "bf16"),
+        ({"quant_method": "mxfp4"}, "mxfp4", "bf16", None),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4", "nvfp4", "nvfp4"),
         ({"quant_method": "awq", "bits": 4, "group_size": 64}, "int4", "int4", "bf16"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "int4_g128", "int4_g128", "bf16"),
@@ -131,7 +131,7 @@ def test_head_dim_defaults_to_the_share_of_hidden() -> None:
         ),
     ],
 )
-def test_quantization(quantization: dict[str, Any], experts: str, attention: str, compute: str) -> None:
+def test_quantization(quantization: dict[str, Any], experts: str, attention: str, compute: str | None) -> None:
     types = _import("qwen3_235b", quantization_config=quantization).types
     assert (types.experts, types.attention, types.compute) == (experts, attention, compute)
     assert (types.embedding, types.combine) == ("bf16", "bf16")

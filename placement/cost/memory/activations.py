@@ -61,7 +61,7 @@ def serving_activation_bytes(
     return layer_working_bytes(model, split, tokens, efficiency.receive_margin.value)
 
 
-def serving_logit_bytes(model: Model, split: Split, batch: int, each: int) -> float:
+def serving_logit_bytes(model: Model, split: Split, batch: int, each: int = 1) -> float:
     """Logits of a decode step with `each` tokens of a sequence, on the last stage."""
     return LOGIT_BYTES * batch * each / decode_microbatches(split.pp, batch) * model.vocabulary / split.tp
 

@@ -36,8 +36,8 @@ def loop_of(
         return np.full(count, np.nan)
 
     draws = np.random.default_rng((seed, 1)).random((count, 2))
-    # Those that are prefilled already have no tokens left.
-    left = np.where(np.arange(count) < begun, 0.0, isl)
+    # Those that are prefilled already have no tokens left; of others the prefix cache has its share.
+    left = np.where(np.arange(count) < begun, 0.0, isl * (1.0 - kinds[0].workload.prefix_hit))
     requests = Requests(
         arrival=arrival.copy(), isl=isl.astype(np.float64), osl=osl.astype(np.float64), context=context_of(isl, osl),
         draws=draws, began=unset(), ready=unset(), seen=unset(), blocked=unset(), joined=unset(), finished=unset(),
