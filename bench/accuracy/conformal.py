@@ -13,9 +13,9 @@ from placement.cost.calibration.intervals import NEAREST, Band, Bands, Figure, H
 
 Array = NDArray[np.float64]
 #: Share of measurements within a band; rows that a group needs, and parts of so many rows.
-COVERAGE, LEAST, PARTS = 0.8, 20, 3
+COVERAGE, LEAST, PARTS = 0.8, 20, 2
 #: Rows that a part needs: of a published deployment there are few.
-LEAST_OF_PART: Mapping[HeldOut, int] = {"deployment": 1}
+LEAST_OF_PART: Mapping[str, int] = {"deployment": 1}
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Residual:
     Attributes:
         part: what was held out together, by name.
         log: logarithm of measured over predicted.
+        release: of the engine that was measured; "" where it is not known.
     """
 
     figure: Figure
@@ -32,6 +33,7 @@ class Residual:
     part: str
     standing: Standing
     log: float
+    release: str = ""
 
     def within(self, band: Band) -> bool:
         """Whether the measurement lies in a band."""

@@ -89,7 +89,7 @@ def command(
 def _measured(
     data: str, folds: int, validate: bool, by_group: bool, seed: int, out: str | None, intervals: tuple[str, str] | None
 ) -> Shown:
-    from bench.accuracy.intervals import coverage_targets, covered, known_of, residuals_of
+    from bench.accuracy.intervals import coverage_targets, covered, covered_by_release, known_of, residuals_of
     from bench.accuracy.rows import read_rows
     from bench.accuracy.samples import samples_of
     from bench.accuracy.shown import Shown, measured_record, measured_text
@@ -107,7 +107,7 @@ def _measured(
         tables += [table for table in (ways.held_out(kind, folds, seed) for kind in LIMITS) if table is not None]
     known = known_of(samples)
     residuals = residuals_of(samples, tables, known)
-    told = covered(residuals)
+    told = (*covered(residuals), *covered_by_release(residuals))
     targets = [*_targets(tables), *coverage_targets(told)]
     if intervals is not None:
         published, to = intervals
