@@ -129,6 +129,19 @@ class PrefillPass(Spec):
     """Most tokens of an attention rank in a pass."""
 
 
+class Products(Spec):
+    """What the engine multiplies a checkpoint's experts in, where the checkpoint leaves them to 16-bit activations."""
+
+    experts: DataType
+    """The type that the experts are stored in."""
+    generation: Text
+    """The generation of GPUs that it does so on."""
+    compute: DataType
+    """The type of the products."""
+    source: Text
+    """Where it stands, or what it is assumed from."""
+
+
 class Balancer(Spec):
     """The engine's own load balancer, where it takes DeepSeek's hierarchical policy if groups % OS nodes == 0."""
 
@@ -165,6 +178,8 @@ class Engine(Spec):
     """Most sequences of an attention rank."""
     prefill_passes: Annotated[tuple[PrefillPass, ...], Field(max_length=16)] = ()
     """Most tokens of a prefill pass by default; the first that fits the GPU counts. None: as the workload says."""
+    products: Annotated[tuple[Products, ...], Field(max_length=16)] = ()
+    """What it multiplies experts in, by their type and the GPU; as the checkpoint says where none fits."""
     kv_types: Annotated[tuple[DataType, ...], Field(min_length=1)] | None = None
     """Types that it stores a KV cache in; None: any."""
     static_map: Text = ""

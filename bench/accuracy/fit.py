@@ -1,14 +1,15 @@
 """Fits the cost model's constants to measured serving configurations (docs/cost-model.md, "Calibration").
 
 A penalized, robust least-squares fit: the logarithms of predicted over measured TPOT and TTFT, against Gaussian priors
-on the logarithms of the multipliers. What is shared by all cases is told apart from what is particular to a GPU, an
-engine or a release by the width of the priors, as in a mixed-effects model.
+on the logarithms of the multipliers. Kinds of case (an engine, a generation of GPUs, a kind of attention) are drawn to
+the population by the width of their priors, as in a mixed-effects model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,9 @@ from bench.accuracy.effects import PRIORS, Prior
 from bench.accuracy.figures import Figures
 from bench.accuracy.settings import Setting
 from bench.accuracy.slopes import Slopes
-from placement.cost.calibration.efficiency import Efficiency, load_efficiency
+from placement.cost.calibration.efficiency import ByTypeEntry, Efficiency, ShareEntry, load_efficiency
 from placement.cost.calibration.fitted import (
+    CEILING,
     Calibration,
     Effect,
     GroupError,
@@ -65,7 +67,7 @@ class Design:
         for i, setting in enumerate(settings):
             for c, constant in enumerate(constants):
                 for j, prior in enumerate(p for p in PRIORS if p.constant == constant):
-                    level = level_of(prior, setting)
+                    level = setting.case.level(prior.by)
                     if level is not None:
                         member[i, c, j] = index.setdefault((prior, level), len(index))
         return cls(tuple(index), constants, member)
@@ -74,13 +76,6 @@ class Design:
         """[rows, constants] product of every row's multipliers."""
         padded = np.append(logs, 0.0)
         return np.asarray(np.exp(padded[self.member].sum(axis=2)))
-
-
-def level_of(prior: Prior, setting: Setting) -> str | None:
-    """The level of a prior that a setting belongs to, or None."""
-    if prior.attention is not None and setting.case.attention != prior.attention:
-        return None
-    return setting.case.level(prior.by)
 
 
 def figures(setting: Setting, efficiency: Efficiency) -> Figures:
@@ -97,19 +92,21 @@ class Measured:
     """Settings with their figures in closed form: what folds are fitted from.
 
     Attributes:
-        settings: each measurement once.
+        settings: what is fitted to, each with its weight: a measurement that is told in two ways counts half in each.
         design: the parameters that they tell apart. slopes: of the constants that these multiply.
     """
 
     settings: tuple[Setting, ...]
+    weights: Array
     design: Design
     slopes: Slopes
 
     @classmethod
     def of(cls, settings: Sequence[Setting]) -> Measured:
         """Figures around the constants that fit all settings."""
-        seen = {(setting.row.measurement, setting.split): setting for setting in reversed(settings)}
-        own = tuple(reversed(seen.values()))
+        own = tuple(settings)
+        told = Counter(setting.row.measurement for setting in own)
+        weights = np.array([1.0 / told[setting.row.measurement] for setting in own])
         design, base = Design.of(own), load_efficiency()
 
         def model(i: int, factors: dict[str, float]) -> Array:
@@ -118,32 +115,27 @@ class Measured:
 
         at = np.zeros((len(own), len(design.constants)))
         for _ in range(POINTS):
-            known = cls(own, design, Slopes.of(design.constants, at, model))
+            known = cls(own, weights, design, Slopes.of(design.constants, at, model))
             at = np.log(design.multipliers(known._best(range(len(own)))[0]))
         return known
 
-    def fit(self, chosen: Sequence[int] | None = None) -> Calibration:
-        """Multipliers that fit some of the settings (all by default)."""
-        rows = range(len(self.settings)) if chosen is None else chosen
+    def fit(self, held_out: Container[object] = ()) -> Calibration:
+        """Multipliers that fit all settings but those of the measurements held out."""
+        rows = [i for i, setting in enumerate(self.settings) if setting.row.measurement not in held_out]
         logs, errors = self._best(rows)
         return _calibration(self.design, logs, errors, tuple(self.settings[i] for i in rows))
-
-    def without(self, held_out: Sequence[Setting]) -> tuple[int, ...]:
-        """The settings that state none of the measurements held out."""
-        measurements = {setting.row.measurement for setting in held_out}
-        return tuple(i for i, each in enumerate(self.settings) if each.row.measurement not in measurements)
 
     def _best(self, rows: Sequence[int]) -> tuple[Array, Array]:
         problem = _Problem(self, rows)
         found = least_squares(
             problem.residuals, np.zeros(len(self.design.names)), jac=problem.jacobian, max_nfev=MAX_STEPS,
-            xtol=1e-4, ftol=TOLERANCE,
+            xtol=1e-4, ftol=TOLERANCE, bounds=(-np.inf, [_most(prior) for prior, _ in self.design.names]),
         )  # fmt: skip
         return found.x, np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
 
 
 def fit(settings: Sequence[Setting]) -> Calibration:
-    """Multipliers that fit the settings, each measurement counted once however many rows state it."""
+    """Multipliers that fit the settings, each measurement counted once however many of them state it."""
     return Measured.of(settings).fit()
 
 
@@ -154,18 +146,19 @@ class _Problem:
         self.slopes = known.slopes.rows(rows)
         self.member = known.design.member[list(rows)]
         self.sigma = np.array([prior.sigma for prior, _ in known.design.names])
+        self.root = np.sqrt(known.weights[list(rows)])[:, None]
         self.measured = np.log(
             np.array([[known.settings[i].row.tpot_ms, known.settings[i].row.ttft_ms] for i in rows]) * 1e-3
         )  # fmt: skip
 
     def residuals(self, logs: Array) -> Array:
         errors = self.slopes.figures(self._of_rows(logs))[0] - self.measured
-        return np.concatenate([_robust(errors).ravel(), logs / self.sigma])
+        return np.concatenate([(self.root * _robust(errors)).ravel(), logs / self.sigma])
 
     def jacobian(self, logs: Array) -> Array:
         """Derivatives by a constant are shared by all parameters that multiply it."""
         found, slopes = self.slopes.figures(self._of_rows(logs))
-        slopes = slopes * _robust_slope(found - self.measured)[:, :, None]
+        slopes = slopes * (self.root * _robust_slope(found - self.measured))[:, :, None]
         rows, constants, depth = self.member.shape
         jacobian = np.zeros((rows, 2, len(logs) + 1))
         for c in range(constants):
@@ -176,6 +169,14 @@ class _Problem:
 
     def _of_rows(self, logs: Array) -> Array:
         return np.asarray(np.append(logs, 0.0)[self.member].sum(axis=2))
+
+
+def _most(prior: Prior) -> float:
+    """The largest logarithm of a multiplier: a rate stays physical."""
+    entry = getattr(load_efficiency(), prior.constant)
+    if isinstance(entry, ByTypeEntry):
+        return math.log(CEILING / max(entry.value.values()))
+    return math.log(CEILING / entry.value) if isinstance(entry, ShareEntry) else math.inf
 
 
 def _robust(errors: Array) -> Array:
@@ -201,8 +202,10 @@ def _calibration(design: Design, logs: Array, errors: Array, settings: tuple[Set
         if levels:
             effects.append(Effect(constant=prior.constant, by=prior.by, levels=dict(sorted(levels.items()))))
     generations = sorted({setting.case.generation for setting in settings if setting.case.generation is not None})
-    bare = Calibration(source="fit", generations=tuple(generations), errors={}, effects=tuple(effects))
-    return bare.model_copy(update={"errors": group_errors(settings, predictions(settings, bare))})
+    attentions = sorted({setting.case.attention for setting in settings})
+    return Calibration(
+        source="fit", generations=tuple(generations), attentions=tuple(attentions), errors={}, effects=tuple(effects)
+    )
 
 
 def predictions(settings: Sequence[Setting], calibration: Calibration) -> tuple[Figures, ...]:
@@ -217,7 +220,7 @@ def group_errors(settings: Sequence[Setting], predicted: Sequence[Figures]) -> d
     for setting, found in zip(settings, predicted, strict=True):
         row = setting.row
         error = (abs(found.tpot_s * 1e3 / row.tpot_ms - 1), abs(found.ttft_s * 1e3 / row.ttft_ms - 1))
-        for name in ("all", f"{setting.case.model} {row.gpu} {row.dtype}"):
+        for name in ("all", f"{setting.scenario.model.name} {row.gpu} {row.dtype}"):
             groups.setdefault(name, []).append(error)
     return {name: _group(values) for name, values in sorted(groups.items())}
 

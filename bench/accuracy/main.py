@@ -87,7 +87,7 @@ def _measured(data: str, folds: int, validate: bool, by_group: bool, seed: int, 
         tables += [table for table in (ways.held_out(kind, folds, seed) for kind in LIMITS) if table is not None]
     targets = _targets(tables)
     if out is not None:
-        calibration = ways.measured.fit().model_copy(update={"source": _source(data, rows, len(samples))})
+        calibration = ways.fitted_to_all().model_copy(update={"source": _source(data, rows, len(samples))})
         write_text(out, _document(calibration.model_dump(mode="json")), "--write")
         note(f"wrote {out}")
     return Shown(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bench.accuracy.figures import Figures
-from bench.accuracy.fit import Measured, predictions
+from bench.accuracy.fit import Measured, group_errors, predictions
 from bench.accuracy.floor import Floor, floor_of
 from bench.accuracy.folds import MEASUREMENT, folds_of
 from bench.accuracy.rivals import aiconfigurator, regression
@@ -20,7 +20,6 @@ NAMED, UNNAMED = "constants, engine named", "constants, no engine"
 REGRESSION, RIVAL = "regression", "aiconfigurator"
 #: The constants on the rows that the rival covers.
 COVERED = "constants there, engine named"
-STATED = "constants, all that is known of a run"
 SHIPPED = "shipped"
 
 
@@ -58,7 +57,8 @@ class Ways:
     def measured(self) -> Measured:
         """What the constants are fitted to."""
         self._note(f"slopes of {len(self.samples)} measurements")
-        return Measured.of([sample.stated for sample in self.samples])
+        served = [sample for sample in self.samples if not sample.queued]
+        return Measured.of([setting for each in served for setting in (each.named, each.unnamed)])
 
     @cached_property
     def terms(self) -> tuple[regression.Terms, ...]:
@@ -78,11 +78,16 @@ class Ways:
         """What a plan can't tell, with the engine named and without."""
         return floor_of(self.samples, True), floor_of(self.samples, False)
 
+    def fitted_to_all(self) -> Calibration:
+        """Constants fitted to everything, with their errors where the engine is named."""
+        fitted = self.measured.fit()
+        served = [sample.named for sample in self.samples if not sample.queued]
+        return fitted.model_copy(update={"errors": group_errors(served, predictions(served, fitted))})
+
     def shipped(self) -> Table:
         """The constants as they are."""
         fitted = load_calibration()
-        stated = predictions([sample.stated for sample in self.samples], fitted)
-        return self._table(SHIPPED, 0, [(STATED, stated), *self._as_planned([(range(len(self.samples)), fitted)])])
+        return self._table(SHIPPED, 0, self._as_planned([(range(len(self.samples)), fitted)]))
 
     def held_out(self, kind: str, parts: int, seed: int) -> Table | None:
         """Everything fitted anew for each part; None where there is nothing to hold out."""
@@ -93,9 +98,7 @@ class Ways:
         self._note(f"{kind}: {len(folds)} fits")
         fits: list[tuple[Sequence[int], Calibration]] = []
         for fold in folds:
-            out = set(fold)
-            rest = [i for i, each in enumerate(self.samples) if i not in out and not each.queued]
-            fits.append((fold, self.measured.fit(rest)))
+            fits.append((fold, self.measured.fit({self.samples[i].row.measurement for i in fold})))
         plain = held_out(
             self.samples, folds,
             lambda train, test: regression.fit_predict(

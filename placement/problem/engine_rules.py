@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from placement.problem.split import Split, redundant_problem
 from specs.cluster import Cluster
 from specs.engine import MessageRule, Rule, RuleName
+from specs.fields import DataType, bytes_of
 from specs.model import Model
 from specs.scenario import Pins, Scenario
 from specs.workload import Phase, ServingWorkload
@@ -163,6 +164,16 @@ def prefill_tokens(scenario: Scenario, workload: ServingWorkload, tp: int) -> fl
     if backend.prefill_tokens is None:
         return asked
     return min(asked, float(backend.prefill_tokens * (tp if backend.tokens_per == "gpu" else 1)))
+
+
+def expert_products(scenario: Scenario) -> DataType:
+    """The type that routed experts are multiplied in: the model's, or where that has 16 bits, what the engine takes."""
+    types, generation = scenario.model.types, scenario.cluster.least_gpu.generation
+    if bytes_of(types.compute) == 2.0:
+        for each in scenario.engine.products:
+            if (each.experts, each.generation) == (types.experts, generation):
+                return each.compute
+    return types.compute
 
 
 def most_sequences(scenario: Scenario, tp: int, pp: int) -> int | None:

@@ -74,7 +74,7 @@ class Figure(Record):
     """A predicted figure in the unit that its field names."""
 
     value: Amount
-    provenance: Literal["roofline", "calibrated", "measured"]
+    provenance: Literal["roofline", "population", "calibrated", "measured"]
     #: How the MoE layers in it were timed, such as "scored placement".
     moe_layer: Text
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
+from placement.problem.engine_rules import expert_products
 from placement.records.layout import EngineName
 from placement.records.plan import Plan, TimingsRecord
 from placement.records.role import Figure, MemoryLineRecord, RolePlan
@@ -90,7 +91,8 @@ def _scenario(plan: Plan) -> list[tuple[str, str]]:
         *left,
         (
             "types",
-            f"experts {types.experts}, other weights {types.dense}, products {types.compute}, KV {types.kv_cache}",
+            f"experts {types.experts}, other weights {types.dense}, "
+            f"products {expert_products(spec)}, KV {types.kv_cache}",
         ),
         (
             "cluster",

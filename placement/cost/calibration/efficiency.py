@@ -18,7 +18,7 @@ Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeastOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Reason = Annotated[str, Field(min_length=10)]
-Provenance = Literal["roofline", "calibrated", "measured"]
+Provenance = Literal["roofline", "population", "calibrated", "measured"]
 
 
 class Constants(BaseModel):
@@ -89,8 +89,8 @@ class Efficiency(Constants):
     first_token_s: AmountEntry
     first_token_layer_s: AmountEntry
     arrival_bunching: ShareEntry
-    rank_stall: ShareEntry
-    rank_wait: ShareEntry
+    rank_stall: AmountEntry
+    rank_wait: AmountEntry
     routing_shape: AmountEntry
     collective_overhead_s: AmountEntry
     collective_bandwidth: ShareEntry

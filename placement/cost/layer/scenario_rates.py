@@ -16,7 +16,7 @@ from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.layer.work import slot_times
 from placement.cost.step.compute import Roofline
 from placement.problem.arrays import FloatArray
-from placement.problem.engine_rules import prefill_tokens
+from placement.problem.engine_rules import expert_products, prefill_tokens
 from placement.problem.rates import LayerRates
 from placement.problem.split import Split
 from placement.problem.topology import Topology
@@ -45,9 +45,10 @@ def expert_bytes(model: Model, block: Block) -> float:
     return 0.0 if moe is None else moe.expert_elements(model.hidden) * bytes_of(expert_type(model, block))
 
 
-def compute_type(model: Model, stored: DataType) -> DataType:
+def compute_type(scenario: Scenario, stored: DataType) -> DataType:
     """What experts stored in that type are multiplied in: those left unquantized in their own."""
-    return model.types.compute if stored == model.types.experts or bytes_of(stored) < 2 else stored
+    quantized = stored == scenario.model.types.experts or bytes_of(stored) < 2
+    return expert_products(scenario) if quantized else stored
 
 
 def default_tokens_per_rank(scenario: Scenario, split: Split, phase: Phase) -> float:
@@ -95,7 +96,7 @@ def layer_rates(
     return LayerRates(
         tokens_per_gpu=tokens,
         weight_s=parameters * bytes_of(stored) / roofline.expert_bytes_per_s,
-        token_s=2.0 * parameters / roofline.expert_flops(compute_type(model, stored)),
+        token_s=2.0 * parameters / roofline.expert_flops(compute_type(scenario, stored)),
         dispatch_bytes=message_bytes(sent, scenario.dispatch_type, constants),
         combine_bytes=message_bytes(sent, model.types.combine, constants),
         fast_bytes_per_s=fast.bytes_per_s * split.etp,
@@ -119,14 +120,14 @@ def rank_speeds(
     cluster, model = scenario.cluster, scenario.model
     if not cluster.other_nodes:
         return None
-    moe = moe or model.moe
+    moe, products = moe or model.moe, expert_products(scenario)
     tokens = np.array(rates.tokens_per_gpu * moe.computed_top_k / (slots or split.slots_per_gpu))
     least = Roofline.of(cluster.least_gpu, efficiency_of(scenario))
 
     def speed(gpu: Gpu) -> float:
         own = Roofline.of(gpu, least.efficiency)
         read = least.expert_bytes_per_s / own.expert_bytes_per_s
-        multiply = least.expert_flops(model.types.compute) / own.expert_flops(model.types.compute)
+        multiply = least.expert_flops(products) / own.expert_flops(products)
         mine = replace(rates, weight_s=rates.weight_s * read, token_s=rates.token_s * multiply)
         return float(slot_times(tokens, rates).sum() / slot_times(tokens, mine).sum())
 

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from placement.arithmetic import exp, log
 from placement.errors import MissingExtraError
+from placement.problem.engine_rules import expert_products
 from placement.problem.split import Split
 from specs.blocks.ffn import Moe
-from specs.model_common import DataTypes
+from specs.fields import DataType
 from specs.scenario import Scenario
 
 PACKAGE, INSTALL = "aiconfigurator_core", "pip install 'placement[kernels]'"
@@ -77,7 +78,10 @@ class KernelTables:
 
     def curve(self, scenario: Scenario, split: Split, moe: Moe) -> KernelCurve | None:
         """The measured curve of a layer of these experts under a split, or None where no table covers it."""
-        folder, kind = FOLDERS.get(scenario.cluster.least_gpu.name), kernel_type(scenario.model.types)
+        folder, kind = (
+            FOLDERS.get(scenario.cluster.least_gpu.name),
+            kernel_type(scenario.model.types.experts, expert_products(scenario)),
+        )
         if folder is None or kind is None:
             return None
         engine = scenario.engine.measured_as or DEFAULT_ENGINE
@@ -111,8 +115,8 @@ class KernelTables:
         return None
 
 
-def kernel_type(types: DataTypes) -> str | None:
-    """The tables' name of a model's expert data type, or None where they have none."""
+def kernel_type(experts: DataType, compute: DataType) -> str | None:
+    """The tables' name of experts of a type that are multiplied in another, or None where they have none."""
     named = {
         ("bf16", "bf16"): "bfloat16",
         ("fp8", "fp8"): "fp8_block",
@@ -120,4 +124,4 @@ def kernel_type(types: DataTypes) -> str | None:
         ("mxfp4", "bf16"): "w4a16_mxfp4",
         ("mxfp4", "fp8"): "w4a8_mxfp4_mxfp8",
     }
-    return named.get((types.experts, types.compute))
+    return named.get((experts, compute))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from placement.arithmetic import power
 from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.step.pass_times import LayerTimes, PassModel
@@ -52,7 +51,7 @@ class StepPart:
 
 @dataclass(frozen=True)
 class FigureProvenance:
-    """Where a figure comes from: "roofline", "calibrated" or "measured"; and how its MoE layers were timed."""
+    """Where a figure comes from (cost.calibration.efficiency.Provenance), and how its MoE layers were timed."""
 
     figure: str
     provenance: str
@@ -146,8 +145,9 @@ class ServingModel:
         self.first_token_s = constants.first_token_s.value
         self.first_token_s += constants.first_token_layer_s.value * scenario.model.layers
         #: How much longer prefills take, and prompts wait, since the other attention ranks have theirs.
-        self.stall = float(power(split.dp, constants.rank_stall.value))
-        self.wait = float(power(split.dp, constants.rank_wait.value))
+        others = 1.0 - 1.0 / split.dp
+        self.stall = 1.0 + constants.rank_stall.value * others
+        self.wait = 1.0 + constants.rank_wait.value * others
         #: A pass of `budget` tokens.
         self.full_pass = self.prefill_pass(self.budget)
 
