@@ -13,7 +13,6 @@ from placement.cost.step.kernels import KernelCurve, KernelTables, kernel_type
 from placement.cost.step.pass_times import PassModel
 from placement.problem.split import make_split
 from specs.loading import load_scenario
-from specs.model_common import DataTypes
 from tests.cost import scenarios as s
 
 CURVE = KernelCurve((1.0, 10.0, 1000.0), (1e-5, 1e-4, 1e-3), "kernel table, test 1")
@@ -47,9 +46,9 @@ def test_a_curve_replaces_the_experts_alone() -> None:
 
 
 def test_types_have_the_tables_names() -> None:
-    assert kernel_type(DataTypes()) == "bfloat16"
-    assert kernel_type(DataTypes(experts="mxfp4", compute="fp8")) == "w4a8_mxfp4_mxfp8"
-    assert kernel_type(DataTypes(experts="int4")) is None
+    assert kernel_type("bf16", "bf16") == "bfloat16"
+    assert kernel_type("mxfp4", "fp8") == "w4a8_mxfp4_mxfp8"
+    assert kernel_type("int4", "bf16") is None
 
 
 def test_what_no_table_covers_is_none(tmp_path: Path) -> None:

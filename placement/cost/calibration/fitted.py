@@ -108,7 +108,7 @@ def load_calibration() -> Calibration:
 
 
 def efficiency_of(scenario: Scenario) -> Efficiency:
-    """The constants of a scenario: those of its case in serving; in training, which was not measured, efficiency.yaml's.
+    """The constants of a scenario: those of its case; in training, which was not measured, those of efficiency.yaml.
 
     Their provenance is "calibrated" where its generation of GPUs and its kind of attention were measured, else
     "population".
