@@ -25,7 +25,11 @@ RANK = 0.9
 
 @click.command("accuracy")
 @click.option("--data", help="CSV file of measured serving configurations (docs/formats.md).")
-@click.option("--published", help="CSV file of published throughputs; prints predicted, published and error of each.")
+@click.option(
+    "--published",
+    help="CSV file of published throughputs; prints predicted, published and error of each. With --data, constants are "
+    "fitted to both, and each deployment is predicted by those that were not fitted to it.",
+)
 @click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="Random folds.")
 @click.option(
     "--validate/--no-validate", default=True, show_default=True,
@@ -56,20 +60,24 @@ def command(
     """
     from bench.targets import check_targets
 
-    if (data is None) == (published is None):
-        raise click.UsageError("give --data FILE or --published FILE, one of them")
-    if published is not None:
+    if data is not None:
+        shown = _measured(data, published, folds, validate, by_group, seed, out)
+    elif published is not None:
         from bench.accuracy.deployments import report
 
         shown = report(published)
     else:
-        shown = _measured(str(data), folds, validate, by_group, seed, out)
+        raise click.UsageError("give --data FILE, --published FILE or both")
     emit(json.dumps(shown.record, indent=1) if as_json else shown.text)
     if check:
         check_targets(shown.targets)
 
 
-def _measured(data: str, folds: int, validate: bool, by_group: bool, seed: int, out: str | None) -> Shown:
+def _measured(
+    data: str, published: str | None, folds: int, validate: bool, by_group: bool, seed: int, out: str | None
+) -> Shown:
+    from bench.accuracy.deployments import report
+    from bench.accuracy.published import deployments_of, read_published
     from bench.accuracy.rows import read_rows
     from bench.accuracy.samples import samples_of
     from bench.accuracy.shown import Shown, measured_record, measured_text
@@ -81,20 +89,25 @@ def _measured(data: str, folds: int, validate: bool, by_group: bool, seed: int, 
     samples, left = samples_of(rows)
     if not samples:
         raise InputError(data, "", f"no row can be predicted (first: {left[0].reason})", "see docs/formats.md")
-    ways = Ways(samples, note)
+    deployments = () if published is None else deployments_of(read_published(published))
+    ways = Ways(samples, note, deployments)
     tables = [ways.shipped()]
     if validate:
         tables += [table for table in (ways.held_out(kind, folds, seed) for kind in LIMITS) if table is not None]
     targets = _targets(tables)
     if out is not None:
-        calibration = ways.fitted_to_all().model_copy(update={"source": _source(data, rows, len(samples))})
+        calibration = ways.fitted_to_all().model_copy(
+            update={"source": _source(data, rows, len(samples), published, len(deployments))}
+        )
         write_text(out, _document(calibration.model_dump(mode="json")), "--write")
         note(f"wrote {out}")
-    return Shown(
-        measured_text(rows, samples, left, tables, by_group, targets),
-        measured_record(rows, samples, left, tables, targets),
-        tuple(targets),
-    )
+    text = measured_text(rows, samples, left, tables, by_group, targets)
+    record = measured_record(rows, samples, left, tables, targets)
+    if published is not None:
+        also = report(published, ways.published(folds, seed) if validate else None)
+        text, record = f"{text}\n{also.text}", record | {"published": also.record}
+        targets += also.targets
+    return Shown(text, record, tuple(targets))
 
 
 def _targets(tables: Sequence[Table]) -> list[Target]:
@@ -119,12 +132,15 @@ def _targets(tables: Sequence[Table]) -> list[Target]:
     return targets
 
 
-def _source(data: str, rows: Sequence[Row], measurements: int) -> str:
+def _source(data: str, rows: Sequence[Row], measurements: int, published: str | None, deployments: int) -> str:
     import hashlib
     from pathlib import Path
 
-    digest = hashlib.sha256(Path(data).read_bytes()).hexdigest()[:16]
-    return f"{Path(data).name} (sha256 {digest}...): {measurements} measurements in {len(rows)} rows"
+    def named(path: str) -> str:
+        return f"{Path(path).name} (sha256 {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}...)"
+
+    served = f"{named(data)}: {measurements} measurements in {len(rows)} rows"
+    return served if published is None else f"{served}; {named(published)}: {deployments} throughputs"
 
 
 def _document(record: dict[str, Any]) -> str:

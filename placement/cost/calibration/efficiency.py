@@ -87,7 +87,7 @@ class Efficiency(Constants):
     sequence_overhead_s: AmountEntry
     prefill_overhead_s: AmountEntry
     first_token_s: AmountEntry
-    first_token_layer_s: AmountEntry
+    first_token_launch_s: AmountEntry
     arrival_bunching: ShareEntry
     rank_stall: AmountEntry
     rank_wait: AmountEntry

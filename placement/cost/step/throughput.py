@@ -143,7 +143,7 @@ class ServingModel:
         self.prompt_passes = max(1.0, workload.isl / self.budget)
         #: Seconds of a prompt outside the passes.
         self.first_token_s = constants.first_token_s.value
-        self.first_token_s += constants.first_token_layer_s.value * scenario.model.layers
+        self.first_token_s += constants.first_token_launch_s.value * self.passes.launches
         #: How much longer prefills take, and prompts wait, since the other attention ranks have theirs.
         others = 1.0 - 1.0 / split.dp
         self.stall = 1.0 + constants.rank_stall.value * others

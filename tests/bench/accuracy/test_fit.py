@@ -11,12 +11,14 @@ import pytest
 
 from bench.accuracy.effects import MOST
 from bench.accuracy.fit import Design, Measured, figures, fit, group_errors, predictions
+from bench.accuracy.published import deployments_of, read_published
 from bench.accuracy.rows import read_rows
 from bench.accuracy.samples import Sample, samples_of
 from bench.accuracy.settings import Setting, settings_of
 from bench.accuracy.slopes import RATES
 from placement.cost.calibration.efficiency import ByTypeEntry, load_efficiency
-from placement.cost.calibration.fitted import Case, calibrated, load_calibration
+from placement.cost.calibration.fitted import Calibration, Case, calibrated, load_calibration
+from tests.bench.accuracy import test_published as published
 from tests.bench.accuracy.test_rows import GOOD, write
 
 
@@ -32,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Setting, ...]:
     path = write(tmp_path_factory.mktemp("made") / "m.csv", *rows)
     settings, left = settings_of(read_rows(path))
     assert not left
-    truth = calibrated(load_efficiency(), {"layer_overhead_s": 2.0, "hbm_experts": 0.8, "first_token_layer_s": 1.5})
+    truth = calibrated(load_efficiency(), {"layer_overhead_s": 2.0, "hbm_experts": 0.8, "first_token_launch_s": 1.5})
     noise = np.random.default_rng(0).normal(1.0, 0.02, (len(settings), 2))
     found = []
     for setting, (a, b) in zip(settings, noise, strict=True):
@@ -58,13 +60,26 @@ def test_the_fit_predicts_what_it_was_made_from(made: tuple[Setting, ...]) -> No
 
 
 def test_every_parameter_multiplies_its_constant(made: tuple[Setting, ...]) -> None:
-    design = Design.of(made)
+    design = Design.of([setting.case for setting in made])
     logs = np.linspace(-0.2, 0.2, len(design.names))
     factors = design.multipliers(logs)
     for c, constant in enumerate(design.constants):
         own = [logs[i] for i, (prior, _) in enumerate(design.names) if prior.constant == constant]
         # All settings are of one kind, so each constant has the same levels in every row.
         assert factors[:, c] == pytest.approx(np.full(len(made), np.exp(sum(own))))
+
+
+def test_a_published_throughput_moves_the_fit_unless_it_is_held_out(made: tuple[Setting, ...], tmp_path: Path) -> None:
+    row = published.DECODE | {"value": "4000"}
+    (slow,) = deployments_of(read_published(published.write(tmp_path / "p.csv", row)))
+    known = Measured.of(made[:4], [slow])
+
+    def rate(fitted: Calibration) -> float:
+        return slow.predicted(calibrated(load_efficiency(), fitted.multipliers(slow.case)))
+
+    alone, held_out = fit(made[:4]), known.fit(deployments_held_out={slow.id})
+    assert rate(known.fit()) < 0.9 * rate(held_out)
+    assert rate(held_out) == pytest.approx(rate(alone), rel=0.03)
 
 
 def test_figures_in_closed_form_are_the_cost_models(made: tuple[Setting, ...]) -> None:
