@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from rich.console import RenderableType
@@ -20,13 +20,16 @@ from placement.report.text import columns, heading, rendered
 MEDIAN, BIAS, GROUP_BIAS = 0.18, 0.08, 0.15
 
 
-def report(path: str) -> Shown:
+def report(path: str, held_out: Mapping[str, float] | None = None) -> Shown:
     """Every published throughput of a file against its prediction, and the training step; rows without one say why.
+
+    Args:
+        held_out: Predictions by id, by constants that were not fitted to the row; else by those as shipped.
 
     Raises:
         InputError: the file can't be read as published figures.
     """
-    figures = published_figures(read_published(path))
+    figures = published_figures(read_published(path), held_out)
     told = [figure for figure in figures if figure.predicted is not None]
     groups = _groups(told)
     targets = _targets(told, groups)
@@ -43,7 +46,10 @@ def report(path: str) -> Shown:
     settings = [f"{figure.id}: {figure.settings}" for figure in figures]
     training = _training(path)
     parts: list[RenderableType] = [
-        heading("published deployments", f"  {len(figures)} rows, {len(told)} predicted"),
+        heading(
+            "published deployments" if held_out is None else "published deployments, each held out",
+            f"  {len(figures)} rows, {len(told)} predicted",
+        ),
         columns(("", "published", "predicted", "error", "unit"), rows),
         "",
         heading("by model and generation"),

@@ -32,7 +32,7 @@ def floor_of(samples: Sequence[Sample], named: bool) -> Floor | None:
         if not sample.queued:
             setting = sample.named if named else sample.unnamed
             row = sample.row
-            key = (setting.case, setting.split, row.gpu, row.isl, row.osl)
+            key = (sample.model, row.dtype, setting.case, setting.split, row.gpu, row.isl, row.osl)
             alike.setdefault(key, []).append(sample)
     several = [group for group in alike.values() if len(group) > 1]
     if not several:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.accuracy.conformal import Residual
+    from bench.accuracy.published import PublishedFigure
     from bench.accuracy.rows import Row
     from bench.accuracy.shown import Shown
     from bench.accuracy.tables import Table
@@ -27,7 +28,11 @@ RANK = 0.9
 
 @click.command("accuracy")
 @click.option("--data", help="CSV file of measured serving configurations (docs/formats.md).")
-@click.option("--published", help="CSV file of published throughputs; prints predicted, published and error of each.")
+@click.option(
+    "--published",
+    help="CSV file of published throughputs; prints predicted, published and error of each. With --data, constants are "
+    "fitted to both, and each deployment is predicted by those that were not fitted to it.",
+)
 @click.option("--levers", is_flag=True, help="Levers such as speculative decoding, against published pairs of figures.")
 @click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="Random folds.")
 @click.option(
@@ -65,31 +70,40 @@ def command(
     """
     from bench.targets import check_targets
 
-    if intervals is not None:
-        if data is None or published is None or not validate or levers:
-            raise click.UsageError("--write-intervals needs --data, --published and --validate")
-    elif (data is not None) + (published is not None) + levers != 1:
-        raise click.UsageError("give --data FILE, --published FILE or --levers, one of them")
+    if levers and (data is not None or published is not None):
+        raise click.UsageError("--levers goes alone")
+    if intervals is not None and (data is None or published is None or not validate):
+        raise click.UsageError("--write-intervals needs --data, --published and --validate")
     if levers:
         from bench.accuracy.levers import report as against_pairs
 
         shown = against_pairs()
-    elif data is None:
+    elif data is not None:
+        shown = _measured(data, published, folds, validate, by_group, seed, out, intervals)
+    elif published is not None:
         from bench.accuracy.deployments import report
 
         shown = report(str(published))
     else:
-        to = None if intervals is None or published is None else (published, intervals)
-        shown = _measured(data, folds, validate, by_group, seed, out, to)
+        raise click.UsageError("give --data FILE, --published FILE or both, or --levers")
     emit(json.dumps(shown.record, indent=1) if as_json else shown.text)
     if check:
         check_targets(shown.targets)
 
 
 def _measured(
-    data: str, folds: int, validate: bool, by_group: bool, seed: int, out: str | None, intervals: tuple[str, str] | None
+    data: str,
+    published: str | None,
+    folds: int,
+    validate: bool,
+    by_group: bool,
+    seed: int,
+    out: str | None,
+    intervals: str | None,
 ) -> Shown:
+    from bench.accuracy.deployments import report
     from bench.accuracy.intervals import coverage_targets, covered, covered_by_release, known_of, residuals_of
+    from bench.accuracy.published import deployments_of, published_figures, read_published
     from bench.accuracy.rows import read_rows
     from bench.accuracy.samples import samples_of
     from bench.accuracy.shown import Shown, measured_record, measured_text
@@ -101,7 +115,8 @@ def _measured(
     samples, left = samples_of(rows)
     if not samples:
         raise InputError(data, "", f"no row can be predicted (first: {left[0].reason})", "see docs/formats.md")
-    ways = Ways(samples, note)
+    deployments = () if published is None else deployments_of(read_published(published))
+    ways = Ways(samples, note, deployments)
     tables = [ways.shipped()]
     if validate:
         tables += [table for table in (ways.held_out(kind, folds, seed) for kind in LIMITS) if table is not None]
@@ -109,19 +124,24 @@ def _measured(
     residuals = residuals_of(samples, tables, known)
     told = (*covered(residuals), *covered_by_release(residuals))
     targets = [*_targets(tables), *coverage_targets(told)]
-    if intervals is not None:
-        published, to = intervals
-        write_text(to, _intervals(known, residuals, data, published), "--write-intervals")
-        note(f"wrote {to}")
     if out is not None:
-        calibration = ways.measured.fit().model_copy(update={"source": _source(data, rows, len(samples))})
+        calibration = ways.fitted_to_all().model_copy(
+            update={"source": _source(data, rows, len(samples), published, len(deployments))}
+        )
         write_text(out, _document(calibration.model_dump(mode="json")), "--write")
         note(f"wrote {out}")
-    return Shown(
-        measured_text(rows, samples, left, tables, by_group, told, targets),
-        measured_record(rows, samples, left, tables, told, targets),
-        tuple(targets),
-    )
+    text = measured_text(rows, samples, left, tables, by_group, told, targets)
+    record = measured_record(rows, samples, left, tables, told, targets)
+    if published is not None:
+        held_out = ways.published(folds, seed) if validate else None
+        if intervals is not None:
+            figures = published_figures(read_published(published), held_out)
+            write_text(intervals, _intervals(known, residuals, figures, data, published), "--write-intervals")
+            note(f"wrote {intervals}")
+        also = report(published, held_out)
+        text, record = f"{text}\n{also.text}", record | {"published": also.record}
+        targets += also.targets
+    return Shown(text, record, tuple(targets))
 
 
 def _targets(tables: Sequence[Table]) -> list[Target]:
@@ -146,16 +166,16 @@ def _targets(tables: Sequence[Table]) -> list[Target]:
     return targets
 
 
-def _intervals(known: Intervals, residuals: Sequence[Residual], data: str, published: str) -> str:
+def _intervals(
+    known: Intervals, residuals: Sequence[Residual], figures: Sequence[PublishedFigure], data: str, published: str
+) -> str:
     from pathlib import Path
 
     import yaml
 
     from bench.accuracy.intervals import intervals_of, of_deployments
-    from bench.accuracy.published import published_figures, read_published
 
-    deployments = of_deployments(published_figures(read_published(published)))
-    found = intervals_of(known, (*residuals, *deployments), f"{Path(data).name}, {Path(published).name}")
+    found = intervals_of(known, (*residuals, *of_deployments(figures)), f"{Path(data).name}, {Path(published).name}")
     head = (
         "# How far measurements held out lie from predictions, by group: written by\n"
         "# `python -m bench accuracy --data FILE --published FILE --write-intervals FILE`. Do not edit.\n"
@@ -163,12 +183,15 @@ def _intervals(known: Intervals, residuals: Sequence[Residual], data: str, publi
     return head + yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False, width=120, default_flow_style=None)
 
 
-def _source(data: str, rows: Sequence[Row], measurements: int) -> str:
+def _source(data: str, rows: Sequence[Row], measurements: int, published: str | None, deployments: int) -> str:
     import hashlib
     from pathlib import Path
 
-    digest = hashlib.sha256(Path(data).read_bytes()).hexdigest()[:16]
-    return f"{Path(data).name} (sha256 {digest}...): {measurements} measurements in {len(rows)} rows"
+    def named(path: str) -> str:
+        return f"{Path(path).name} (sha256 {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}...)"
+
+    served = f"{named(data)}: {measurements} measurements in {len(rows)} rows"
+    return served if published is None else f"{served}; {named(published)}: {deployments} throughputs"
 
 
 def _document(record: dict[str, Any]) -> str:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import csv
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.accuracy.offline import decode_tokens_per_s, prefill_tokens_per_s, queue_tokens_per_s
 from bench.accuracy.settings import priced_as, quantized
+from placement.cost.calibration.efficiency import Efficiency
+from placement.cost.calibration.fitted import Case
 from placement.cost.memory.hbm import MemoryModel
 from placement.cost.step.throughput import ServingModel
 from placement.errors import InputError
-from placement.problem.split import least_redundant, make_split
+from placement.problem.split import Split, least_redundant, make_split
 from specs.cluster import Cluster
 from specs.documents import shown
 from specs.engine import Measured
@@ -80,6 +82,48 @@ class PublishedFigure:
 
 
 @dataclass(frozen=True)
+class _Work:
+    """What instances of a deployment do: tokens/s of an attention rank, and in words what was assumed."""
+
+    scenario: Scenario
+    split: Split
+    rate: Callable[[ServingModel], float]
+    settings: str
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A published throughput that the cost model has a figure for.
+
+    Attributes:
+        name: rows of one source, model, cluster and layout share it, whatever their lengths.
+        model, cluster: catalog entries.
+        measured: in the row's unit. scale: that unit for each token/s of an attention rank.
+    """
+
+    id: str
+    name: str
+    model: str
+    cluster: str
+    measured: float
+    scale: float
+    work: _Work
+
+    @property
+    def case(self) -> Case:
+        """What its constants depend on."""
+        return Case.of(self.work.scenario)
+
+    def predicted(self, efficiency: Efficiency | None = None) -> float:
+        """In the row's unit; by the constants as shipped where none are given."""
+        workload = self.work.scenario.workload
+        if workload.kind != "serving":
+            raise TypeError("a published throughput is of serving")
+        serving = ServingModel(self.work.scenario, workload, self.work.split, None, efficiency)
+        return self.work.rate(serving) * self.scale
+
+
+@dataclass(frozen=True)
 class Entry:
     """A row of the file as text, and its figure."""
 
@@ -125,16 +169,31 @@ def read_published(path: str | Path) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def published_figures(entries: Sequence[Entry]) -> tuple[PublishedFigure, ...]:
-    """Every serving row with its prediction, or the reason why it has none; training and network rows are left out."""
+def deployments_of(entries: Sequence[Entry]) -> tuple[Deployment, ...]:
+    """The serving rows that can be predicted."""
+    found = (_deployment(entry) for entry in entries if entry["phase"] not in ("train", "comm"))
+    return tuple(each for each in found if isinstance(each, Deployment))
+
+
+def published_figures(
+    entries: Sequence[Entry], held_out: Mapping[str, float] | None = None
+) -> tuple[PublishedFigure, ...]:
+    """Every serving row with its prediction, or the reason why it has none; training and network rows are left out.
+
+    Args:
+        held_out: Predictions by id that take the place of those by the constants as shipped.
+    """
     found = []
     for entry in entries:
         if entry["phase"] in ("train", "comm"):
             continue
-        try:
-            predicted, settings = _predict(entry)
-        except InputError as error:
-            predicted, settings = None, f"not predicted: {error.problem}"
+        known = _deployment(entry)
+        predicted: float | None = None
+        if isinstance(known, Deployment):
+            predicted = known.predicted() if held_out is None else held_out[entry["id"]]
+            settings = known.work.settings
+        else:
+            settings = f"not predicted: {known.problem}"
         model, generation = _model_name(entry) or "", _generation(entry)
         found.append(
             PublishedFigure(
@@ -154,7 +213,14 @@ def bias(figures: Sequence[PublishedFigure]) -> float:
     return statistics.median(figure.error for figure in figures if figure.error is not None)
 
 
-def _predict(entry: Entry) -> tuple[float, str]:
+def _deployment(entry: Entry) -> Deployment | InputError:
+    try:
+        return _read(entry)
+    except InputError as error:
+        return error
+
+
+def _read(entry: Entry) -> Deployment:
     if entry["unit"] not in ("tok/s/node", "tok/s/gpu", "tok/s"):
         raise InputError(entry["id"], "unit", "not a throughput of a stated deployment", "")
     gpus = entry.count("gpus")
@@ -164,9 +230,16 @@ def _predict(entry: Entry) -> tuple[float, str]:
     cluster = _cluster(entry, gpus)
     model = _model(entry, cluster, engine)
     kinds = {"prefill": _prefill, "decode": _decode, "e2e": _queue}
-    rate, settings = kinds[entry["phase"]](entry, model, cluster, engine, gpus)
+    work = kinds[entry["phase"]](entry, model, cluster, engine)
     per = {"tok/s/node": 8 / gpus, "tok/s/gpu": 1 / gpus, "tok/s": 1.0}[entry["unit"]]
-    return rate * per, settings
+    hits = re.search(r"incl\. ([\d.]+)% cache hits", entry["metric"])
+    fresh = 1 - float(hits[1]) / 100 if hits else 1.0
+    source, at = entry["id"].split("_")[0], _cluster_name(entry) or ""
+    layout = " ".join(f"{name}{entry[name]}" for name in ("tp", "ep", "dp", "pp"))
+    return Deployment(
+        entry["id"], f"{source} {model.name} {at} {layout}", model.name, at, entry.value,
+        per * work.split.dp / fresh, work,
+    )  # fmt: skip
 
 
 def _engine(entry: Entry) -> Measured | None:
@@ -247,30 +320,23 @@ def _scenario(
     )
 
 
-def _serving(entry: Entry, scenario: Scenario, batch: int) -> ServingModel:
+def _split(entry: Entry, scenario: Scenario, batch: int) -> Split:
     tp, ep, dp, pp = (int(entry[name]) for name in ("tp", "ep", "dp", "pp"))
     stated = re.search(r"(\d+) redundant", entry["metric"])
     redundant = int(stated[1]) if stated else least_redundant(scenario.model.moe.experts, ep)
-    split = make_split(scenario, tp, ep, pp, dp, batch, redundant=redundant, instances=1)
-    workload = scenario.workload
-    if workload.kind != "serving":
-        raise TypeError("a published throughput is of serving")
-    return ServingModel(scenario, workload, split)
+    return make_split(scenario, tp, ep, pp, dp, batch, redundant=redundant, instances=1)
 
 
-def _prefill(entry: Entry, model: Model, cluster: Cluster, engine: Measured | None, gpus: int) -> tuple[float, str]:
+def _prefill(entry: Entry, model: Model, cluster: Cluster, engine: Measured | None) -> _Work:
     tokens, isl = entry.count("batch_per_gpu") or 16384, entry.count("isl") or 4096
-    serving = _serving(entry, _scenario(entry, model, cluster, engine, isl, 2, tokens), 1)
-    rate = prefill_tokens_per_s(serving) * serving.split.dp
-    hits = re.search(r"incl\. ([\d.]+)% cache hits", entry["metric"])
-    if hits:
-        rate /= 1 - float(hits[1]) / 100
+    scenario = _scenario(entry, model, cluster, engine, isl, 2, tokens)
     assumed = "" if entry["isl"] else ", prompts of 4096 assumed"
     assumed += "" if entry["batch_per_gpu"] else ", passes of 16384 assumed"
-    return rate, f"full passes of {tokens} tokens a GPU, ISL {isl}{assumed}"
+    settings = f"full passes of {tokens} tokens a GPU, ISL {isl}{assumed}"
+    return _Work(scenario, _split(entry, scenario, 1), prefill_tokens_per_s, settings)
 
 
-def _decode(entry: Entry, model: Model, cluster: Cluster, engine: Measured | None, gpus: int) -> tuple[float, str]:
+def _decode(entry: Entry, model: Model, cluster: Cluster, engine: Measured | None) -> _Work:
     stated = re.search(r"(\d+)-(\d+) tok/s/user", entry["metric"])
     isl, osl = entry.count("isl") or 4096, entry.count("osl") or 2
     scenario = _scenario(entry, model, cluster, engine, isl, osl, 4096)
@@ -281,15 +347,14 @@ def _decode(entry: Entry, model: Model, cluster: Cluster, engine: Measured | Non
         batch, how = round(entry.value / 8 / users), "from the rate of a user"
     if batch is None:
         batch, how = _fits(entry, scenario), "all that HBM holds"
-    serving = _serving(entry, scenario, batch)
     draft = " with the rate of plain decoding" if "MTP" in entry["metric"] else ""
-    return (
-        decode_tokens_per_s(serving, batch) * serving.split.dp,
+    return _Work(
+        scenario, _split(entry, scenario, batch), lambda serving: decode_tokens_per_s(serving, batch),
         f"{batch} sequences a GPU ({how}) at {isl} + {osl / 2:g} tokens{draft}",
-    )
+    )  # fmt: skip
 
 
-def _queue(entry: Entry, model: Model, cluster: Cluster, engine: Measured | None, gpus: int) -> tuple[float, str]:
+def _queue(entry: Entry, model: Model, cluster: Cluster, engine: Measured | None) -> _Work:
     isl, osl = entry.count("isl"), entry.count("osl")
     if isl is None or osl is None:
         raise InputError(entry["id"], "isl", "lengths are not stated", "")
@@ -298,18 +363,22 @@ def _queue(entry: Entry, model: Model, cluster: Cluster, engine: Measured | None
     fits = _fits(entry, scenario)
     if entry["batch_per_gpu"].startswith("<="):
         batch = min(fits, limit or fits)
-        serving = _serving(entry, scenario, batch)
-        return serving.at(batch).tokens_per_s * dp, f"{batch} sequences a GPU at all times"
+        return _Work(
+            scenario, _split(entry, scenario, batch), lambda serving: serving.at(batch).tokens_per_s,
+            f"{batch} sequences a GPU at all times",
+        )  # fmt: skip
     requests = limit if limit is not None else REQUESTS.get((isl, osl), MOST_REQUESTS)
     own = -(-requests // dp)
     batch = min(fits, own, SCHEDULED[engine or "trtllm"])
-    serving = _serving(entry, scenario, batch)
-    return queue_tokens_per_s(serving, own, batch) * dp, f"{requests} requests queued at once, {batch} a rank at a time"
+    return _Work(
+        scenario, _split(entry, scenario, batch), lambda serving: queue_tokens_per_s(serving, own, batch),
+        f"{requests} requests queued at once, {batch} a rank at a time",
+    )  # fmt: skip
 
 
 def _fits(entry: Entry, scenario: Scenario) -> int:
     """The most sequences of an attention rank that HBM holds."""
-    memory = MemoryModel(scenario, _serving(entry, scenario, 1).split)
+    memory = MemoryModel(scenario, _split(entry, scenario, 1))
     if memory.total_bytes(1) > memory.capacity_bytes:
         raise InputError(entry["id"], "gpus", "the model does not fit with one sequence", "")
     low, high = 1, 1 << 16

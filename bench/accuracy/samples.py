@@ -15,13 +15,11 @@ class Sample:
     """One measurement.
 
     Attributes:
-        stated: as its run is known or assumed to have been.
         named, unnamed: as a user writes it, with the engine and without.
         queued: the client had more requests open than HBM holds: some waited, and TTFT tells how many were open.
     """
 
     row: Row
-    stated: Setting
     named: Setting
     unnamed: Setting
     queued: bool
@@ -29,7 +27,7 @@ class Sample:
     @property
     def model(self) -> str:
         """Name of the catalog's model: a row that calls a checkpoint by its base model's name is of the same."""
-        return self.unnamed.case.model
+        return self.unnamed.scenario.model.name
 
     @property
     def group(self) -> str:
@@ -39,13 +37,13 @@ class Sample:
 
 def samples_of(rows: Sequence[Row]) -> tuple[tuple[Sample, ...], tuple[Unpredicted, ...]]:
     """Every measurement that can be predicted, once however many rows state it; and the rows that can't be."""
-    stated, left = settings_of(rows)
-    named, unnamed = ({s.row.line: s for s in settings_of(rows, view)[0]} for view in ("named", "unnamed"))
+    unnamed, left = settings_of(rows, "unnamed")
+    named = {setting.row.line: setting for setting in settings_of(rows, "named")[0]}
     found: dict[object, Sample] = {}
-    for setting in stated:
+    for setting in unnamed:
         row = setting.row
-        if row.line in named and row.line in unnamed and row.measurement not in found:
-            found[row.measurement] = Sample(row, setting, named[row.line], unnamed[row.line], _queued(setting))
+        if row.line in named and row.measurement not in found:
+            found[row.measurement] = Sample(row, named[row.line], setting, _queued(setting))
     return tuple(found.values()), left
 
 

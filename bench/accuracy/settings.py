@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from pydantic import ValidationError
@@ -41,13 +41,10 @@ CLUSTERS = {
     "b300_sxm": "b300_hgx_ib",
     "gb200": "gb200_nvl72_ib",
 }
-#: Token budget of an engine's prefill pass per attention rank: the default of the engines measured.
-PASS_TOKENS = 8192
 
 
-#: How a row is told to the cost model. "stated": in the data types and passes that its run is known or assumed to have
-#: had; "named": as a user writes it with `--engine`; "unnamed": as a user writes it without.
-View = Literal["stated", "named", "unnamed"]
+#: How a row is told to the cost model, as a user writes it: with `--engine` or without.
+View = Literal["named", "unnamed"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Unpredicted:
     reason: str
 
 
-def settings_of(rows: Sequence[Row], view: View = "stated") -> tuple[tuple[Setting, ...], tuple[Unpredicted, ...]]:
+def settings_of(rows: Sequence[Row], view: View = "named") -> tuple[tuple[Setting, ...], tuple[Unpredicted, ...]]:
     """Every row, as a setting or with the reason why it is none."""
     known = _Catalog(view)
     settings: list[Setting] = []
@@ -89,30 +86,25 @@ class _Catalog:
     def __init__(self, view: View) -> None:
         self.view = view
         self.names = (set(catalog_names("model")), set(catalog_names("cluster")))
-        self.models: dict[tuple[str, str, str, str], Model] = {}
+        self.models: dict[tuple[str, str], Model] = {}
         self.clusters: dict[tuple[str, int], Cluster] = {}
 
     def setting(self, row: Row) -> Setting:
         cluster = self._cluster(row)
         engine = _engine(row)
-        model = self._model(row, cluster, engine)
+        model = self._model(row)
         workload = ServingWorkload(
             kind="serving", name="measured", isl=row.isl, osl=row.osl, ttft_ms=1e9, tpot_ms=1e9
         )  # fmt: skip
-        if self.view == "stated":
-            workload = workload.model_copy(update={"prefill_tokens_per_gpu": max(1, PASS_TOKENS // row.tp)})
         scenario = Scenario(
             name="measured", model=model, cluster=cluster, workload=workload, redundant=0, engine=self._runs(engine)
         )
         if row.tp * row.dp * row.pp != row.gpus:
             raise InputError("row", "gpus", f"tp x dp x pp = {row.tp * row.dp * row.pp} is not {row.gpus} GPUs", "")
         split = make_split(scenario, row.tp, row.ep, row.pp, row.dp, max(1, round(row.batch)), instances=1)
-        release = row.engine or None if self.view == "stated" else None
-        return Setting(row, scenario, split, replace(Case.of(scenario), release=release))
+        return Setting(row, scenario, split, Case.of(scenario))
 
     def _runs(self, engine: Measured | None) -> Engine:
-        if self.view == "stated":
-            return priced_as(engine)
         return generic_engine() if engine is None or self.view == "unnamed" else load_engine(engine)
 
     def _cluster(self, row: Row) -> Cluster:
@@ -126,18 +118,14 @@ class _Catalog:
             self.clusters[key] = base.model_copy(update={"nodes": nodes})
         return self.clusters[key]
 
-    def _model(self, row: Row, cluster: Cluster, engine: Measured | None) -> Model:
+    def _model(self, row: Row) -> Model:
         short = row.model.rpartition("/")[2].lower()
         name = MODELS.get(short, short)
         if name not in self.names[0]:
             raise InputError("row", "model", f"no model {row.model!r} is known", "")
-        generation = cluster.gpu.generation or ""
-        key = (name, row.dtype, generation, engine or "")
+        key = (name, row.dtype)
         if key not in self.models:
-            model = load_model(name)
-            stated = self.view == "stated"
-            types = quantized(model, row.dtype, generation, engine) if stated else checkpoint(model, row.dtype)
-            self.models[key] = types
+            self.models[key] = checkpoint(load_model(name), row.dtype)
         return self.models[key]
 
 

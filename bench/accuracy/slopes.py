@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-#: Logarithms of (TPOT, TTFT) of a row at multipliers of the constants.
+#: Logarithms of a row's figures, such as (TPOT, TTFT), at multipliers of the constants.
 Model = Callable[[int, dict[str, float]], Array]
 
 #: How a figure depends on a constant: times in proportion to its inverse, or the figure by a power. Others are amounts.
@@ -42,9 +42,9 @@ class Slopes:
     Attributes:
         constants: names.
         at: [rows, constants] logarithms of the multipliers there.
-        logs: [rows, 2] logarithms of TPOT and TTFT in seconds there.
-        shares: [rows, 2, constants] share of a figure that is in proportion to the constant or its inverse; of those
-            that are powers, the exponent.
+        logs: [rows, figures] logarithms of seconds there, such as TPOT and TTFT.
+        shares: [rows, figures, constants] share of a figure that is in proportion to the constant or its inverse; of
+            those that are powers, the exponent.
     """
 
     constants: tuple[str, ...]
@@ -56,14 +56,13 @@ class Slopes:
     def of(cls, constants: Sequence[str], at: Array, model: Model) -> Slopes:
         """Asks the model once, and once more for every constant, of each row."""
         names = tuple(constants)
-        logs, slopes = np.zeros((len(at), 2)), np.zeros((len(at), 2, len(names)))
+        logs, slopes = [], []
         for i, point in enumerate(at):
             factors = dict(zip(names, np.exp(point).tolist(), strict=True))
-            logs[i] = model(i, factors)
-            for c, name in enumerate(names):
-                moved = model(i, factors | {name: factors[name] * math.exp(STEP)})
-                slopes[i, :, c] = (moved - logs[i]) / STEP
-        return cls(names, np.array(at), logs, slopes * _sign(names))
+            logs.append(model(i, factors))
+            moved = (model(i, factors | {name: factors[name] * math.exp(STEP)}) for name in names)
+            slopes.append(np.stack([(each - logs[i]) / STEP for each in moved], axis=1))
+        return cls(names, np.array(at), np.array(logs), np.array(slopes) * _sign(names))
 
     def rows(self, chosen: Sequence[int]) -> Slopes:
         """Those of some rows."""
@@ -71,7 +70,7 @@ class Slopes:
         return Slopes(self.constants, self.at[pick], self.logs[pick], self.shares[pick])
 
     def figures(self, logs: Array) -> tuple[Array, Array]:
-        """([rows, 2] logarithms of the figures, [rows, 2, constants] their slopes) at [rows, constants] multipliers."""
+        """([rows, figures] logarithms, [rows, figures, constants] their slopes) at [rows, constants] multipliers."""
         power = np.array([name in POWERS for name in self.constants])
         sign = _sign(self.constants)
         moved = logs - self.at

@@ -7,20 +7,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench.accuracy.figures import Figures
-from bench.accuracy.fit import Measured, predictions
+from bench.accuracy.fit import Measured, group_errors, predictions
 from bench.accuracy.floor import Floor, floor_of
-from bench.accuracy.folds import MEASUREMENT, Folds, folds_of
+from bench.accuracy.folds import MEASUREMENT, Folds, deployments_held_out, folds_of
+from bench.accuracy.published import Deployment
 from bench.accuracy.rivals import aiconfigurator, regression
 from bench.accuracy.samples import Sample
 from bench.accuracy.validate import Judged, held_out, judge
-from placement.cost.calibration.fitted import Calibration, load_calibration
+from placement.cost.calibration.efficiency import load_efficiency
+from placement.cost.calibration.fitted import Calibration, calibrated, load_calibration
 
 #: Ways to predict.
 NAMED, UNNAMED = "constants, engine named", "constants, no engine"
 REGRESSION, RIVAL = "regression", "aiconfigurator"
 #: The constants on the rows that the rival covers.
 COVERED = "constants there, engine named"
-STATED = "constants, all that is known of a run"
 SHIPPED = "shipped"
 
 
@@ -54,15 +55,19 @@ class Table:
 class Ways:
     """Ways to predict some samples; what is costly is worked out once."""
 
-    def __init__(self, samples: Sequence[Sample], note: Callable[[str], None]) -> None:
-        """`note` is told what takes long."""
-        self.samples, self._note = tuple(samples), note
+    def __init__(
+        self, samples: Sequence[Sample], note: Callable[[str], None], deployments: Sequence[Deployment] = ()
+    ) -> None:
+        """`note` is told what takes long; `deployments` are published throughputs that are fitted to, too."""
+        self.samples, self._note, self.deployments = tuple(samples), note, tuple(deployments)
+        self._fits: dict[tuple[str, int, int], tuple[Calibration, ...]] = {}
 
     @cached_property
     def measured(self) -> Measured:
         """What the constants are fitted to."""
         self._note(f"slopes of {len(self.samples)} measurements")
-        return Measured.of([sample.stated for sample in self.samples])
+        served = [sample for sample in self.samples if not sample.queued]
+        return Measured.of([setting for each in served for setting in (each.named, each.unnamed)], self.deployments)
 
     @cached_property
     def terms(self) -> tuple[regression.Terms, ...]:
@@ -82,11 +87,16 @@ class Ways:
         """What a plan can't tell, with the engine named and without."""
         return floor_of(self.samples, True), floor_of(self.samples, False)
 
+    def fitted_to_all(self) -> Calibration:
+        """Constants fitted to everything, with their errors where the engine is named."""
+        fitted = self.measured.fit()
+        served = [sample.named for sample in self.samples if not sample.queued]
+        return fitted.model_copy(update={"errors": group_errors(served, predictions(served, fitted))})
+
     def shipped(self) -> Table:
         """The constants as they are."""
         fitted = load_calibration()
-        stated = predictions([sample.stated for sample in self.samples], fitted)
-        return self._table(SHIPPED, 0, [(STATED, stated), *self._as_planned([(range(len(self.samples)), fitted)])])
+        return self._table(SHIPPED, 0, self._as_planned([(range(len(self.samples)), fitted)]))
 
     def held_out(self, kind: str, parts: int, seed: int) -> Table | None:
         """Everything fitted anew for each part; None where there is nothing to hold out."""
@@ -94,23 +104,42 @@ class Ways:
         if len(folds) < 2:
             self._note(f"{kind}: nothing to hold out")
             return None
-        self._note(f"{kind}: {len(folds)} fits")
-        fits: list[tuple[Sequence[int], Calibration]] = []
-        for fold in folds:
-            out = set(fold)
-            rest = [i for i, each in enumerate(self.samples) if i not in out and not each.queued]
-            fits.append((fold, self.measured.fit(rest)))
+        fits = self.fits(kind, folds, parts, seed)
         plain = held_out(
             self.samples, folds,
             lambda train, test: regression.fit_predict(
                 [self.terms[i] for i in train], [self.samples[i].row for i in train], [self.terms[i] for i in test]
             ),
         )  # fmt: skip
-        planned = self._as_planned(fits)
+        planned = self._as_planned(list(zip(folds, fits, strict=True)))
         rivals: list[tuple[str, Sequence[Figures | None]]] = [(REGRESSION, plain), (RIVAL, self.rival)]
         there = [mine if his is not None else None for mine, his in zip(planned[0][1], self.rival, strict=True)]
         told = self._table(kind, len(folds), [*planned, *rivals, (COVERED, there)])
         return replace(told, folds=folds, planned=tuple(figures for _, figures in planned))
+
+    def fits(self, kind: str, folds: Folds, parts: int, seed: int) -> tuple[Calibration, ...]:
+        """Constants fitted without each part, and without the deployments that are held out with it."""
+        if (kind, parts, seed) not in self._fits:
+            self._note(f"{kind}: {len(folds)} fits")
+            self._fits[kind, parts, seed] = tuple(
+                self.measured.fit(
+                    {self.samples[i].row.measurement for i in fold},
+                    deployments_held_out(kind, number, self.samples[fold[0]], self.deployments, parts, seed),
+                )
+                for number, fold in enumerate(folds)
+            )
+        return self._fits[kind, parts, seed]
+
+    def published(self, parts: int, seed: int) -> dict[str, float]:
+        """Predicted throughputs of the deployments by id, each by constants that were not fitted to it."""
+        folds, base, found = folds_of(MEASUREMENT, self.samples, parts, seed), load_efficiency(), {}
+        for number, fitted in enumerate(self.fits(MEASUREMENT, folds, parts, seed)):
+            sample = self.samples[folds[number][0]]
+            out = deployments_held_out(MEASUREMENT, number, sample, self.deployments, parts, seed)
+            for each in self.deployments:
+                if each.id in out:
+                    found[each.id] = each.predicted(calibrated(base, fitted.multipliers(each.case)))
+        return found
 
     def _as_planned(
         self, fits: Sequence[tuple[Sequence[int], Calibration]]

@@ -8,6 +8,7 @@ import pytest
 
 from placement.cost.calibration.efficiency import load_efficiency
 from placement.cost.calibration.fitted import (
+    CEILING,
     Calibration,
     Case,
     Effect,
@@ -21,7 +22,7 @@ from placement.problem.split import make_split
 from specs.loading import load_scenario
 from tests.cost import scenarios as s
 
-CASE = Case("hopper", "H100", "deepseek_r1", "mla", "fp8", "fp8", "sglang", "sglang 1.0")
+CASE = Case("hopper", "mla", "sglang")
 
 
 def level(multiplier: float) -> Level:
@@ -29,7 +30,7 @@ def level(multiplier: float) -> Level:
 
 
 def calibration(*effects: Effect) -> Calibration:
-    return Calibration(source="test", generations=("hopper",), errors={}, effects=effects)
+    return Calibration(source="test", generations=("hopper",), attentions=("mla",), errors={}, effects=effects)
 
 
 def test_multipliers_of_all_matching_effects_multiply() -> None:
@@ -37,25 +38,32 @@ def test_multipliers_of_all_matching_effects_multiply() -> None:
         Effect(constant="hbm", levels={"all": level(0.9)}),
         Effect(constant="layer_overhead_s", levels={"all": level(2.0)}),
         Effect(constant="layer_overhead_s", by=("generation",), levels={"hopper": level(1.5), "blackwell": level(9.0)}),
-        Effect(constant="decode_speed", by=("release",), levels={"other 2.0": level(3.0)}),
-        Effect(constant="hbm_experts", by=("generation", "experts"), levels={"hopper/fp8": level(1.1)}),
+        Effect(constant="decode_speed", by=("engine",), levels={"vllm": level(3.0)}),
+        Effect(constant="hbm_experts", by=("generation", "attention"), levels={"hopper/mla": level(1.1)}),
     )
     assert fitted.multipliers(CASE) == pytest.approx({"hbm": 0.9, "layer_overhead_s": 3.0, "hbm_experts": 1.1})
 
 
-def test_a_generation_without_measurements_and_training_keep_the_constants() -> None:
-    fitted = calibration(Effect(constant="hbm", levels={"all": level(0.9)}))
-    assert fitted.multipliers(dataclasses.replace(CASE, generation="ampere")) == {}
-    assert fitted.multipliers(dataclasses.replace(CASE, generation=None)) == {}
-    assert efficiency_of(s.scenario()) == load_efficiency()
+def test_what_was_not_measured_gets_the_populations_and_training_keeps_the_constants() -> None:
+    fitted = calibration(
+        Effect(constant="hbm", levels={"all": level(0.9)}),
+        Effect(constant="hbm", by=("generation",), levels={"hopper": level(1.1)}),
+    )
+    for generation in ("ampere", None):
+        other = dataclasses.replace(CASE, generation=generation)
+        assert fitted.multipliers(other) == {"hbm": 0.9}
+        assert not fitted.measured(other)
+    assert fitted.measured(CASE)
+    assert not fitted.measured(dataclasses.replace(CASE, attention="gated_delta"))
+    assert efficiency_of(s.scenario()).provenance == "population"
     assert efficiency_of(load_scenario("dgx_a100_175b")) == load_efficiency()
 
 
 def test_shares_stay_shares() -> None:
     base = load_efficiency()
     got = calibrated(base, {"hbm": 5.0, "matmul": 1.2, "layer_overhead_s": 5.0})
-    assert got.hbm.value == 1.0
-    assert got.matmul.value["bf16"] == pytest.approx(min(1.0, base.matmul.value["bf16"] * 1.2))
+    assert got.hbm.value == CEILING
+    assert got.matmul.value["bf16"] == pytest.approx(min(CEILING, base.matmul.value["bf16"] * 1.2))
     assert got.layer_overhead_s.value == pytest.approx(5 * base.layer_overhead_s.value)
     assert got.provenance == "calibrated"
     assert calibrated(base, {}) is base

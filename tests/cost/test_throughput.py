@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from placement.cost.calibration.efficiency import load_efficiency
+from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.layer.scenario_rates import layer_rates
 from placement.cost.step.throughput import MoeTimes, ServingModel, predict
 from placement.errors import InputError
@@ -26,11 +26,11 @@ def test_serving_rate_is_the_cycle_of_a_rank() -> None:
     assert got.tokens_per_s == pytest.approx(20 * 256 / cycle * 4 * 2)
     assert got.tokens_per_s_per_gpu == pytest.approx(got.tokens_per_s / 8)
     assert got.tpot_s == pytest.approx(cycle / 256)
-    constants = load_efficiency()
+    constants = efficiency_of(case)
     host = constants.step_overhead_s.value + 20 * constants.sequence_overhead_s.value
     step = sum(part.seconds for part in got.breakdown) + host
     assert step == pytest.approx(got.decode_step_s)
-    assert {entry.provenance for entry in got.provenance} == {"roofline"}
+    assert {entry.provenance for entry in got.provenance} == {"population"}
     assert {entry.moe_layer for entry in got.provenance} == {"balanced estimate"}
 
 
@@ -69,11 +69,11 @@ def test_prefill_time_is_quadratic_in_attention_only() -> None:
 def test_long_prompts_take_several_passes() -> None:
     case = s.scenario(workload=s.serving(isl=10_000, prefill_tokens_per_gpu=4096))
     split = make_split(case, tp=1, ep=4, pp=1, dp=4, batch=1)
-    constants = load_efficiency()
+    constants = efficiency_of(case)
     got = predict(case, split)
     parts = sum(part.seconds for part in got.prefill_breakdown)
     passes = 10_000 / 4096
-    stalled = (parts + passes * constants.prefill_overhead_s.value) * 4**constants.rank_stall.value
+    stalled = (parts + passes * constants.prefill_overhead_s.value) * (1 + constants.rank_stall.value * 3 / 4)
     assert got.prefill_s == pytest.approx(stalled)
 
 
@@ -81,14 +81,14 @@ def test_prompts_that_arrive_together_share_passes() -> None:
     case = s.scenario(workload=s.serving(isl=512, prefill_tokens_per_gpu=4096))
     split = make_split(case, tp=1, ep=1, pp=1, dp=1, batch=1)
     model = ServingModel(case, s.serving(isl=512, prefill_tokens_per_gpu=4096), split)
-    bunch = 1 + load_efficiency().arrival_bunching.value * 39
+    bunch = 1 + efficiency_of(case).arrival_bunching.value * 24
     one = model.prefill_pass(512 * bunch)
     assert 512 * bunch < 4096
-    assert model.at(40).prefill_s == pytest.approx(one.slowest_s / bunch)
-    assert model.at(40).prefill_s < model.at(1).prefill_s
+    assert model.at(25).prefill_s == pytest.approx(one.slowest_s / bunch)
+    assert model.at(25).prefill_s < model.at(1).prefill_s
     # With more than a pass holds, the mean prompt waits for half of the passes behind the first.
     many = model.at(200)
-    tokens = 512 * (1 + load_efficiency().arrival_bunching.value * 199)
+    tokens = 512 * (1 + efficiency_of(case).arrival_bunching.value * 199)
     full = model.prefill_pass(4096)
     first = model.first_token_s + many.decode_step_s / 2
     assert many.ttft_s == pytest.approx(first + full.stages_s + (tokens / 4096 - 1) / 2 * full.slowest_s)

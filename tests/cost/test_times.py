@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from placement.cost.calibration.efficiency import Efficiency, load_efficiency
+from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.layer.balanced import BalancedLayer, touch_chance
 from placement.cost.layer.scenario_rates import default_tokens_per_rank, layer_rates, topology_of
 from placement.cost.layer.score import score_layer
@@ -141,8 +142,9 @@ def test_rates_of_a_layer() -> None:
     # 64 sequences over 2 GPUs, for a rank of 2 GPUs.
     assert rates.tokens_per_gpu == 64
     parameters = 3 * 7168 * 2048 / 2
-    assert rates.weight_s == pytest.approx(parameters / (4e12 * CONSTANTS.hbm_experts.value))
-    assert rates.token_s == pytest.approx(2 * parameters / (2e15 * CONSTANTS.expert_matmul.value["fp8"]))
+    constants = efficiency_of(case)
+    assert rates.weight_s == pytest.approx(parameters / (4e12 * constants.hbm_experts.value))
+    assert rates.token_s == pytest.approx(2 * parameters / (2e15 * constants.expert_matmul.value["fp8"]))
     assert rates.dispatch_bytes == 7168 + 7168 // 128 * 4
     assert rates.combine_bytes == 7168 * 2
     assert rates.slow_bytes_per_s == 2 * 50e9

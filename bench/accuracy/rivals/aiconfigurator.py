@@ -13,8 +13,10 @@ from functools import cache
 from typing import Any
 
 from bench.accuracy.figures import Figures
-from bench.accuracy.settings import PASS_TOKENS, Setting
+from bench.accuracy.settings import Setting
 
+#: Tokens of a pass: the default of the engines measured.
+PASS_TOKENS = 8192
 PACKAGE = "aiconfigurator_core"
 #: Its models by the catalog's and by the data type of the experts, and what a checkpoint's config does not tell it: it
 #: has no table of MLA prefill in fp8.
@@ -44,7 +46,7 @@ def predict(settings: Sequence[Setting]) -> tuple[Figures | None, ...]:
 
 def _figures(setting: Setting) -> Figures | None:
     row, case, split = setting.row, setting.case, setting.split
-    known = MODELS.get((case.model, case.experts))
+    known = MODELS.get((setting.scenario.model.name, setting.scenario.model.types.experts))
     if known is None or case.engine is None:
         return None
     path, types = known

@@ -89,11 +89,11 @@ class Efficiency(Constants):
     sequence_overhead_s: AmountEntry
     prefill_overhead_s: AmountEntry
     first_token_s: AmountEntry
-    first_token_layer_s: AmountEntry
+    first_token_launch_s: AmountEntry
     launch_layer_s: AmountEntry
     arrival_bunching: ShareEntry
-    rank_stall: ShareEntry
-    rank_wait: ShareEntry
+    rank_stall: AmountEntry
+    rank_wait: AmountEntry
     routing_shape: AmountEntry
     collective_overhead_s: AmountEntry
     collective_bandwidth: ShareEntry

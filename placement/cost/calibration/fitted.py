@@ -1,8 +1,8 @@
 """The constants of a measured case: those of `efficiency.yaml`, times what was fitted to measurements of its kind.
 
 `fitted.yaml` is written by `python -m bench accuracy --write` (bench/accuracy/fit.py) and holds one multiplier for
-each constant, and for some one more for each kind of GPU, engine or model, all with their standard errors
-(docs/cost-model.md, "Calibration"). A GPU generation without measurements keeps the constants as they are.
+each constant, and for some one more for each engine, generation of GPUs or kind of attention, all with their standard
+errors (docs/cost-model.md, "Calibration"). What was not measured, or is not named, gets the population's.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from placement.cost.calibration.efficiency import ByTypeEntry, Efficiency, ShareEntry, load_efficiency
 from specs.engine import Measured
-from specs.fields import DataType
 from specs.scenario import Scenario
 
-Factor = Literal["generation", "gpu", "model", "attention", "experts", "compute", "engine", "release"]
+Factor = Literal["generation", "attention", "engine"]
+#: No kernel gets more of a nominal rate than this.
+CEILING = 0.95
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -30,28 +31,18 @@ class Case:
     """What the constants of a prediction depend on; None where it is not known.
 
     Attributes:
-        generation, gpu: of the GPU (specs.cluster.Gpu). model, attention: the model's name and kind of attention.
-        experts, compute: data types of expert weights and of products.
-        engine, release: serving engine, and its name with its version.
+        generation: of the GPU (specs.cluster.Gpu). attention: the model's kind. engine: of serving.
     """
 
     generation: str | None
-    gpu: str
-    model: str
     attention: str
-    experts: DataType
-    compute: DataType
     engine: Measured | None = None
-    release: str | None = None
 
     @classmethod
-    def of(cls, scenario: Scenario, release: str | None = None) -> Case:
+    def of(cls, scenario: Scenario) -> Case:
         """The case of a scenario."""
-        gpu, model = scenario.cluster.least_gpu, scenario.model
-        return cls(
-            gpu.generation, gpu.name, model.name, model.attention_kind, model.types.experts, scenario.types.multiplied,
-            scenario.engine.measured_as, release,
-        )  # fmt: skip
+        generation = scenario.cluster.least_gpu.generation
+        return cls(generation, scenario.model.attention_kind, scenario.engine.measured_as)
 
     def level(self, by: tuple[Factor, ...]) -> str | None:
         """The values of `by` joined by "/" ("all" of none), or None where one is not known."""
@@ -91,14 +82,17 @@ class Calibration(_Record):
 
     source: str
     generations: tuple[str, ...]
+    attentions: tuple[str, ...]
     errors: dict[str, GroupError]
     effects: tuple[Effect, ...]
 
+    def measured(self, case: Case) -> bool:
+        """Whether the case's generation of GPUs and kind of attention were measured."""
+        return case.generation in self.generations and case.attention in self.attentions
+
     def multipliers(self, case: Case) -> dict[str, float]:
-        """The product of each constant's multipliers in a case; nothing for a generation that was not measured."""
+        """The product of each constant's multipliers in a case: those of kinds that were not measured are 1."""
         found: dict[str, float] = {}
-        if case.generation not in self.generations:
-            return found
         for effect in self.effects:
             level = case.level(effect.by)
             if level is not None and level in effect.levels:
@@ -114,9 +108,10 @@ def load_calibration() -> Calibration:
 
 
 def efficiency_of(scenario: Scenario) -> Efficiency:
-    """The constants of a scenario: calibrated for serving on a measured GPU generation, else as in efficiency.yaml.
+    """The constants of a scenario: those of its case; in training, which was not measured, those of efficiency.yaml.
 
-    Training keeps the latter: nothing of it was measured.
+    Their provenance is "calibrated" where its generation of GPUs and its kind of attention were measured, else
+    "population".
     """
     if scenario.workload.kind == "training":
         return load_efficiency()
@@ -125,21 +120,23 @@ def efficiency_of(scenario: Scenario) -> Efficiency:
 
 @lru_cache(maxsize=256)
 def _resolved(case: Case) -> Efficiency:
-    return calibrated(load_efficiency(), load_calibration().multipliers(case))
+    shipped = load_calibration()
+    found = calibrated(load_efficiency(), shipped.multipliers(case))
+    return found if shipped.measured(case) else found.model_copy(update={"provenance": "population"})
 
 
 def calibrated(base: Efficiency, multipliers: Mapping[str, float]) -> Efficiency:
-    """`base` with constants multiplied; shares stay at most 1. Without multipliers `base` itself."""
+    """`base` with constants multiplied; shares stay at most CEILING. Without multipliers `base` itself."""
     if not multipliers:
         return base
     update: dict[str, Any] = {"provenance": "calibrated"}
     for name, factor in multipliers.items():
         entry = getattr(base, name)
         if isinstance(entry, ByTypeEntry):
-            value: Any = {kind: min(1.0, share * factor) for kind, share in entry.value.items()}
+            value: Any = {kind: min(CEILING, share * factor) for kind, share in entry.value.items()}
         else:
             value = entry.value * factor
             if isinstance(entry, ShareEntry):
-                value = min(1.0, value)
+                value = min(CEILING, value)
         update[name] = entry.model_copy(update={"value": value})
     return base.model_copy(update=update)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -126,14 +127,19 @@ def _left(kinds: Sequence[InstanceKind], part: Slice, osl: IntArray) -> IntArray
     """Output tokens that the first requests of a closed loop still have to make.
 
     They are as far as if they had begun in bunches, the bunches in which the closed form takes prompts: evenly spread
-    over a request's stay, and at other times on each server.
+    over a request's stay, and at other times on each server. All are alike but the last; a request's bunch is on
+    average as large as the closed form's.
     """
     decoding = max(1, sum(count for kind, count in zip(kinds, part.servers, strict=True) if kind.role != "prefill"))
     place, server = np.divmod(np.arange(len(osl)), decoding)
     together = max(
         (kind.model.bunch(int(place[-1]) + 1).prompts for kind in kinds if kind.role == "aggregated"), default=1.0
     )
-    turn = np.floor(place / together)
+    whole = int(place[-1]) + 1
+    others = math.ceil(whole / together) - 1
+    spare = (others + 1) * together - whole
+    alike = (whole + math.sqrt(whole * spare / others)) / (others + 1) if others else whole
+    turn = np.floor(place / alike)
     return np.asarray(np.maximum(1, np.round(osl * (turn + 1 - server / decoding) / (turn[-1] + 1)))).astype(np.int64)
 
 

@@ -18,7 +18,7 @@ from placement.arithmetic import exp, log
 from placement.errors import MissingExtraError
 from placement.problem.split import Split
 from specs.blocks.ffn import Moe
-from specs.model_common import DataTypes
+from specs.model import DataTypes
 from specs.scenario import Scenario
 
 PACKAGE, INSTALL = "aiconfigurator_core", "pip install 'placement[kernels]'"
@@ -112,7 +112,7 @@ class KernelTables:
 
 
 def kernel_type(types: DataTypes) -> str | None:
-    """The tables' name of a model's expert data type, or None where they have none."""
+    """The tables' name of experts of a type that are multiplied in another, or None where they have none."""
     named = {
         ("bf16", "bf16"): "bfloat16",
         ("fp8", "fp8"): "fp8_block",

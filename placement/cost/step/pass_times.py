@@ -14,6 +14,7 @@ from placement.cost.layer.scenario_rates import layer_rates, topology_of
 from placement.cost.step.collectives import all_gather_s, slowest_edge, stage_transfer_s
 from placement.cost.step.compute import Product, Roofline, decode_core_s, resumed_core_s
 from placement.cost.step.kernels import KernelTables
+from placement.cost.step.launches import launches
 from placement.problem.engine_rules import message_rule
 from placement.problem.pieces import StageShape, StageTable, stage_table
 from placement.problem.schedule import piece_count
@@ -143,6 +144,8 @@ class PassModel:
         self._decode_cores: dict[tuple[float, float], dict[str, float]] = {}
         #: Seconds of each mixer's core for one whole prompt, by its length and cached tokens.
         self._prompt_cores: dict[tuple[float, float], dict[str, float]] = {}
+        #: Kernels of a pass.
+        self.launches = launches(scenario)
         pieces = piece_count(scenario.workload, split.pp)
         self._lay(split, stage_table(model, pieces, split.cut))
 

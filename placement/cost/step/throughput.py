@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from placement.arithmetic import power
 from placement.cost.calibration.efficiency import FITTED, Efficiency
 from placement.cost.calibration.fitted import efficiency_of
 from placement.cost.calibration.intervals import Figure as IntervalOf
@@ -155,15 +154,16 @@ class ServingModel:
         self.prompt_passes = max(1.0, workload.computed_tokens / self.budget)
         #: Seconds of a prompt outside the passes.
         self.first_token_s = constants.first_token_s.value
-        self.first_token_s += constants.first_token_layer_s.value * scenario.model.layers
+        self.first_token_s += constants.first_token_launch_s.value * self.passes.launches
         #: Least seconds of a decode step's GPU part: what its launches take the host, where no graph is captured.
         self.launch_s = 0.0
         if not scenario.engine.cuda_graphs:
             launched = scenario.model.layers + (0 if self.drafting is None else self.drafting.layers)
             self.launch_s = launched * constants.launch_layer_s.value
         #: How much longer prefills take, and prompts wait, since the other attention ranks have theirs.
-        self.stall = float(power(split.dp, constants.rank_stall.value))
-        self.wait = float(power(split.dp, constants.rank_wait.value))
+        others = 1.0 - 1.0 / split.dp
+        self.stall = 1.0 + constants.rank_stall.value * others
+        self.wait = 1.0 + constants.rank_wait.value * others
         #: A pass of `budget` tokens.
         self.full_pass = self.prefill_pass(self.budget)
 

@@ -13,12 +13,14 @@ from click.testing import CliRunner
 
 from bench.accuracy.figures import Figures
 from bench.accuracy.floor import floor_of
-from bench.accuracy.folds import GPU, GROUP, KINDS, MEASUREMENT, MODEL, folds_of
+from bench.accuracy.folds import GPU, GROUP, KINDS, MEASUREMENT, MODEL, deployments_held_out, folds_of
 from bench.accuracy.main import command
+from bench.accuracy.published import deployments_of, read_published
 from bench.accuracy.rivals import aiconfigurator, regression
 from bench.accuracy.rows import read_rows
 from bench.accuracy.samples import Sample, samples_of
 from bench.accuracy.validate import errors_of, held_out, judge
+from tests.bench.accuracy import test_published as published
 from tests.bench.accuracy.test_rows import GOOD, write
 
 OSS = {"model": "openai/gpt-oss-120b", "dtype": "fp4", "engine": "vllm 1", "ep": "1"}
@@ -52,6 +54,27 @@ def test_every_kind_of_fold_holds_out_what_it_says(samples: tuple[Sample, ...]) 
     for fold in folds_of(MODEL, samples, 3, seed=1):
         rest = {samples[i].model for i in range(len(samples)) if i not in fold}
         assert not rest & {samples[i].model for i in fold}
+
+
+def test_deployments_of_what_is_held_out_are_held_out(samples: tuple[Sample, ...], tmp_path: Path) -> None:
+    one, h200 = published.DECODE, {"hardware": "H200", "gpus": "8", "ep": "8", "dp": "8", "metric": ""}
+    rows = [one, one | {"id": "sgl_longer", "isl": "5000"}, one | h200 | {"id": "sgl_y"}]
+    rows.append(one | h200 | {"id": "trt_z", "model": "gpt-oss-120b", "dtype": "mxfp4"})
+    deployments = deployments_of(read_published(published.write(tmp_path / "p.csv", *rows)))
+    assert len(deployments) == 4
+    deepseek = next(each for each in samples if each.group == "deepseek_r1 on h200_sxm")
+
+    def out(kind: str, number: int = 0) -> set[str]:
+        return set(deployments_held_out(kind, number, deepseek, deployments, 2, seed=0))
+
+    assert out(GROUP) == {"sgl_y"}
+    assert out(MODEL) == {"sgl_x", "sgl_longer", "sgl_y"}
+    assert out(GPU) == {"sgl_y", "trt_z"}
+    # Each once, and rows of one deployment together.
+    first, second = out(MEASUREMENT), out(MEASUREMENT, 1)
+    assert first | second == {each.id for each in deployments}
+    assert not first & second
+    assert ("sgl_x" in first) == ("sgl_longer" in first)
 
 
 def test_nothing_is_fitted_to_what_it_predicts_or_to_a_queue(samples: tuple[Sample, ...]) -> None:
@@ -111,6 +134,17 @@ def test_a_plan_cannot_tell_releases_apart(tmp_path: Path) -> None:
     # The best guess for one of a pair is the other.
     assert named.tpot == pytest.approx(np.median([15 / 12.5 - 1, 1 - 12.5 / 15]))
     assert floor_of(samples[:1], True) is None
+
+
+def test_both_files_are_fitted_to_and_both_are_held_out(path: Path, tmp_path: Path) -> None:
+    csv = published.write(tmp_path / "p.csv", published.DECODE, published.DECODE | {"id": "sgl_y", "hardware": "H800"})
+    got = CliRunner().invoke(command, ["--data", str(path), "--published", str(csv), "--folds", "2", "--json"])
+    assert got.exit_code == 0, got.output
+    record = json.loads(got.stdout)
+    held_out = [figure["predicted"] for figure in record["published"]["figures"]]
+    shipped = CliRunner().invoke(command, ["--published", str(csv), "--json"])
+    own = [figure["predicted"] for figure in json.loads(shipped.stdout)["figures"]]
+    assert all(a != b and 0.2 < a / b < 5 for a, b in zip(held_out, own, strict=True))
 
 
 def test_the_command_shows_both_views_and_the_regression(path: Path) -> None:
