@@ -18,7 +18,7 @@ from placement.arithmetic import exp, log
 from placement.errors import MissingExtraError
 from placement.problem.split import Split
 from specs.blocks.ffn import Moe
-from specs.model import DataTypes
+from specs.model_common import DataTypes
 from specs.scenario import Scenario
 
 PACKAGE, INSTALL = "aiconfigurator_core", "pip install 'placement[kernels]'"
