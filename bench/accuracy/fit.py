@@ -114,7 +114,7 @@ class _Part:
         """Those of some rows."""
         pick = np.asarray(chosen, dtype=np.int64)
         return replace(
-            self, slopes=self.slopes.rows(pick), member=self.member[pick], measured=self.measured[pick],
+            self, slopes=self.slopes.rows(chosen), member=self.member[pick], measured=self.measured[pick],
             root=self.root[pick],
         )  # fmt: skip
 
@@ -168,7 +168,7 @@ class Measured:
         own, others = tuple(settings), tuple(deployments)
         told = Counter(setting.row.measurement for setting in own)
         rows = Counter(each.name for each in others)
-        design, base = Design.of([each.case for each in (*own, *others)]), load_efficiency()
+        design, base = Design.of([*(each.case for each in own), *(each.case for each in others)]), load_efficiency()
         seconds = np.array([[each.row.tpot_ms, each.row.ttft_ms] for each in own]) * 1e-3
         weights = np.array([[told[each.row.measurement] ** -0.5] for each in own])
         of_rates = np.array([[each.scale / each.measured] for each in others]).reshape(-1, 1)
