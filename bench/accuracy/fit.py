@@ -114,7 +114,7 @@ class _Part:
         """Those of some rows."""
         pick = np.asarray(chosen, dtype=np.int64)
         return replace(
-            self, slopes=self.slopes.rows(pick.tolist()), member=self.member[pick], measured=self.measured[pick],
+            self, slopes=self.slopes.rows(chosen), member=self.member[pick], measured=self.measured[pick],
             root=self.root[pick],
         )  # fmt: skip
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from placement.cost.calibration.efficiency import load_efficiency
 from placement.cost.memory.hbm import memory_of
 from placement.cost.step.collectives import all_gather_s
 from placement.cost.step.roles import (
@@ -160,7 +159,7 @@ def test_sharing_a_prompt_shortens_it_and_costs_gathers() -> None:
     alone = [prompt_alone_s(model, cp) for cp in (1, 2, 4)]
     assert alone == sorted(alone, reverse=True)
     # Four passes of a quarter each become one, with a gather of all keys and values in each of 12 layers.
-    gather = all_gather_s(case.cluster, load_efficiency(), 4, 16384 * 2 * 4 * 64 * 2)
+    gather = all_gather_s(case.cluster, model.efficiency, 4, 16384 * 2 * 4 * 64 * 2)
     fixed = alone[0] - (model.full_pass.stages_s + 3 * model.full_pass.slowest_s)
     moved = kv_bytes_per_request(case) * (1 - 1 / 4) / case.cluster.slow.bytes_per_s
     assert alone[2] == pytest.approx(model.full_pass.stages_s + 12 * gather + fixed - moved)
