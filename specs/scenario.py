@@ -159,6 +159,8 @@ class Scenario(Spec):
         engine, workload = self.engine, self.workload.kind
         if workload not in engine.workloads:
             raise ValueError(f"engine {engine.name} runs no {workload}; leave the engine out")
+        if workload == "training" and not engine.cuda_graphs:
+            raise ValueError("engine.cuda_graphs is off, which changes decode steps alone; leave it on in training")
         if self.overlap not in (None, *engine.overlaps):
             able = " or ".join(engine.overlaps)
             raise ValueError(f"overlap {self.overlap} is more than {engine.label} can do; choose {able}")

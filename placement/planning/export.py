@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from placement.cost.memory.draft import speculation_of
 from placement.engines.launch import megatron
 from placement.engines.launch.manifests import compose, kubernetes
 from placement.engines.launch.readme import readme
@@ -83,6 +84,10 @@ def export_plan(
     made = get_format(to)
     if next_token_layers and made.name != "trtllm":
         raise ParameterError("next_token_layers", f"{made.name} has no rows of theirs", "leave it out")
+    drafts = speculation_of(plan.scenario.spec)
+    if made.name == "trtllm" and drafts is not None and drafts.method == "mtp":
+        # A module that drafts is loaded, and its rows are looked for.
+        next_token_layers = max(1, next_token_layers)
     adapted = _for_engine(plan, made, engine)
     content = dict(_content(adapted, made, Extras(architecture, next_token_layers)))
     # The plan as it was made: its figures are of its own engine.

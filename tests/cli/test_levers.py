@@ -97,6 +97,9 @@ def test_exported(name: str, method: str, tmp_path: Path) -> None:
             assert f"  {line}\n" in script
     else:
         config = yaml.safe_load((tmp_path / "out" / "aggregated" / "config.yaml").read_text())
+        balancer = Path(config["moe_config"]["load_balancer"]).name
+        rows = yaml.safe_load((tmp_path / "out" / "aggregated" / balancer).read_text())["initial_global_assignments"]
+        assert list(rows) == ([1, 2, 3] if method == "mtp" else [1, 2])  # the module is layer 3 of layers 0 to 2
         assert config["kv_cache_config"] == {"dtype": "fp8", "enable_block_reuse": True}
         assert config["enable_chunked_prefill"] is True
         assert config["cuda_graph_config"] is None

@@ -216,3 +216,10 @@ def test_a_pass_lasts_as_long_as_its_launches() -> None:
         layer = TrainingModel(case, case.workload, split, load_efficiency(), training=own).layer
         # At least 40 kernels forward, twice as many backward.
         assert all(block.serial_s >= 3 * 40 * entry.value for block in layer.blocks)
+
+
+def test_figures_are_calibrated_on_gpus_whose_runs_were_fitted_to() -> None:
+    told = load_training()
+    assert [told.provenance_on(name) for name in ("hopper", "blackwell", "ampere", None)] == [
+        "calibrated", "calibrated", "population", "population",
+    ]  # fmt: skip

@@ -288,11 +288,12 @@ def predict(
             )  # fmt: skip
         step, passes, parts = training_step(scenario, workload, split, times.train_s, constants)
         rate = workload.global_batch * workload.sequence / step.step_s
+        known = load_training().provenance_on(scenario.cluster.least_gpu.generation)
         return Prediction(
             rate, rate / scenario.cluster.gpus, None, None, None, None, step, breakdown_of(parts, passes, 1.0), (),
             tuple(
                 # Training has constants of its own.
-                replace(_provenance(figure, constants, times.train_s), provenance=load_training().provenance)
+                replace(_provenance(figure, constants, times.train_s), provenance=known)
                 for figure in ("step_s", "tokens_per_s")
             ),
         )  # fmt: skip

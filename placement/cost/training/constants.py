@@ -46,7 +46,8 @@ class FittedShare(FittedEntry):
 class TrainingConstants(Constants):
     """All constants of a training step; `constants.yaml` states the source of each beside its value."""
 
-    provenance: Provenance
+    #: Generations of GPUs that runs were fitted to.
+    fitted_on: tuple[str, ...]
     matmul: ByTypeEntry
     weight_matmul: ShareEntry
     weight_narrow: FittedShare
@@ -66,6 +67,10 @@ class TrainingConstants(Constants):
     gradient_overlap: AmountEntry
     gathered_bytes: AmountEntry
     step_overhead_s: AmountEntry
+
+    def provenance_on(self, generation: str | None) -> Provenance:
+        """Where the figures of a generation of GPUs come from."""
+        return "calibrated" if generation in self.fitted_on else "population"
 
     def weight_ratio(self, data_type: DataType) -> float:
         """Seconds of a weight gradient's inner loop over those of the forward product's."""
