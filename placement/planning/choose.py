@@ -15,6 +15,7 @@ from placement.problem.engine_rules import Layout, load_problem
 from placement.problem.split import Split, degrees_text, make_split
 from placement.records.choice import ChoiceRecord, DroppedRecord, RunnerUpRecord
 from placement.records.layout import HeldRecord, NodesRecord
+from placement.records.role import RolePlan
 from placement.routing.holdout import Routing
 from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.close import CLOSE, LEAST_S, ClosePrices, settle
@@ -198,7 +199,7 @@ def choice_of_plan(case: Case) -> Choice:
             scenario, split.tp, split.ep, split.pp, split.dp, split.batch, split.redundant, split.instances
         )
         used += 0 if role.cluster is not None else made.gpus
-        _keeps_pins(scenario, split)
+        _keeps_pins(scenario, split, role)
         problem = load_problem(scenario, Layout.of(scenario, split), role.role)
         if made.slots_per_gpu != split.slots_per_gpu:
             problem = f"{split.slots_per_gpu} slots per GPU are not those of {scenario.model.moe.experts} experts"
@@ -218,16 +219,18 @@ def choice_of_plan(case: Case) -> Choice:
     return Choice(tuple(roles), plan.nodes, plan.choice)
 
 
-def _keeps_pins(scenario: Scenario, split: Split) -> None:
-    """Refuses pins that a kept split does not have.
+def _keeps_pins(scenario: Scenario, split: Split, role: RolePlan) -> None:
+    """Refuses pins that a kept split does not have, or of ranks that share a prompt that a kept role has not.
 
     Raises:
         ParameterError: naming the first.
     """
     pinned = {**scenario.pins.model_dump(), "redundant": None if scenario.redundant == "auto" else scenario.redundant}
     for name, value in pinned.items():
-        if name != "batch" and value not in (None, getattr(split, name)):
-            kept = getattr(split, name)
+        if value is None or name == "batch" or (name == "cp" and role.role != "prefill"):
+            continue
+        kept = role.cp if name == "cp" else getattr(split, name)
+        if value != kept:
             raise ParameterError(
                 name, f"{value} is asked for, the instances of `deployment` have {kept}", "leave it out"
             )

@@ -136,3 +136,17 @@ def test_shared_prompts_are_exported(name: str, tmp_path: Path) -> None:
         assert "--data-parallel-size 4\n" in decode
     assert "-cp" not in decode
     assert "context-parallel" not in decode
+
+
+def test_a_deployment_keeps_its_shared_prompts(call: Call, tmp_path: Path) -> None:
+    """Ranks that share a prompt are pinned in deploy, kept by solve, and no others are taken there."""
+    spec, out = ("--spec", "olmoe_1b_7b_h100_ib", "--nodes", "1"), str(tmp_path / "d.json")
+    done = call("deploy", *spec, "--mode", "disaggregated", "--balanced", "--prefill-cp", "2", "--out", out)
+    assert done.code == 0, done.err
+    roles = json.loads(Path(out).read_text())["roles"]
+    assert {role["role"]: role["cp"] for role in roles} == {"prefill": 2, "decode": 1}
+    again = call("solve", "--deployment", out, "--strategy", "linear", "--json")
+    assert again.code == 0, again.err
+    assert [role["cp"] for role in json.loads(again.out)["roles"]] == [role["cp"] for role in roles]
+    other = call("solve", "--deployment", out, "--strategy", "linear", "--prefill-cp", "4", "--json")
+    assert "4 is asked for" in one_line(other)
