@@ -73,7 +73,8 @@ def by_tokens(seed: int, shapes: Sequence[tuple[int, int, int, tuple[int, ...]]]
             gap = None if best is None else best / bound.value - 1
             found.append(
                 Bounded(
-                    experts, gpus, top_k, tokens, bound.source, bound.value, gap, rival / bound.value - 1, seconds, search_s
+                    experts, gpus, top_k, tokens, bound.source, bound.value, gap, rival / bound.value - 1, seconds,
+                    search_s,
                 )
             )  # fmt: skip
     return tuple(found)

@@ -162,7 +162,8 @@ def _run(
             "bounds", "Bounds of one synthetic layer, one copy each, nodes of 4 GPUs (CPU seconds)",
             ["experts, GPUs, top-k", "tokens", "bound, ms", "gap", "heuristic's", "seconds", "search's", "proven by"],
             [
-                [f"{r.experts}, {r.gpus}, {r.top_k}", f"{r.tokens:,}", f"{1e3 * r.bound:.3f}", "-" if r.gap is None else f"{r.gap:.0%}",
+                [f"{r.experts}, {r.gpus}, {r.top_k}", f"{r.tokens:,}", f"{1e3 * r.bound:.3f}",
+                 "-" if r.gap is None else f"{r.gap:.0%}",
                  f"{r.heuristic_gap:.0%}", f"{r.seconds:.1f}",
                  "-" if r.search_seconds is None else f"{r.search_seconds:.1f}", r.source]
                 for r in bounds
