@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.records.witness import ReachWitness, Tables
-from solvers.bounds.partitions import Floats, Ints, Tokens, approach, new_tokens, proven, rounded_prices
+from solvers.bounds.partitions import Tokens, approach, new_tokens, proven, rounded_prices
+from solvers.bounds.subsets import Floats, Ints
 from solvers.stop import Stop
 
 #: Penalty of half a squared distance from the shared variables, in bins.

@@ -6,8 +6,8 @@ import numpy as np
 
 from placement.arithmetic import matrix_product, weighted_sum
 from placement.kernels import lean_kernel
-from solvers.bounds.partitions import Floats, Ints
 from solvers.bounds.spectrum import eigenvalues, spectrum
+from solvers.bounds.subsets import Floats, Ints
 
 #: Relative allowance for rounding in eigenvalues and sums, of the sizes that enter them.
 ROUNDING = 1e-11
