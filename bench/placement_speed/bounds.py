@@ -26,7 +26,7 @@ class Bounded:
     """One layer's bound.
 
     Attributes:
-        gap, heuristic_gap: of the search's answer (None: not searched), and of the best heuristic's.
+        bound: seconds. gap, heuristic_gap: of the search's answer (None: not searched), and of the best heuristic's.
         seconds, search_seconds: CPU seconds of the bound, and of the search.
     """
 
@@ -35,6 +35,7 @@ class Bounded:
     top_k: int
     tokens: int
     source: str
+    bound: float
     gap: float | None
     heuristic_gap: float
     seconds: float
@@ -72,7 +73,8 @@ def by_tokens(seed: int, shapes: Sequence[tuple[int, int, int, tuple[int, ...]]]
             gap = None if best is None else best / bound.value - 1
             found.append(
                 Bounded(
-                    experts, gpus, top_k, tokens, bound.source, gap, rival / bound.value - 1, seconds, search_s
+                    experts, gpus, top_k, tokens, bound.source, bound.value, gap, rival / bound.value - 1, seconds,
+                    search_s,
                 )
             )  # fmt: skip
     return tuple(found)

@@ -10,7 +10,7 @@ import numpy as np
 from placement.problem.arrays import FloatArray, IntArray
 from placement.records.witness import Tables
 from solvers.bounds.consensus import Enough, Reached, Token, least_in_parts, never
-from solvers.bounds.partitions import Floats
+from solvers.bounds.subsets import Floats
 from solvers.bounds.symmetric import (
     ROUNDING,
     cone,

@@ -13,18 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.records.witness import ReachWitness, Tables
-from solvers.bounds.partitions import Floats, Ints, Tokens, approach, new_tokens, proven, rounded_prices
+from solvers.bounds.partitions import Tokens, approach, new_tokens, proven, rounded_prices
+from solvers.bounds.subsets import Floats, Ints
 from solvers.stop import Stop
 
 #: Penalty of half a squared distance from the shared variables, in bins.
 PENALTY = 0.4
 #: Partitions that a token's point may take in per step, the first time and later.
-FIRST_ROUNDS, ROUNDS = 6, 3
+FIRST_ROUNDS, ROUNDS = 6, 2
 #: Sets that move in one step, more if eigenvalues take longer than they do, and the most parts that they are cut into.
 BLOCK, BLOCKS = 2048, 8
-#: Experts of sets that a part has at most (a token's point takes some hundred bytes for each), and the effort on parts
-#: after the first, over that on it.
-MOST_IDS, LATER = 160_000, 0.5
+#: Experts of sets that a part has at most (of more sets each would move less often, and prove less), and the effort on
+#: parts after the first, over that on it.
+MOST_IDS, LATER = 80_000, 0.6
 #: How often a proven value is taken, and the gain, relative, below which the method ends.
 EVERY, ENOUGH = 10, 1e-3
 #: Elementary steps by default over the experts squared, about a nanosecond each: a search takes longer, too. Least and

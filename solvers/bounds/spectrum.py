@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from solvers.bounds.partitions import Floats
+from solvers.bounds.subsets import Floats
 
 #: Squared length below which entries beside the diagonal are 0: less is lost in the rounding of any price of bins.
 TINY = 1e-280

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from placement.arithmetic import matrix_product, weighted_sum
-from solvers.bounds.partitions import Floats, Ints
+from placement.kernels import lean_kernel
 from solvers.bounds.spectrum import eigenvalues, spectrum
+from solvers.bounds.subsets import Floats, Ints
 
 #: Relative allowance for rounding in eigenvalues and sums, of the sizes that enter them.
 ROUNDING = 1e-11
@@ -28,16 +29,37 @@ def to_matrix(pairs: Floats, diagonal: Floats | float) -> Floats:
     """The symmetric matrix of a vector of pairs."""
     # pairs = size * (size - 1) / 2
     size = round((1 + np.sqrt(1 + 8 * len(pairs))) / 2)
-    out = np.zeros((size, size))
-    out[np.tril_indices(size, -1)] = pairs
-    out += out.T
+    out = np.empty((size, size))
+    _spread(pairs, out)
     np.fill_diagonal(out, diagonal)
     return out
 
 
 def to_pairs(matrix: Floats) -> Floats:
     """The vector of pairs of a symmetric matrix."""
-    return np.asarray(matrix[np.tril_indices(len(matrix), -1)])
+    out = np.empty(pair_count(len(matrix)))
+    _gather(matrix, out)
+    return out
+
+
+@lean_kernel
+def _spread(pairs: Floats, out: Floats) -> None:
+    """Both triangles of a matrix."""
+    q = 0
+    for i in range(len(out)):
+        for j in range(i):
+            out[i, j] = out[j, i] = pairs[q]
+            q += 1
+
+
+@lean_kernel
+def _gather(matrix: Floats, out: Floats) -> None:
+    """The lower triangle, row by row."""
+    q = 0
+    for i in range(len(matrix)):
+        for j in range(i):
+            out[q] = matrix[i, j]
+            q += 1
 
 
 def cone(matrix: Floats, top: float) -> Floats:
