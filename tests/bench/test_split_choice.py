@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from bench.split_choice.agree import Agreement, ours_of, theirs_of
 from bench.split_choice.choose import Compared, compare
+from bench.split_choice.deployments import RAN
 from bench.split_choice.main import command
 from bench.split_choice.reason import reason
-from bench.split_choice.recipes import COLUMNS, Recipe, read_recipes, scenario_of
+from bench.split_choice.recipes import COLUMNS, Recipe, Workers, read_recipes, scenario_of
 from placement.errors import CheckFailedError, InputError
 
 ROW = {
@@ -140,6 +141,28 @@ def test_the_command_prints_tables_or_json_and_checks_targets(tmp_path: Path) ->
     failed = CliRunner().invoke(command, ["--data", str(far), "--check", "--rows", "1"])
     assert isinstance(failed.exception, CheckFailedError)
     assert "prefill over decode" in str(failed.exception)
+
+
+def test_a_described_deployment_stands_beside_the_planners_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(RAN[0], nodes=4, workers=(Workers("prefill", 2, "DEP8"), Workers("decode", 1, "DEP16")))
+    small = replace(small, cluster="h200_hgx_ib", clients=500)
+    monkeypatch.setattr(
+        "bench.split_choice.deployments.RAN", (small, replace(small, workers=(Workers("decode", 1, "DEP5"),)))
+    )
+    told = CliRunner().invoke(command, ["--deployments", "--json"], catch_exceptions=False)
+    first, second = json.loads(told.stdout)
+    assert first["theirs"] == "2 prefill DEP8, 1 decode DEP16"
+    assert first["gain"] >= 1 - 1e-6
+    assert first["tokens_per_s"]["published"] == RAN[0].tokens_per_s
+    assert second["gain"] is None
+    assert "DEP5" in second["why"]
+    assert "DEP8" in CliRunner().invoke(command, ["--deployments"], catch_exceptions=False).output
+    assert CliRunner().invoke(command, []).exit_code == 2
+
+
+def test_published_layouts_are_those_of_their_clusters() -> None:
+    for ran in RAN:
+        assert ran.gpus <= ran.scenario.cluster.gpus
 
 
 def test_configured_rows_are_all_accounted_for(shared_dir: Path) -> None:
