@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from bench.split_choice.agree import Agreement, ours_of, theirs_of
 from bench.split_choice.choose import Compared, compare
-from bench.split_choice.deployments import RAN
+from bench.split_choice.deployments import RAN, deployments
 from bench.split_choice.main import command
 from bench.split_choice.reason import reason
 from bench.split_choice.recipes import COLUMNS, Recipe, Workers, read_recipes, scenario_of
@@ -145,19 +145,20 @@ def test_the_command_prints_tables_or_json_and_checks_targets(tmp_path: Path) ->
 
 
 def test_a_described_deployment_stands_beside_the_planners_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = replace(RAN[0], nodes=2, workers=(Workers("prefill", 1, "DEP8"), Workers("decode", 1, "DEP8")))
-    small = replace(small, cluster="h200_hgx_ib", clients=500)
-    monkeypatch.setattr(
-        "bench.split_choice.deployments.RAN", (small, replace(small, workers=(Workers("decode", 1, "DEP5"),)))
-    )
+    workers = (Workers("prefill", 1, "DEP4"), Workers("decode", 1, "DEP4"))
+    small = replace(RAN[0], cluster="b300_hgx_ib", nodes=1, workers=workers, clients=100)
+    none = replace(small, workers=(Workers("decode", 1, "DEP5"),))
+    monkeypatch.setattr("bench.split_choice.deployments.RAN", (small, none))
+    beside = deployments(lambda _: None)
+    monkeypatch.setattr("bench.split_choice.deployments.deployments", lambda _: beside)
     told = CliRunner().invoke(command, ["--deployments", "--json"], catch_exceptions=False)
     first, second = json.loads(told.stdout)
-    assert first["theirs"] == "1 prefill DEP8, 1 decode DEP8"
+    assert first["theirs"] == "1 prefill DEP4, 1 decode DEP4"
     assert first["gain"] >= 1 - EQUAL
     assert first["tokens_per_s"]["published"] == RAN[0].tokens_per_s
     assert second["gain"] is None
     assert "DEP5" in second["why"]
-    assert "DEP8" in CliRunner().invoke(command, ["--deployments"], catch_exceptions=False).output
+    assert "DEP4" in CliRunner().invoke(command, ["--deployments"], catch_exceptions=False).output
     assert CliRunner().invoke(command, []).exit_code == 2
 
 
