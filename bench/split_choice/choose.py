@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from bench.split_choice.recipes import Question, Recipe, scenario_of
+from bench.split_choice.recipes import Question, Recipe, Workers, scenario_of
 from placement.cost.step.roles import Role
 from solvers.deploy.clients import Server, Serving, best_serving, list_servers, serve, servers_of
 from solvers.deploy.columns import pool_of
 from solvers.deploy.rivals.layouts import layout_problem, named, with_slots
+from specs.scenario import Scenario
 
 ROLES: dict[str, tuple[Role, ...]] = {"agg": ("aggregated",), "disagg": ("prefill", "decode")}
 
@@ -55,7 +56,7 @@ def compare(recipes: Sequence[Recipe], told: Callable[[str], None]) -> tuple[Com
             if question not in asked:
                 pool = pool_of(scenario_of(question))
                 asked[question] = best_serving(servers_for(question), question.clients, pool, question.gpus)
-            theirs, why = _theirs(recipe)
+            theirs, why = priced(scenario_of(question), recipe.workers, question.clients)
             found[recipe.line] = Compared(recipe, asked[question], theirs, why)
     return tuple(found[recipe.line] for recipe in recipes)
 
@@ -75,10 +76,10 @@ def _servers(question: Question) -> tuple[Server, ...]:
     return list_servers(scenario_of(question), ROLES[question.mode])
 
 
-def _theirs(recipe: Recipe) -> tuple[Serving | None, str]:
+def priced(scenario: Scenario, workers_of: Sequence[Workers], clients: int) -> tuple[Serving | None, str]:
     """What was configured, at its price; else why it has none."""
-    scenario, kinds = scenario_of(recipe.question), []
-    for workers in recipe.workers:
+    kinds = []
+    for workers in workers_of:
         own = scenario.of_role(workers.role)
         degrees = with_slots(own, named(workers.layout))
         problem = layout_problem(own, own.pins, degrees)
@@ -87,4 +88,4 @@ def _theirs(recipe: Recipe) -> tuple[Serving | None, str]:
             return None, f"{workers.role} {workers.layout}: {problem or 'exceeds HBM'}"
         # Prompts stay on one rank, as in every recipe.
         kinds.append((servers[0], workers.count))
-    return serve(kinds, recipe.question.clients), ""
+    return serve(kinds, clients), ""

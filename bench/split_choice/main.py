@@ -24,7 +24,8 @@ MODES = {"disagg": ("disagg",), "agg": ("agg",), "all": ("disagg", "agg")}
 
 
 @click.command("split_choice")
-@click.option("--data", required=True, help="CSV file of configured layouts (recipes_2026.csv).")
+@click.option("--data", help="CSV file of configured layouts (recipes_2026.csv).")
+@click.option("--deployments", "described", is_flag=True, help="Instead: deployments that their operators describe.")
 @click.option(
     "--mode", type=click.Choice(list(MODES)), default="disagg", show_default=True,
     help="Rows with prefill and decode apart, rows that serve whole requests, or both.",
@@ -36,7 +37,8 @@ MODES = {"disagg": ("disagg",), "agg": ("agg",), "all": ("disagg", "agg")}
 @check_option
 @json_option
 def command(
-    data: str,
+    data: str | None,
+    described: bool,
     mode: str,
     engines: tuple[str, ...],
     rows: int | None,
@@ -53,11 +55,18 @@ def command(
     """
     from bench.split_choice.agree import HIGHER
     from bench.split_choice.choose import compare
+    from bench.split_choice.deployments import deployments
     from bench.split_choice.recipes import engine_of, read_recipes
-    from bench.split_choice.shown import record, text
+    from bench.split_choice.shown import deployments_record, deployments_text, record, text
     from bench.targets import check_targets
     from placement.errors import InputError
 
+    if (data is None) != described:
+        raise click.UsageError("give --data FILE or --deployments, one of them")
+    if data is None:
+        beside = deployments(note)
+        emit(json.dumps(deployments_record(beside), indent=1) if as_json else deployments_text(beside))
+        return
     recipes, left = read_recipes(data)
     asked = [each for each in recipes if each.question.mode in MODES[mode]]
     if engines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.split_choice.choose import Compared, servers_for
@@ -13,6 +14,7 @@ from solvers.deploy.clients import Server, Serving, best_serving
 from solvers.deploy.columns import pool_of
 from solvers.deploy.rivals.layouts import name_of
 from solvers.split.degrees import Degrees
+from specs.scenario import Scenario
 
 #: An instance at this share of its most requests/s is bound by it.
 _BOUND = 0.98
@@ -62,46 +64,70 @@ def binds(serving: Serving, clients: int) -> str:
 
 
 def reason(compared: Compared) -> Reason:
-    """Why the planner's pick is rated above theirs; both have a price."""
-    ours, theirs, question = compared.ours, compared.theirs, compared.recipe.question
-    if ours is None or theirs is None:
+    """Why the planner's pick is rated above a recipe; both have a price."""
+    if compared.ours is None or compared.theirs is None:
         raise ValueError("no two prices to compare")
-    scenario = scenario_of(question)
-    servers, own = servers_for(question), [server for server, _ in theirs.kinds]
+    question = compared.recipe.question
+    return difference(
+        scenario_of(question), servers_for(question), question.clients, question.gpus, compared.ours, compared.theirs
+    )
+
+
+def difference(
+    scenario: Scenario, servers: Sequence[Server], clients: int, gpus: int, ours: Serving, theirs: Serving
+) -> Reason:
+    """Why one deployment is rated above another.
+
+    Args:
+        servers: the layouts that ours were chosen among. clients, gpus: of both.
+    """
+    own = [server for server, _ in theirs.kinds]
 
     def worth(free: str | None) -> float:
         """Of the best counts with their layouts, those of one role free."""
         among = [each for each in servers if each.role == free] + [each for each in own if each.role != free]
-        found = best_serving(among, question.clients, pool_of(scenario), question.gpus)
+        found = best_serving(among, clients, pool_of(scenario), gpus)
         return found.requests_per_s / theirs.requests_per_s if found else 1.0
 
     worths = {"counts": worth(None), **{server.role: worth(server.role) for server in own}}
     alone = {name: value / (worths["counts"] if name != "counts" else 1.0) for name, value in worths.items()}
     cause = max(alone, key=lambda name: alone[name])
     words = (
-        f"{told(ours)} for {told(theirs)}: theirs: {binds(theirs, question.clients)}; ours: "
-        f"{binds(ours, question.clients)}; other counts {worths['counts']:.2f}x"
+        f"{told(ours)} for {told(theirs)}: theirs: {binds(theirs, clients)}; ours: {binds(ours, clients)}; "
+        f"other counts {worths['counts']:.2f}x"
     )
     words += "".join(f", another {role} {worths[role]:.2f}x" for role in worths if role != "counts")
     if cause not in ("counts", "prefill"):
-        words += f"; {_step_parts(compared, ours, theirs, cause)}"
+        words += f"; {_step_parts(scenario, ours, theirs, cause)}"
     return Reason(cause, worths, words)
 
 
-def _step_parts(compared: Compared, ours: Serving, theirs: Serving, role: str) -> str:
+def _step_parts(scenario: Scenario, ours: Serving, theirs: Serving, role: str) -> str:
     """The steps of both, and the parts in which they differ most."""
-    scenario = scenario_of(compared.recipe.question)
-    steps: list[tuple[int, float, dict[str, float]]] = []
-    for serving in (theirs, ours):
-        server, count = next(kind for kind in serving.kinds if kind[0].role == role)
-        batch = max(1, round(server.batch(serving.requests_per_s, count)))
-        workload, split = scenario.workload, at_batch(replace(server.split, instances=1), batch)
-        if workload.kind != "serving":
-            raise ValueError("clients are served")
-        model = ServingModel(scenario, workload, split)
-        parts = breakdown_of(model.decode_times(batch), model.passes, 1.0 / model.efficiency.decode_speed.value)
-        steps.append((batch, model.decode_step_s(batch), {part.name: part.seconds for part in parts}))
-    (before, old, left), (after, new, right) = steps[0], steps[1]
-    most = sorted(left, key=lambda name: -abs(left[name] - right[name]))[:2]
-    parts_told = ", ".join(f"{name} {left[name] * 1e3:.1f} to {right[name] * 1e3:.1f}" for name in most)
-    return f"a step of {old * 1e3:.1f} ms at {before} a rank to {new * 1e3:.1f} at {after} ({parts_told})"
+    before, after = _step(scenario, theirs, role), _step(scenario, ours, role)
+    most = sorted(before.parts, key=lambda name: -abs(before.parts[name] - after.parts[name]))[:2]
+    parts = ", ".join(f"{name} {before.parts[name] * 1e3:.1f} to {after.parts[name] * 1e3:.1f}" for name in most)
+    return (
+        f"a step of {before.seconds * 1e3:.1f} ms at {before.batch} a rank to {after.seconds * 1e3:.1f} at "
+        f"{after.batch} ({parts})"
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A decode step: sequences of a rank, its seconds and those of its parts."""
+
+    batch: int
+    seconds: float
+    parts: dict[str, float]
+
+
+def _step(scenario: Scenario, serving: Serving, role: str) -> _Step:
+    server, count = next(kind for kind in serving.kinds if kind[0].role == role)
+    batch = max(1, round(server.batch(serving.requests_per_s, count)))
+    workload, split = scenario.workload, at_batch(replace(server.split, instances=1), batch)
+    if workload.kind != "serving":
+        raise ValueError("clients are served")
+    model = ServingModel(scenario, workload, split)
+    parts = breakdown_of(model.decode_times(batch), model.passes, 1.0 / model.efficiency.decode_speed.value)
+    return _Step(batch, model.decode_step_s(batch), {part.name: part.seconds for part in parts})

@@ -68,7 +68,8 @@ class Question:
     """What a planner is asked.
 
     Attributes:
-        model, gpu: as the file names them. clients: requests in flight. gpus: in use at most. draft: tokens drafted in a step.
+        model, gpu: as the file names them. clients: requests in flight. gpus: in use at most.
+        draft: tokens drafted in a step.
     """
 
     model: str

@@ -11,10 +11,12 @@ from rich.console import RenderableType
 
 from bench.split_choice.agree import GROUPS, HIGHER, Agreement, grouped
 from bench.split_choice.choose import Compared
+from bench.split_choice.deployments import Beside
 from bench.split_choice.reason import Reason, reason, told
 from bench.split_choice.recipes import LeftOut
 from bench.targets import Target, target_records, target_table
 from placement.report.text import columns, heading, rendered
+from solvers.deploy.clients import Serving
 
 HEADER = ("", "rows", "prefill GPUs", "exactly", "P:D ratio", "decode GPUs", "family", "gain", "higher")
 
@@ -64,6 +66,57 @@ def record(
         "answers": [_answer(row, reasons.get(row.recipe.line)) for row in compared],
         "targets": target_records(targets),
     }
+
+
+def deployments_text(beside: Sequence[Beside]) -> str:
+    """Described deployments next to the planner's own."""
+    cells = [
+        [
+            row.ran.name,
+            str(row.ran.gpus),
+            f"{row.ran.clients:,}",
+            f"{row.ran.tokens_per_s:,.0f}",
+            _rate(row.theirs, row.ran.osl),
+            _rate(row.ours, row.ran.osl),
+            "-" if row.gain is None else f"{row.gain:.2f}x",
+        ]
+        for row in beside
+    ]
+    parts: list[RenderableType] = [
+        heading("described deployments", "  output tokens/s: published, predicted of theirs, and of the planner's own"),
+        columns(("", "GPUs", "clients", "published", "theirs", "ours", "gain"), cells),
+    ]
+    for row in beside:
+        ran = ", ".join(f"{each.count} {each.role} {each.layout}" for each in row.ran.workers)
+        parts += ["", f"{row.ran.name}: {ran}. {row.why}", f"  {row.ran.source}"]
+    return rendered(parts)
+
+
+def deployments_record(beside: Sequence[Beside]) -> list[dict[str, Any]]:
+    """The same for JSON."""
+    return [
+        {
+            "name": row.ran.name,
+            "gpus": row.ran.gpus,
+            "clients": row.ran.clients,
+            "lengths": [row.ran.isl, row.ran.osl],
+            "theirs": ", ".join(f"{each.count} {each.role} {each.layout}" for each in row.ran.workers),
+            "ours": told(row.ours) if row.ours else None,
+            "tokens_per_s": {
+                "published": row.ran.tokens_per_s,
+                "theirs": row.theirs.requests_per_s * row.ran.osl if row.theirs else None,
+                "ours": row.ours.requests_per_s * row.ran.osl if row.ours else None,
+            },
+            "gain": row.gain,
+            "why": row.why,
+            "source": row.ran.source,
+        }
+        for row in beside
+    ]
+
+
+def _rate(serving: Serving | None, osl: int) -> str:
+    return "-" if serving is None else f"{serving.requests_per_s * osl:,.0f}"
 
 
 def _answer(row: Compared, why: Reason | None) -> dict[str, Any]:

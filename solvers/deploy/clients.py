@@ -41,6 +41,8 @@ _BUSY = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, MO
 _RATES, _LOWEST = 256, 1 / 64
 #: Bisections of a deployment's rate, and deployments that are taken so far, best first.
 _BISECTIONS, _CLOSELY = 40, 64
+#: Deployments whose rates are within this share of each other count as equal.
+EQUAL = 0.005
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ def serve(kinds: Sequence[tuple[Server, int]], clients: float) -> Serving:
 def best_serving(servers: Sequence[Server], clients: float, pool: Pool, gpus: int | None = None) -> Serving | None:
     """The instances that serve clients soonest: of one kind that serves whole requests, or of prefill and of decode.
 
-    Of equals the fewest GPUs.
+    Of equals those of the smallest instances: they are added, and fail, one by one.
 
     Args:
         pool: nodes that hold them. gpus: at most so many GPUs in use; None: all of them.
@@ -227,25 +229,23 @@ def best_serving(servers: Sequence[Server], clients: float, pool: Pool, gpus: in
             if used <= room:
                 found.append((_reached(rates, before + behind, clients), used, (first, second)))
     found.sort(key=lambda each: (-each[0], each[1]))
-    best: Serving | None = None
-    taken = 0
+    made: list[Serving] = []
     for _, _, kinds in found:
-        if taken >= _CLOSELY:
+        if len(made) >= _CLOSELY:
             break
-        if pack((pool,), [(0, server.gpus, count) for server, count in kinds]) is None:
-            continue
-        taken += 1
-        made = serve(kinds, clients)
-        if best is None or _order(made) > _order(best):
-            best = made
-    return best
+        if pack((pool,), [(0, server.gpus, count) for server, count in kinds]) is not None:
+            made.append(serve(kinds, clients))
+    most = max((each.requests_per_s for each in made), default=0.0)
+    return min((each for each in made if each.requests_per_s >= most * (1 - EQUAL)), key=_size, default=None)
 
 
 Counted = tuple[Server, int]
 
 
-def _order(made: Serving) -> tuple[float, int]:
-    return (float(f"{made.requests_per_s:.6g}"), -made.gpus)
+def _size(made: Serving) -> tuple[int, int, int]:
+    """GPUs of an instance of each kind, their stages, and all GPUs."""
+    servers = [server for server, _ in made.kinds]
+    return sum(each.gpus for each in servers), sum(each.split.pp for each in servers), made.gpus
 
 
 def _ceiling(counted: dict[str, list[Counted]], most: float, clients: float) -> float:
@@ -263,7 +263,7 @@ def _leanest(counted: Sequence[Counted], rates: FloatArray) -> list[tuple[Counte
     """Those that no other of as few GPUs beats at every rate, each with what it holds."""
     if not counted:
         return []
-    order = sorted(counted, key=lambda each: (each[0].gpus * each[1], each[1]))
+    order = sorted(counted, key=lambda each: (each[0].gpus * each[1], each[0].gpus, each[0].split.pp))
     held = [server.holds(rates, count) for server, count in order]
     kept: list[int] = []
     for i, mine in enumerate(held):

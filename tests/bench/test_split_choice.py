@@ -12,10 +12,12 @@ from click.testing import CliRunner
 
 from bench.split_choice.agree import Agreement, ours_of, theirs_of
 from bench.split_choice.choose import Compared, compare
+from bench.split_choice.deployments import RAN, deployments
 from bench.split_choice.main import command
 from bench.split_choice.reason import reason
-from bench.split_choice.recipes import COLUMNS, Recipe, read_recipes, scenario_of
+from bench.split_choice.recipes import COLUMNS, Recipe, Workers, read_recipes, scenario_of
 from placement.errors import CheckFailedError, InputError
+from solvers.deploy.clients import EQUAL
 
 ROW = {
     "model": "gpt-oss-120b", "gpu": "GB200", "precision": "fp4", "engine": "dynamo-trt", "isl": "1024", "osl": "1024",
@@ -87,7 +89,7 @@ def test_answers_have_the_rows_gpus_and_are_no_worse_than_the_recipe(tmp_path: P
         assert row.theirs is not None
         assert row.ours.gpus <= row.recipe.question.gpus
         # The recipe's own instances are among those that the planner chooses from.
-        assert row.ours.requests_per_s >= row.theirs.requests_per_s * (1 - 1e-6)
+        assert row.ours.requests_per_s >= row.theirs.requests_per_s * (1 - EQUAL)
         assert row.theirs.clients <= row.recipe.question.clients * (1 + 1e-6)
 
 
@@ -116,7 +118,7 @@ def test_a_higher_rating_has_a_reason(tmp_path: Path) -> None:
     (row,) = answered(tmp_path, {"decode_workers": "4", "decode_layout": "TP1", "decode_gpus_each": "1"})
     why = reason(row)
     assert why.cause in ("counts", "prefill", "decode")
-    assert why.worth["decode"] >= why.worth["counts"] * (1 - 1e-6)
+    assert why.worth["decode"] >= why.worth["counts"] * (1 - EQUAL)
     assert "theirs:" in why.words
     assert "ours:" in why.words
 
@@ -140,6 +142,29 @@ def test_the_command_prints_tables_or_json_and_checks_targets(tmp_path: Path) ->
     failed = CliRunner().invoke(command, ["--data", str(far), "--check", "--rows", "1"])
     assert isinstance(failed.exception, CheckFailedError)
     assert "prefill over decode" in str(failed.exception)
+
+
+def test_a_described_deployment_stands_beside_the_planners_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = (Workers("prefill", 1, "DEP4"), Workers("decode", 1, "DEP4"))
+    small = replace(RAN[0], cluster="b300_hgx_ib", nodes=1, workers=workers, clients=100)
+    none = replace(small, workers=(Workers("decode", 1, "DEP5"),))
+    monkeypatch.setattr("bench.split_choice.deployments.RAN", (small, none))
+    beside = deployments(lambda _: None)
+    monkeypatch.setattr("bench.split_choice.deployments.deployments", lambda _: beside)
+    told = CliRunner().invoke(command, ["--deployments", "--json"], catch_exceptions=False)
+    first, second = json.loads(told.stdout)
+    assert first["theirs"] == "1 prefill DEP4, 1 decode DEP4"
+    assert first["gain"] >= 1 - EQUAL
+    assert first["tokens_per_s"]["published"] == RAN[0].tokens_per_s
+    assert second["gain"] is None
+    assert "DEP5" in second["why"]
+    assert "DEP4" in CliRunner().invoke(command, ["--deployments"], catch_exceptions=False).output
+    assert CliRunner().invoke(command, []).exit_code == 2
+
+
+def test_published_layouts_are_those_of_their_clusters() -> None:
+    for ran in RAN:
+        assert ran.gpus <= ran.scenario.cluster.gpus
 
 
 def test_configured_rows_are_all_accounted_for(shared_dir: Path) -> None:
