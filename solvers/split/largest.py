@@ -1,4 +1,4 @@
-"""The largest batch of a split within HBM and the objectives, by interpolation, as each price costs time."""
+"""The largest batch of a split within HBM and the objectives, by interpolation: few batches are priced."""
 
 from __future__ import annotations
 
