@@ -41,12 +41,17 @@ RULES = (
 
 @dataclass(frozen=True)
 class Served:
-    """Means over layers: microseconds of a layer in prefill, and balancedness, as predicted and as served."""
+    """Microseconds of a layer in prefill, and balancedness, as predicted and as served: means over layers.
+
+    Attributes:
+        each_us: [layers] `served_us` of each.
+    """
 
     predicted_us: float
     served_us: float
     predicted_balancedness: float
     served_balancedness: float
+    each_us: tuple[float, ...]
 
     @property
     def off(self) -> float:
@@ -69,6 +74,12 @@ class Measured:
     def speedup(self) -> float:
         """Layer time of the balancer over the solved one's, both as the engine serves them."""
         return self.rival.served_us / self.solved.served_us
+
+    @property
+    def layer_speedups(self) -> tuple[float, float]:
+        """(Least, most) of a layer."""
+        each = [its / mine for its, mine in zip(self.rival.each_us, self.solved.each_us, strict=True)]
+        return min(each), max(each)
 
     @property
     def balance_gain(self) -> float:
@@ -112,7 +123,7 @@ def served(
         each = [_as_served(problem, w, slots, table, wheels, seed + i) for w in range(problem.windows)]
         found.append((score.time_s * 1e6, score.balancedness, *(problem.data.window_weight @ np.array(each))))
     us, balance, served_us, served_balance = np.array(found).mean(axis=0).tolist()
-    return Served(us, served_us, balance, served_balance)
+    return Served(us, served_us, balance, served_balance, tuple(float(each[2]) for each in found))
 
 
 def _as_served(

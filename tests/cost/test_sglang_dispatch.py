@@ -33,8 +33,8 @@ SHAPES = ((8, 4, 4), (8, 4, 2), (12, 6, 3), (8, 8, 2), (6, 2, 1), (4, 4, 4))
 
 @pytest.mark.parametrize("dispatch", ["sglang_static", "sglang_dynamic"])
 def test_shares_are_those_of_the_words(dispatch: str) -> None:
-    """300 small layers; and the search's loads and touches with them."""
-    for seed in range(150):
+    """300 small layers of each; and the search's loads and touches with them."""
+    for seed in range(300):
         gpus, m, os_gpus = SHAPES[seed % len(SHAPES)]
         make = random_problem if seed % 2 else running_problem
         problem = make(

@@ -1,4 +1,4 @@
-"""CP-SAT, MILP and brute force agree on 240 random small layers, and no bound exceeds the optimum."""
+"""CP-SAT, MILP and brute force agree on 252 random small layers, and no bound exceeds the optimum."""
 
 from dataclasses import replace
 
@@ -117,16 +117,28 @@ def sent_to_all(seed: int) -> LayerProblem:
     return changed(problem, rates=replace(problem.hardware.rates, overlap=overlap, token_s=2e-7))
 
 
+def picked_by_hash(seed: int) -> LayerProblem:
+    """Copies of which a token's number takes one: the order of GPUs counts, so that none of them are alike."""
+    shape = ((4, 3, 1, 2), (5, 3, 1, 2), (3, 4, 2, 1))[seed % 3]
+    experts, gpus, gpus_per_node, slots_per_gpu = shape
+    problem = random_problem(
+        seed, experts=experts, gpus=gpus, gpus_per_node=gpus_per_node, slots_per_gpu=slots_per_gpu, k=2, tokens=4,
+        windows=1 + seed % 2, message=RULES[seed % 2], dispatch="token_hash",
+        objective="traffic" if seed % 5 == 4 else "time",
+    )  # fmt: skip
+    return changed(problem, max_load=1.5) if seed % 4 == 3 else problem
+
+
 FAMILIES = {
     loads_only: 40, with_traffic: 40, with_replicas: 24, with_replicas_and_traffic: 24, with_replicas_in_nodes: 8,
     with_groups: 20, with_moves: 20, with_windows: 12, with_kinds: 16,
-    with_load_cap: 12, least_bytes: 12, sent_to_all: 12,
+    with_load_cap: 12, least_bytes: 12, sent_to_all: 12, picked_by_hash: 12,
 }  # fmt: skip
 CASES = [(family, seed) for family, count in FAMILIES.items() for seed in range(count)]
 
 
-def test_there_are_240_cases() -> None:
-    assert len(CASES) == 240
+def test_there_are_252_cases() -> None:
+    assert len(CASES) == 252
 
 
 @pytest.mark.parametrize(("family", "seed"), CASES, ids=lambda v: getattr(v, "__name__", str(v)))
@@ -178,11 +190,16 @@ def test_a_cut_run_keeps_a_valid_bound() -> None:
 
 
 def test_exact_models_refuse_what_they_do_not_price() -> None:
-    for dispatch in ("nearest", "token_hash"):
-        with pytest.raises(UnsupportedError, match="even dispatch"):
+    for dispatch in ("nearest", "sglang_static", "sglang_dynamic"):
+        with pytest.raises(UnsupportedError, match=f"even dispatch and token_hash only, not {dispatch}"):
             coefficients_of(random_problem(0, slots_per_gpu=6, dispatch=dispatch))
+        # With one copy each all dispatch is the same.
+        coefficients_of(random_problem(0, slots_per_gpu=4, dispatch=dispatch, k=2))
+    hashed = random_problem(0, experts=4, gpus=11, gpus_per_node=1, slots_per_gpu=2, k=2, dispatch="token_hash")
+    with pytest.raises(UnsupportedError, match="11 copies need 27,720"):
+        coefficients_of(hashed)
     # Copies alone count here, and those of a hash are as even.
-    coefficients_of(random_problem(0, slots_per_gpu=6, dispatch="token_hash", message="per_expert"))
+    coefficients_of(changed(hashed, message="per_expert"))
     with pytest.raises(UnsupportedError, match="terms"):
         coefficients_of(random_problem(0, experts=64, gpus=64, slots_per_gpu=4, k=6, tokens=4000))
 

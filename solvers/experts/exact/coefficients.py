@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from placement.cost.layer.residues import MOST
 from placement.cost.layer.tariff import Tariff, tariff_of
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
@@ -67,13 +69,19 @@ def coefficients_of(problem: LayerProblem) -> Coefficients:
     """The coefficients of `problem`.
 
     Raises:
-        UnsupportedError: Replicas under a dispatch policy that does not share alike and by independent draws, or a
-            model beyond MOST_TERMS.
+        UnsupportedError: Replicas under a dispatch policy that does not share alike, more copies than the scorer tells
+            a token's number by, or a model beyond MOST_TERMS.
     """
-    tariff, topology = tariff_of(problem), problem.topology
-    if not tariff.alike or tariff.together:
-        raise UnsupportedError(f"exact models price replicas under even dispatch only, not {problem.rules.dispatch}")
-    sets = problem.data.sets.ids.size if problem.data.sets is not None and not tariff.linear else 0
+    tariff, topology, numbers = tariff_of(problem), problem.topology, numbers_of(tariff_of(problem))
+    if not tariff.alike:
+        raise UnsupportedError(
+            f"exact models price replicas under even dispatch and token_hash only, not {problem.rules.dispatch}"
+        )
+    if numbers > MOST:
+        raise UnsupportedError(
+            f"exact models tell up to {MOST:,} numbers of a token apart; {tariff.most_copies} copies need {numbers:,}"
+        )
+    sets = numbers * problem.data.sets.ids.size if problem.data.sets is not None and not tariff.linear else 0
     terms = tariff.most_copies * topology.gpus * (problem.experts + sets)
     if terms > MOST_TERMS:
         raise UnsupportedError(f"the exact model would have about {terms:,} terms, more than {MOST_TERMS:,}")
@@ -88,9 +96,17 @@ def coefficients_of(problem: LayerProblem) -> Coefficients:
     )  # fmt: skip
 
 
+def numbers_of(tariff: Tariff) -> int:
+    """How many numbers of a token tell all choices of copies apart; 1 where no number picks them (Tariff.together)."""
+    return math.lcm(*range(1, tariff.most_copies + 1)) if tariff.together else 1
+
+
 def _alike(problem: LayerProblem) -> tuple[BoolArray, BoolArray]:
     """([gpus], [nodes]) what may change places with its neighbour before, without a change of any rule or price."""
     topology = problem.topology
+    if tariff_of(problem).together:
+        # The order of GPUs says which copy a number takes.
+        return np.zeros(topology.gpus, dtype=bool), np.zeros(topology.nodes, dtype=bool)
     rows = np.stack([problem.hardware.capacities, problem.hardware.speeds, problem.hardware.homes])
     same = np.append(False, (rows[:, 1:] == rows[:, :-1]).all(axis=0))
     # Trays tell GPUs of a node apart; so do unlike homes, whose tokens enter a node at their own local rank.

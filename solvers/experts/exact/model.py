@@ -19,6 +19,7 @@ from solvers.experts.exact.coefficients import (
     coefficients_of,
     expert_sets,
     gpus_of_bins,
+    numbers_of,
     slots_from,
 )
 
@@ -26,8 +27,8 @@ Language = TypeVar("Language", bound=Backend)
 
 #: What the solvers of this model can take into account.
 EXACT = Features(
-    traffic=True, groups=True, moves=True, fixed=True, uneven=True, windows=True, tails=True, proves=True,
-    note="exact on small layers, replicas under even dispatch only",
+    traffic=True, dispatch=("even", "token_hash"), groups=True, moves=True, fixed=True, uneven=True, windows=True,
+    tails=True, proves=True, note="exact on small layers, replicas under even dispatch and vLLM's hash only",
 )  # fmt: skip
 
 
@@ -209,10 +210,15 @@ class LayerModel(Generic[Language]):
             bins, table = bin_of_gpu(self.problem.topology, level), self._by_copies(self.problem.data.load[w])
             holds = [(b, g) for b in np.flatnonzero(price) for g in self.gpus if bins[g] == b]
             return [term for b, g in holds for term in self._on_gpu(g, table * price[b])]
-        single = self.tariff.most_copies == 1
+        if self.tariff.most_copies == 1:
+            touched, units = self._touched_single, 1
+        elif self.tariff.together:
+            touched, units = self._touched_together, numbers_of(self.tariff)
+        else:
+            touched, units = self._touched_chain, self.units.chance
         if level not in self._touch:
-            self._touch[level] = self._touched_single(level) if single else self._touched_chain(level)
-        touch, units = self._touch[level], 1 if single else self.units.chance
+            self._touch[level] = touched(level)
+        touch = self._touch[level]
         return [
             self.model.down(float(sets.weight[w, s]) * float(price[b]) / units) * touch[s][b]
             for b in np.flatnonzero(price)
@@ -231,6 +237,36 @@ class LayerModel(Generic[Language]):
                 row.append(touched)
             out.append(row)
         return out
+
+    def _touched_together(self, level: str) -> list[list[Linear]]:
+        """[set][bin] with how many of the numbers that pick copies (Tariff.together) a set touches the bin."""
+        takes, numbers = [self._copies_in_order(e) for e in self.experts], range(numbers_of(self.tariff))
+        out = []
+        for s, experts in enumerate(expert_sets(self.problem)):
+            row: list[Linear] = []
+            for b, gpus in enumerate(gpus_of_bins(self.problem.topology, level)):
+                touched = [self.model.implied(f"touched_{level}_{s}_{b}_{u}") for u in numbers]
+                for e in experts:
+                    for u in numbers:
+                        served = [n[u % r][g] for r, n in takes[e].items() for g in gpus if g in n[u % r]]
+                        self.model.add(self.model.total(served) <= touched[u])
+                row.append(self.model.total(touched))
+            out.append(row)
+        return out
+
+    def _copies_in_order(self, e: int) -> dict[int, list[dict[int, Variable]]]:
+        """For each number r of copies, n[i][g]: expert e has r copies, and the i-th in the order of GPUs is on g."""
+        found, total = {}, self.model.total
+        for r, z in self.z[e].items():
+            n = [{g: self.model.implied(f"copy_{e}_{r}_{i}_{g}") for g in self.gpus} for i in range(r)]
+            for i, row in enumerate(n):
+                self.model.add(total(row.values()) == z)
+                for g, here in row.items() if i else ():
+                    self.model.add(here <= total(n[i - 1][h] for h in self.gpus if h < g))
+            for g in self.gpus:
+                self.model.add(total(row[g] for row in n) == self.y[e][r][g])
+            found[r] = n
+        return found
 
     def _touched_chain(self, level: str) -> list[list[Linear]]:
         """[set][bin] the chance of a touch: miss_i <= (1 - share of expert i) * miss_(i-1), touched = 1 - miss_k."""
