@@ -10,6 +10,10 @@ traces_option = click.option(
     "--traces", default="../shared/traces", envvar="PLACEMENT_TRACES", show_default=True, show_envvar=True,
     help="Folder of dsv2lite_*.npz.",
 )  # fmt: skip
+wheels_option = click.option(
+    "--wheels", default="../wheels", envvar="ENGINE_WHEELS", show_default=True, show_envvar=True,
+    help="Folder of the unpacked wheels of vLLM and SGLang: folders `vllm` and `sglang`.",
+)  # fmt: skip
 layers_option = click.option(
     "--layers", type=click.IntRange(1, LAYERS), default=LAYERS, show_default=True,
     help="MoE layers to solve, spread evenly over the model's.",

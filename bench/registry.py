@@ -64,7 +64,11 @@ _ALL = (
         "split_quality", "bench.split_quality.main", "Training splits against hand recipes; a rival planner's cases."
     ),
     Benchmark("recipe_gain", "bench.recipe_gain.main", "Planned deployments against the best recipe."),
+    Benchmark(
+        "split_choice", "bench.split_choice.main", "The planner's splits next to those that engineers configured."
+    ),
     Benchmark("accuracy", "bench.accuracy.main", "Predicted against measured TTFT and TPOT."),
+    Benchmark("training_rates", "bench.accuracy.training_rates", "Predicted against published rates of training runs."),
     Benchmark(
         "routing_fit", "bench.routing_fit", "Recorded against synthetic routing, and how its constants were set."
     ),

@@ -37,6 +37,7 @@ RuleName = Literal[
     "several_attention_ranks",
     "one_node",
     "one_stage",
+    "one_stage_with_states",
     "top_k_at_most",
     "replicas_need_ep",
     "replicas_need_attention_dp",
@@ -44,7 +45,9 @@ RuleName = Literal[
 
 
 #: Rules that look beyond the degrees of one stage.
-OF_INSTANCES: frozenset[RuleName] = frozenset({"one_stage", "replicas_need_ep", "replicas_need_attention_dp"})
+OF_INSTANCES: frozenset[RuleName] = frozenset(
+    {"one_stage", "one_stage_with_states", "replicas_need_ep", "replicas_need_attention_dp"}
+)
 
 #: Rules that compare with numbers.
 SIZED: frozenset[RuleName] = frozenset({"ep_sizes", "ep_at_most", "top_k_at_most"})
@@ -99,6 +102,19 @@ class Backend(Spec):
         if wrong:
             raise ValueError(f"dense_unless names {wrong[0]}, which is no rule of one stage; move it to rules")
         return self
+
+
+class RoleRules(Spec):
+    """What a split must fulfil in instances that only prefill, or only decode."""
+
+    prefill: Annotated[tuple[Rule, ...], Field(max_length=16)] = ()
+    """Of prefill instances."""
+    decode: Annotated[tuple[Rule, ...], Field(max_length=16)] = ()
+    """Of decode instances."""
+
+    def of_role(self, role: str) -> tuple[Rule, ...]:
+        """The rules of a role; none of one that does both."""
+        return {"prefill": self.prefill, "decode": self.decode}.get(role, ())
 
 
 class Reserve(Spec):
@@ -172,6 +188,8 @@ class Engine(Spec):
     """How messages and experts can overlap; the first is the default."""
     rules: Annotated[tuple[Rule, ...], Field(max_length=16)] = ()
     """What a split must fulfil under every backend."""
+    role_rules: RoleRules = RoleRules()
+    """What a split must fulfil besides in instances of one role: what its connectors of KV caches ask."""
     reserve: Reserve = Reserve()
     """HBM that it leaves or takes for itself."""
     sequences: Annotated[Count, Field(json_schema_extra={"unit": "sequences"})] | None = None
@@ -180,6 +198,9 @@ class Engine(Spec):
     """Most tokens of a prefill pass by default; the first that fits the GPU counts. None: as the workload says."""
     kv_types: Annotated[tuple[DataType, ...], Field(min_length=1)] | None = None
     """Types that it stores a KV cache in; None: any."""
+    shares_prompts: Literal["planned", "pinned", "never"] = "planned"
+    """Whether attention ranks of a prefill instance share a prompt (context parallelism): where it pays, where the
+    scenario pins it, or not at all."""
     runs: Annotated[tuple[Runs, ...], Field(max_length=32)] = ()
     """What it multiplies experts in; the first that holds counts."""
     cuda_graphs: Flag = True

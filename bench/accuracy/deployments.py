@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from rich.console import RenderableType
 
+from bench.accuracy.intervals import coverage_parts, coverage_records, coverage_targets, covered, of_deployments
 from bench.accuracy.published import PublishedFigure, bias, median_error, published_figures, read_published
 from bench.accuracy.shown import Shown
 from bench.accuracy.training import TrainingAccuracy, table, training_accuracy
@@ -56,6 +57,9 @@ def report(path: str) -> Shown:
     ]
     if training is not None:
         parts += ["", heading("training step"), table(training)]
+    told_by = covered(of_deployments(told))
+    targets += tuple(coverage_targets(told_by))
+    parts += coverage_parts(told_by)
     if targets:
         parts += ["", target_table(targets)]
     record = {
@@ -73,6 +77,7 @@ def report(path: str) -> Shown:
             "median_error": training.median_error,
             "rows": [asdict(row) | {"error": row.error} for row in training.rows],
         },
+        "intervals": coverage_records(told_by),
         "targets": target_records(targets),
     }
     return Shown(rendered(parts), record, targets)

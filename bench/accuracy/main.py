@@ -13,10 +13,12 @@ from placement.cli.running import emit, note
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bench.accuracy.conformal import Residual
     from bench.accuracy.rows import Row
     from bench.accuracy.shown import Shown
     from bench.accuracy.tables import Table
     from bench.targets import Target
+    from placement.cost.calibration.intervals import Intervals
 
 #: Asked of the constants on rows held out, in each kind of fold: median errors of TPOT and TTFT.
 LIMITS = {"measurement": (0.12, 0.22), "model and GPU": (0.14, 0.25), "model": (0.16, 0.25), "GPU type": (0.20, 0.30)}
@@ -36,6 +38,10 @@ RANK = 0.9
 @click.option("--by-group", is_flag=True, help="Errors by model, by GPU and by both, too.")
 @click.option("--seed", type=click.IntRange(0, 2**31), default=0, show_default=True, help="Of the random folds.")
 @click.option("--write", "out", metavar="FILE", help="Fit the constants to all rows and write them to FILE.")
+@click.option(
+    "--write-intervals", "intervals", metavar="FILE",
+    help="Write the intervals of predictions to FILE: of --data and --published.",
+)  # fmt: skip
 @check_option
 @json_option
 def command(
@@ -47,6 +53,7 @@ def command(
     by_group: bool,
     seed: int,
     out: str | None,
+    intervals: str | None,
     check: bool,
     as_json: bool,
 ) -> None:
@@ -58,24 +65,31 @@ def command(
     """
     from bench.targets import check_targets
 
-    if (data is not None) + (published is not None) + levers != 1:
+    if intervals is not None:
+        if data is None or published is None or not validate or levers:
+            raise click.UsageError("--write-intervals needs --data, --published and --validate")
+    elif (data is not None) + (published is not None) + levers != 1:
         raise click.UsageError("give --data FILE, --published FILE or --levers, one of them")
     if levers:
         from bench.accuracy.levers import report as against_pairs
 
         shown = against_pairs()
-    elif published is not None:
+    elif data is None:
         from bench.accuracy.deployments import report
 
-        shown = report(published)
+        shown = report(str(published))
     else:
-        shown = _measured(str(data), folds, validate, by_group, seed, out)
+        to = None if intervals is None or published is None else (published, intervals)
+        shown = _measured(data, folds, validate, by_group, seed, out, to)
     emit(json.dumps(shown.record, indent=1) if as_json else shown.text)
     if check:
         check_targets(shown.targets)
 
 
-def _measured(data: str, folds: int, validate: bool, by_group: bool, seed: int, out: str | None) -> Shown:
+def _measured(
+    data: str, folds: int, validate: bool, by_group: bool, seed: int, out: str | None, intervals: tuple[str, str] | None
+) -> Shown:
+    from bench.accuracy.intervals import coverage_targets, covered, covered_by_release, known_of, residuals_of
     from bench.accuracy.rows import read_rows
     from bench.accuracy.samples import samples_of
     from bench.accuracy.shown import Shown, measured_record, measured_text
@@ -91,14 +105,21 @@ def _measured(data: str, folds: int, validate: bool, by_group: bool, seed: int, 
     tables = [ways.shipped()]
     if validate:
         tables += [table for table in (ways.held_out(kind, folds, seed) for kind in LIMITS) if table is not None]
-    targets = _targets(tables)
+    known = known_of(samples)
+    residuals = residuals_of(samples, tables, known)
+    told = (*covered(residuals), *covered_by_release(residuals))
+    targets = [*_targets(tables), *coverage_targets(told)]
+    if intervals is not None:
+        published, to = intervals
+        write_text(to, _intervals(known, residuals, data, published), "--write-intervals")
+        note(f"wrote {to}")
     if out is not None:
         calibration = ways.measured.fit().model_copy(update={"source": _source(data, rows, len(samples))})
         write_text(out, _document(calibration.model_dump(mode="json")), "--write")
         note(f"wrote {out}")
     return Shown(
-        measured_text(rows, samples, left, tables, by_group, targets),
-        measured_record(rows, samples, left, tables, targets),
+        measured_text(rows, samples, left, tables, by_group, told, targets),
+        measured_record(rows, samples, left, tables, told, targets),
         tuple(targets),
     )
 
@@ -123,6 +144,23 @@ def _targets(tables: Sequence[Table]) -> list[Target]:
                 if mine in errors and rival in errors:
                     targets.append(Target(f"{title}: ahead of {rival}", errors[mine].median, errors[rival].median, ""))
     return targets
+
+
+def _intervals(known: Intervals, residuals: Sequence[Residual], data: str, published: str) -> str:
+    from pathlib import Path
+
+    import yaml
+
+    from bench.accuracy.intervals import intervals_of, of_deployments
+    from bench.accuracy.published import published_figures, read_published
+
+    deployments = of_deployments(published_figures(read_published(published)))
+    found = intervals_of(known, (*residuals, *deployments), f"{Path(data).name}, {Path(published).name}")
+    head = (
+        "# How far measurements held out lie from predictions, by group: written by\n"
+        "# `python -m bench accuracy --data FILE --published FILE --write-intervals FILE`. Do not edit.\n"
+    )
+    return head + yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False, width=120, default_flow_style=None)
 
 
 def _source(data: str, rows: Sequence[Row], measurements: int) -> str:

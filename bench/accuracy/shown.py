@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from bench.accuracy.floor import floor_of
+from bench.accuracy.intervals import Covered, coverage_parts, coverage_records
 from bench.accuracy.rows import Row
 from bench.accuracy.samples import Sample
 from bench.accuracy.settings import Unpredicted
@@ -39,6 +40,7 @@ def measured_text(
     left: Sequence[Unpredicted],
     tables: Sequence[Table],
     by_group: bool,
+    inside: Sequence[Covered],
     targets: Sequence[Target],
 ) -> str:
     """The tables as text."""
@@ -73,6 +75,7 @@ def measured_text(
         parts += ["", heading(table.title, "  (percentage errors)"), columns(HEADER, lines)]
         if table.missing:
             parts.append(table.missing)
+    parts += coverage_parts(inside)
     if targets:
         parts += ["", target_table(targets)]
     return rendered(parts)
@@ -83,6 +86,7 @@ def measured_record(
     samples: Sequence[Sample],
     left: Sequence[Unpredicted],
     tables: Sequence[Table],
+    inside: Sequence[Covered],
     targets: Sequence[Target],
 ) -> dict[str, Any]:
     """The tables for JSON."""
@@ -112,6 +116,7 @@ def measured_record(
             }
             for table in tables
         ],
+        "intervals": coverage_records(inside),
         "targets": target_records(targets),
     }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench.accuracy.figures import Figures
 from bench.accuracy.fit import Measured, predictions
 from bench.accuracy.floor import Floor, floor_of
-from bench.accuracy.folds import MEASUREMENT, folds_of
+from bench.accuracy.folds import MEASUREMENT, Folds, folds_of
 from bench.accuracy.rivals import aiconfigurator, regression
 from bench.accuracy.samples import Sample
 from bench.accuracy.validate import Judged, held_out, judge
@@ -32,12 +32,16 @@ class Table:
         kind: of the folds, or "shipped" for the constants as they are.
         parts: fits that were made.
         missing: why a rival has no line, in words.
+        folds: samples of each part.
+        planned: figures of every sample by the constants, with the engine named and without it.
     """
 
     kind: str
     parts: int
     judged: tuple[Judged, ...]
     missing: str = ""
+    folds: Folds = ()
+    planned: tuple[Sequence[Figures | None], ...] = ()
 
     @property
     def title(self) -> str:
@@ -105,7 +109,8 @@ class Ways:
         planned = self._as_planned(fits)
         rivals: list[tuple[str, Sequence[Figures | None]]] = [(REGRESSION, plain), (RIVAL, self.rival)]
         there = [mine if his is not None else None for mine, his in zip(planned[0][1], self.rival, strict=True)]
-        return self._table(kind, len(folds), [*planned, *rivals, (COVERED, there)])
+        told = self._table(kind, len(folds), [*planned, *rivals, (COVERED, there)])
+        return replace(told, folds=folds, planned=tuple(figures for _, figures in planned))
 
     def _as_planned(
         self, fits: Sequence[tuple[Sequence[int], Calibration]]

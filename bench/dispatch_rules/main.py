@@ -15,6 +15,7 @@ from bench.options import (
     layers_option,
     seed_option,
     traces_option,
+    wheels_option,
     work_option,
     workers_option,
 )
@@ -37,10 +38,7 @@ OFF, JOINT_POINTS = 0.01, 0.10
 
 @click.command("dispatch_rules")
 @traces_option
-@click.option(
-    "--wheels", default="../wheels", envvar="ENGINE_WHEELS", show_default=True, show_envvar=True,
-    help="Folder of the unpacked wheels `vllm` and `sglang`.",
-)  # fmt: skip
+@wheels_option
 @layers_option
 @work_option
 @workers_option

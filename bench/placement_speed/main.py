@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.options import check_option, json_option, workers_option
+from bench.options import check_option, json_option, traces_option, wheels_option, workers_option
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ PARTS = ("drop-in", "engines", "counts", "two-slots", "largest", "recorded", "si
 
 @click.command("placement_speed")
 @click.option("--parts", default=",".join(PARTS), show_default=True, help="What to run, separated by commas.")
-@click.option("--traces", default="../shared/traces", show_default=True, help="Folder of dsv2lite_*.npz.")
-@click.option("--wheels", metavar="DIR", help="Unpacked wheels of vLLM and SGLang, in folders vllm and sglang.")
+@traces_option
+@wheels_option
 @workers_option
 @click.option("--seed", type=click.IntRange(0, 2**31), default=1, show_default=True)
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for results.json and, with matplotlib, a plot.")
 @check_option
 @json_option
 def command(
-    parts: str, traces: str, wheels: str | None, workers: int, seed: int, out: str | None, check: bool, as_json: bool
+    parts: str, traces: str, wheels: str, workers: int, seed: int, out: str | None, check: bool, as_json: bool
 ) -> None:
     """Seconds, gaps and memory of expert placement by size. Figures of a busy machine are upper figures."""
     from bench.targets import check_targets, target_records, target_table
@@ -44,10 +44,10 @@ def command(
     for part in chosen:
         if part not in PARTS:
             raise InputError("--parts", part, "is no part", f"choose of {', '.join(PARTS)}")
-    if "engines" in chosen and wheels is None:
-        note("engines: left out; --wheels names the folder of their unpacked wheels")
+    if "engines" in chosen and not Path(wheels).is_dir():
+        note(f"engines: left out; {wheels} is not there (--wheels)")
         chosen.remove("engines")
-    tables, targets, records = _run(chosen, traces, wheels or "", workers, seed)
+    tables, targets, records = _run(chosen, traces, wheels, workers, seed)
     text = json.dumps({"targets": target_records(targets), "records": records}, indent=1)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)

@@ -25,9 +25,10 @@ class HeldGpus:
 
 @dataclass(frozen=True)
 class Kind:
-    """Instances of one kind: pool, split, how many, and predicted latencies in seconds (None: not of its role)."""
+    """Instances of one kind: pool, role, split, how many, and predicted latencies in s (None: not of its role)."""
 
     pool: int
+    role: str
     split: Split
     count: int
     ttft_s: float | None
@@ -59,7 +60,7 @@ def deployment_faults(
         if lies != needs:
             faults.append(f"instances {i} need {needs} GPUs and lie on {lies}")
         scenario = scenarios[kind.pool]
-        refused = load_problem(scenario, Layout.of(scenario, kind.split))
+        refused = load_problem(scenario, Layout.of(scenario, kind.split), kind.role)
         if refused:
             faults.append(f"instances {i}: {refused}")
         most = most_sequences(scenario, kind.split.tp, kind.split.pp)

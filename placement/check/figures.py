@@ -6,7 +6,7 @@ from placement.check.case import TOLERANCE, MissingError, PlanCase
 from placement.check.failure import FailureError, require, same
 from placement.check.findings import by_source
 from placement.cost.layer.score import score_layer
-from placement.cost.step.throughput import MoeTimes
+from placement.cost.step.throughput import MoeTimes, Prediction
 from placement.records.convert import (
     operation_record,
     own_placement,
@@ -15,7 +15,8 @@ from placement.records.convert import (
     served_record,
     strategy_record,
 )
-from placement.records.role import CERTIFICATE_UNITS, RolePlan
+from placement.records.plan import FiguresRecord
+from placement.records.role import CERTIFICATE_UNITS, PredictedRecord, RolePlan
 
 
 def check_limits(case: PlanCase) -> str:
@@ -76,6 +77,16 @@ def _phases_told(role: RolePlan) -> bool:
     return role.phase == "train" or any((row.decode_us, row.prefill_us) != (None, None) for row in role.strategies)
 
 
+def _derived(role: RolePlan, made: Prediction) -> PredictedRecord:
+    """A prediction as the role's plan holds it: without intervals where the plan is older than these."""
+    record = predicted_record(made)
+    if role.predicted.tokens_per_s.interval is not None:
+        return record
+    figures = {name: getattr(record, name) for name in FiguresRecord.model_fields}
+    bare = {name: figure and figure.model_copy(update={"interval": None}) for name, figure in figures.items()}
+    return record.model_copy(update=bare)
+
+
 def check_prediction(case: PlanCase) -> str:
     """What follows from the MoE times that the rows hold, whatever the routing."""
     role = case.role
@@ -91,7 +102,7 @@ def check_prediction(case: PlanCase) -> str:
         made = case.predict(times)
         same(f"strategies[{i}].tokens_per_s", row.tokens_per_s, made.tokens_per_s)
         if row.placements is None:
-            same("predicted", role.predicted, predicted_record(made))
+            same("predicted", role.predicted, _derived(role, made))
     return "tokens/s of every strategy and all predicted figures follow from their MoE-layer times"
 
 
@@ -123,7 +134,7 @@ def check_figures(case: PlanCase) -> str:
             derived = derived.model_copy(update={"decode_us": None, "prefill_us": None})
         same(f"strategies[{i}]", row, derived)
         if row.placements is None:
-            same("predicted", role.predicted, predicted_record(assessment.prediction))
+            same("predicted", role.predicted, _derived(role, assessment.prediction))
     same("served", role.served, served_record(case.judge, own_placement(role)))
     return f"{len(role.strategies)} strategies and the predicted figures come out the same"
 

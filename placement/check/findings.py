@@ -62,7 +62,9 @@ def by_source(layers: Sequence[LayerRecord], rest: Sequence[int]) -> str:
     """Which layers, by the argument that their bounds name."""
     sources = dict.fromkeys(layers[i].bound_source for i in rest)
     told = ((source, [layers[i].layer for i in rest if layers[i].bound_source == source]) for source in sources)
-    return "; ".join(f"{shown(source, 80)} (layers {_ranges(numbers)})" for source, numbers in told)
+    return "; ".join(
+        f"{shown(source, 80)} (layer{'s' * (len(numbers) > 1)} {_ranges(numbers)})" for source, numbers in told
+    )
 
 
 def _ranges(numbers: Sequence[int]) -> str:

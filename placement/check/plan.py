@@ -170,7 +170,14 @@ def _check_nodes(plan: Plan) -> str:
     if unknown is not None:
         raise FailureError(f"nodes are of pool {shown(unknown)}, which no role runs on")
     kinds = [
-        Kind(order.index(plan.scenario_of(role).cluster.name), role.split.split(), role.split.instances, None, None)
+        Kind(
+            order.index(plan.scenario_of(role).cluster.name),
+            role.role,
+            role.split.split(),
+            role.split.instances,
+            None,
+            None,
+        )
         for role in plan.roles
     ]
     held = [

@@ -36,7 +36,7 @@ def check_split(case: PlanCase) -> str:
         require(pinned in (None, getattr(split, name)), f"{name} is pinned to {pinned}, not {getattr(split, name)}")
     if scenario.redundant != "auto":
         same("split.redundant", split.redundant, scenario.redundant)
-    problem = load_problem(scenario, Layout.of(scenario, split))
+    problem = load_problem(scenario, Layout.of(scenario, split), role.role)
     require(not problem, problem)
     most = most_sequences(scenario, split.tp, split.pp)
     require(most is None or split.batch <= most, f"batch {split.batch} is more than the {most} that the engine takes")

@@ -15,6 +15,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """As click's own; back-ticked parameters in messages of expected errors become this command's options."""
         try:
+            _refuse_empty(ctx)
             _keep_inputs(ctx)
             return super().invoke(ctx)
         except Exception as error:
@@ -32,6 +33,21 @@ class Command(click.Command):
         """The text with `parameter` written as this command's --option."""
         options = {each.name: each.opts[0] for each in self.params if isinstance(each, click.Option)}
         return re.sub(r"`(\w+)`", lambda match: options.get(match[1], match[0]), text)
+
+
+def _refuse_empty(ctx: click.Context) -> None:
+    """Refuses an empty word, such as that of a shell's unset variable, by the option or argument that it was given to.
+
+    Raises:
+        InputError: One is.
+    """
+    for each in ctx.command.params:
+        given = ctx.get_parameter_source(str(each.name)) is click.core.ParameterSource.COMMANDLINE
+        if given and any(not text.strip() for text in _texts(ctx.params.get(str(each.name)))):
+            from placement.errors import InputError
+
+            name = each.opts[0] if isinstance(each, click.Option) else each.make_metavar(ctx).strip("[].")
+            raise InputError(name, "", "is empty", "give it a value, or leave it out")
 
 
 def _keep_inputs(ctx: click.Context) -> None:

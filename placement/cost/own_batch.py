@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from placement.cost.calibration.fitted import efficiency_of
-from placement.cost.figures import Placement, figures_of, moe_times, score_placement
+from placement.cost.figures import Placement, moe_times
+from placement.cost.layer.score import Served, layer_seconds, served
 from placement.cost.memory.hbm import MemoryModel
 from placement.cost.pose import layer_problems
 from placement.cost.step.role_figures import at_batch, predict_role
@@ -65,7 +68,8 @@ class BatchFit:
         self.phases = role_phases(scenario, role)
         self._problems: dict[tuple[Phase, int], tuple[LayerProblem, ...]] = {}
         #: By the placement's identity, which is held with it.
-        self._prefill_s: dict[int, tuple[Placement, float]] = {}
+        self._served: dict[int, tuple[Placement, tuple[Served, ...]]] = {}
+        self._known: dict[tuple[int, Phase, int], float] = {}
         self._memory = MemoryModel(scenario, split, efficiency_of(scenario))
         self._engine = most_sequences(scenario, split.tp, split.pp)
         self._most = int(efficiency_of(scenario).max_sequences_per_rank.value)
@@ -75,19 +79,23 @@ class BatchFit:
         return moe_times({phase: self._seconds(placement, phase, batch) for phase in self.phases})
 
     def _seconds(self, placement: Placement, phase: Phase, batch: int) -> float:
-        if phase == "prefill":
-            found = self._prefill_s.get(id(placement))
-            if found is not None:
-                return found[1]
-        key = (phase, 0 if phase == "prefill" else batch)
-        if key not in self._problems:
-            self._problems[key] = layer_problems(
+        at = 0 if phase == "prefill" else batch
+        if (phase, at) not in self._problems:
+            self._problems[(phase, at)] = layer_problems(
                 self.scenario, at_batch(self.split, batch), phase, self.statistics, failed_gpus=self.failed_gpus
             )
-        seconds = figures_of(score_placement(self._problems[key], placement)).moe_layer_s
-        if phase == "prefill":
-            self._prefill_s[id(placement)] = (placement, seconds)
-        return seconds
+        key, problems = (id(placement), phase, at), self._problems[(phase, at)]
+        if key not in self._known:
+            each = self._layers(placement, problems)
+            self._known[key] = float(np.mean([layer_seconds(*one) for one in zip(problems, each, strict=True)]))
+        return self._known[key]
+
+    def _layers(self, placement: Placement, problems: Sequence[LayerProblem]) -> tuple[Served, ...]:
+        """What each layer's placement makes of the routing: problems of all phases and batches differ in rates."""
+        if id(placement) not in self._served:
+            layers = zip(problems, placement.slots, placement.fractions, strict=True)
+            self._served[id(placement)] = (placement, tuple(served(*layer) for layer in layers))
+        return self._served[id(placement)][1]
 
     def operated(self, placement: Placement, operation: Operation) -> Operated:
         """What an operation yields with a placement."""

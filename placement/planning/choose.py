@@ -200,7 +200,7 @@ def choice_of_plan(case: Case) -> Choice:
         )
         used += 0 if role.cluster is not None else made.gpus
         _keeps_pins(scenario, split, role)
-        problem = load_problem(scenario, Layout.of(scenario, split))
+        problem = load_problem(scenario, Layout.of(scenario, split), role.role)
         if made.slots_per_gpu != split.slots_per_gpu:
             problem = f"{split.slots_per_gpu} slots per GPU are not those of {scenario.model.moe.experts} experts"
         if problem:
@@ -271,7 +271,7 @@ def _choice(
     parts = [(problem.columns[i], chosen.counts[i]) for i in used]
     faults = deployment_faults(
         pools,
-        [Kind(c.pool, c.split, count, c.point.ttft_s, c.point.tpot_s) for c, count in parts],
+        [Kind(c.pool, c.role, c.split, count, c.point.ttft_s, c.point.tpot_s) for c, count in parts],
         [HeldGpus(group.pool, group.nodes, {place[i]: gpus for i, gpus, _ in group.held}) for group in packed],
     )
     if faults:

@@ -160,7 +160,9 @@ def _simulated(case: Case, plan: Plan, demand: Demand, wanted: float, answer: An
     if not record.holds_p95 and not case.effort.stop().expired:
         report.stage("looking for what holds the 95th percentile", BISECTIONS)
         share = _held_share(lambda load: answer(plan, SEARCHED, load), demand, report)
-        gpus = _gpus_that_hold(_quick(case), answer, demand, wanted / share) if wanted and share > 0 else None
+        gpus = None
+        if wanted and share > 0:
+            gpus = _gpus_that_hold(_quick(case), answer, demand, wanted / share, plan.gpus)
         record = record.model_copy(update={"hold": HoldRecord(share=share, gpus=gpus)})
     return plan.model_copy(update={"demand": record})
 
@@ -243,18 +245,19 @@ def _held_share(answer: Callable[[Demand], DemandRecord], demand: Demand, report
     return low
 
 
-def _gpus_that_hold(quick: Case, answer: Answer, demand: Demand, tokens_per_s: float) -> int | None:
+def _gpus_that_hold(quick: Case, answer: Answer, demand: Demand, tokens_per_s: float, had: int) -> int | None:
     """GPUs of a deployment that holds the 95th percentile of a demand; None where few tries find none.
 
     Args:
         tokens_per_s: What is planned for first.
+        had: GPUs of the deployment that does not hold it: quick prices of as many are no better answer.
     """
     for _ in range(SOLVES):
         try:
             plan = solve(replace(quick, target_tokens_per_s=tokens_per_s)).plan
         except InfeasibleError:
             return None
-        if answer(plan, SEARCHED, demand).holds_p95:
+        if plan.gpus > had and answer(plan, SEARCHED, demand).holds_p95:
             return plan.gpus
         tokens_per_s *= 1.03
     return None

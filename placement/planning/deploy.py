@@ -122,4 +122,7 @@ def _answer(limit: float, planned: Planned) -> FrontAnswer:
         ttft_ms=None if figures.ttft_ms is None else figures.ttft_ms.value,
         tpot_ms=None if figures.tpot_ms is None else figures.tpot_ms.value,
         kinds=tuple(f"{role.split.instances} {role.role} {role.degrees}" for role in plan.roles),
+        provenance=figures.tokens_per_s.provenance, interval=figures.tokens_per_s.interval,
+        ttft_interval=None if figures.ttft_ms is None else figures.ttft_ms.interval,
+        tpot_interval=None if figures.tpot_ms is None else figures.tpot_ms.interval,
     )  # fmt: skip

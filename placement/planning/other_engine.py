@@ -47,7 +47,7 @@ def as_run(role: RolePlan, scenario: Scenario, name: str) -> RolePlan:
         InputError: The scenario's engine does not load the split. InfeasibleError: HBM has no room for it.
     """
     split = role.split.split()
-    problem = load_problem(scenario, Layout.of(scenario, split))
+    problem = load_problem(scenario, Layout.of(scenario, split), role.role)
     if problem:
         raise InputError(name, "split", problem, "plan it anew for this engine")
     memory = memory_of(scenario, split)

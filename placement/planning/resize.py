@@ -172,7 +172,7 @@ def _ranks(scenario: Scenario, old: Split, gpus: int) -> int:
     node = max(scenario.cluster.gpus_per_node, old.tp)
     for ranks in range(gpus, gpus + node + 1):
         stage = ranks * old.etp
-        if stage % old.tp == 0 and not stage_problem(scenario.cluster, stage):
+        if stage % old.tp == 0 and not stage_problem(scenario.cluster, stage, old.pp):
             return ranks
     problem = tp_layout_problem(scenario.cluster, old.tp) or f"tp {old.tp} and the nodes take no {gpus} ranks or more"
     raise ParameterError("to_gpus", problem, "plan it anew")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from placement.problem.split import Split, redundant_problem
+from specs.blocks.recurrent import Recurrent
 from specs.cluster import Cluster
 from specs.engine import MessageRule, Rule, RuleName
 from specs.model import Model
@@ -62,6 +63,10 @@ RULES: dict[RuleName, Callable[[Layout, Sizes], str]] = {
         f"tp x dp = {at.stage} is more than a node of {at.cluster.gpus_per_node} GPUs",
     ),
     "one_stage": lambda at, _: _unless(at.pp == 1, f"pp {at.pp} is not 1"),
+    "one_stage_with_states": lambda at, _: _unless(
+        at.pp == 1 or not any(isinstance(mixer, Recurrent) for mixer in at.model.mixers.values()),
+        f"pp {at.pp} is not 1, and layers keep states",
+    ),
     "top_k_at_most": lambda at, sizes: _unless(
         at.model.moe.top_k <= sizes[0], f"top_k {at.model.moe.top_k} is more than {sizes[0]}"
     ),
@@ -91,11 +96,20 @@ def _broken(rules: Sequence[Rule], layout: Layout) -> str:
     return ""
 
 
-def load_problem(scenario: Scenario, layout: Layout) -> str:
-    """Why the scenario's engine does not load a layout; "" where it does."""
+def load_problem(scenario: Scenario, layout: Layout, role: str = "aggregated") -> str:
+    """Why the scenario's engine does not load a layout in a role; "" where it does."""
     engine = scenario.engine
     problem = _broken((*engine.rules, *engine.in_use.rules), layout)
-    return problem and f"{engine.label} with {engine.backend} does not load it: {problem}"
+    if problem:
+        return f"{engine.label} with {engine.backend} does not load it: {problem}"
+    return role_problem(scenario, layout, role)
+
+
+def role_problem(scenario: Scenario, layout: Layout, role: str) -> str:
+    """Why the scenario's engine can't run a layout that it loads in a role; "" where it can."""
+    engine = scenario.engine
+    problem = _broken(engine.role_rules.of_role(role), layout)
+    return problem and f"{engine.label} does not run it for {role} alone: {problem}"
 
 
 def slots_problem(scenario: Scenario, split: Split, redundant: int) -> str:

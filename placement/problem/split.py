@@ -2,7 +2,8 @@
 
 An instance has `pp` stages; a stage has `dp` attention data-parallel ranks of `tp` GPUs each. The experts of a stage's
 MoE layers are spread over `ep` expert-parallel ranks of `etp = tp * dp / ep` GPUs each. Stages are packed one after the
-other, and a stage either divides a node or fills whole nodes, so none straddles a node's edge.
+other, and a stage divides a node or fills whole nodes, so none straddles a node's edge. Or it fills whole OS nodes of a
+larger node (16 of the 72 GPUs of a rack): all of its instance then lies in one node.
 """
 
 from __future__ import annotations
@@ -142,15 +143,32 @@ def block_problem(model: Model, stored: DataType, degree: str, width: int, what:
 def tp_layout_problem(cluster: Cluster, tp: int) -> str:
     """Why a TP group can't lie on the nodes; "" where it can."""
     m = cluster.gpus_per_node
-    return "" if m % tp == 0 or tp % m == 0 else f"tp {tp} neither divides a node of {m} GPUs nor fills whole nodes"
+    if m % tp == 0 or tp % m == 0 or _fills_os_nodes(cluster, tp):
+        return ""
+    return f"tp {tp} neither divides a node of {m} GPUs nor fills whole nodes"
 
 
-def stage_problem(cluster: Cluster, gpus_per_stage: int) -> str:
-    """Why a stage of that many GPUs can't lie on the nodes; "" where it can."""
+def stage_problem(cluster: Cluster, gpus_per_stage: int, pp: int = 1) -> str:
+    """Why `pp` stages of that many GPUs can't lie on the nodes; "" where they can."""
     m = cluster.gpus_per_node
-    if m % gpus_per_stage and gpus_per_stage % m:
+    if m % gpus_per_stage == 0 or gpus_per_stage % m == 0:
+        return ""
+    if not _fills_os_nodes(cluster, gpus_per_stage):
         return f"tp x dp = {gpus_per_stage} neither divides a node of {m} GPUs nor fills whole nodes"
+    if gpus_per_stage * pp > m:
+        return f"{pp} stages of tp x dp = {gpus_per_stage} GPUs, which don't divide a node of {m}, do not lie in one"
     return ""
+
+
+def _fills_os_nodes(cluster: Cluster, gpus: int) -> bool:
+    """Whether so many GPUs are whole OS nodes in a part of a node."""
+    return gpus < cluster.gpus_per_node and gpus % cluster.os_node_gpus == 0
+
+
+def gpus_filled(cluster: Cluster, gpus_per_stage: int, pp: int) -> int:
+    """GPUs of a node that instances alike can fill: all, unless stages do not divide it."""
+    m, size = cluster.gpus_per_node, gpus_per_stage * pp
+    return m if m % gpus_per_stage == 0 or size > m else m // size * size
 
 
 def ep_problem(model: Model, cluster: Cluster, gpus_per_stage: int, ep: int) -> str:
@@ -222,7 +240,7 @@ def nearest_redundant(model: Model, ep: int, redundant: int) -> tuple[int, ...]:
 
 def instances_that_fit(cluster: Cluster, gpus_per_stage: int, pp: int) -> int:
     """How many instances fill the cluster; stages never straddle a node, so it is plain division."""
-    return cluster.gpus // (gpus_per_stage * pp)
+    return cluster.nodes * gpus_filled(cluster, gpus_per_stage, pp) // (gpus_per_stage * pp)
 
 
 def cut_problem(
@@ -264,7 +282,7 @@ def make_split(
     model, cluster, workload = scenario.model, scenario.cluster, scenario.workload
     for field, problem in (
         ("tp", tp_problem(model, tp) or tp_layout_problem(cluster, tp)),
-        ("dp", stage_problem(cluster, tp * dp)),
+        ("dp", stage_problem(cluster, tp * dp, pp)),
         ("ep", ep_problem(model, cluster, tp * dp, ep)),
         ("pp", f"pp {pp} is more than the model's {model.whole_layers} layers" if pp > model.whole_layers else ""),
     ):

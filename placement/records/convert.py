@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from placement.cost.assess import Assessment, Assessor
+from placement.cost.calibration.intervals import Interval
 from placement.cost.figures import Placement
 from placement.cost.layer.scenario_rates import topology_of
 from placement.cost.memory.hbm import MemoryReport
@@ -20,6 +21,7 @@ from placement.records.plan import FiguresRecord, Mode
 from placement.records.role import (
     Figure,
     Fractions,
+    IntervalRecord,
     MemoryLineRecord,
     MemoryRecord,
     OperationRecord,
@@ -58,7 +60,10 @@ def predicted_record(prediction: Prediction) -> PredictedRecord:
 
     def figure(name: str, value: float) -> Figure:
         entry = provenance[name]
-        return Figure(value=value, provenance=entry.provenance, moe_layer=entry.moe_layer)  # type: ignore[arg-type]
+        return Figure(
+            value=value, provenance=entry.provenance, moe_layer=entry.moe_layer,  # type: ignore[arg-type]
+            interval=_interval(value, entry.interval),
+        )  # fmt: skip
 
     def ms(name: str, seconds: float | None) -> Figure | None:
         found = _ms(seconds)
@@ -72,6 +77,15 @@ def predicted_record(prediction: Prediction) -> PredictedRecord:
         tpot_ms=ms("tpot_s", prediction.tpot_s),
         step_ms=ms("step_s", step),
         breakdown=tuple(PartRecord(name=part.name, ms=part.seconds * 1e3) for part in prediction.breakdown),
+    )
+
+
+def _interval(value: float, told: Interval | None) -> IntervalRecord | None:
+    """An interval around a figure, by its factors."""
+    if told is None:
+        return None
+    return IntervalRecord(
+        low=value * told.low, high=value * told.high, coverage=told.coverage, group=told.group, nearest=told.nearest
     )
 
 
@@ -98,20 +112,47 @@ def figures_record(scenario: Scenario, roles: Sequence[RolePlan]) -> FiguresReco
     if len(roles) == 1:
         one = roles[0].predicted
         return FiguresRecord(**{name: getattr(one, name) for name in FiguresRecord.model_fields})
-    total = tokens_per_s(scenario, roles, {i: role.predicted.tokens_per_s.value for i, role in enumerate(roles)})
+    rates = [role.predicted.tokens_per_s for role in roles]
+    total = tokens_per_s(scenario, roles, dict(enumerate(rate.value for rate in rates)))
 
     def worst(name: str) -> Figure | None:
         told = [figure for role in roles if (figure := getattr(role.predicted, name)) is not None]
         return max(told, key=lambda figure: figure.value, default=None)
 
-    first = roles[0].predicted.tokens_per_s
     gpus = sum({role.cluster.name: role.cluster.gpus for role in roles if role.cluster is not None}.values())
+    whole = _whole(scenario, roles)
+    each = scenario.cluster.gpus + gpus
     return FiguresRecord(
-        tokens_per_s=first.model_copy(update={"value": total}),
-        tokens_per_s_per_gpu=first.model_copy(update={"value": total / (scenario.cluster.gpus + gpus)}),
+        tokens_per_s=rates[0].model_copy(update={"value": total, "interval": whole}),
+        tokens_per_s_per_gpu=rates[0].model_copy(update={"value": total / each, "interval": _over(whole, each)}),
         ttft_ms=worst("ttft_ms"),
         tpot_ms=worst("tpot_ms"),
     )
+
+
+def _whole(scenario: Scenario, roles: Sequence[RolePlan]) -> IntervalRecord | None:
+    """The interval of all roles' tokens/s: where every role is at its low end, and at its high end.
+
+    The slower half decides, so the low end is passed where either half's is.
+    """
+    told = [role.predicted.tokens_per_s.interval for role in roles]
+    known = [each for each in told if each is not None]
+    if len(known) < len(told):
+        return None
+    low, high = (
+        tokens_per_s(scenario, roles, {i: getattr(each, end) for i, each in enumerate(known)})
+        for end in ("low", "high")
+    )
+    words = ("; ".join(dict.fromkeys(getattr(each, name) for each in known)) for name in ("group", "nearest"))
+    group, nearest = words
+    return IntervalRecord(low=low, high=high, coverage=known[0].coverage, group=group, nearest=nearest)
+
+
+def _over(interval: IntervalRecord | None, gpus: int) -> IntervalRecord | None:
+    """An interval of tokens/s by GPU."""
+    if interval is None:
+        return None
+    return interval.model_copy(update={"low": interval.low / gpus, "high": interval.high / gpus})
 
 
 def tokens_per_s(scenario: Scenario, roles: Sequence[RolePlan], yields: Mapping[int, float]) -> float:

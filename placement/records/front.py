@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from placement.errors import InputError
 from placement.records.base import Amount, Record, Text, Whole
+from placement.records.role import IntervalRecord, Provenance
 from specs.documents import parse_json, read_text, shown
 from specs.validation import validate
 
@@ -16,7 +17,11 @@ SCHEMA: Literal["placement.front/1"] = "placement.front/1"
 
 
 class FrontAnswer(Record):
-    """The deployment under one TPOT limit; `placement deploy --tpot-ms` has it whole."""
+    """The deployment under one TPOT limit; `placement deploy --tpot-ms` has it whole.
+
+    Attributes:
+        provenance, interval: Of tokens/s; ttft_interval, tpot_interval: of these. Null in older files.
+    """
 
     tpot_limit_ms: Amount
     tokens_per_s: Amount
@@ -25,6 +30,10 @@ class FrontAnswer(Record):
     ttft_ms: Amount | None
     tpot_ms: Amount | None
     kinds: tuple[Text, ...]
+    provenance: Provenance | None = None
+    interval: IntervalRecord | None = None
+    ttft_interval: IntervalRecord | None = None
+    tpot_interval: IntervalRecord | None = None
 
 
 class Front(Record):

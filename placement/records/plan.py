@@ -249,6 +249,10 @@ def plan_json(plan: Plan) -> str:
     data = plan.model_dump(mode="json", by_alias=True)
     _drop_unset(data, "timings", "nodes", "choice", "demand", "witness")
     _drop_unset(data["provenance"], "params", "gap", "cut_short", "cautions")
+    for predicted in (data["predicted"], *(role["predicted"] for role in data["roles"])):
+        for figure in (predicted[name] for name in FiguresRecord.model_fields):
+            if figure is not None:
+                _drop_unset(figure, "interval")
     for role in data["roles"]:
         _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds", "stake", "served")
         _drop_unset(role["split"], "layer_redundant")

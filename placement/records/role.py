@@ -70,13 +70,34 @@ class MemoryRecord(Record):
     headroom_bytes: Number
 
 
+class IntervalRecord(Record):
+    """Where measured values lie, at most of measurements, in the unit of the figure that it is of.
+
+    Attributes:
+        coverage: Share of measurements that lie within.
+        group: The measurements that tell so. nearest: What was measured nearest to the plan. Both in words.
+    """
+
+    low: Amount
+    high: Amount
+    coverage: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)]
+    group: Text
+    nearest: Text
+
+
+#: Where a figure comes from (placement.cost.calibration.efficiency).
+Provenance = Literal["roofline", "population", "calibrated", "measured"]
+
+
 class Figure(Record):
     """A predicted figure in the unit that its field names."""
 
     value: Amount
-    provenance: Literal["roofline", "calibrated", "measured"]
+    provenance: Provenance
     #: How the MoE layers in it were timed, such as "scored placement".
     moe_layer: Text
+    #: Null where nothing measured tells how far it may be off, and in older files.
+    interval: IntervalRecord | None = None
 
 
 class PartRecord(Record):

@@ -8,6 +8,7 @@ from typing import Any
 
 from placement.records.plan import Plan
 from placement.records.role import RoleName, RolePlan, StrategyRecord
+from placement.report.certainty import sure
 from placement.report.screen import engine_lines
 from placement.report.strategies import certificate, own_row, strategy_header, strategy_row
 from placement.report.text import columns, fields, heading, html, rendered
@@ -58,6 +59,7 @@ class Comparison:
             facts = [
                 *engine_lines(plan.engine, plan.scenario.spec.engine.assumes),
                 ("routing", f"{routing.source}; {judged}"),
+                ("figures", sure(role.predicted.tokens_per_s)),
             ]
             parts += [
                 *([] if quiet else [fields(facts)]),
@@ -80,6 +82,7 @@ class Comparison:
                         "role": role.role,
                         "phase": role.phase,
                         "engine": plan.engine.model_dump(mode="json"),
+                        "predicted": role.predicted.model_dump(mode="json", exclude={"breakdown"}),
                         "split": role.split.model_dump(mode="json"),
                         "routing": plan.provenance.routing.model_dump(mode="json"),
                         "strategies": [

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from placement.records.evaluation import Evaluation, Row
 from placement.records.plan import Plan
 from placement.records.role import RolePlan, role_keys
+from placement.report.certainty import sure
 from placement.report.screen import engine_lines
 from placement.report.strategies import time_cells, time_header
 from placement.report.text import columns, fields, heading, rendered
@@ -66,7 +67,11 @@ def evaluation_text(
     phases = "" if several else f", {roles[0].phase}"
     parts: list[RenderableType] = [heading("plan ", f"{path}: {plan.scenario.name}{phases}")]
     if not quiet:
-        facts = [*engine_lines(plan.engine, plan.scenario.spec.engine.assumes), ("solved on", solved)]
+        facts = [
+            *engine_lines(plan.engine, plan.scenario.spec.engine.assumes),
+            ("solved on", solved),
+            ("figures", sure(plan.predicted.tokens_per_s)),
+        ]
         parts.append(fields(facts))
     for result in results:
         kind = "synthetic" if result.synthetic else "recorded"

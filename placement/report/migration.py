@@ -11,6 +11,7 @@ from rich.console import RenderableType
 
 from placement.records.migration import FrontRow, Migration, RoleMigration
 from placement.records.role import RUNNING, RolePlan, role_keys
+from placement.report.certainty import sure
 from placement.report.text import columns, fields, heading, rendered
 from placement.report.units import counted, gb, grouped, or_dash, us
 
@@ -67,6 +68,8 @@ def migration_text(told: Migration, path: str, quiet: bool = False) -> str:
     routing = told.routing
     judged = "the second half of each trace" if routing.judged_on == "second-half" else "the same routing"
     facts = [("engine", told.engine.label), ("new routing", f"{routing.source}; judged on {judged}")]
+    figures = [role.plan.predicted.tokens_per_s for role in told.roles if role.plan is not None]
+    facts += [("figures", sure(figures[0]))] if figures else []
     if len(told.roles) == 1:
         (only,) = told.roles
         facts += _facts(only)

@@ -10,6 +10,7 @@ from rich.text import Text
 from placement.records.layout import EngineName
 from placement.records.plan import Plan, TimingsRecord
 from placement.records.role import Figure, MemoryLineRecord, RolePlan
+from placement.report.certainty import apart, bracket, certainty, ends, origin
 from placement.report.demand import demand_parts
 from placement.report.levers import left_out, lever_lines, types_in_words
 from placement.report.strategies import certificate, strategy_table, totals
@@ -138,7 +139,7 @@ def _answer(plan: Plan) -> list[tuple[str, str]]:
     requests = ""
     if workload.kind == "serving":
         requests = f"; {grouped(figure.value / workload.osl, 1)} requests/s"
-    rows = [("throughput", f"{grouped(figure.value)} {what}, {per_gpu} per GPU{requests}")]
+    rows = [("throughput", f"{grouped(figure.value)} {what}{bracket(figure)}, {per_gpu} per GPU{requests}")]
     if workload.kind == "serving":
         rows += [
             (name, _limit(told, limit))
@@ -153,8 +154,8 @@ def _answer(plan: Plan) -> list[tuple[str, str]]:
     gpus = f"{grouped(plan.gpus)} of {grouped(plan.gpus + idle)}" if plan.choice is not None else grouped(plan.gpus)
     rows.append(("GPUs", gpus + (f"; {idle} idle" if idle else "")))
     rows += _experts(plan)
-    rows.append(("figures", f"{figure.provenance}; MoE layers: {figure.moe_layer}, {_judged(plan)}"))
-    return rows
+    rows.append(("figures", f"{origin(figure)}; MoE layers: {figure.moe_layer}, {_judged(plan)}"))
+    return rows + certainty(predicted)
 
 
 def _of(plan: Plan, role: RolePlan) -> str:
@@ -188,7 +189,8 @@ def _limit(figure: Figure | None, limit: float) -> str:
     if figure is None:
         return "-"
     verdict = "met" if figure.value <= limit else f"MISSED by {figure.value / limit - 1:.2%} on the routing that judges"
-    return f"{figure.value:,.2f} ms (at most {limit:g} ms: {verdict})"
+    interval = "" if figure.interval is None else f"{ends(figure.interval)}; "
+    return f"{figure.value:,.2f} ms ({interval}at most {limit:g} ms: {verdict})"
 
 
 def _judged(plan: Plan) -> str:
@@ -204,14 +206,18 @@ def _against(plan: Plan) -> list[RenderableType]:
     choice = plan.choice
     if choice is None or not choice.rivals:
         return []
-    rows = [("this plan", grouped(choice.priced_tokens_per_s), "100.0%")]
+    rows = [("this plan", grouped(choice.priced_tokens_per_s), "100.0%", "-")]
     kinds = []
     for rival in choice.rivals:
         rate = rival.tokens_per_s or 0.0
-        rows.append((rival.name, grouped(rate), f"{rate / choice.priced_tokens_per_s:.1%}"))
+        ratio = rate / choice.priced_tokens_per_s
+        beyond = apart(plan.predicted.tokens_per_s, ratio)
+        rows.append((rival.name, grouped(rate), f"{ratio:.1%}", "outside" if beyond else "within"))
         kinds.append((rival.name, " + ".join(f"{each.count} {each.role} {each.degrees}" for each in rival.roles)))
     title = heading("AGAINST", " the best recipes, each with experts placed by the load balancer")
-    return [_BLANK, title, columns(("", "tokens/s", "of plan"), rows, 0), fields(kinds)]
+    shown = 3 if plan.predicted.tokens_per_s.interval is None else 4
+    table = columns(("", "tokens/s", "of plan", "interval")[:shown], [row[:shown] for row in rows], 0)
+    return [_BLANK, title, table, fields(kinds)]
 
 
 def _strategies(plan: Plan) -> list[RenderableType]:

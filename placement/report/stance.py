@@ -8,6 +8,7 @@ from rich.console import RenderableType
 
 from placement.cost.step.link_needs import RoleNeeds
 from placement.records.plan import Plan
+from placement.report.certainty import bracket, certainty, origin
 from placement.report.text import columns, command, fields, heading, rendered
 from placement.report.units import grouped
 
@@ -20,10 +21,11 @@ def stance_screen(plan: Plan, title: str, needs: Sequence[RoleNeeds], spec: str,
         out: The file that the plan was written to.
     """
     told = plan.predicted
-    figures = [("tokens/s", grouped(told.tokens_per_s.value))]
+    figures = [("tokens/s", grouped(told.tokens_per_s.value) + bracket(told.tokens_per_s))]
     for name, figure in (("TTFT ms", told.ttft_ms), ("TPOT ms", told.tpot_ms), ("step ms", told.step_ms)):
         if figure is not None:
-            figures.append((name, f"{figure.value:,.1f}"))
+            figures.append((name, f"{figure.value:,.1f}{bracket(figure)}"))
+    figures += [("figures", origin(told.tokens_per_s)), *certainty(told)]
     parts: list[RenderableType] = [
         heading(plan.scenario.name), title, "", fields(figures), "", heading("DEPLOY"), _deployed(plan), "",
         heading("LINKS", "  GB/s of the busiest GPU, one direction; needs: to hide messages behind experts"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from placement.records.choice import ChoiceRecord, RunnerUpRecord, WhatIfRecord
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
+from placement.report.certainty import apart
 
 #: A gain that nobody would notice.
 _SMALL = 0.001
+_WITHIN = ", within the interval"
 _BINDS = {
     "TTFT": "TTFT: a larger batch would exceed the limit",
     "TPOT": "TPOT: a larger batch would exceed the limit",
@@ -37,8 +39,7 @@ def why(plan: Plan) -> list[tuple[str, str]]:
                     f"at most {choice.max_kinds} (--max-kinds); more: {choice.without_max_kinds:.1%} better in {unit}",
                 )
             )
-        for i, other in enumerate(choice.what_if):
-            rows.append(("would buy" if i == 0 else "", f"{other.change}: {_beside(plan, choice, other)}"))
+        rows += _would_buy(plan, choice)
         if choice.idle_gpus:
             told = "no further instance of the chosen kinds fits" if choice.goal == "rate" else "the rest is enough"
             rows.append(("idle", f"{choice.idle_gpus} GPUs: {told}"))
@@ -48,11 +49,21 @@ def why(plan: Plan) -> list[tuple[str, str]]:
     return rows
 
 
+def _would_buy(plan: Plan, choice: ChoiceRecord) -> list[tuple[str, str]]:
+    """What other limits buy; once for all where all of it lies within the interval."""
+    told = [f"{other.change}: {_beside(plan, choice, other)}" for other in choice.what_if]
+    if len(told) > 1 and all(each.endswith(_WITHIN) for each in told):
+        told = [*(each.removesuffix(_WITHIN) for each in told), "all within the interval"]
+    return [("would buy" if i == 0 else "", each) for i, each in enumerate(told)]
+
+
 def _beside(plan: Plan, choice: ChoiceRecord, other: RunnerUpRecord | WhatIfRecord) -> str:
     """Another answer beside the plan, in what answers are compared by."""
     if choice.goal == "gpus" and other.gpus is not None:
         return "no fewer GPUs" if other.gpus == plan.gpus else f"{other.gpus:,} GPUs instead of {plan.gpus:,}"
-    return f"{other.tokens_per_s / choice.priced_tokens_per_s - 1:+.1%} tokens/s"
+    ratio = other.tokens_per_s / choice.priced_tokens_per_s
+    within = _WITHIN if apart(plan.predicted.tokens_per_s, ratio) is False else ""
+    return f"{ratio - 1:+.1%} tokens/s{within}"
 
 
 def _unmatched(plan: Plan) -> list[tuple[str, str]]:

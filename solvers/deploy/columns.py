@@ -22,12 +22,13 @@ from placement.cost.step.roles import (
 )
 from placement.cost.step.throughput import MoeTimes, ServingModel
 from placement.errors import InputError
-from placement.problem.engine_rules import most_sequences, slots_problem
+from placement.problem.engine_rules import Layout, most_sequences, role_problem, slots_problem
 from placement.problem.pieces import StageTable, stage_table
 from placement.problem.split import Split
 from solvers.deploy.problem import Column, Pool
 from solvers.split.build import serving_split
 from solvers.split.degrees import Degrees, list_candidates, sparse_first
+from solvers.split.largest import Tried, largest_batch
 from solvers.stop import DEFAULT, Stop
 from specs.scenario import Pins, Scenario
 
@@ -245,7 +246,9 @@ class _PoolSearch:
             raise InputError(scenario.name, "workload", "is training; only serving is deployed", "use solve")
         self.pool, self.scenario, self.workload, self.kernels, self.stop = pool, scenario, workload, kernels, stop
         self.listed = 0
-        self.pins, self.redundant, self.placed = pins, redundant, placed
+        self.asked, self.redundant, self.placed = pins, redundant, placed
+        #: Of the roles that are priced now.
+        self.pins = pins
         self.efficiency = efficiency_of(scenario)
         self.ttft_s, self.tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
         self.dropped: Counter[tuple[Role, str]] = Counter()
@@ -261,12 +264,8 @@ class _PoolSearch:
 
         Roles that are pinned alike are priced together.
         """
-        pinned = self.scenario.model_copy(update={"pins": self.pins})
-        alike: dict[Pins, list[Role]] = {}
-        for role in roles:
-            alike.setdefault(pinned.of_role(role).pins, []).append(role)
         found: list[Column] = []
-        for pins, same in alike.items():
+        for pins, same in self._alike(roles).items():
             candidates = list_candidates(self.scenario, pins, self.redundant)
             self.thinned |= candidates.thinned
             self.listed += len(candidates.degrees) * len(same)
@@ -275,8 +274,26 @@ class _PoolSearch:
             found += self.price(order, same)
         return found
 
+    def _alike(self, roles: Sequence[Role]) -> dict[Pins, list[Role]]:
+        """The roles by what is pinned of them."""
+        pinned = self.scenario.model_copy(update={"pins": self.asked})
+        alike: dict[Pins, list[Role]] = {}
+        for role in roles:
+            alike.setdefault(pinned.of_role(role).pins, []).append(role)
+        return alike
+
     def with_replicas(self, columns: Sequence[Column], roles: Sequence[Role]) -> list[Column]:
-        """The fastest columns of each role and size again with more redundant experts: balance and traffic for KV."""
+        """The fastest columns of each role and size again with more redundant experts: balance and traffic for KV.
+
+        What is fast in one role is tried in every role that is pinned alike.
+        """
+        found: list[Column] = []
+        for pins, same in self._alike(roles).items():
+            self.pins = pins
+            found += self.price(self._replicated([column for column in columns if column.role in same]), same)
+        return found
+
+    def _replicated(self, columns: Sequence[Column]) -> list[Degrees]:
         ranked: dict[tuple[Role, int], list[Column]] = {}
         for column in sorted(columns, key=_order):
             ranked.setdefault((column.role, column.gpus), []).append(column)
@@ -288,8 +305,7 @@ class _PoolSearch:
             for more in MORE_SLOTS
             if not slots_problem(self.scenario, s, s.redundant + more * s.ep)
         }
-        order = sorted(degrees, key=lambda d: (d.tp, d.ep, d.dp, d.redundant, d.pp))
-        return self.price(order, roles)
+        return sorted(degrees, key=lambda d: (d.tp, d.ep, d.dp, d.redundant, d.pp))
 
     def price(self, degrees_list: Sequence[Degrees], roles: Sequence[Role]) -> list[Column]:
         """Columns of given degrees in every role."""
@@ -323,6 +339,9 @@ class _PoolSearch:
         model = ServingModel(self.scenario, self.workload, split, moe, self.efficiency, like.at_depth(split, stages))
         columns = []
         for role in roles:
+            if role_problem(self.scenario, Layout.of(self.scenario, split), role):
+                self.dropped[(role, "is not run in this role by the engine")] += 1
+                continue
             point, batch = self._point(role, split, model, memory)
             if point is not None:
                 rated = replace(split, batch=batch, microbatches=min(split.pp, batch))
@@ -352,7 +371,7 @@ class _PoolSearch:
                 return None, split.batch
             return first, split.batch
         key = (role, split.gpus_per_instance)
-        batch = self._largest(at, key, model, memory)
+        batch = self._largest(at, first, key, model, memory)
         if batch is None:
             self.dropped[(role, "slower than another of as many GPUs")] += 1
             return None, split.batch
@@ -374,23 +393,22 @@ class _PoolSearch:
     def _largest(
         self,
         at: Callable[[ServingModel, int], InstancePoint],
+        first: InstancePoint,
         key: tuple[Role, int],
         model: ServingModel,
         memory: MemoryModel,
     ) -> int | None:
-        """The largest batch within HBM and the objectives, None where a column as large is faster."""
-        worst = self.best.get(key, 0.0)
+        """The largest batch within HBM and the objectives, None where a column as large is faster.
+
+        Args:
+            first: with a batch of 1.
+        """
         most = int(self.efficiency.max_sequences_per_rank.value)
         most = min(most, most_sequences(self.scenario, model.split.tp, model.split.pp) or most)
-        low, high = 1, most + 1
-        while high - low > 1:
-            middle = min(2 * low, (low + high) // 2)
-            point = at(model, middle)
-            fits = (point.ttft_s or 0.0) <= self.ttft_s and (point.tpot_s or 0.0) <= self.tpot_s
-            if fits and memory.total_bytes(middle) <= memory.capacity_bytes:
-                low = middle
-            elif point.requests_per_s < worst:
-                return None
-            else:
-                high = middle
-        return low
+
+        def tried(point: InstancePoint) -> Tried:
+            return Tried.of(
+                point.requests_per_s, (point.ttft_s or 0.0, self.ttft_s), (point.tpot_s or 0.0, self.tpot_s)
+            )
+
+        return largest_batch(lambda n: tried(at(model, n)), tried(first), memory, most, self.best.get(key, 0.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from placement.problem.schedule import schedule_problem
-from placement.problem.split import Split
+from placement.problem.split import Split, instances_that_fit
 from solvers.split.degrees import Degrees
 from specs.scenario import Scenario
 from specs.workload import TrainingWorkload
@@ -11,7 +11,7 @@ from specs.workload import TrainingWorkload
 
 def serving_split(scenario: Scenario, degrees: Degrees, batch: int) -> Split:
     """The serving split of a candidate, with as many instances as the cluster holds."""
-    instances = scenario.cluster.gpus // (degrees.tp * degrees.dp * degrees.pp)
+    instances = instances_that_fit(scenario.cluster, degrees.tp * degrees.dp, degrees.pp)
     return _split(scenario, degrees, batch, instances, min(degrees.pp, batch))
 
 
@@ -24,7 +24,7 @@ def training_split(scenario: Scenario, workload: TrainingWorkload, degrees: Degr
     Returns:
         None where no number of instances divides the global batch into what the schedule needs.
     """
-    room = scenario.cluster.gpus // (degrees.tp * degrees.dp * degrees.pp)
+    room = instances_that_fit(scenario.cluster, degrees.tp * degrees.dp, degrees.pp)
     for instances in range(room, 0, -1):
         each, rest = divmod(workload.global_batch, degrees.dp * instances)
         if rest or each % workload.microbatch or each == 0 or batch not in (None, each):

@@ -76,7 +76,7 @@ def _sparse(scenario: Scenario) -> bool:
 
 
 def stage_sizes(scenario: Scenario, level: int = 0) -> list[int]:
-    """GPUs that a stage may have: divisors of a node, and whole nodes."""
+    """GPUs that a stage may have: divisors of a node, whole nodes, and powers of two that fill OS nodes of one."""
     cluster = scenario.cluster
     m, n = cluster.gpus_per_node, cluster.nodes
     powers = [2**i for i in range(n.bit_length()) if 2**i <= n]
@@ -86,7 +86,8 @@ def stage_sizes(scenario: Scenario, level: int = 0) -> list[int]:
         counts = list(range(1, n + 1))
     else:
         counts = sorted({*divisors(n), *powers})
-    return sorted({*divisors(m), *(m * count for count in counts)})
+    halves = [2**i for i in range(m.bit_length()) if not stage_problem(cluster, 2**i)]
+    return sorted({*divisors(m), *halves, *(m * count for count in counts)})
 
 
 def depths(layers: int, room: int, level: int = 0) -> list[int]:
@@ -113,6 +114,7 @@ def _candidates(scenario: Scenario, pins: Pins, redundant: int | None, level: in
             if pins.pp is None
             else [pins.pp] * (pins.pp <= min(room, model.whole_layers))
         )
+        deep = [pp for pp in deep if not stage_problem(cluster, size, pp)]
         parts = divisors(size)
         ranks = [
             (ep, extra)

@@ -25,6 +25,7 @@ from placement.problem.split import Split
 from solvers.split.build import first_split
 from solvers.split.degrees import Degrees, list_candidates, sparse_first
 from solvers.split.infeasible import hbm_error, slo_error
+from solvers.split.largest import Tried, largest_batch
 from solvers.split.pins import check_pins, refuse_empty
 from solvers.split.train import fitting_mode, uniform
 from solvers.stages.choose import best_cut, cut_fits
@@ -206,7 +207,7 @@ class _Search:
             return
         batch = split.batch
         if self.pins.batch is None:
-            found = self._largest_batch(workload, ranks, memory, model)
+            found = self._largest_batch(workload, ranks, memory, model, first)
             if found is None:
                 return
             batch = found
@@ -214,24 +215,17 @@ class _Search:
         self._keep(_Priced(replace(split, batch=batch, microbatches=min(split.pp, batch)), rate))
 
     def _largest_batch(
-        self, workload: ServingWorkload, ranks: int, memory: MemoryModel, model: ServingModel
+        self, workload: ServingWorkload, ranks: int, memory: MemoryModel, model: ServingModel, first: ServingPoint
     ) -> int | None:
-        """The largest batch within HBM and the objectives, or None where it can't come among the best."""
-        ttft_s, tpot_s = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
+        """The largest batch within HBM and the objectives, or None where it can't come among the best; `first` is a
+        batch of 1."""
         worst = self.top[-1].tokens_per_s if len(self.top) > RUNNERS_UP else 0.0
-        low, high = 1, self._most_sequences(memory) + 1
-        while high - low > 1:
-            middle = min(2 * low, (low + high) // 2)
-            point = model.at(middle)
-            fits = point.ttft_s <= ttft_s and point.tpot_s <= tpot_s
-            if fits and memory.total_bytes(middle) <= memory.capacity_bytes:
-                low = middle
-            elif point.tokens_per_s * ranks < worst:
-                # Smaller batches yield no more.
-                return None
-            else:
-                high = middle
-        return low
+        limits = workload.ttft_ms * 1e-3, workload.tpot_ms * 1e-3
+
+        def tried(point: ServingPoint) -> Tried:
+            return Tried.of(point.tokens_per_s * ranks, (point.ttft_s, limits[0]), (point.tpot_s, limits[1]))
+
+        return largest_batch(lambda n: tried(model.at(n)), tried(first), memory, self._most_sequences(memory), worst)
 
     def _meets(self, workload: ServingWorkload, point: ServingPoint) -> bool:
         """Whether a candidate's smallest batch meets the objectives; counts what it misses."""

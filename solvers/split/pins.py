@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from placement.errors import InputError
-from placement.problem.engine_rules import Layout, load_problem
+from placement.problem.engine_rules import Layout, load_problem, role_problem
 from placement.problem.split import (
     ep_problem,
     nearest_redundant,
@@ -14,7 +14,7 @@ from placement.problem.split import (
     tp_layout_problem,
     tp_problem,
 )
-from solvers.split.degrees import divisors, list_candidates, stage_sizes
+from solvers.split.degrees import Degrees, divisors, list_candidates, stage_sizes
 from specs.loading import generic_engine
 from specs.scenario import Pins, Scenario
 
@@ -42,6 +42,10 @@ def check_pins(
         # Such as redundant experts that don't divide over this role's ep.
         of = f", in {role} instances" if field == error.field and own else ""
         raise InputError(error.source, field, error.problem + of, error.mend) from None
+    left = list_candidates(scenario, pins, redundant).degrees if pins.pp is not None else ()
+    problems = [role_problem(scenario, _layout(scenario, d), role) for d in left]
+    if problems and all(problems):
+        _refuse(scenario, f"{role}_pp" if "pp" in own else "pp", problems[0], "unpin it, or choose another engine")
 
 
 def _check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
@@ -65,9 +69,10 @@ def _check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
             _refuse(scenario, "tp", problem, _near("tp", good, pins.tp))
     if pins.tp is not None and pins.dp is not None:
         size = pins.tp * pins.dp
-        if stage_problem(cluster, size):
+        problem = stage_problem(cluster, size, pins.pp or 1)
+        if problem:
             good = [s // pins.tp for s in stage_sizes(scenario) if s % pins.tp == 0]
-            _refuse(scenario, "dp", stage_problem(cluster, size), _near("dp", good, pins.dp))
+            _refuse(scenario, "dp", problem, _near("dp", good, pins.dp))
     if pins.ep is not None:
         sizes = _sizes(scenario, pins)
         problems = [ep_problem(model, cluster, size, pins.ep) for size in sizes]
@@ -119,11 +124,14 @@ def _not_loaded(scenario: Scenario, pins: Pins, redundant: int | None) -> tuple[
     left = list_candidates(free, pins, redundant).degrees
     if not left:
         return None
-    layouts = [Layout(scenario.model, scenario.cluster, d.tp, d.ep, d.pp, d.dp, d.redundant) for d in left]
-    problems = [load_problem(scenario, layout) for layout in layouts]
+    problems = [load_problem(scenario, _layout(scenario, d)) for d in left]
     if all(problems):
         return problems[0], "unpin it, or choose another engine or backend"
     return "only splits of degrees that nobody runs are left", "unpin one, or take degrees any"
+
+
+def _layout(scenario: Scenario, d: Degrees) -> Layout:
+    return Layout(scenario.model, scenario.cluster, d.tp, d.ep, d.pp, d.dp, d.redundant)
 
 
 def _sizes(scenario: Scenario, pins: Pins) -> list[int]:

@@ -67,7 +67,7 @@ def test_more_passes_than_are_simulated_are_refused() -> None:
 
 
 def test_a_pinned_schedule_is_on_both_sides_and_a_tie_says_why() -> None:
-    asked = case(schedule="zb_h1", microbatches=16)
+    asked = case(pp=8, schedule="zb_h1", microbatches=16)
     before, after = TARGET.baseline(asked), TARGET.optimized(asked)
     assert before.label == "zb_h1, even stages"
     assert after.label.startswith("zb_h1")
@@ -83,7 +83,7 @@ def test_simulated_1f1b_is_the_planners_step() -> None:
 
 
 def test_schedules_that_cannot_run_are_named() -> None:
-    posed, split = training_split(scenario(), microbatches=12)
+    posed, split = training_split(scenario(), pp=8, microbatches=12)
     study = study_schedules(posed, split, ("interleaved", "dualpipe", "1f1b"), recut=False, own=False)
     assert [name for name, _ in study.missing] == ["interleaved", "dualpipe"]
     assert "multiple of pp" in study.missing[0][1]

@@ -27,7 +27,8 @@ def test_step_and_every_part_are_within_a_tenth(shared_dir: Path) -> None:
     assert {"time/step", "1F", "bubble", "1B", "1W", "1F1B", "opt"} <= {row.metric for row in found.rows}
     assert found.worst_error < 0.10
     assert found.median_error < 0.05
-    assert [row.metric for row in found.rows if row.fitted] == ["1W"]
+    # Constants were fitted to the step and its parts, so none of these rows validates anything.
+    assert all(row.fitted for row in found.rows)
 
 
 def test_parts_sum_to_the_step() -> None:

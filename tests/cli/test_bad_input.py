@@ -303,7 +303,15 @@ def test_a_rate_beyond_the_cluster_is_told_in_both_units(call: Callable[..., Don
     assert "give at most 1e15" in one_line(call("solve", "--target-rate", "1e16"))
 
 
-def test_a_file_without_a_name_is_told_as_such(call: Callable[..., Done], folder: Path) -> None:
+def test_an_empty_word_is_told_by_its_option(call: Callable[..., Done], folder: Path) -> None:
     plan = str(folder / "recorded.json")
-    for args in (("verify", ""), ("report", plan, "--front", ""), ("migrate", "--plan", " ")):
-        assert "name: is empty; name a file" in one_line(call(*args))
+    for name, args in (
+        ("PLAN", ("verify", "")),
+        ("--front", ("report", plan, "--front", "")),
+        ("--plan", ("migrate", "--plan", " ")),
+        ("--map", ("trace", "convert", plan, "--map", "", "--out", "t.npz")),
+        ("--current", ("compare", "--spec", str(folder / "tiny.yaml"), "--current", "")),
+        ("FILE", ("trace", "stats", "")),
+        ("--trace", ("solve", "--spec", str(folder / "tiny.yaml"), "--trace", "")),
+    ):
+        assert one_line(call(*args)) == f"error: {name}: is empty; give it a value, or leave it out\n"

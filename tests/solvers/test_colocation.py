@@ -18,12 +18,12 @@ from solvers.bounds.homes import remote_bins
 from solvers.bounds.partitions import (
     MOST_IN_SET,
     approach,
-    cheapest,
     cut_sets,
     new_tokens,
     proven,
     rounded_prices,
 )
+from solvers.bounds.subsets import LANES, cheapest, new_lanes
 from solvers.dispatch import plan_fractions
 from solvers.experts.layers import plan_layers
 from solvers.stop import Stop
@@ -67,9 +67,16 @@ def featured(experts: int, home: bool, most: int) -> Iterator[tuple[np.ndarray, 
 
 
 def least_by(price: np.ndarray, experts: int, home: bool, most: int) -> tuple[float, int, float]:
-    scratch, cut = np.empty((4, 1 << experts)), np.empty(1 << experts, dtype=np.int64)
-    value, held, bins = cheapest(price, experts, home, most, scratch, cut)
-    return float(value), int(held), float(bins)
+    """By itself, and the same among others of other prices."""
+    lanes, among = new_lanes(experts, len(price)), np.random.default_rng(experts).normal(0.1, 0.4, (len(price), LANES))
+    answers = []
+    for lane, count in ((0, 1), (LANES // 2, LANES)):
+        lanes.price[:] = among
+        lanes.price[:, lane] = price
+        cheapest(lanes, count, experts, home, most)
+        answers.append((float(lanes.least[lane]), int(lanes.held[lane]), float(lanes.bins[lane])))
+    assert answers[0] == answers[1]
+    return answers[0]
 
 
 @pytest.mark.parametrize(("experts", "most"), [(1, 1), (2, 2), (3, 2), (4, 4), (5, 3), (6, 6), (6, 2)])

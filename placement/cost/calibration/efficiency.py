@@ -18,7 +18,9 @@ Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeastOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Reason = Annotated[str, Field(min_length=10)]
-Provenance = Literal["roofline", "calibrated", "measured"]
+Provenance = Literal["roofline", "population", "calibrated", "measured"]
+#: Constants that were fitted to measurements: how far they are off is known.
+FITTED: tuple[Provenance, ...] = ("population", "calibrated")
 
 
 class Constants(BaseModel):

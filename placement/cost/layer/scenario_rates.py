@@ -18,7 +18,7 @@ from placement.cost.step.compute import Roofline
 from placement.problem.arrays import FloatArray
 from placement.problem.engine_rules import prefill_tokens
 from placement.problem.rates import LayerRates
-from placement.problem.split import Split
+from placement.problem.split import Split, gpus_filled
 from placement.problem.topology import Topology
 from specs.blocks.ffn import Moe
 from specs.blocks.run import Block
@@ -132,7 +132,7 @@ def rank_speeds(
         return float(slot_times(tokens, rates).sum() / slot_times(tokens, mine).sum())
 
     of_node = np.array([speed(cluster.kind_of_node(node)) for node in range(cluster.nodes)])
-    of_gpu = of_node.repeat(cluster.gpus_per_node)[: split.gpus]
+    of_gpu = of_node.repeat(gpus_filled(cluster, split.gpus_per_stage, split.pp))[: split.gpus]
     speeds = of_gpu.reshape(-1, split.ep, split.etp).min(axis=(0, 2))
     return None if (speeds == speeds[0]).all() else np.asarray(speeds)
 

@@ -62,9 +62,35 @@ def score_layer(problem: LayerProblem, slots: IntArray, fractions: FloatArray | 
     Raises:
         InputError: `planned` dispatch without valid fractions.
     """
-    slots = np.asarray(slots, dtype=np.int64)
-    shares = dispatch_shares(problem, slots, fractions)
-    reach = touch(problem, shares)
+    return score_served(problem, served(problem, slots, fractions))
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a placement makes of a routing, whatever work and messages cost: its dispatch, and what tokens touch."""
+
+    shares: Shares
+    reach: Touch
+
+
+def served(problem: LayerProblem, slots: IntArray, fractions: FloatArray | None = None) -> Served:
+    """What a placement makes of a problem's routing: the same for every problem that differs in rates alone.
+
+    Args, Raises: See `score_layer`.
+    """
+    shares = dispatch_shares(problem, np.asarray(slots, dtype=np.int64), fractions)
+    return Served(shares, touch(problem, shares))
+
+
+def layer_seconds(problem: LayerProblem, of: Served) -> float:
+    """LayerScore.time_s alone."""
+    found = window_figures(problem, of.reach, of.shares)
+    return float(weighted_sum(problem.data.window_weight, found.time))
+
+
+def score_served(problem: LayerProblem, of: Served) -> LayerScore:
+    """The score of a placement whose `served` is known."""
+    shares, reach = of.shares, of.reach
     weight, found = problem.data.window_weight, window_figures(problem, reach, shares)
     pooled, alive = weighted_sum(weight, found.gpu_load), int(problem.hardware.alive.sum())
     nodes, remote = _nodes_per_token(problem, reach, shares)

@@ -106,7 +106,7 @@ class LayerTimes:
 
 
 class PassModel:
-    """Times passes under one split; immutable after construction.
+    """Times passes under one split; what it is asked for never changes what it answers.
 
     Every product and rate is worked out once, so that a search over batches costs a few multiplications each.
     """
@@ -139,6 +139,10 @@ class PassModel:
             self.efficiency.elementwise_passes.value / tp if training else self.efficiency.serving_passes.value
         )
         self._hidden_bytes = model.hidden * WIDE_BYTES
+        #: Seconds of each mixer's core for one sequence in a decode step, by context and tokens of it in the step.
+        self._decode_cores: dict[tuple[float, float], dict[str, float]] = {}
+        #: Seconds of each mixer's core for one whole prompt, by its length and cached tokens.
+        self._prompt_cores: dict[tuple[float, float], dict[str, float]] = {}
         pieces = piece_count(scenario.workload, split.pp)
         self._lay(split, stage_table(model, pieces, split.cut))
 
@@ -213,11 +217,14 @@ class PassModel:
             each: tokens of a sequence in the step, more than one where drafts are verified.
             head_tokens: tokens that reach the output head; None: all.
         """
-        types, tp, tokens = self.scenario.model.types, self.split.tp, sequences * each
-        cores = {
-            name: sequences * decode_core_s(self.roofline, mixer, types, tp, context, each)
-            for name, (mixer, _) in self._mixers.items()
-        }
+        if (context, each) not in self._decode_cores:
+            types, tp = self.scenario.model.types, self.split.tp
+            self._decode_cores[context, each] = {
+                name: decode_core_s(self.roofline, mixer, types, tp, context, each)
+                for name, (mixer, _) in self._mixers.items()
+            }
+        cores = {name: sequences * seconds for name, seconds in self._decode_cores[context, each].items()}
+        tokens = sequences * each
         return self._times(tokens, cores, tokens if head_tokens is None else head_tokens, moe_s, in_decode=True)
 
     def prompt(
@@ -228,11 +235,14 @@ class PassModel:
         The attention core costs a pass its share of the sequence; `head_tokens` reach the output head. The first
         `cached` tokens of a sequence are in the prefix cache, and in no pass.
         """
-        share, types, tp = tokens / (length - cached), self.scenario.model.types, self.split.tp
-        cores = {
-            name: share * resumed_core_s(self.roofline, mixer, types, tp, length, cached)
-            for name, (mixer, _) in self._mixers.items()
-        }
+        if (length, cached) not in self._prompt_cores:
+            types, tp = self.scenario.model.types, self.split.tp
+            self._prompt_cores[length, cached] = {
+                name: resumed_core_s(self.roofline, mixer, types, tp, length, cached)
+                for name, (mixer, _) in self._mixers.items()
+            }
+        share = tokens / (length - cached)
+        cores = {name: share * seconds for name, seconds in self._prompt_cores[length, cached].items()}
         return self._times(tokens, cores, head_tokens, moe_s)
 
     @property

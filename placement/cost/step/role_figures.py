@@ -50,7 +50,7 @@ def predict_role(
         point = decode_point(model, split.batch)
         rate = point.requests_per_s * workload.osl * split.instances
         parts = decode_parts(model, split.batch)
-        known = figure_provenance(constants, ("tpot_s", "tokens_per_s"), times.decode_s)
+        known = figure_provenance(scenario, split, constants, ("tpot_s", "tokens_per_s"), times.decode_s)
         return Prediction(rate, rate / gpus, None, point.tpot_s, point.tpot_s, None, None, parts, (), known)
     limit = workload.ttft_ms * 1e-3
     if requests_per_s is None:
@@ -60,7 +60,7 @@ def predict_role(
         served = requests_per_s
     point = prefill_at(model, served, cp)
     rate = point.requests_per_s * workload.osl * split.instances
-    known = figure_provenance(constants, ("ttft_s", "tokens_per_s"), times.prefill_s)
+    known = figure_provenance(scenario, split, constants, ("ttft_s", "tokens_per_s"), times.prefill_s)
     parts = prefill_parts(model)
     return Prediction(rate, rate / gpus, point.ttft_s, None, None, None, None, parts, parts, known)
 

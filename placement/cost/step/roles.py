@@ -86,9 +86,12 @@ def decode_point(model: ServingModel, batch: int) -> InstancePoint:
 def context_degrees(scenario: Scenario, split: Split) -> list[int]:
     """Numbers of attention ranks that may share a prompt: divisors of dp whose GPUs lie in one node, ascending.
 
-    Of them the one that is pinned, if one is; none where it does not divide.
+    Of them the one that is pinned, if one is; none where it does not divide. 1 alone where the engine shares no
+    prompts, or only pinned ones.
     """
-    room, pinned = scenario.cluster.gpus_per_node // split.tp, scenario.pins.cp
+    pinned, shares = scenario.pins.cp, scenario.engine.shares_prompts
+    able = shares == "planned" or (shares == "pinned" and pinned is not None)
+    room = scenario.cluster.gpus_per_node // split.tp if able else 1
     return [cp for cp in range(1, min(split.dp, room) + 1) if split.dp % cp == 0 and pinned in (None, cp)]
 
 

@@ -6,12 +6,14 @@ replaced by a prompt, whose prefill holds up the rank's decoding. Prompts that a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from placement.arithmetic import power
-from placement.cost.calibration.efficiency import Efficiency
+from placement.cost.calibration.efficiency import FITTED, Efficiency
 from placement.cost.calibration.fitted import efficiency_of
+from placement.cost.calibration.intervals import Figure as IntervalOf
+from placement.cost.calibration.intervals import Interval, interval_of
 from placement.cost.step.pass_times import LayerTimes, PassModel
 from placement.cost.step.passes import decode_context, decode_microbatches
 from placement.cost.step.speculation import Drafting
@@ -53,11 +55,16 @@ class StepPart:
 
 @dataclass(frozen=True)
 class FigureProvenance:
-    """Where a figure comes from: "roofline", "calibrated" or "measured"; and how its MoE layers were timed."""
+    """Where a figure comes from: "roofline", "calibrated" or "measured"; and how its MoE layers were timed.
+
+    Attributes:
+        interval: factors of the figure, where measurements tell how far it may be off.
+    """
 
     figure: str
     provenance: str
     moe_layer: str
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -281,11 +288,12 @@ def predict(
             )  # fmt: skip
         step, passes, parts = training_step(scenario, workload, split, times.train_s, constants)
         rate = workload.global_batch * workload.sequence / step.step_s
+        known = load_training().provenance_on(scenario.cluster.least_gpu.generation)
         return Prediction(
             rate, rate / scenario.cluster.gpus, None, None, None, None, step, breakdown_of(parts, passes, 1.0), (),
             tuple(
                 # Training has constants of its own.
-                replace(_provenance(figure, constants, times.train_s), provenance=load_training().provenance)
+                replace(_provenance(figure, constants, times.train_s), provenance=known)
                 for figure in ("step_s", "tokens_per_s")
             ),
         )  # fmt: skip
@@ -303,9 +311,8 @@ def predict(
         breakdown=decode_parts(model, split.batch),
         prefill_breakdown=prefill_parts(model),
         provenance=(
-            _provenance("ttft_s", constants, times.prefill_s),
-            _provenance("tpot_s", constants, times.prefill_s, times.decode_s),
-            _provenance("tokens_per_s", constants, times.prefill_s, times.decode_s),
+            *figure_provenance(scenario, split, constants, ("ttft_s",), times.prefill_s),
+            *figure_provenance(scenario, split, constants, ("tpot_s", "tokens_per_s"), times.prefill_s, times.decode_s),
         ),
     )
 
@@ -329,11 +336,23 @@ def _drafted(model: ServingModel, seconds: float) -> tuple[StepPart, ...]:
     return () if model.drafting is None else (StepPart("draft passes", seconds),)
 
 
+#: Times that intervals are of.
+_TIMES: Mapping[str, IntervalOf] = {"ttft_s": "ttft", "tpot_s": "tpot"}
+
+
 def figure_provenance(
-    constants: Efficiency, figures: Sequence[str], *moe: float | None
+    scenario: Scenario, split: Split, constants: Efficiency, figures: Sequence[str], *moe: float | None
 ) -> tuple[FigureProvenance, ...]:
-    """Where figures come from that hang on MoE-layer times, those that are None by the balanced estimate."""
-    return tuple(_provenance(figure, constants, *moe) for figure in figures)
+    """Where figures of serving come from that hang on MoE-layer times, those that are None by the balanced estimate.
+
+    Tokens/s are as uncertain as TPOT, and of prefill alone as published rates are.
+    """
+    if constants.provenance not in FITTED:
+        return tuple(_provenance(figure, constants, *moe) for figure in figures)
+    rate: IntervalOf = "tpot" if "tpot_s" in figures else "rate"
+    times = {figure: interval_of(scenario, _TIMES.get(figure, rate), split.batch) for figure in figures}
+    told = {name: one if one is None or name in _TIMES else one.of_rate() for name, one in times.items()}
+    return tuple(replace(_provenance(figure, constants, *moe), interval=told[figure]) for figure in figures)
 
 
 def _provenance(figure: str, constants: Efficiency, *moe: float | None) -> FigureProvenance:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 from placement.cost.layer.balanced import BalancedLayer, balanced_messages
 from placement.cost.layer.messages import MESSAGE_RULES
-from placement.cost.memory.local import total_of
+from placement.cost.memory.local import LocalBlock, total_of
 from placement.cost.memory.recompute import ModeCounts
 from placement.cost.step.pass_times import WIDE_BYTES, BlockTimes, LayerTimes, PassModel
-from placement.cost.training.constants import TrainingConstants
+from placement.cost.training.constants import TrainingConstants, is_narrow
 from placement.problem.engine_rules import message_rule
 from placement.problem.pieces import Counts, StageShape
 from placement.problem.topology import Topology
@@ -24,6 +24,14 @@ from specs.engine import MessageRule
 from specs.fields import DataType, bytes_of
 from specs.parameters import count_block
 from specs.workload import TrainingWorkload
+
+#: Rows of a tile of a matrix product: half of one is idle at the end of each expert's tokens.
+TILE_ROWS = 128
+#: Kernels that a forward pass launches: a mixer and a dense block; what an MoE layer adds (router, permutation,
+#: dispatch, combine); for each expert of a GPU its two products, and their operands' casts and copies.
+_LAUNCHES, _MOE_LAUNCHES, _EXPERT_LAUNCHES = 40, 40, 4
+#: No published run has more experts of a layer on a GPU; grouped kernels launch once for all.
+_MOST_EXPERTS = 32
 
 
 @dataclass(frozen=True)
@@ -156,12 +164,13 @@ def layer_passes(
     model, types = passes.scenario.model, passes.scenario.model.types
     tokens = float(workload.microbatch * workload.sequence)
     times = passes.prompt(tokens, workload.sequence, tokens, 0.0)
-    one = _OnePass(passes, topology, tokens, training, moe_s)
+    one = _OnePass(passes, topology, tokens, training, moe_s, workload.gradient_bytes_per_parameter)
     parts = [one.block(block, part) for block, part in zip(model.kinds, times.blocks, strict=True)]
     return (
         LayerPasses(
             blocks=tuple(seconds for seconds, _ in parts),
-            head=_product(times.head, types.embedding, training),
+            head=one.product(times.head, types.embedding, 1.0 / model.hidden)
+            + one.accumulated(model.vocabulary * model.hidden / passes.split.tp),
             transfer=PassSeconds(forward_messages_s=times.transfer, backward_messages_s=times.transfer),
             selective_s=tuple(
                 one.selective_s(block, part) for block, part in zip(model.kinds, times.blocks, strict=True)
@@ -183,6 +192,7 @@ class _OnePass:
     tokens: float
     training: TrainingConstants
     moe_s: float | None
+    gradient_bytes: float
 
     def block(self, block: Block, times: BlockTimes) -> tuple[PassSeconds, float]:
         """(passes through one layer of a kind, seconds of its MoE layer's forward pass)."""
@@ -191,14 +201,22 @@ class _OnePass:
         core = training.attention_backward_flops.value
         core *= training.attention_matmul.value / training.attention_backward_matmul.value
         operands = self._operands(block)
-        total = _product(times.projections, types.attention, training)
+        held, inverse = LocalBlock.of(model, block, self.passes.split), 1.0 / model.hidden
+        total = self.product(times.projections, types.attention, inverse)
+        total += self.accumulated(held.without_experts + held.experts.count)
         total += PassSeconds(times.overhead, 2 * times.overhead, operands.attention)
         total += PassSeconds(times.core, times.core * core)
         total += PassSeconds(forward_messages_s=times.collectives, backward_messages_s=times.collectives)
+        split, scenario, ffn = self.passes.split, self.passes.scenario, model.ffn_of(block)
+        if ffn is not None:
+            width = ffn.inner_width / split.tp
+            activation = self._activation_s(width, ffn.gated, self.tokens)
+            total += PassSeconds(activation, 2 * activation)
+            inverse = _inverse(model.hidden, width, ffn.gated)
         if moe is None:
-            return total + _product(times.dense, types.dense, training) + PassSeconds(weight_s=operands.dense), 0.0
-        total += _product(times.shared, types.dense, training) + _product(times.router, "bf16", training)
-        split, scenario = self.passes.split, self.passes.scenario
+            total += self.product(times.dense, types.dense, inverse) + PassSeconds(weight_s=operands.dense)
+            return self._launched(total, _LAUNCHES), 0.0
+        total += self.product(times.shared, types.dense, inverse) + self.product(times.router, "bf16", 0.0)
         ranked = self.tokens / split.tp * split.etp
         layer = self._layer(block, moe)
         experts, messages = layer.experts_s(ranked), layer.messages_s(ranked)
@@ -209,19 +227,52 @@ class _OnePass:
         elif layer.ranks == 1:
             factor = 1.0
         experts, messages = experts * factor, messages * factor
-        routed = WIDE_BYTES * ranked * moe.computed_top_k * moe.sent_width(model.hidden)
-        routed *= training.routed_passes.value / self.passes.roofline.hbm_bytes_per_s * factor
+        width, sent = moe.expert_width / split.etp, moe.sent_width(model.hidden)
+        copies = ranked * moe.computed_top_k
+        routed = WIDE_BYTES * copies * sent * training.routed_passes.value / self.passes.roofline.hbm_bytes_per_s
+        routed = factor * (routed + self._activation_s(width, moe.gated, copies))
+        at_slot = ranked * layer.ranks * layer.slot_share
+        weights = experts * training.weight_ratio(types.multiplied)
+        weights *= self._start(1.0 / at_slot, types.multiplied)
+        experts *= self._start(_inverse(sent, width, moe.gated), types.multiplied) * (1.0 + TILE_ROWS / 2 / at_slot)
         shown = max(0.0, messages - (experts if scenario.overlap_in_use == "two_batch" else 0.0))
         total += PassSeconds(
             experts + routed,
             experts + 2 * routed,
-            experts * _weight_ratio(types.multiplied, training, grouped=True)
-            + operands.dense
-            + operands.routed * factor,
+            weights + operands.dense + operands.routed * factor,
             shown,
             shown,
         )
-        return total, experts + routed + shown
+        launches = _LAUNCHES + _MOE_LAUNCHES + _EXPERT_LAUNCHES * min(layer.slots_per_gpu, _MOST_EXPERTS)
+        return self._launched(total, launches), experts + routed + shown
+
+    def product(self, forward_s: float, data_type: DataType, inverse: float) -> PassSeconds:
+        """A product in all three directions; `inverse`: mean of one over the elements that it sums over."""
+        forward = forward_s * self._start(inverse, data_type)
+        weights = forward_s * self.training.weight_ratio(data_type) * self._start(1.0 / self.tokens, data_type)
+        return PassSeconds(forward, forward, weights)
+
+    def accumulated(self, parameters: float) -> PassSeconds:
+        """Gradients of so many parameters, read and written as each microbatch adds its own."""
+        moved = 2 * self.gradient_bytes * parameters
+        return PassSeconds(weight_s=moved / self.passes.roofline.hbm_bytes_per_s)
+
+    def _start(self, inverse: float, data_type: DataType) -> float:
+        """Seconds of a product over those of its inner loop alone: a tile's first loads and its stores cost as much as
+        `contraction_bytes` more of the rows that it sums over."""
+        return 1.0 + self.training.contraction_bytes.value / max(1.0, bytes_of(data_type)) * inverse
+
+    def _activation_s(self, width: float, gated: bool, tokens: float) -> float:
+        """Seconds to read gate and up (or the one product) and to write the activation."""
+        moved = WIDE_BYTES * tokens * width * (3 if gated else 2)
+        return moved / self.passes.roofline.hbm_bytes_per_s
+
+    def _launched(self, passes: PassSeconds, launches: float) -> PassSeconds:
+        """Passes that last no less than the host needs to launch their kernels; a backward pass has twice as many."""
+        host = self.training.launch_s.value * launches
+        forward = max(0.0, host - passes.forward_s - passes.forward_messages_s)
+        backward = max(0.0, 2 * host - passes.input_s - passes.weight_s - passes.backward_messages_s)
+        return passes + PassSeconds(forward_s=forward, input_s=backward)
 
     def _layer(self, block: Block, moe: Moe) -> BalancedLayer:
         """The balanced layer of a kind, group-limited where the model is."""
@@ -236,7 +287,7 @@ class _OnePass:
         each = self.training.operand_bytes.value * self.tokens / split.tp / self.passes.roofline.hbm_bytes_per_s
 
         def narrow(data_type: DataType) -> float:
-            return each if bytes_of(data_type) <= 1 else 0.0
+            return each if is_narrow(data_type) else 0.0
 
         def flat(hidden: int, width: float, gated: bool) -> float:
             return 2 * hidden + (3 if gated else 2) * width
@@ -254,11 +305,16 @@ class _OnePass:
         return _Operands(attention, dense, routed)
 
     def selective_s(self, block: Block, times: BlockTimes) -> float:
-        """Norms, the activation's product and, in MLA, the up-projections (arXiv 2412.19437, section 3.2.3)."""
-        model = self.passes.scenario.model
-        mixer, again = model.mixer_of(block), times.overhead / 2
+        """Norms, activations and, in MLA, the up-projections (arXiv 2412.19437, section 3.2.3)."""
+        model, split = self.passes.scenario.model, self.passes.split
+        mixer, ffn, moe, again = model.mixer_of(block), model.ffn_of(block), model.moe_of(block), times.overhead / 2
         if mixer is not None and mixer.again():
             again += times.projections * mixer.again() / count_block(model, block).attention
+        if ffn is not None:
+            again += self._activation_s(ffn.inner_width / split.tp, ffn.gated, self.tokens)
+        if moe is not None:
+            copies = self.tokens / split.tp * moe.computed_top_k
+            again += self._activation_s(moe.expert_width, moe.gated, copies)
         return again
 
 
@@ -271,11 +327,8 @@ class _Operands:
     routed: float
 
 
-def _weight_ratio(data_type: DataType, training: TrainingConstants, grouped: bool = False) -> float:
-    """Seconds of a weight gradient over those of the forward product."""
-    share = training.expert_matmul if grouped else training.matmul
-    return share.value[data_type] / training.weight_matmul.value[data_type]
-
-
-def _product(forward_s: float, data_type: DataType, training: TrainingConstants) -> PassSeconds:
-    return PassSeconds(forward_s, forward_s, forward_s * _weight_ratio(data_type, training))
+def _inverse(hidden: float, width: float, gated: bool) -> float:
+    """Mean of one over the elements that a feed-forward block's products sum over, by their work: those into the width
+    over the hidden state, the one out of it over the width."""
+    into = 2 if gated else 1
+    return (into / hidden + (1.0 / width if width else 0.0)) / (into + 1)

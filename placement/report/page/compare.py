@@ -11,6 +11,7 @@ from placement.problem.moves import moves_between
 from placement.records.convert import own_placement
 from placement.records.plan import Plan
 from placement.records.role import Figure, RolePlan
+from placement.report.certainty import apart, ends
 from placement.report.page.blocks import Bars, Block, Page, Prose, Section, Table
 from placement.report.page.reproduce import differing
 from placement.report.page.sections.answer import lead
@@ -68,6 +69,7 @@ def _answers(first: Plan, second: Plan, header: tuple[str, str]) -> Section:
         mine, its = value(first, name), value(second, name)
         if mine is not None or its is not None:
             rows.append(_row(what, mine, its, partial(grouped, digits=digits)))
+            rows += _intervals(getattr(first.predicted, name), getattr(second.predicted, name))
     rows.append(_row("GPUs", first.gpus, second.gpus, grouped))
     chart = Bars(
         "Tokens/s", "Bars start at 0.", "tokens/s",
@@ -75,6 +77,21 @@ def _answers(first: Plan, second: Plan, header: tuple[str, str]) -> Section:
     )  # fmt: skip
     both = tuple(Prose(f"{name}: {lead(plan)}") for name, plan in zip(header, (first, second), strict=True))
     return Section("Answers", (*both, Table("Predicted figures", ("", *header, "difference"), tuple(rows)), chart))
+
+
+def _intervals(mine: Figure | None, its: Figure | None) -> Iterator[tuple[str, ...]]:
+    """The intervals of two figures, and whether these lie within each other's."""
+    told = [None if figure is None else figure.interval for figure in (mine, its)]
+    if any(told):
+        cells = ("-" if interval is None else ends(interval) for interval in told)
+        yield ("interval", *cells, "" if mine is None or its is None else _beside(mine, its))
+
+
+def _beside(mine: Figure, its: Figure) -> str:
+    beyond = [
+        apart(one, other.value / one.value) if one.value > 0 else None for one, other in ((mine, its), (its, mine))
+    ]
+    return "within" if beyond == [False, False] else "outside" if True in beyond else ""
 
 
 def _question(first: Plan, second: Plan, header: tuple[str, str]) -> Section:

@@ -91,7 +91,7 @@ def layout_problem(scenario: Scenario, pins: Pins, degrees: Degrees) -> str:
     return (
         tp_problem(model, degrees.tp)
         or tp_layout_problem(cluster, degrees.tp)
-        or stage_problem(cluster, stage)
+        or stage_problem(cluster, stage, degrees.pp)
         or (f"the model has {model.whole_layers} layers" if degrees.pp > model.whole_layers else "")
         or ep_problem(model, cluster, stage, degrees.ep)
         or redundant_problem(model, degrees.ep, degrees.redundant)

@@ -174,7 +174,7 @@ class EplbSolver(Heuristic):
         Raises:
             UnsupportedError: the policy can't keep the problem's groups.
         """
-        variants = self._some(problem)
+        variants = self.supported(problem)
         if len(variants) == 1:
             return variants[0], None
         best = self._best(problem, variants)
@@ -186,9 +186,14 @@ class EplbSolver(Heuristic):
         Raises:
             UnsupportedError: the policy can't keep the problem's groups.
         """
-        return self._best(problem, self._some(problem))
+        return self._best(problem, self.supported(problem))
 
-    def _some(self, problem: LayerProblem) -> list[IntArray]:
+    def supported(self, problem: LayerProblem) -> list[IntArray]:
+        """`variants`, of which there is at least one.
+
+        Raises:
+            UnsupportedError: the policy can't keep the problem's groups.
+        """
         variants = self.variants(problem)
         if not variants:
             raise UnsupportedError("eplb finds no way to share these groups out over the nodes")

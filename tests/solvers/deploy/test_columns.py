@@ -208,6 +208,22 @@ def test_replicas_are_bought_where_they_pay() -> None:
     assert all(column.split.redundant == 0 for column in plain)
 
 
+def test_replicas_keep_to_what_is_pinned_of_their_role() -> None:
+    case = s.scenario(
+        s.small_model(moe=Moe(experts=8, top_k=2, expert_width=1024)),
+        cluster=s.cluster(nodes=2, per_node=4), workload=s.serving(isl=512, osl=512, ttft_ms=5000.0, tpot_ms=200.0),
+        decode_pins=Pins(pp=2), prefill_pins=Pins(ep=4, pp=1),
+    )  # fmt: skip
+
+    def placed(scenario: Scenario, split: Split) -> MoeTimes:
+        return MoeTimes() if split.redundant >= split.ep else MoeTimes(prefill_ratio=3.0, decode_ratio=3.0)
+
+    found = list_columns([case], ("prefill", "decode"), Pins(), None, placed).columns
+    assert {(column.role, column.split.pp) for column in found} == {("prefill", 1), ("decode", 2)}
+    assert {column.split.ep for column in found if column.role == "prefill"} == {4}
+    assert any(column.split.redundant for column in found)
+
+
 def test_training_is_not_deployed() -> None:
     with pytest.raises(InputError, match="only serving is deployed"):
         list_columns([s.scenario(workload=s.training())], ("aggregated",), Pins(), None)

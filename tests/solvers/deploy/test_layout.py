@@ -38,13 +38,13 @@ def test_what_does_not_fit_is_none_and_what_first_fit_misses_is_found() -> None:
 def test_faults_are_named() -> None:
     case = s.scenario(workload=s.serving(isl=512, osl=64, ttft_ms=100.0, tpot_ms=5.0))
     split = make_split(case, tp=1, ep=4, pp=1, dp=4, batch=4, instances=1)
-    good = Kind(0, split, 2, 0.05, 0.004)
+    good = Kind(0, "aggregated", split, 2, 0.05, 0.004)
     assert deployment_faults([case], [good], [HeldGpus(0, 2, {0: 4})]) == ()
     for kind, held, word in (
         (good, [HeldGpus(0, 3, {0: 4})], "nodes"),
         (good, [HeldGpus(0, 1, {0: 8})], "holds 8"),
         (good, [HeldGpus(0, 1, {0: 4})], "need 8 GPUs and lie on 4"),
-        (Kind(0, split, 2, 0.2, 0.004), [HeldGpus(0, 2, {0: 4})], "TTFT"),
-        (Kind(0, split, 2, 0.05, 0.006), [HeldGpus(0, 2, {0: 4})], "TPOT"),
+        (Kind(0, "aggregated", split, 2, 0.2, 0.004), [HeldGpus(0, 2, {0: 4})], "TTFT"),
+        (Kind(0, "aggregated", split, 2, 0.05, 0.006), [HeldGpus(0, 2, {0: 4})], "TPOT"),
     ):
         assert any(word in fault for fault in deployment_faults([case], [kind], held))

@@ -21,6 +21,7 @@ from placement.cost.memory.activations import serving_logit_bytes
 from placement.cost.memory.hbm import MemoryModel
 from placement.cost.pose import layer_problems
 from placement.cost.step.pass_times import PassModel
+from placement.cost.step.roles import Role
 from placement.errors import InputError
 from placement.problem.data import LayerData
 from placement.problem.engine_rules import RULES, engine_notes, most_sequences, reserve_bytes
@@ -30,6 +31,7 @@ from placement.routing.synthesize import synthesize
 from solvers.deploy.columns import list_columns
 from solvers.split.degrees import Degrees, list_candidates
 from solvers.split.enumerate import enumerate_splits
+from solvers.split.pins import check_pins
 from specs.blocks.ffn import Moe
 from specs.engine import SIZED, Dispatch, Rule, RuleName
 from specs.loading import list_catalog, load_engine, load_scenario
@@ -284,7 +286,7 @@ def test_activations_lie_inside_a_reserve_that_holds_them() -> None:
     model = MemoryModel(case, split)
     report = model.report()
     inside = ("activations", "communication buffers", "framework reserve")
-    logits = serving_logit_bytes(case.model, split, 4)
+    logits = serving_logit_bytes(case.model, split, 4, 1)
     assert sum(report.line(name) for name in inside) == pytest.approx(reserve_bytes(case, split) + logits)
     assert model.total_bytes(4) == pytest.approx(report.total_bytes)
 
@@ -356,3 +358,22 @@ def test_dense_bytes_do_not_depend_on_the_placement() -> None:
     order = np.arange(EXPERTS)
     scores = [score_layer(problem, slots) for slots in (order, order[::-1].copy())]
     assert scores[0].cross_node_bytes_per_token == scores[1].cross_node_bytes_per_token > 0
+
+
+@pytest.mark.parametrize(
+    ("role", "pins"), [("decode", Pins(pp=2)), ("aggregated", Pins(pp=2)), ("prefill", Pins(pp=2))]
+)
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_a_role_has_rules_of_its_own(engine: str, role: Role, pins: Pins) -> None:
+    """vLLM brings KV caches to instances of one stage only; whole instances and prefill may have more."""
+    found = list_columns([_case(engine)], (role,), pins, None)
+    refused = engine == "vllm" and role == "decode"
+    assert bool(found.columns) != refused
+    assert refused == any("not run in this role" in each.reason for each in found.dropped)
+
+
+def test_stages_that_a_role_can_not_have_are_refused_by_name() -> None:
+    case = _case("vllm", decode_pp=2)
+    check_pins(case.of_role("prefill"), Pins(pp=2), None, "prefill")
+    with pytest.raises(InputError, match=r"decode_pp: vllm 0\.33\.0 does not run it for decode alone: pp 2 is not 1"):
+        check_pins(case.of_role("decode"), Pins(pp=2), None, "decode", ("pp",))

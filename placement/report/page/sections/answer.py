@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
+from placement.report.certainty import apart, bracket, certainty, origin
 from placement.report.page.blocks import Block, Facts, Points, Prose, Section, Table
 from placement.report.page.sections.certificate import certificate_words
 from placement.report.page.sections.words import (
@@ -74,7 +75,9 @@ def _recipes(plan: Plan) -> Iterator[Block]:
         times = ("-" if rival.ttft_ms is None else grouped(rival.ttft_ms, 1), or_dash(rival.tpot_ms))
         rate = rival.tokens_per_s or 0.0
         runs = told(kinds or rival.why)
-        rows.append((told(rival.name, 80), grouped(rate), difference(rate, mine), *times, grouped(rival.gpus), runs))
+        beyond = apart(plan.predicted.tokens_per_s, rate / mine if mine > 0 else 0.0)
+        beside = difference(rate, mine) + (" (within the interval)" if beyond is False else "")
+        rows.append((told(rival.name, 80), grouped(rate), beside, *times, grouped(rival.gpus), runs))
     header = ("recipe", "tokens/s", "of plan", "TTFT ms", "TPOT ms", "GPUs", "instances")
     yield Table("Best recipes on the same GPUs", header, tuple(rows), 0)
     yield Prose("All are as they were priced before experts were placed.")
@@ -112,7 +115,8 @@ def _question(plan: Plan) -> Iterator[tuple[str, str]]:
 def _figures(plan: Plan) -> Iterator[tuple[str, str]]:
     figures, workload, gpus = plan.predicted, plan.scenario.spec.workload, plan.scenario.spec.cluster.gpus
     each = figures.tokens_per_s_per_gpu.value
-    yield "throughput", f"{grouped(figures.tokens_per_s.value)} tokens/s, {grouped(each, 1)} per GPU"
+    rate = figures.tokens_per_s
+    yield "throughput", f"{grouped(rate.value)} tokens/s{bracket(rate)}, {grouped(each, 1)} per GPU"
     if workload.kind == "serving":
         yield "TTFT", against(figures.ttft_ms, workload.ttft_ms)
         yield "TPOT", against(figures.tpot_ms, workload.tpot_ms)
@@ -120,7 +124,9 @@ def _figures(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "training step", f"{figures.step_ms.value / 1e3:,.3f} s"
     if all(role.cluster is None for role in plan.roles):
         yield "GPUs", f"{grouped(plan.gpus)} of {grouped(gpus)}"
-    yield "figures are", f"{figures.tokens_per_s.provenance}; MoE layers: {told(figures.tokens_per_s.moe_layer)}"
+    yield "figures are", f"{origin(rate)}; MoE layers: {told(rate.moe_layer)}"
+    for name, text in certainty(figures):
+        yield name or "evidence", told(text, 400)
 
 
 def _why(plan: Plan) -> Section:

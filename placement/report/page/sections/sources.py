@@ -47,6 +47,11 @@ def _assumed(plan: Plan) -> Iterator[str]:
     kinds = {role.predicted.tokens_per_s.provenance for role in plan.roles}
     if kinds == {"calibrated"}:
         yield "Figures are calibrated: a roofline with constants fitted to measured systems (docs/cost-model.md)."
+    elif kinds == {"population"}:
+        yield (
+            "Figures are the population's: constants fitted to measured systems, none of which had this GPU or this "
+            "kind of attention (docs/cost-model.md)."
+        )
     elif kinds == {"roofline"}:
         yield "Figures are rooflines: nothing measured of this GPU or engine went into them (docs/cost-model.md)."
 

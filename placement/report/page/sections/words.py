@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from placement.records.role import Figure, RoleName, RolePlan, StrategyRecord
+from placement.report.certainty import bracket
 from placement.report.units import grouped
 from specs.documents import shown
 
@@ -56,7 +57,7 @@ def against(figure: Figure | None, limit: float) -> str:
     if figure is None:
         return "-"
     verdict = "met" if figure.value <= limit else f"MISSED by {figure.value - limit:,.2f} ms"
-    return f"{figure.value:,.2f} ms of at most {limit:,g} ms: {verdict}"
+    return f"{figure.value:,.2f} ms{bracket(figure)} of at most {limit:,g} ms: {verdict}"
 
 
 def best_rival(role: RolePlan) -> StrategyRecord | None:
