@@ -89,7 +89,8 @@ def difference(
         found = best_serving(among, clients, pool_of(scenario), gpus)
         return found.requests_per_s / theirs.requests_per_s if found else 1.0
 
-    worths: dict[str, float] = {"counts": worth(None), **{server.role: worth(server.role) for server in own}}
+    worths: dict[str, float] = {"counts": worth(None)}
+    worths |= {server.role: worth(server.role) for server in own}
     alone = {name: value / (worths["counts"] if name != "counts" else 1.0) for name, value in worths.items()}
     cause = max(alone, key=lambda name: alone[name])
     words = (
