@@ -225,9 +225,7 @@ class _Search:
         def tried(point: ServingPoint) -> Tried:
             return Tried.of(point.tokens_per_s * ranks, (point.ttft_s, limits[0]), (point.tpot_s, limits[1]))
 
-        return largest_batch(
-            lambda n: tried(model.at(n)), tried(first), memory, self._most_sequences(memory), worst
-        )
+        return largest_batch(lambda n: tried(model.at(n)), tried(first), memory, self._most_sequences(memory), worst)
 
     def _meets(self, workload: ServingWorkload, point: ServingPoint) -> bool:
         """Whether a candidate's smallest batch meets the objectives; counts what it misses."""

@@ -1,4 +1,4 @@
-"""The largest batch of a split within HBM and the objectives, by interpolation: each batch that is priced costs time."""
+"""The largest batch of a split within HBM and the objectives, by interpolation: few batches are priced."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ class Tried:
         return cls(max((figure - limit) / limit for figure, limit in figures), rate)
 
 
-def largest_batch(
-    at: Callable[[int], Tried], first: Tried, memory: MemoryModel, most: int, worst: float
-) -> int | None:
+def largest_batch(at: Callable[[int], Tried], first: Tried, memory: MemoryModel, most: int, worst: float) -> int | None:
     """The largest batch within HBM and the objectives; None where one more, which is not, yields less than `worst`.
 
     Args:

@@ -40,18 +40,14 @@ class LocalBlock:
     @classmethod
     def of(cls, model: Model, block: Block, split: Split) -> LocalBlock:
         """The shares of `split`."""
-        moe = model.moe_of(block)
+        moe, weights = model.moe_of(block), block_weights(model, block)
 
         def held(slots: int) -> Share:
             count = 0.0 if moe is None else slots * moe.expert_elements(model.hidden) / split.etp
             return Share(count, count * bytes_of(expert_type(model, block)))
 
         def part(name: Part) -> Share:
-            local = [
-                (each.weight.local(split.tp), each.data_type)
-                for each in block_weights(model, block)
-                if each.part == name
-            ]
+            local = [(each.weight.local(split.tp), each.data_type) for each in weights if each.part == name]
             return Share(sum(count for count, _ in local), sum(count * bytes_of(kind) for count, kind in local))
 
         parts = (part("attention"), part("norms"), part("dense"), part("router"), part("shared"))

@@ -21,7 +21,7 @@ from placement.problem.split import Split
 from specs.blocks.ffn import Moe
 from specs.blocks.run import Block
 from specs.engine import MessageRule
-from specs.parameters import Part, block_weights
+from specs.parameters import Part, TypedWeight, block_weights
 from specs.scenario import Scenario
 from specs.workload import Phase
 
@@ -124,13 +124,17 @@ class PassModel:
         model, cluster, tp = scenario.model, scenario.cluster, split.tp
         self.roofline, self._tp = Roofline.of(cluster.least_gpu, self.efficiency), tp
         self._head = Product.of(self.roofline, model.vocabulary * model.hidden / tp, model.types.embedding)
-        kinds = dict.fromkeys(model.kinds)
+        weights = {block: block_weights(model, block) for block in model.kinds}
         self._mixers = {
-            block.mixer: (model.mixers[block.mixer], self._product(block, "attention"))
-            for block in kinds
+            block.mixer: (model.mixers[block.mixer], self._product(each, "attention"))
+            for block, each in weights.items()
             if block.mixer is not None
         }
-        self._ffns = {block.ffn: self._ffn(split, block, kernels) for block in kinds if block.ffn is not None}
+        self._ffns = {
+            block.ffn: self._ffn(split, block, each, kernels)
+            for block, each in weights.items()
+            if block.ffn is not None
+        }
         #: Balanced layers of Model.moe_block: of prefill or training passes, and of decode, whose messages differ.
         self.layer, self.decode_layer = self._balanced(split, model.moe_block, model.moe, kernels)
         training = scenario.workload.kind == "training"
@@ -145,14 +149,13 @@ class PassModel:
         pieces = piece_count(scenario.workload, split.pp)
         self._lay(split, stage_table(model, pieces, split.cut))
 
-    def _product(self, block: Block, part: Part) -> Product:
-        weights = (each for each in block_weights(self.scenario.model, block) if each.part == part)
-        return Product.of_weights(self.roofline, weights, self._tp)
+    def _product(self, weights: Sequence[TypedWeight], part: Part) -> Product:
+        return Product.of_weights(self.roofline, (each for each in weights if each.part == part), self._tp)
 
-    def _ffn(self, split: Split, block: Block, kernels: KernelTables | None) -> _Ffn:
+    def _ffn(self, split: Split, block: Block, weights: Sequence[TypedWeight], kernels: KernelTables | None) -> _Ffn:
         moe = self.scenario.model.moe_of(block)
         experts, in_decode = (None, None) if moe is None else self._balanced(split, block, moe, kernels)
-        router, shared, dense = (self._product(block, part) for part in _FFN_PARTS)
+        router, shared, dense = (self._product(weights, part) for part in _FFN_PARTS)
         return _Ffn(router, shared, dense, experts, in_decode)
 
     def balanced(self, block: Block) -> BalancedLayer:
