@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 
 from placement.arithmetic import exp, expm1, log, log1p, matrix_product, power, weighted_sum
 from solvers.bounds.spectrum import eigenvalues, spectrum
@@ -56,6 +57,15 @@ def test_arrays_and_single_numbers_are_alike() -> None:
     x = np.random.default_rng(0).uniform(0.1, 5.0, 1001)
     for function in (exp, expm1, log):
         assert function(x).tolist() == [function(each) for each in x.tolist()]
+
+
+def test_compiled_code_calls_the_same_functions() -> None:
+    @njit
+    def compiled(x: float) -> tuple[float, float, float]:
+        return exp(x), expm1(x), log(x)
+
+    for x in (0.1, 1.0, 39.5, 700.0):
+        assert compiled(x) == (exp(x), expm1(x), log(x))
 
 
 def test_products_are_those_of_matrices() -> None:
