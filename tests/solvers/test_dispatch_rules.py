@@ -62,4 +62,4 @@ def test_small_layers_are_solved_and_bounded(dispatch: Dispatch, message: Messag
 @pytest.mark.slow
 @pytest.mark.parametrize(("dispatch", "message"), RULES)
 def test_300_small_layers_are_solved_and_bounded(dispatch: Dispatch, message: MessageRule) -> None:
-    assert _held_against_all(range(300), dispatch, message) <= 15
+    assert _held_against_all(range(300), dispatch, message) <= 24
