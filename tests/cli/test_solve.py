@@ -26,7 +26,7 @@ def test_screen_shows_scenario_memory_figures_strategies_and_certificate(
     done = call("solve", "--spec", str(folder / "tiny.yaml"), *QUICK)
     assert done.code == 0
     for word in (
-        "tiny_model", "tiny_cluster", "synthetic", "EP4·DP4", "output tokens/s", "per GPU", "TTFT", "TPOT", "roofline",
+        "tiny_model", "tiny_cluster", "synthetic", "EP4·DP4", "output tokens/s", "per GPU", "TTFT", "TPOT", "population",
         "held-out", "certificate", "gap", "binds", "next",
     ):  # fmt: skip
         assert word in done.out, word
