@@ -207,8 +207,6 @@ class Engine(Spec):
     """Decode steps run as captured graphs; else the host launches kernel by kernel."""
     decode_prefix_cache: Flag = False
     """Instances that only decode keep a prefix cache: what they have of a prompt does not move to them."""
-    context_parallel: Text = ""
-    """How attention ranks are told to share a prompt; empty where they can't."""
     static_map: Text = ""
     """How it loads a static expert map; empty where it loads none."""
     stage_cut: Text = ""

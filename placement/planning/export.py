@@ -168,7 +168,7 @@ def _for_engine(plan: Plan, made: MapFormat, engine: str | None = None) -> Plan:
         if role.dispatch == "planned":
             problem = f"{made.name} takes no planned dispatch shares"
             raise ParameterError("to", problem, "plan it with --dispatch nearest or even, or name the engine")
-        if role.cp > 1 and wanted is not None and not plan.scenario.spec.engine.context_parallel:
+        if role.cp > 1 and wanted is not None and plan.scenario.spec.engine.shares_prompts == "never":
             problem = f"the {role.role} role shares a prompt over {role.cp} attention ranks"
             raise ParameterError("to", f"{problem}, for which no launch is known", "plan it with prefill_cp 1")
     return plan

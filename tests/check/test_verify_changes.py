@@ -31,7 +31,7 @@ IDLE = re.compile(
     r"|model\.left_out(\[\d\])?|model\.moe\.hash_routed|model\.types\.block"
     r"|model\.tied_embedding|model\.types\.kv_cache|cluster\.gpus_per_tray|workload\.chunks|cluster\.gpus_per_os_node"
     r"|engine\.(assumes|overlaps|workloads|stage_cut|static_map|sequences|reserve\.\w+)"
-    r"|engine\.(runs.*|decode_prefix_cache|context_parallel)"
+    r"|engine\.(runs.*|prefill_passes.*|decode_prefix_cache|shares_prompts)"
     r"|engine\.backends\.all_to_all\.(dispatch(\[\d\])?|quantizes|decode|decode_tokens|prefill_tokens|tokens_switch))"
 )
 #: Valid values of texts that can't be any text.

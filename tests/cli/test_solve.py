@@ -26,8 +26,8 @@ def test_screen_shows_scenario_memory_figures_strategies_and_certificate(
     done = call("solve", "--spec", str(folder / "tiny.yaml"), *QUICK)
     assert done.code == 0
     for word in (
-        "tiny_model", "tiny_cluster", "synthetic", "EP4·DP4", "output tokens/s", "per GPU", "TTFT", "TPOT", "roofline",
-        "held-out", "certificate", "gap", "binds", "next",
+        "tiny_model", "tiny_cluster", "synthetic", "EP4·DP4", "output tokens/s", "per GPU", "TTFT", "TPOT",
+        "population", "held-out", "certificate", "gap", "binds", "next",
     ):  # fmt: skip
         assert word in done.out, word
     rows = [line.split() for line in done.out.splitlines()]
