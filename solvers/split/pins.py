@@ -42,6 +42,9 @@ def check_pins(
         # Such as redundant experts that don't divide over this role's ep.
         of = f", in {role} instances" if field == error.field and own else ""
         raise InputError(error.source, field, error.problem + of, error.mend) from None
+    if pins.cp not in (None, 1) and scenario.engine.shares_prompts == "never":
+        problem = f"{scenario.engine.label} shares no prompt between attention ranks"
+        _refuse(scenario, f"{role}_cp" if "cp" in own else "cp", problem, "unpin it, or choose another engine")
     left = list_candidates(scenario, pins, redundant).degrees if pins.pp is not None else ()
     problems = [role_problem(scenario, _layout(scenario, d), role) for d in left]
     if problems and all(problems):
@@ -121,6 +124,9 @@ def refuse_empty(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
 def _not_loaded(scenario: Scenario, pins: Pins, redundant: int | None) -> tuple[str, str] | None:
     """Why no split that the pins leave is loaded, or run by anybody, and the mend; None where none is left."""
     free = scenario.model_copy(update={"engine": generic_engine(), "degrees": "any"})
+    if pins.cp not in (None, 1) and scenario.engine.shares_prompts == "never":
+        problem = f"{scenario.engine.label} shares no prompt between attention ranks"
+        _refuse(scenario, f"{role}_cp" if "cp" in own else "cp", problem, "unpin it, or choose another engine")
     left = list_candidates(free, pins, redundant).degrees
     if not left:
         return None

@@ -377,3 +377,9 @@ def test_stages_that_a_role_can_not_have_are_refused_by_name() -> None:
     check_pins(case.of_role("prefill"), Pins(pp=2), None, "prefill")
     with pytest.raises(InputError, match=r"decode_pp: vllm 0\.33\.0 does not run it for decode alone: pp 2 is not 1"):
         check_pins(case.of_role("decode"), Pins(pp=2), None, "decode", ("pp",))
+
+
+def test_prompts_that_an_engine_can_not_share_are_refused_by_name() -> None:
+    check_pins(_case("sglang"), Pins(cp=2), None, "prefill", ("cp",))
+    with pytest.raises(InputError, match=r"prefill_cp: trtllm .* shares no prompt between attention ranks"):
+        check_pins(_case("trtllm"), Pins(cp=2), None, "prefill", ("cp",))
