@@ -124,9 +124,6 @@ def refuse_empty(scenario: Scenario, pins: Pins, redundant: int | None) -> None:
 def _not_loaded(scenario: Scenario, pins: Pins, redundant: int | None) -> tuple[str, str] | None:
     """Why no split that the pins leave is loaded, or run by anybody, and the mend; None where none is left."""
     free = scenario.model_copy(update={"engine": generic_engine(), "degrees": "any"})
-    if pins.cp not in (None, 1) and scenario.engine.shares_prompts == "never":
-        problem = f"{scenario.engine.label} shares no prompt between attention ranks"
-        _refuse(scenario, f"{role}_cp" if "cp" in own else "cp", problem, "unpin it, or choose another engine")
     left = list_candidates(free, pins, redundant).degrees
     if not left:
         return None
