@@ -8,7 +8,7 @@ from placement.records.plan import FiguresRecord
 from placement.records.role import Figure, IntervalRecord
 
 #: What a figure's provenance means, where the word alone does not tell.
-_ORIGIN = {"population": "population (this GPU or kind of attention was never measured)"}
+_ORIGIN = {"population": "population (GPU or attention never measured)"}
 
 
 def origin(figure: Figure) -> str:
@@ -54,7 +54,7 @@ def certainty(figures: FiguresRecord) -> list[tuple[str, str]]:
     of = (f"{' and '.join(names)} by {group}" for group, names in groups.items())
     told = f", by {next(iter(groups))}" if len(groups) == 1 else "; " + "; ".join(of)
     nearest = dict.fromkeys(interval.nearest for _, interval in known)
-    return [("intervals", f"{known[0][1].coverage:.0%}{told}"), ("", "; ".join(nearest))]
+    return [("intervals", "; ".join((f"{known[0][1].coverage:.0%}{told}", *nearest)))]
 
 
 def apart(figure: Figure, ratio: float) -> bool | None:

@@ -120,7 +120,7 @@ def test_a_group_is_named_by_what_it_has_in_common() -> None:
     assert wider is not None
     assert published is not None
     assert found.group == "30 measurements of m on B200 under vllm"
-    assert wider.group == "30 measurements, each model held out; 30 measurements, each type of GPU held out"
+    assert wider.group == "30 measurements, models held out; 30 measurements, GPU types held out"
     assert published.group == "30 published deployments"
 
 

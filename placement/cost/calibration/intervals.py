@@ -251,9 +251,9 @@ def _likeness(case: MeasuredCase, standing: Standing) -> tuple[int, ...]:
 
 #: Groups in words, after their number of rows.
 _WORDS: dict[HeldOut, str] = {
-    "measurement": "measurements", "model and GPU": "measurements, each model on a GPU held out",
-    "model": "measurements, each model held out", "attention": "measurements, each model held out, its attention too",
-    "GPU type": "measurements, each type of GPU held out", "deployment": "published deployments",
+    "measurement": "measurements", "model and GPU": "measurements, models on GPUs held out",
+    "model": "measurements, models held out", "attention": "measurements, models and their attention held out",
+    "GPU type": "measurements, GPU types held out", "deployment": "published deployments",
 }  # fmt: skip
 
 

@@ -98,7 +98,8 @@ def test_columns_keep_their_limits_at_close_prices() -> None:
         if priced is not None:
             assert close.has(priced)
             assert close(priced) == priced
-            assert (priced.point.ttft_s or 0.0) <= workload.ttft_ms * 1e-3
+            # Prefill is planned up to its limit, as far as rounding goes.
+            assert (priced.point.ttft_s or 0.0) <= workload.ttft_ms * 1e-3 * (1 + 1e-12)
             assert (priced.point.tpot_s or 0.0) <= workload.tpot_ms * 1e-3
 
 
