@@ -76,7 +76,7 @@ def test_a_figure_says_where_it_comes_from() -> None:
     assert bracket(figure(80.0, 140.0)) == " (80.0 to 140)"
     assert sure(figure(80.0, 140.0)) == "calibrated; 80% interval of tokens/s, of all alike: -20% to +40%"
     assert sure(figure(80.0, 140.0, "population")).startswith(
-        "population (this GPU or kind of attention was never meas"
+        "population (GPU or attention never meas"
     )
 
 

@@ -132,6 +132,6 @@ def test_data_types_are_the_checkpoints(tmp_path: Path) -> None:
     settings = settings_of(read_rows(write(tmp_path / "m.csv", *kinds)))[0]
     types = [setting.scenario.types for setting in settings]
     assert [t.experts for t in types] == ["fp8", "mxfp4", "mxfp4", "nvfp4"]
-    assert [t.kv_cache for t in types] == ["bf16"] * 4
+    assert [t.kv_cache for t in types] == ["bf16", "bf16", "bf16", "fp8"]
     # What engines multiply 16-bit activations in, their entries say.
-    assert [t.multiplied for t in types] == ["fp8", "fp8", "bf16", "nvfp4"]
+    assert [t.multiplied for t in types] == ["fp8", "bf16", "bf16", "nvfp4"]
