@@ -101,7 +101,7 @@ def test_a_trained_head_reads_its_weights() -> None:
     """Its parameters are read once for each drafted token, and lie on the GPU."""
     told = Speculation(method="eagle3", draft=3, acceptance=0.7, parameters_b=2.0)
     model = _model(_with(speculation=told))
-    each = 2e9 * 2 / model.passes.roofline.hbm_bytes_per_s + CONSTANTS.layer_overhead_s.value
+    each = 2e9 * 2 / model.passes.roofline.hbm_bytes_per_s + model.efficiency.layer_overhead_s.value
     assert model.draft_s(8) == pytest.approx(3 * each)
     memory = MemoryModel(model.passes.scenario, model.split).report()
     assert memory.line("draft weights") == 4e9
@@ -206,7 +206,7 @@ def test_without_cuda_graphs() -> None:
     plain, eager = _model(_with()), _model(load_scenario(_with(), cuda_graphs=False))
     launch = 61 * CONSTANTS.launch_layer_s.value
     assert launch > plain.step_s(1)
-    host = CONSTANTS.step_overhead_s.value + CONSTANTS.sequence_overhead_s.value
+    host = eager.efficiency.step_overhead_s.value + eager.efficiency.sequence_overhead_s.value
     assert eager.step_s(1) == pytest.approx(launch + host)
     drafted = _model(load_scenario(_with(speculation=MTP), cuda_graphs=False))
     assert drafted.launch_s == pytest.approx(63 * CONSTANTS.launch_layer_s.value)
