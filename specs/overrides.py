@@ -41,6 +41,10 @@ OVERRIDES: dict[str, str] = {
 }
 
 
+#: Characters that a summary tells of values; `with` and `and 12 more` come on top.
+_MOST_TOLD = 180
+
+
 @dataclass(frozen=True)
 class _Change:
     """A new value: the parameter that gives it, in back-ticks; the field's path; the value."""
@@ -98,8 +102,7 @@ def overridden_spec(kind: Kind, spec: T, **changes: Any) -> T:
     if "summary" in data.keys() - {*paths} and (
         kind != "scenario" or any(change.steps[0] in PARTS and change.steps[0] != "engine" for change in asked)
     ):
-        told_apart = ", ".join(f"{change.path}={shown(change.value)}" for change in asked)
-        data["summary"] = shown(f"with {told_apart}", 200)
+        data["summary"] = _summary(asked)
     try:
         changed: T = validate(RECORDS[kind], data, f"{data.get('name', kind)} with the given options")
     except InputError as error:
@@ -107,6 +110,14 @@ def overridden_spec(kind: Kind, spec: T, **changes: Any) -> T:
         blamed = blamed or [each.source for each in asked if len(asked) == 1]
         raise InputError(blamed[0] if blamed else error.source, error.field, error.problem, error.mend) from None
     return changed
+
+
+def _summary(asked: Sequence[_Change]) -> str:
+    """The values that are given, as many as a line holds: none is cut."""
+    told_apart = [f"{change.path}={shown(change.value)}" for change in asked]
+    most = next((n for n in range(len(asked), 1, -1) if len(", ".join(told_apart[:n])) <= _MOST_TOLD), 1)
+    more = f" and {len(asked) - most} more" if most < len(asked) else ""
+    return shown(f"with {', '.join(told_apart[:most])}{more}", 200)
 
 
 def _plain(value: Any) -> Any:

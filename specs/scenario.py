@@ -170,6 +170,17 @@ class Scenario(Spec):
             raise ValueError(f"model.types.kv_cache {stored} is no type that {engine.label} stores; choose {able}")
         return self
 
+    @model_validator(mode="after")
+    def _pins_what_roles_have(self) -> Scenario:
+        training = self.workload.kind == "training"
+        if training and (self.prefill_pins != Pins() or self.decode_pins != Pins() or self.pins.cp is not None):
+            raise ValueError("prefill_pins, decode_pins and pins.cp are of serving; leave them out in training")
+        if self.decode_pins.cp is not None:
+            raise ValueError("decode_pins.cp is set, but prompts are shared in prefill alone; pin prefill_pins.cp")
+        if self.prefill_pins.batch is not None:
+            raise ValueError("prefill_pins.batch is set, but a batch is of decode steps; pin decode_pins.batch")
+        return self
+
     def of_role(self, role: str, cluster: Cluster | None = None) -> Scenario:
         """The scenario of a role's instances: with the role's pins, on their cluster (None: the scenario's)."""
         pinned = self.own_pins(role)

@@ -46,8 +46,9 @@ class Speculation(Spec):
         own = self.method in ("eagle3", "draft_model")
         if own and self.parameters_b is None:
             raise ValueError(f"method {self.method} needs parameters_b, the draft's parameters in billions")
-        if not own and self.parameters_b is not None:
-            raise ValueError(f"method {self.method} takes no parameters_b; leave it out")
+        for name in () if own else ("parameters_b", "layers", "type", "kv_bytes_per_token"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"method {self.method} takes no {name}; leave it out")
         return self
 
     @property

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.options import check_option, json_option
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ LIMITS = {"measurement": (0.12, 0.22), "model and GPU": (0.14, 0.25), "model": (
 RANK = 0.9
 
 
-@click.command("accuracy")
+@click.command("accuracy", cls=Command)
 @click.option("--data", help="CSV file of measured serving configurations (docs/formats.md).")
 @click.option(
     "--published",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.options import check_option, json_option
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class JudgedRun:
         return rate * self.run.flops_per_token / self.run.peak
 
 
-@click.command("training_rates")
+@click.command("training_rates", cls=Command)
 @click.option("--data", metavar="FILE", help="Runs in the format of bench/accuracy/training_rates.csv; default: that.")
 @click.option(
     "--validate/--no-validate", default=True, show_default=True, help="Fit anew without each model, and predict it."
@@ -61,10 +62,10 @@ def command(data: str | None, validate: bool, out: str | None, check: bool, as_j
     Four constants were fitted to these runs; --validate predicts each model with constants that never saw it.
     """
     from bench.accuracy.training_fit import Fitter
-    from bench.accuracy.training_runs import SHIPPED, posed, read_runs
+    from bench.accuracy.training_runs import SHIPPED, posed_runs
     from bench.targets import check_targets
 
-    runs = [posed(run) for run in read_runs(data or SHIPPED)]
+    runs = posed_runs(data or SHIPPED)
     fitter = Fitter(runs)
     models = list(dict.fromkeys(each.run.model for each in runs))
     fits = fitter.without(models) if validate else {}

@@ -25,6 +25,7 @@ from specs.fields import DataType
 from specs.loading import load_cluster, load_model
 from specs.model import Model
 from specs.scenario import Scenario
+from specs.validation import validate
 from specs.workload import Recompute, Schedule, TrainingWorkload
 
 SHIPPED = Path(__file__).with_name("training_rates.csv")
@@ -158,6 +159,23 @@ class PosedRun:
         return self.workload.global_batch * self.workload.sequence / step.step_s / self.run.gpus
 
 
+def posed_runs(path: str | Path = SHIPPED) -> list[PosedRun]:
+    """The runs of a file, as the cost model takes them.
+
+    Raises:
+        InputError: as `read_runs`; or a run that can't be posed, with its id.
+    """
+    found = []
+    for run in read_runs(path):
+        try:
+            found.append(posed(run))
+        except InputError as error:
+            at = ", ".join(each for each in (f"run {run.id}", error.field) if each)
+            told = error.problem if error.source == run.id else f"{error.source}: {error.problem}"
+            raise InputError(str(path), at, told, error.mend) from None
+    return found
+
+
 def posed(run: TrainingRun) -> PosedRun:
     """The scenario and split of a run.
 
@@ -166,23 +184,23 @@ def posed(run: TrainingRun) -> PosedRun:
     """
     stage = run.ep * run.etp
     replicas, rest = divmod(run.gpus, stage * run.pp)
-    each, left = divmod(run.global_batch, run.gpus // run.tp // run.pp)
-    if rest or left or each % run.microbatch or stage % run.tp:
+    each, left = divmod(run.global_batch, max(1, run.gpus // run.tp // run.pp))
+    if rest or left or each % run.microbatch or stage % run.tp or not replicas:
         raise InputError(run.id, "gpus", "degrees, GPUs and batch don't divide", "correct the row")
-    workload = TrainingWorkload(
-        kind="training", name="published", global_batch=run.global_batch, sequence=run.sequence,
-        microbatch=run.microbatch, gradient_bytes_per_parameter=GRADIENT_BYTES, recompute=run.recompute,
-        schedule=run.schedule, chunks=max(2, run.chunks),
-    )  # fmt: skip
-    scenario = Scenario(
-        name=run.id,
-        model=_computed(_model(run.model), run.precision),
-        cluster=_filled(_cluster(run.cluster), run.gpus),
-        workload=workload,
-        redundant=0,
-        message_rule="per_expert" if run.dispatcher == "alltoall" else None,
-        overlap="two_batch" if run.overlap else "none",
-    )
+    workload = validate(TrainingWorkload, {
+        "kind": "training", "name": "published", "global_batch": run.global_batch, "sequence": run.sequence,
+        "microbatch": run.microbatch, "gradient_bytes_per_parameter": GRADIENT_BYTES, "recompute": run.recompute,
+        "schedule": run.schedule, "chunks": max(2, run.chunks),
+    }, run.id)  # fmt: skip
+    scenario = validate(Scenario, {
+        "name": run.id,
+        "model": _computed(_model(run.model), run.precision),
+        "cluster": _filled(_cluster(run.cluster), run.gpus),
+        "workload": workload,
+        "redundant": 0,
+        "message_rule": "per_expert" if run.dispatcher == "alltoall" else None,
+        "overlap": "two_batch" if run.overlap else "none",
+    }, run.id)  # fmt: skip
     split = make_split(
         scenario, run.tp, run.ep, run.pp, stage // run.tp, each // run.microbatch * run.microbatch, instances=replicas
     )

@@ -12,6 +12,7 @@ import click
 
 from bench.options import check_option, json_option, traces_option
 from bench.recorded import DOMAINS, LAYERS, read_domain
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 from placement.problem.layer import LayerRules
 
@@ -60,7 +61,7 @@ class Outcome:
     targets: tuple[Target, ...]
 
 
-@click.command("alltoall")
+@click.command("alltoall", cls=Command)
 @traces_option
 @click.option("--domains", default=",".join(DOMAINS), show_default=True, help="Recorded domains, each by itself.")
 @click.option(

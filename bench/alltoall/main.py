@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from bench.options import json_option
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from specs.workload import Phase
 
 
-@click.command("alltoall")
+@click.command("alltoall", cls=Command)
 @click.option("--plan", "plan_path", required=True, metavar="FILE", help="Plan file, as solve writes it.")
 @click.option("--trace", "traces", required=True, multiple=True, metavar="FILE", help="Recorded routing. Repeatable.")
 @click.option(

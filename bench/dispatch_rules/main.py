@@ -20,6 +20,7 @@ from bench.options import (
     workers_option,
 )
 from bench.recorded import DOMAINS, LAYERS
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ GAINS = {"SGLang static": 1.35, "vLLM hash": 1.30}
 OFF, JOINT_POINTS = 0.01, 0.10
 
 
-@click.command("dispatch_rules")
+@click.command("dispatch_rules", cls=Command)
 @traces_option
 @wheels_option
 @click.option("--rule", "rules", multiple=True, type=click.Choice(("static", "hash", "dense")), help="Only this one.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from bench.options import json_option
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 CPU_SCALE = 8
 
 
-@click.command("experts")
+@click.command("experts", cls=Command)
 @click.option("--plan", "plan_path", required=True, metavar="FILE", help="Plan file, as solve writes it.")
 @click.option("--trace", "traces", multiple=True, metavar="FILE", help="Recorded routing; without: synthetic.")
 @click.option("--baseline", "baselines", multiple=True, metavar="NAME", help="A strategy of the plan. Repeatable.")

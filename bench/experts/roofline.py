@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from bench.options import json_option
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
     from bench.experts.recorded import Case, Measurement
 
 
-@click.command("experts")
+@click.command("experts", cls=Command)
 @click.option(
     "--measure", type=click.Choice(["cuda", "cpu"]),
     help="Measure on this machine; on a CPU only the command is tried. Default: the measurement that ships.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from placement.cli.command import Command
 from placement.cli.running import emit
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Cell:
         return f"{self.at_asked.sequences} sequences instead of {self.fits.sequences}"
 
 
-@click.command("fits", epilog=EPILOG)
+@click.command("fits", cls=Command, epilog=EPILOG)
 @click.option("--clusters", default=CLUSTERS, show_default=True, help="Of the catalog, separated by commas.")
 @click.option("--models", default="", help="Of the catalog, separated by commas; all by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: splits and sources, too.")

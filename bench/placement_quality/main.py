@@ -21,6 +21,7 @@ from bench.options import (
     workers_option,
 )
 from bench.recorded import LAYERS
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 PARTS = ("bytes", "time", "nodes", "phases", "rivals", "sweep", "robust", "rounding", "migration", "bounds", "tokens")
 
 
-@click.command("placement_quality")
+@click.command("placement_quality", cls=Command)
 @click.option("--parts", default=",".join(PARTS), show_default=True, help="What to run, separated by commas.")
 @click.option(
     "--protocol", "protocols", type=click.Choice(["in-domain", "held-out", "joint"]), multiple=True,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.options import check_option, json_option, traces_option, wheels_option, workers_option
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 PARTS = ("drop-in", "engines", "counts", "two-slots", "largest", "recorded", "sizes", "bounds")
 
 
-@click.command("placement_speed")
+@click.command("placement_speed", cls=Command)
 @click.option("--parts", default=",".join(PARTS), show_default=True, help="What to run, separated by commas.")
 @traces_option
 @wheels_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ SECONDS = 2.0
 PAYS = 1.01
 
 
-@click.command("recipe_gain")
+@click.command("recipe_gain", cls=Command)
 @click.option("--scenario", "names", multiple=True, help="One of them. Repeatable. Default: all.")
 @click.option("--check", is_flag=True, help="Exit with 6 if a recipe beats the planner.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: every recipe of every scenario.")

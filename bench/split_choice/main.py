@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.options import check_option, json_option, seed_option
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ ASKED = {"prefill": 0.85, "ratio": 0.70, "decode": 0.70, "family": 0.91}
 MODES = {"disagg": ("disagg",), "agg": ("agg",), "all": ("disagg", "agg")}
 
 
-@click.command("split_choice")
+@click.command("split_choice", cls=Command)
 @click.option("--data", help="CSV file of configured layouts (recipes_2026.csv).")
 @click.option("--deployments", "described", is_flag=True, help="Instead: deployments that their operators describe.")
 @click.option(
@@ -71,8 +72,13 @@ def command(
     asked = [each for each in recipes if each.question.mode in MODES[mode]]
     if engines:
         asked = [each for each in asked if engine_of(each.question) in engines]
+    if not asked and not recipes:
+        why = f"no row can be asked (of {len(left)}: {left[0].reason})" if left else "has no rows"
+        raise InputError(data, "", why, "give rows of models and GPUs of the catalog")
     if not asked:
-        raise InputError(data, "", f"no row can be asked (of {len(left)}: {left[0].reason})" if left else "no row", "")
+        able = sorted({engine_of(each.question) or "" for each in recipes} - {""})
+        problem = "no row that can be asked has this --mode and --engine"
+        raise InputError(data, "", problem, f"leave one out; engines are {', '.join(able)}")
     if rows is not None and rows < len(asked):
         drawn = set(random.Random(seed).sample(range(len(asked)), rows))
         asked = [each for i, each in enumerate(asked) if i in drawn]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench.options import check_option, json_option
+from placement.cli.command import Command
 from placement.cli.running import emit, note
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Row:
         return max(feasible, key=lambda each: each.tokens_per_s or 0.0, default=None)
 
 
-@click.command("split_quality")
+@click.command("split_quality", cls=Command)
 @click.option("--scenario", "names", multiple=True, help="Training scenario. Repeatable. Default: the catalog's 175B.")
 @click.option("--rival/--no-rival", default=True, show_default=True, help="The rival planner's cases, too.")
 @check_option

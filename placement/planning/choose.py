@@ -142,7 +142,7 @@ def mode_of(case: Case) -> Mode:
         ParameterError: A role is pinned that the mode does not have.
     """
     scenario, pins = case.scenario, case.scenario.pins
-    own = scenario.prefill_pins != Pins() or scenario.decode_pins != Pins()
+    own = scenario.prefill_pins != Pins() or scenario.decode_pins != Pins() or pins.cp is not None
     if own and case.mode == "aggregated":
         raise ParameterError("mode", "aggregated instances are neither prefill nor decode", "leave out pins of these")
     if own and case.mode == "auto":

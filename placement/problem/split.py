@@ -112,6 +112,11 @@ def degrees_text(tp: int, ep: int, pp: int, dp: int, cp: int = 1) -> str:
     return " ".join(f"{name}{degree}" for name, degree in named if degree > 1) or "TP1"
 
 
+def sharing_degrees(cluster: Cluster, tp: int, dp: int) -> list[int]:
+    """Numbers of attention ranks that can share a prompt: 1, and divisors of dp whose GPUs lie in one node."""
+    return [cp for cp in range(1, dp + 1) if dp % cp == 0 and (cp == 1 or tp * cp <= cluster.gpus_per_node)]
+
+
 def tp_problem(model: Model, tp: int) -> str:
     """Why attention or feed-forward blocks can't be split over `tp` GPUs; "" where they can."""
     for mixer in model.mixers.values():

@@ -10,6 +10,7 @@ from placement.problem.split import (
     ep_problem,
     nearest_redundant,
     redundant_problem,
+    sharing_degrees,
     stage_problem,
     tp_layout_problem,
     tp_problem,
@@ -45,7 +46,14 @@ def check_pins(
     if pins.cp not in (None, 1) and scenario.engine.shares_prompts == "never":
         problem = f"{scenario.engine.label} shares no prompt between attention ranks"
         _refuse(scenario, f"{role}_cp" if "cp" in own else "cp", problem, "unpin it, or choose another engine")
-    left = list_candidates(scenario, pins, redundant).degrees if pins.pp is not None else ()
+    asked = pins.pp is not None or pins.cp is not None
+    left = list_candidates(scenario, pins, redundant).degrees if asked else ()
+    if left and pins.cp is not None:
+        good = sorted({cp for d in left for cp in sharing_degrees(scenario.cluster, d.tp, d.dp)})
+        if pins.cp not in good:
+            of = f"{role} instance".lstrip()
+            problem = f"no {of} has {pins.cp} attention ranks, or a multiple of that, side by side in a node"
+            _refuse(scenario, f"{role}_cp" if "cp" in own else "cp", problem, _near("cp", good, pins.cp))
     problems = [role_problem(scenario, _layout(scenario, d), role) for d in left]
     if problems and all(problems):
         _refuse(scenario, f"{role}_pp" if "pp" in own else "pp", problems[0], "unpin it, or choose another engine")

@@ -83,6 +83,8 @@ def test_outcomes_are_the_exit_codes_of_every_command(figure: str, fail: str, co
         (["run", "zzz"], "no benchmark 'zzz'; choose one of "),
         (["run", "placement_speed", "--workers", "0"], "invalid value for '--workers': 0 is not in the range"),
         (["lst"], "no such command 'lst'"),
+        (["run", "training_rates", "--data", ""], "--data: is empty"),
+        (["run", "accuracy", "--levers", "--data", ""], "--data: is empty"),
     ],
 )
 def test_bad_usage_is_one_line(args: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,6 +133,7 @@ def test_the_command_prints_tables_or_json_and_checks_targets(tmp_path: Path) ->
     assert [target["name"].startswith("TensorRT-LLM") for target in told["targets"]] == [True] * 4
     none = CliRunner().invoke(command, ["--data", str(path), "--engine", "vllm"])
     assert isinstance(none.exception, InputError)
+    assert none.exception.mend == "leave one out; engines are trtllm"
     # Nobody prefills on four GPUs for one that decodes.
     far = written(
         tmp_path / "far.csv",

@@ -9,7 +9,7 @@ import pytest
 
 from bench.accuracy.training_fit import Fitter
 from bench.accuracy.training_rates import JudgedRun, release_spread
-from bench.accuracy.training_runs import SHIPPED, PosedRun, TrainingRun, posed, read_runs
+from bench.accuracy.training_runs import SHIPPED, PosedRun, TrainingRun, posed, posed_runs, read_runs
 from placement.cost.training.constants import FITTED, load_training
 from placement.errors import InputError
 
@@ -75,6 +75,26 @@ def test_bad_rows_are_refused_in_one_line(tmp_path: Path, field: str, value: str
     path.write_text(header + "\n" + ",".join(cells) + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=message) as caught:
         read_runs(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("model", "abc", "run {}: abc: no model of that name"),
+        ("gpus", "1", "run {}, gpus: degrees, GPUs and batch don't divide"),
+        ("sequence", "9000000", "run {}: workload's sequences"),
+        ("chunks", "99", "run {}, chunks: is 99"),
+    ],
+)
+def test_runs_that_can_not_be_posed_name_file_and_run(tmp_path: Path, field: str, value: str, message: str) -> None:
+    header, first = SHIPPED.read_text(encoding="utf-8").splitlines()[:2]
+    cells = first.split(",")
+    cells[header.split(",").index(field)] = value
+    path = tmp_path / "runs.csv"
+    path.write_text(header + "\n" + ",".join(cells) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"runs\.csv: {message.format(cells[0])}") as caught:
+        posed_runs(path)
     assert "\n" not in str(caught.value)
 
 

@@ -68,6 +68,8 @@ def test_unknown_spec_as_a_process(command: str, folder: Path) -> None:
         ({"workload__isl": 1.5}, ("isl", "whole number")),
         ({"pins": {"ep": 3}}, ("ep",)),
         ({"model__moe__top_k": 9}, ("top_k",)),
+        ({"decode_pins": {"cp": 2}}, ("decode_pins.cp", "pin prefill_pins.cp")),
+        ({"prefill_pins": {"batch": 2}}, ("prefill_pins.batch", "pin decode_pins.batch")),
         ({"model": "no_such_model"}, ("model", "no_such_model")),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,

@@ -113,6 +113,8 @@ def test_the_screen_names_every_kind_of_instance_and_pool(call: Call) -> None:
     ("args", "code", "words"),
     [
         (("--spec", "dgx_a100_175b"), 2, "is training"),
+        (("--spec", "dgx_a100_175b", "--prefill-tp", "2"), 2, "prefill_pins, decode_pins and pins.cp are of serving"),
+        (("--spec", SPEC, "--set", "pins.cp=2", "--mode", "aggregated"), 2, "neither prefill nor decode"),
         (("--spec", "nowhere"), 2, "nowhere"),
         (("--spec", SPEC, "--tp", "7"), 2, "tp 7"),
         (("--spec", SPEC, "--mode", "disaggregated", "--decode-tp", "7"), 2, "tp 7"),

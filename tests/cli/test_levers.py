@@ -53,6 +53,11 @@ def test_a_plan_and_its_screen_name_the_levers(call: Call, folder: Path, tmp_pat
         (("--draft", "1", "--accepted", "1.5"), "accepted 1.5 is more than the 1 tokens drafted"),
         (("--acceptance", "0.5"), "draft"),
         (("--draft", "1", "--acceptance", "0.5", "--draft-method", "eagle3"), "needs parameters_b"),
+        (("--draft", "1", "--accepted", "1", "--set", "workload.speculation.layers=3"), "mtp takes no layers"),
+        (
+            ("--draft", "1", "--accepted", "1", "--draft-method", "ngram", "--set", "workload.speculation.type=fp8"),
+            "ngram takes no type",
+        ),
         (("--prefix-hit", "1"), "prefix_hit"),
     ],
 )

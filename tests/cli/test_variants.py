@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cli.conftest import Done, finish, process
 from tests.cli.test_bad_input import one_line
@@ -87,3 +88,15 @@ def test_variants_as_a_process(folder: Path, tmp_path: Path) -> None:
     shown = finish(process(["-m", "placement", "specs", "show", "mine.yaml", "--set", "cluster.nodes=2"], tmp_path))
     assert (shown.code, shown.err) == (0, "")
     assert "name: mine\nsummary: with cluster.nodes=2\n" in shown.out
+
+
+def test_a_summary_of_many_values_cuts_none(call: Call, folder: Path) -> None:
+    """What a line has no room for is counted, as a value cut short would read as another one."""
+    flags = ("--isl", "48", "--osl", "17", "--ttft-ms", "1234.5", "--tpot-ms", "123.25", "--prefix-hit", "0.125")
+    drafts = ("--draft", "2", "--accepted", "1.25", "--draft-method", "ngram", "--kv-type", "fp8")
+    done = call("specs", "show", str(folder / "tiny.yaml"), *flags, *drafts)
+    assert done.code == 0, done.err
+    summary = yaml.safe_load(done.out)["summary"]
+    assert summary.startswith("with workload.isl=48, workload.osl=17, workload.ttft_ms=1234.5, ")
+    assert summary.endswith(" and 2 more")
+    assert "..." not in summary

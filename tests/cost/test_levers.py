@@ -195,13 +195,18 @@ def test_pinned_context_parallelism() -> None:
     assert context_degrees(odd, _split(odd)) == []
 
 
+def test_a_tensor_parallel_group_over_nodes_keeps_its_prompts() -> None:
+    """No two ranks lie in one node, so that each works alone."""
+    wide = s.scenario(s.deepseek_v3(), cluster=s.cluster(nodes=4, per_node=8))
+    assert context_degrees(wide, make_split(wide, 16, 32, 1, 2, 8, instances=1)) == [1]
+
+
 def test_without_cuda_graphs() -> None:
     """A step takes at least its launches, drafts included."""
     plain, eager = _model(_with()), _model(load_scenario(_with(), cuda_graphs=False))
     launch = 61 * CONSTANTS.launch_layer_s.value
     assert launch > plain.step_s(1)
-    constants = eager.efficiency
-    host = constants.step_overhead_s.value + constants.sequence_overhead_s.value
+    host = eager.efficiency.step_overhead_s.value + eager.efficiency.sequence_overhead_s.value
     assert eager.step_s(1) == pytest.approx(launch + host)
     drafted = _model(load_scenario(_with(speculation=MTP), cuda_graphs=False))
     assert drafted.launch_s == pytest.approx(63 * CONSTANTS.launch_layer_s.value)

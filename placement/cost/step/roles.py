@@ -11,7 +11,7 @@ from placement.cost.memory.local import stored_bytes, total_of
 from placement.cost.step.collectives import all_gather_s
 from placement.cost.step.throughput import PrefillPass, ServingModel
 from placement.problem.pieces import stage_shapes
-from placement.problem.split import Split
+from placement.problem.split import Split, sharing_degrees
 from specs.cluster import Cluster
 from specs.scenario import Scenario
 
@@ -84,15 +84,15 @@ def decode_point(model: ServingModel, batch: int) -> InstancePoint:
 
 
 def context_degrees(scenario: Scenario, split: Split) -> list[int]:
-    """Numbers of attention ranks that may share a prompt: divisors of dp whose GPUs lie in one node, ascending.
+    """Numbers of attention ranks that may share a prompt (`sharing_degrees`), ascending.
 
     Of them the one that is pinned, if one is; none where it does not divide. 1 alone where the engine shares no
     prompts, or only pinned ones.
     """
     pinned, shares = scenario.pins.cp, scenario.engine.shares_prompts
     able = shares == "planned" or (shares == "pinned" and pinned is not None)
-    room = scenario.cluster.gpus_per_node // split.tp if able else 1
-    return [cp for cp in range(1, min(split.dp, room) + 1) if split.dp % cp == 0 and pinned in (None, cp)]
+    found = sharing_degrees(scenario.cluster, split.tp, split.dp) if able else [1]
+    return [cp for cp in found if pinned in (None, cp)]
 
 
 def shared_pass(model: ServingModel, tokens: float, cp: int) -> PrefillPass:

@@ -383,3 +383,11 @@ def test_prompts_that_an_engine_can_not_share_are_refused_by_name() -> None:
     check_pins(_case("sglang"), Pins(cp=2), None, "prefill", ("cp",))
     with pytest.raises(InputError, match=r"prefill_cp: trtllm .* shares no prompt between attention ranks"):
         check_pins(_case("trtllm"), Pins(cp=2), None, "prefill", ("cp",))
+
+
+@pytest.mark.parametrize(
+    ("pins", "near"), [(Pins(cp=5), "3 or 4"), (Pins(cp=8), "3 or 4"), (Pins(tp=2, cp=4), "1 or 2")]
+)
+def test_prompts_that_no_instance_can_share_so_are_refused_by_name(pins: Pins, near: str) -> None:
+    with pytest.raises(InputError, match=rf"prefill_cp: no prefill instance has {pins.cp} .*; use cp {near}"):
+        check_pins(_case("sglang"), pins, None, "prefill", ("cp",))
