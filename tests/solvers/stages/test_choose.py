@@ -81,7 +81,7 @@ def test_problem_of_serving_counts_the_slowest_stage() -> None:
     assert score_cut(problem, even).over_bytes <= -memory_of(case, split).headroom_bytes + 1
     bunch = model.bunch(16)
     decode, prefill = model.decode_times(16), model.prefill_times(bunch.tokens)
-    prompts = 16 / workload.osl * load_efficiency().prefill_time.value * bunch.passes / bunch.prompts
+    prompts = 16 / workload.osl * model.efficiency.prefill_time.value * bunch.passes / bunch.prompts
     slow = max(4 * decode.stage_s(shape) + prompts * prefill.stage_s(shape) for shape, _ in model.passes.stages)
     assert score_cut(problem, even).pace_s == pytest.approx(slow)
 
