@@ -187,12 +187,12 @@ def posed(run: TrainingRun) -> PosedRun:
     each, left = divmod(run.global_batch, max(1, run.gpus // run.tp // run.pp))
     if rest or left or each % run.microbatch or stage % run.tp or not replicas:
         raise InputError(run.id, "gpus", "degrees, GPUs and batch don't divide", "correct the row")
-    workload = validate(TrainingWorkload, {
+    workload: TrainingWorkload = validate(TrainingWorkload, {
         "kind": "training", "name": "published", "global_batch": run.global_batch, "sequence": run.sequence,
         "microbatch": run.microbatch, "gradient_bytes_per_parameter": GRADIENT_BYTES, "recompute": run.recompute,
         "schedule": run.schedule, "chunks": max(2, run.chunks),
     }, run.id)  # fmt: skip
-    scenario = validate(Scenario, {
+    scenario: Scenario = validate(Scenario, {
         "name": run.id,
         "model": _computed(_model(run.model), run.precision),
         "cluster": _filled(_cluster(run.cluster), run.gpus),
