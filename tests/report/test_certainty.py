@@ -75,9 +75,7 @@ def test_two_choices_are_apart_where_each_lies_outside_the_others_interval() -> 
 def test_a_figure_says_where_it_comes_from() -> None:
     assert bracket(figure(80.0, 140.0)) == " (80.0 to 140)"
     assert sure(figure(80.0, 140.0)) == "calibrated; 80% interval of tokens/s, of all alike: -20% to +40%"
-    assert sure(figure(80.0, 140.0, "population")).startswith(
-        "population (GPU or attention never meas"
-    )
+    assert sure(figure(80.0, 140.0, "population")).startswith("population (GPU or attention never meas")
 
 
 @pytest.mark.parametrize("width", [80, 120])
