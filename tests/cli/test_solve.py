@@ -36,7 +36,8 @@ def test_screen_shows_scenario_memory_figures_strategies_and_certificate(
     found = [row[0] for row in rows if row and (row[0] in strategies or row[0] == ">")]
     assert found[-12:] == [*strategies[:-1], ">"] * 2
     assert "\x1b" not in done.out
-    assert len(done.out.splitlines()) <= 60
+    # Three lines tell how sure the figures are.
+    assert len(done.out.splitlines()) <= 63
     assert max(map(len, done.out.splitlines())) <= 80
     more = call("solve", "--spec", str(folder / "tiny.yaml"), *QUICK, "-v").out
     assert all(word in more for word in ("KV cache", "expert weights", "HBM", "slots per GPU", "nodes"))
