@@ -136,10 +136,8 @@ def _answer(plan: Plan) -> list[tuple[str, str]]:
     figure = predicted.tokens_per_s
     what = "output tokens/s" if workload.kind == "serving" else "trained tokens/s"
     per_gpu = grouped(predicted.tokens_per_s_per_gpu.value)
-    requests = ""
-    if workload.kind == "serving":
-        requests = f"; {grouped(figure.value / workload.osl, 1)} requests/s"
-    rows = [("throughput", f"{grouped(figure.value)} {what}{bracket(figure)}, {per_gpu} per GPU{requests}")]
+    requests = f", {grouped(figure.value / workload.osl, 1)} requests/s" if workload.kind == "serving" else ""
+    rows = [("throughput", f"{grouped(figure.value)} {what}{bracket(figure)}, {per_gpu} per GPU")]
     if workload.kind == "serving":
         rows += [
             (name, _limit(told, limit))
@@ -152,7 +150,7 @@ def _answer(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("step", f"{predicted.step_ms.value / 1e3:.3f} s"))
     idle = 0 if plan.choice is None else plan.choice.idle_gpus
     gpus = f"{grouped(plan.gpus)} of {grouped(plan.gpus + idle)}" if plan.choice is not None else grouped(plan.gpus)
-    rows.append(("GPUs", gpus + (f"; {idle} idle" if idle else "")))
+    rows.append(("GPUs", gpus + (f"; {idle} idle" if idle else "") + requests))
     rows += _experts(plan)
     rows.append(("figures", f"{origin(figure)}; MoE layers: {figure.moe_layer}, {_judged(plan)}"))
     return rows + certainty(predicted)
