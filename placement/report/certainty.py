@@ -19,7 +19,7 @@ def origin(figure: Figure) -> str:
 def about(value: float) -> str:
     """A number with three digits that count."""
     rounded = float(f"{value:.3g}")
-    digits = 0 if rounded == 0 else max(0, 2 - math.floor(math.log10(rounded)))
+    digits = max(0, 2 - int(f"{rounded:e}".partition("e")[2])) if rounded else 0
     return f"{rounded:,.{digits}f}"
 
 

@@ -84,7 +84,7 @@ def test_show_takes_a_hugging_face_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("kimi_k9", "kimi_k2"), ("", "choose one of"), ("no/such.yaml", "no such file")]
+    ("name", "hint"), [("kimi_k9", "kimi_k2"), ("", "NAME: is empty"), ("no/such.yaml", "no such file")]
 )
 def test_show_of_nothing_is_an_input_error(name: str, hint: str) -> None:
     with pytest.raises(InputError, match=hint):
