@@ -5,7 +5,6 @@ What a row does not state is assumed, and its settings say so; or the row has no
 
 from __future__ import annotations
 
-import csv
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from bench.accuracy.offline import decode_tokens_per_s, prefill_tokens_per_s, queue_tokens_per_s
 from bench.accuracy.settings import priced_as, quantized
+from bench.csv_files import read_csv
 from placement.cost.calibration.efficiency import Efficiency
 from placement.cost.calibration.fitted import Case
 from placement.cost.memory.hbm import MemoryModel
@@ -145,25 +145,13 @@ def read_published(path: str | Path) -> tuple[Entry, ...]:
     Raises:
         InputError: the file can't be read, lacks a column, or a value is no number.
     """
-    source = str(path)
-    try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            table = csv.DictReader(stream)
-            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
-            if missing:
-                raise InputError(source, "header", f"no column {', '.join(missing)}", "give all columns")
-            rows = [{name: (row[name] or "").strip() for name in COLUMNS} for row in table]
-    except OSError as error:
-        raise InputError(source, "", f"can't be read ({error.strerror})", "give a CSV file") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise InputError(source, "", "is no CSV text", "give a UTF-8 CSV file") from None
     entries = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in enumerate(read_csv(path, COLUMNS), start=2):
         try:
             value = float(row["value"])
         except ValueError:
             raise InputError(
-                source, f"line {line}, value", f"{shown(row['value'], 40)!r} is no number", "mend it"
+                str(path), f"line {line}, value", f"{shown(row['value'], 40)!r} is no number", "mend it"
             ) from None
         entries.append(Entry(row, value))
     return tuple(entries)

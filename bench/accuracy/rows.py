@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.csv_files import read_csv
 from placement.errors import InputError
 from specs.documents import shown
 
@@ -66,35 +66,20 @@ def read_rows(path: str | Path) -> tuple[Row, ...]:
         InputError: the file can't be read, lacks a column, or has a value that is no number or out of range.
     """
     source = str(path)
-    try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            table = csv.DictReader(stream)
-            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    source, "header", f"no column {', '.join(missing)}", f"give the columns {', '.join(COLUMNS)}"
-                )
-            rows = tuple(_row(source, line, entry) for line, entry in enumerate(table, start=2))
-    except OSError as error:
-        raise InputError(source, "", f"can't be read ({error.strerror})", "give a CSV file of measurements") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(source, "", f"is no CSV text ({shown(str(error), 80)})", "give a UTF-8 CSV file") from None
+    rows = tuple(_row(source, line, entry) for line, entry in enumerate(read_csv(path, COLUMNS), start=2))
     if not rows:
         raise InputError(source, "", "has no rows", "give at least one measurement")
     return rows
 
 
-def _row(source: str, line: int, entry: dict[str, str | None]) -> Row:
-    def text(name: str) -> str:
-        return (entry[name] or "").strip()
-
+def _row(source: str, line: int, entry: dict[str, str]) -> Row:
     def number(name: str, least: float) -> float:
         try:
-            value = float(text(name))
+            value = float(entry[name])
         except ValueError:
             value = math.nan
         if not (least <= value < 1e12):
-            problem = f"{shown(text(name), 40)!r} is no number of at least {least:g}"
+            problem = f"{shown(entry[name], 40)!r} is no number of at least {least:g}"
             raise InputError(source, f"line {line}, {name}", problem, "mend it")
         return value
 
@@ -107,7 +92,7 @@ def _row(source: str, line: int, entry: dict[str, str | None]) -> Row:
     gpus, tp, ep, dp = (count(name) for name in ("gpus", "tp", "ep", "dp"))
     batch = number("batch_per_attention_rank", 1e-9)
     squared = tp == dp > 1 and ep == gpus == tp * dp
-    twice = squared or _counted_twice(text("id"), text("gpu"), gpus, tp, ep, dp)
+    twice = squared or _counted_twice(entry["id"], entry["gpu"], gpus, tp, ep, dp)
     if squared:
         # TP 2 with EP 2 on 2 GPUs stands as 2 ranks of TP 2 with EP 4; measurements of both are there, and agree.
         gpus, ep, dp, batch = tp, tp, 1, batch * dp
@@ -117,13 +102,13 @@ def _row(source: str, line: int, entry: dict[str, str | None]) -> Row:
             dp, batch = dp // ep, batch * ep
         else:
             tp //= ep
-    named = NAMED_CONCURRENCY.search(text("id"))
+    named = NAMED_CONCURRENCY.search(entry["id"])
     own = None if named is None else int(named[1]) / dp
     counted = own is not None and not math.isclose(own, batch, rel_tol=0.01)
     return Row(
-        line=line, id=text("id"), model=text("model"), gpu=text("gpu"), gpus=gpus, tp=tp, ep=ep, dp=dp,
+        line=line, id=entry["id"], model=entry["model"], gpu=entry["gpu"], gpus=gpus, tp=tp, ep=ep, dp=dp,
         pp=count("pp"), batch=batch if own is None else own, isl=count("isl"), osl=count("osl"),
-        dtype=text("dtype"), engine=text("engine"),
+        dtype=entry["dtype"], engine=entry["engine"],
         ttft_ms=number("ttft_ms", 1e-9), tpot_ms=number("tpot_ms", 1e-9), mended=twice or counted,
     )  # fmt: skip
 

@@ -7,14 +7,13 @@ Rows of `published.csv` whose id starts with `dsv3_train`. The settings are thos
 
 from __future__ import annotations
 
-import csv
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from bench.accuracy.flops import training_flops_per_token
+from bench.csv_files import read_csv
 from placement.cost.calibration.efficiency import load_efficiency
 from placement.cost.training.constants import TrainingConstants
 from placement.cost.training.step import TrainingModel, TrainingStep
@@ -132,7 +131,7 @@ def training_accuracy(path: str | Path) -> TrainingAccuracy:
             # The rates restate the step.
             fitted=row["metric"] in predictions,
         )
-        for row in _read(path)
+        for row in read_csv(path, ("id", "metric", "unit", "value"))
         if row["id"].startswith(PREFIX)
     )
     if not rows:
@@ -173,20 +172,6 @@ def table(accuracy: TrainingAccuracy) -> str:
         note = "  (fitted on)" if row.fitted else ""
         lines.append(f"{row.metric + ', ' + row.unit:<34}{row.measured:>14,.5g}{predicted:>14}{error:>9}{note}")
     return "\n".join(lines)
-
-
-def _read(path: str | Path) -> Sequence[dict[str, str]]:
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(str(path), "", f"can't be read: {error}", "give shared/measured/published.csv") from None
-    missing = {"id", "metric", "unit", "value"} - set(rows[0] if rows else ())
-    if missing:
-        raise InputError(
-            str(path), "columns", f"lacks {', '.join(sorted(missing))}", "give the format of published.csv"
-        )
-    return rows
 
 
 def _number(path: str | Path, row: dict[str, str]) -> float:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bench.accuracy.flops import training_flops_per_token
+from bench.csv_files import read_csv
 from placement.cost.calibration.efficiency import load_efficiency
 from placement.cost.training.constants import TrainingConstants, load_training
 from placement.cost.training.step import TrainingModel
@@ -120,15 +120,8 @@ def read_runs(path: str | Path = SHIPPED) -> tuple[TrainingRun, ...]:
     Raises:
         InputError: the file can't be read, or a field of a row is missing or wrong.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError as error:
-        raise InputError(str(path), "", f"can't be read ({error.strerror})", "give a CSV file") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise InputError(str(path), "", "is no CSV text", "give a UTF-8 CSV file") from None
     runs = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in enumerate(read_csv(path), start=2):
         try:
             runs.append(TrainingRun.model_validate(row))
         except ValidationError as error:

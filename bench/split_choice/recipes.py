@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from bench.accuracy.settings import quantized
+from bench.csv_files import read_csv
 from placement.cost.step.roles import Role
 from placement.errors import InputError
 from solvers.deploy.layout import pack
@@ -126,21 +126,9 @@ def read_recipes(path: str | Path) -> tuple[tuple[Recipe, ...], tuple[LeftOut, .
     Raises:
         InputError: the file can't be read, or lacks a column.
     """
-    source = str(path)
-    try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            table = csv.DictReader(stream)
-            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
-            if missing:
-                raise InputError(source, "header", f"no column {', '.join(missing)}", "give all columns")
-            rows = [{name: (row[name] or "").strip() for name in COLUMNS} for row in table]
-    except OSError as error:
-        raise InputError(source, "", f"can't be read ({error.strerror})", "give a CSV file") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise InputError(source, "", "is no CSV text", "give a UTF-8 CSV file") from None
     recipes: list[Recipe] = []
     left: list[LeftOut] = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in enumerate(read_csv(path, COLUMNS), start=2):
         try:
             recipes.append(_recipe(line, row))
         except InputError as error:

@@ -25,6 +25,7 @@ from placement.errors import InputError
 from placement.problem.engine_rules import Layout, most_sequences, role_problem, slots_problem
 from placement.problem.pieces import StageTable, stage_table
 from placement.problem.split import Split
+from solvers.deploy.dominance import by_rate, undominated
 from solvers.deploy.problem import Column, Pool
 from solvers.split.build import serving_split
 from solvers.split.degrees import Degrees, list_candidates, sparse_first
@@ -188,46 +189,6 @@ def price_layout(
     return Priced(tuple(found), lacking, search.fits)
 
 
-def undominated(columns: Sequence[Column], room: int, dropped: Counter[tuple[Role, str]]) -> list[Column]:
-    """The columns of one pool that are neither slower than one of as many GPUs nor than several smaller instances.
-
-    Whatever holds a large instance holds the small ones that divide it: a part of a node, or whole nodes.
-    """
-    best: dict[tuple[Role, int], Column] = {}
-    for column in columns:
-        key = (column.role, column.gpus)
-        held = best.get(key)
-        if held is not None:
-            dropped[(column.role, "slower than another of as many GPUs")] += 1
-        if held is None or _order(column) < _order(held):
-            best[key] = column
-    kept = []
-    for (role, gpus), column in sorted(best.items(), key=lambda item: (item[0][0], item[0][1])):
-        smaller = [
-            other
-            for (kind, size), other in best.items()
-            if kind == role and size < gpus and gpus % size == 0 and _divides(size, gpus, room)
-        ]
-        rate = column.point.requests_per_s
-        if any(other.point.requests_per_s * (gpus // other.gpus) >= rate * (1 - 1e-12) for other in smaller):
-            dropped[(role, "no faster than several smaller instances")] += 1
-        else:
-            kept.append(column)
-    return kept
-
-
-def _divides(size: int, gpus: int, room: int) -> bool:
-    """Whether wherever an instance of `gpus` lies, gpus / size of `size` do."""
-    if gpus <= room:
-        return True
-    return size % room == 0 or (room % size == 0)
-
-
-def _order(column: Column) -> tuple[float, int, int, int, int, int]:
-    split = column.split
-    return (-column.point.requests_per_s, split.redundant, split.pp, split.tp, split.ep, split.dp)
-
-
 class _PoolSearch:
     """Prices every configuration of one pool in every role."""
 
@@ -295,7 +256,7 @@ class _PoolSearch:
 
     def _replicated(self, columns: Sequence[Column]) -> list[Degrees]:
         ranked: dict[tuple[Role, int], list[Column]] = {}
-        for column in sorted(columns, key=_order):
+        for column in sorted(columns, key=by_rate):
             ranked.setdefault((column.role, column.gpus), []).append(column)
         chosen = {column.split for group in ranked.values() for column in group[:REPLICATED]}
         degrees = {

@@ -10,7 +10,8 @@ from placement.cost.step.kernels import KernelTables
 from placement.cost.step.roles import Role
 from placement.errors import InfeasibleError, NothingFoundError
 from solvers.deploy.close import ClosePrices, Settled, settle
-from solvers.deploy.columns import Placed, Priced, price_layout, undominated
+from solvers.deploy.columns import Placed, Priced, price_layout
+from solvers.deploy.dominance import undominated
 from solvers.deploy.problem import Column, MasterProblem
 from solvers.deploy.rivals.book import Allowed, Recipe, recipes_of
 from solvers.deploy.rivals.layouts import gpus_of, layout_problem, named, with_slots

@@ -20,7 +20,8 @@ from placement.cost.step.roles import (
 from placement.cost.step.throughput import MoeTimes, ServingModel, predict
 from placement.errors import InputError
 from placement.problem.split import Split, make_split
-from solvers.deploy.columns import list_columns, pool_of, undominated
+from solvers.deploy.columns import list_columns, pool_of
+from solvers.deploy.dominance import undominated
 from solvers.deploy.milp import solve_milp
 from solvers.deploy.problem import Column, MasterProblem
 from specs.blocks.attention import GqaAttention
