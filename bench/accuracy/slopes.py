@@ -27,7 +27,7 @@ RATES = frozenset(
 )  # fmt: skip
 POWERS = frozenset(
     {
-        "routing_shape", "rank_stall", "rank_wait", "tpot_case", "ttft_case", "decode_speed", "prefill_time",
+        "routing_shape", "rank_stall", "rank_wait", "prefill_time",
         "serving_passes", "arrival_bunching",
     }
 )  # fmt: skip

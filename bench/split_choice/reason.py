@@ -130,5 +130,5 @@ def _step(scenario: Scenario, serving: Serving, role: str) -> _Step:
     if workload.kind != "serving":
         raise ValueError("clients are served")
     model = ServingModel(scenario, workload, split)
-    parts = breakdown_of(model.decode_times(batch), model.passes, 1.0 / model.efficiency.decode_speed.value)
+    parts = breakdown_of(model.decode_times(batch), model.passes, 1.0)
     return _Step(batch, model.decode_step_s(batch), {part.name: part.seconds for part in parts})

@@ -145,7 +145,7 @@ def _serving(scenario: Scenario, workload: ServingWorkload, split: Split, consta
     # Per output token a rank decodes each of its microbatches once and prefills batch / OSL prompts.
     bunch = serving.bunch(split.batch)
     prompts = split.batch / workload.osl * serving.stall * constants.prefill_time.value
-    steps = split.microbatches / workload.step_yield / constants.decode_speed.value
+    steps = split.microbatches / workload.step_yield
     parts: tuple[tuple[float, LayerTimes], ...] = (
         (steps, serving.decode_times(split.batch)),
         (prompts * bunch.passes / bunch.prompts, serving.prefill_times(bunch.tokens)),

@@ -38,7 +38,7 @@ def test_multipliers_of_all_matching_effects_multiply() -> None:
         Effect(constant="hbm", levels={"all": level(0.9)}),
         Effect(constant="layer_overhead_s", levels={"all": level(2.0)}),
         Effect(constant="layer_overhead_s", by=("generation",), levels={"hopper": level(1.5), "blackwell": level(9.0)}),
-        Effect(constant="decode_speed", by=("engine",), levels={"vllm": level(3.0)}),
+        Effect(constant="prefill_time", by=("engine",), levels={"vllm": level(3.0)}),
         Effect(constant="hbm_experts", by=("generation", "attention"), levels={"hopper/mla": level(1.1)}),
     )
     assert fitted.multipliers(CASE) == pytest.approx({"hbm": 0.9, "layer_overhead_s": 3.0, "hbm_experts": 1.1})

@@ -99,10 +99,7 @@ class Efficiency(Constants):
     collective_bandwidth: ShareEntry
     elementwise_passes: AmountEntry
     serving_passes: AmountEntry
-    decode_speed: AmountEntry
     prefill_time: AmountEntry
-    tpot_case: AmountEntry
-    ttft_case: AmountEntry
     scale_bytes_per_block: AmountEntry
     scale_block: FactorEntry
     receive_margin: FactorEntry

@@ -159,11 +159,10 @@ class InstanceKind:
         while batch < self.slots:
             batch = min(self.slots, batch + max(1, batch // 20 if batch >= EXACT_BATCHES else 1))
             sizes.append(batch)
-        case, every = self.model.efficiency.tpot_case.value, np.arange(self.slots + 1)
-        rows = []
+        every, rows = np.arange(self.slots + 1), []
         for isl, osl in lengths.contexts:
             model = self.of_length(isl, osl)
-            rows.append(np.interp(every, sizes, [case * model.decode_step_s(size) for size in sizes]))
+            rows.append(np.interp(every, sizes, [model.decode_step_s(size) for size in sizes]))
         return np.array(rows)
 
     def pass_tables(self, lengths: Lengths) -> tuple[FloatArray, FloatArray]:
@@ -175,6 +174,4 @@ class InstanceKind:
             passes = [shared_pass(model, float(count), self.cp) for count in tokens]
             own.append([0.0, *(each.slowest_s for each in passes)])
             whole.append([0.0, *(each.stages_s for each in passes)])
-        # The closed form corrects what prompts take of decoding as it corrects decode steps.
-        case = self.model.efficiency.tpot_case.value if self.role == "aggregated" else 1.0
-        return case * np.array(own), case * np.array(whole)
+        return np.array(own), np.array(whole)

@@ -71,14 +71,11 @@ def _priced(kinds: Sequence[InstanceKind], lengths: Lengths) -> Kinds:
     widest = max(table.shape[1] for table in tables)
     rows: list[tuple[float, float, float, float]] = []
     for kind in kinds:
-        constants, model = kind.model.efficiency, kind.model
-        case = constants.ttft_case.value
+        model = kind.model
         if kind.role == "aggregated":
-            scale = case * model.wait
-            clock = constants.tpot_case.value
-            rows.append((scale * model.first_token_s, scale / clock, scale / clock, model.stall))
+            rows.append((model.wait * model.first_token_s, model.wait, model.wait, model.stall))
         else:
-            rows.append((case * model.first_token_s, 1.0, case, 1.0))
+            rows.append((model.first_token_s, 1.0, 1.0, 1.0))
     ahead, waits, own, stall = np.array(rows).T
     return Kinds(
         prefills=np.array([kind.role != "decode" for kind in kinds]),

@@ -79,7 +79,7 @@ def aggregated_point(model: ServingModel, batch: int) -> InstancePoint:
 
 def decode_point(model: ServingModel, batch: int) -> InstancePoint:
     """An instance that only decodes: each of `batch` sequences of an attention rank takes OSL steps."""
-    step = model.decode_step_s(batch) * model.efficiency.tpot_case.value
+    step = model.decode_step_s(batch)
     return InstancePoint(batch * model.split.dp / (step * model.workload.osl), None, step)
 
 
@@ -124,9 +124,7 @@ def prompt_alone_s(model: ServingModel, cp: int = 1) -> float:
     one = shared_pass(model, min(workload.computed_tokens / cp, model.budget), cp)
     count = max(1.0, workload.computed_tokens / (cp * model.budget))
     transfer = kv_bytes_per_request(scenario) / (split.tp * cp * split.pp * transfer_bytes_per_s(scenario.cluster))
-    return (
-        model.first_token_s + one.stages_s + (count - 1) * one.slowest_s + transfer
-    ) * model.efficiency.ttft_case.value
+    return model.first_token_s + one.stages_s + (count - 1) * one.slowest_s + transfer
 
 
 @dataclass(frozen=True)

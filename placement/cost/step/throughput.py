@@ -54,7 +54,7 @@ class StepPart:
 
 @dataclass(frozen=True)
 class FigureProvenance:
-    """Where a figure comes from: "roofline", "calibrated" or "measured"; and how its MoE layers were timed.
+    """Where a figure comes from (cost.calibration.efficiency.Provenance), and how its MoE layers were timed.
 
     Attributes:
         interval: factors of the figure, where measurements tell how far it may be off.
@@ -193,7 +193,7 @@ class ServingModel:
         in_flight, drafted = decode_microbatches(self.split.pp, batch), self.draft_s(batch)
         constants = self.efficiency
         host_s = constants.step_overhead_s.value + batch * constants.sequence_overhead_s.value
-        gpus_s = max(stages_s + drafted, in_flight * (slowest_s + drafted)) / constants.decode_speed.value
+        gpus_s = max(stages_s + drafted, in_flight * (slowest_s + drafted))
         return max(gpus_s, self.launch_s) + host_s
 
     def decode_step_s(self, batch: int) -> float:
@@ -221,16 +221,16 @@ class ServingModel:
         Prompts arrive in bunches and fill passes of at most `budget` tokens; the first of a bunch is done after its own
         passes, the last after all, and on average a prompt waits for half of what lies between.
         """
-        constants, whole, bunch = self.efficiency, self.step_s(batch), self.bunch(batch)
+        whole, bunch = self.step_s(batch), self.bunch(batch)
         step = whole / self.workload.step_yield
         one = self.full_pass if bunch.tokens >= self.budget else self.prefill_pass(bunch.tokens)
         prefill = bunch.passes * one.slowest_s * self.stall / bunch.prompts
-        tpot = (step + batch * prefill / self.workload.osl) * constants.tpot_case.value
+        tpot = step + batch * prefill / self.workload.osl
         passed = one.stages_s + ((self.prompt_passes + bunch.passes) / 2 - 1) * one.slowest_s
         return ServingPoint(
             decode_step_s=step,
             prefill_s=prefill,
-            ttft_s=(self.first_token_s + whole / 2 + passed) * self.wait * constants.ttft_case.value,
+            ttft_s=(self.first_token_s + whole / 2 + passed) * self.wait,
             tpot_s=tpot,
             tokens_per_s=batch / tpot,
         )
@@ -319,9 +319,7 @@ def predict(
 
 def decode_parts(model: ServingModel, batch: int) -> tuple[StepPart, ...]:
     """Parts of a decode step."""
-    repeats = 1.0 / model.efficiency.decode_speed.value
-    parts = breakdown_of(model.decode_times(batch), model.passes, repeats)
-    return (*parts, *_drafted(model, repeats * model.draft_s(batch)))
+    return (*breakdown_of(model.decode_times(batch), model.passes, 1.0), *_drafted(model, model.draft_s(batch)))
 
 
 def prefill_parts(model: ServingModel) -> tuple[StepPart, ...]:
