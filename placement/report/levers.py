@@ -27,6 +27,8 @@ def _levers(scenario: Scenario) -> Iterator[str]:
         return
     if workload.speculation is not None:
         yield _speculation(workload.speculation)
+        if workload.speculation.method == "mtp" and not any("next-token" in part for part in scenario.model.left_out):
+            yield f"{scenario.model.name} is not known to have a next-token module: name another --draft-method"
     if workload.prefix_hit:
         moved = "" if scenario.engine.decode_prefix_cache else "; KV caches move whole"
         yield f"prefix cache: {workload.prefix_hit:.1%} of input tokens found{moved}"

@@ -83,7 +83,11 @@ def _unsearched(role: RolePlan) -> str:
     if not settled or role.certificate.status == "optimal":
         return ""
     where = "" if len(settled) == len(role.layers) else f" in {len(settled)} of {len(role.layers)} layers"
-    return f"; a heuristic is proven near enough{where}: nothing to search"
+    return (
+        f"; a heuristic is proven near enough{where}: nothing to search there"
+        if where
+        else ("; a heuristic is proven near enough: nothing to search")
+    )
 
 
 def totals(plan: Plan) -> Columns | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from placement.cost.memory.hbm import MemoryModel
 from placement.cost.step.roles import decode_point, prefill_at, prefill_point
 from placement.cost.step.throughput import (
     MoeTimes,
@@ -14,6 +15,7 @@ from placement.cost.step.throughput import (
     predict,
     prefill_parts,
 )
+from placement.problem.engine_rules import most_sequences
 from placement.problem.split import Split
 from specs.scenario import Scenario
 
@@ -78,7 +80,8 @@ def moe_stake(scenario: Scenario, role: str, split: Split, cp: int = 1) -> float
     """Share of tokens/s that a share of the MoE layers' time is worth, at balanced routing: 0.1 says that layers 10%
     quicker serve 1% more.
 
-    A quicker layer serves the batch sooner, or takes a larger batch in the same time. The larger of both counts.
+    A quicker layer serves the batch sooner, or takes a larger batch in the same time. The larger of both counts, if
+    HBM, the engine and the pins have room for a larger one.
     Training is not told apart: 1.
 
     Args:
@@ -100,8 +103,19 @@ def moe_stake(scenario: Scenario, role: str, split: Split, cp: int = 1) -> float
     share = (seconds(ratio=1 + _STEP) / whole - 1) / _STEP
     if role == "prefill":
         return min(1.0, max(0.0, share))
+    if not _may_grow(scenario, split):
+        return min(1.0, max(0.0, share))
     # At a fixed time, the batch may grow until its own cost has used up what the layers leave.
     more = max(1.1, (split.batch + 1) / split.batch)
     grown = round(split.batch * more) / split.batch
     slope = (seconds(batch=grown) / whole - 1) / (grown - 1)
     return min(1.0, max(0.0, share, share / slope if slope > share else 1.0))
+
+
+def _may_grow(scenario: Scenario, split: Split) -> bool:
+    """Whether one more sequence of an attention rank is within HBM, what the engine takes at once, and the pins."""
+    most = most_sequences(scenario, split.tp, split.pp)
+    if scenario.pins.batch is not None or (most is not None and split.batch >= most):
+        return False
+    memory = MemoryModel(scenario, split)
+    return memory.total_bytes(split.batch + 1) <= memory.capacity_bytes
