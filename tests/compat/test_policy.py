@@ -185,7 +185,10 @@ rank = int(sys.argv[1])
 torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 one, other = np.arange(6), np.arange(1, 7)
 pairs = [(one, one), (one, other), (one, None), (None, one), (None, None)]
-print([same_on_ranks(pair[rank], None) for pair in pairs])
+print([same_on_ranks(pair[rank], None) for pair in pairs], flush=True)
+# A rank that leaves while the other still exchanges ends it.
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
     with tempfile.TemporaryDirectory() as folder:
         ranks = [
