@@ -6,11 +6,12 @@ compile all of it when the search begins.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -55,28 +56,42 @@ def _on_disk(module: ModuleType, function: str) -> bool:
 def compiling(*parts: str) -> Iterator[Callable[[Stop], None]]:
     """Runs functions of this module, by their names, each in a process of its own meanwhile.
 
-    Gives a function that waits for their end, or for a deadline. None of them outlives the context.
+    Gives a function that waits for their end, or for a deadline. None of them outlives the context. One that fails is
+    worth a line in the log: what it was to compile is compiled where it is first used.
     """
-    processes = [_started(part) for part in parts]
+    running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def failed(part: str, why: str) -> None:
+        logging.getLogger(__name__).warning("%s failed (%s): it is done where it is needed", part, why)
 
     def wait(stop: Stop) -> None:
-        for each in processes:
+        for part, process in list(running.items()):
             with suppress(subprocess.TimeoutExpired):
-                each.wait(stop.seconds_left())
+                _, errors = process.communicate(timeout=stop.seconds_left())
+                del running[part]
+                if process.returncode and not stop.expired:
+                    failed(part, f"exit code {process.returncode}; {_last_line(errors)}")
 
-    try:
+    with ExitStack() as stack:
+        for part in parts:
+            try:
+                running[part] = stack.enter_context(_started(part))
+                stack.callback(running[part].kill)
+            except OSError as error:
+                failed(part, str(error))
         yield wait
-    finally:
-        for each in processes:
-            each.kill()
-            each.wait()
+
+
+def _last_line(written: bytes) -> str:
+    lines = written.decode(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "")
 
 
 def _started(part: str) -> subprocess.Popen[bytes]:
     code = f"from solvers import ahead, parallel; parallel.end_with({os.getpid()}); ahead.{part}()"
     return subprocess.Popen(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 

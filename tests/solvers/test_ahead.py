@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from placement.problem.arrays import frozen
 from solvers.ahead import SEARCH_PARTS, compile_bounds, compile_search, compiling, is_compiled
@@ -68,6 +69,23 @@ def test_parts_run_meanwhile_and_none_outlives_the_context() -> None:
     with compiling("is_compiled") as wait:
         wait(Stop())
         assert _children() == []
+
+
+def test_why_a_part_failed_is_told_in_a_line_and_the_work_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with compiling("no_such_part", "is_compiled") as wait:
+        wait(Stop(deadline=0.0))
+        wait(Stop())
+        wait(Stop())
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    with compiling("is_compiled") as wait:
+        wait(Stop())
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("no_such_part failed (exit code 1; AttributeError: module 'solvers.ahead' has no attribute")
+    assert second.startswith("is_compiled failed (")
+    assert second.endswith("'/no/python'): it is done where it is needed")
+    assert "\n" not in first + second
 
 
 def _children() -> list[str]:
