@@ -118,15 +118,17 @@ def compile_bounds() -> None:
 
 def compile_loads_start() -> None:
     """What `placement.compat.eplb` runs, but for its searches."""
-    from solvers.experts.loads.layer import Work, count_copies, mend_layer, place_layer, reverse_map
+    from solvers.experts.heuristics.packing import distinct_packing
+    from solvers.experts.loads.layer import Work, mend_layer, place_layer, reverse_map
     from solvers.experts.relabel import relabel
 
     # After this deadline nothing is searched; a map in use that breaks the rules is not mended.
     work, old = Work(0, stop=Stop(deadline=0.0)), np.zeros(12, np.int64)
     slots, _ = place_layer(np.ones(8), 12, 4, 2, 4, 1.0, work, 0)
+    distinct_packing(np.ones(8), 4, 3)
     mend_layer(np.ones(8), old, 4, 2, 4, 0.0, work, 0)
     relabel(slots, old, 8, 2, 4)
-    reverse_map(slots[None], count_copies(slots[None], 8))
+    reverse_map(slots[None], 8)
 
 
 def compile_loads_pairs() -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from placement.errors import InputError
-from placement.problem.arrays import FloatArray, IntArray
+from placement.problem.arrays import FloatArray, IntArray, plain
 
 if TYPE_CHECKING:
     from solvers.experts.loads.layer import Work
@@ -31,6 +31,10 @@ Effort = Literal["fast", "best"]
 SOURCE = "rebalance_experts"
 #: Slots of all layers; more are a slip.
 MAX_SLOTS = 2**28
+#: Sums of loads are at most about this.
+LARGEST = np.finfo(np.float64).max / 2
+#: Elementary steps (a millisecond) below which a thread costs more than it saves.
+THREAD = 250_000
 _POSITIVE = "is no positive whole number"
 
 
@@ -97,8 +101,8 @@ def rebalance_experts(
             node, and nodes as wholes, in a hierarchical placement; any names in a global one) and experts slots of
             their GPU such that the fewest slots change. No layer is less balanced than without it.
         effort: "fast" (milliseconds for a model) or "best" (up to a second or two).
-        workers: threads; by default as many as there are cores for this process, at most one for 8 layers. No
-            influence on the result.
+        workers: threads; by default as many as there are cores for this process, and one where the work is too little
+            to share. No influence on the result.
         seed: of the search, a whole number.
         time_limit: seconds after which nothing more is searched, or None. The result then depends on the clock.
         old_gpus: GPUs of old_map; None: num_gpus where it has num_replicas slots, else those that have as many slots
@@ -114,7 +118,7 @@ def rebalance_experts(
     Raises:
         InputError: an argument of another kind, out of range, or counts that do not divide as they must.
     """
-    loads = np.ascontiguousarray(_numbers(weight, "weight"), dtype=np.float64)
+    loads = plain(_numbers(weight, "weight"))
     counts = {"num_replicas": num_replicas, "num_groups": num_groups, "num_nodes": num_nodes, "num_gpus": num_gpus}
     replicas, groups, nodes, gpus = (_whole(value, name, _POSITIVE, 1) for name, value in counts.items())
     sizes = _checked(loads, replicas, groups, nodes, gpus)
@@ -130,10 +134,9 @@ def rebalance_experts(
     slots, busiest = _placed(loads, before, replicas, sizes, gpus, BUDGETS[effort], threads, start, limit)
     if sizes[1] > 1:
         _warn_of_groups(loads, busiest, replicas, groups, nodes, gpus)
-    from solvers.experts.loads.layer import count_copies, reverse_map
+    from solvers.experts.loads.layer import reverse_map
 
-    copies = count_copies(slots, loads.shape[1])
-    table = reverse_map(slots, copies)
+    table, copies = reverse_map(slots, loads.shape[1])
     if not _is_tensor(weight):
         return slots, table, copies
     # Quicker than the tensor's own new_tensor, which looks at every number.
@@ -167,6 +170,8 @@ def _kind(array: np.ndarray[Any, Any]) -> str:
 
 def _whole(value: Any, name: str, words: str, least: int | None = None) -> int:
     """A whole number of Python, numpy or torch; an InputError says `words` of what is none, or below `least`."""
+    if type(value) is int and (least is None or value >= least):
+        return value  # What nearly all are; the rest takes longer.
     try:
         number = operator.index(value)
     except (TypeError, ValueError, RuntimeError):
@@ -187,18 +192,19 @@ def _checked(loads: FloatArray, replicas: int, groups: int, nodes: int, gpus: in
     layers, experts = loads.shape
     if layers == 0 or experts == 0:
         raise InputError(SOURCE, "weight", f"has shape {loads.shape}", "give at least one layer and one expert")
-    finite = np.isfinite(loads)
-    if not finite.all() or (loads < 0).any():
-        layer, expert = np.argwhere(~finite | (loads < 0))[0]
+    least, most = loads.min(), loads.max()
+    # Not so where one of them is nan.
+    if not (least >= 0 and most < np.inf):
+        layer, expert = np.argwhere(~(np.isfinite(loads) & (loads >= 0)))[0]
         raise InputError(
             SOURCE, "weight", f"layer {layer}, expert {expert} has load {loads[layer, expert]}",
             "loads are finite and not negative",
         )  # fmt: skip
-    with np.errstate(over="ignore"):
-        sums = loads.sum(axis=1)
-    if not np.isfinite(sums).all():
-        layer = np.flatnonzero(~np.isfinite(sums))[0]
-        raise InputError(SOURCE, "weight", f"layer {layer} has loads whose sum overflows", "use a larger unit")
+    if most > LARGEST / experts:
+        with np.errstate(over="ignore"):
+            over = np.flatnonzero(np.isinf(loads.sum(axis=1)))
+        if len(over):
+            raise InputError(SOURCE, "weight", f"layer {over[0]} has loads whose sum overflows", "use a larger unit")
     if layers * replicas > MAX_SLOTS:
         raise InputError(
             SOURCE, "num_replicas", f"{layers} layers of {replicas} slots are too many", f"use {MAX_SLOTS} in all"
@@ -259,15 +265,17 @@ def _limit(seconds: Any) -> float | None:
 
 def _warn_of_groups(loads: FloatArray, busiest: FloatArray, replicas: int, groups: int, nodes: int, gpus: int) -> None:
     """Warns where groups on nodes cost balance, by a few layers that are placed globally, too."""
-    from solvers.experts.loads.layer import Work, place_layer
-
-    rows = range(len(loads) // (2 * LOOKED_AT), len(loads), -(-len(loads) // LOOKED_AT))
-    mean = [loads[i].sum() / gpus for i in rows]
-    here = sum(busiest[i] / m for i, m in zip(rows, mean, strict=True) if m > 0) / len(rows)
+    rows = slice(len(loads) // (2 * LOOKED_AT), None, -(-len(loads) // LOOKED_AT))
+    looked = plain(loads[rows])
+    mean = looked.sum(axis=1) / gpus
+    # A layer without loads is balanced however it is placed, and counts as nothing.
+    mean[mean == 0] = np.inf
+    here = (busiest[rows] / mean).sum() / len(mean)
     if here <= COSTLY:
         return
-    free = [place_layer(loads[i], replicas, 1, 1, gpus, 1.0, Work(0), 0)[1] for i in rows]
-    there = sum(value / m for value, m in zip(free, mean, strict=True) if m > 0) / len(rows)
+    from solvers.experts.loads.layer import Work, place_layers
+
+    there = (place_layers(looked, replicas, 1, 1, gpus, 1.0, Work(0), 0)[1] / mean).sum() / len(mean)
     if here > there * COSTLY:
         warnings.warn(
             f"num_groups {groups} on num_nodes {nodes}: the busiest GPU has {here:.3f} times the mean load; placed "
@@ -299,49 +307,52 @@ def _placed(
     weight: FloatArray, old: IntArray | None, slots: int, sizes: tuple[int, int], gpus: int, budget: _Budget,
     workers: int | None, seed: int, limit: float | None,
 ) -> tuple[IntArray, FloatArray]:  # fmt: skip
-    """([layers, slots] placements, [layers] their busiest GPUs). Layers go in blocks over threads: the search releases
-    the interpreter lock."""
+    """([layers, slots] placements, [layers] what their busiest GPUs have at most). Layers go in blocks over threads:
+    the search releases the interpreter lock."""
     layers, experts = weight.shape
     if old is None and slots == experts == gpus:
         # One expert a GPU: all placements are alike.
         return np.tile(np.arange(slots), (layers, 1)), weight.max(axis=1)
-    from solvers.experts.loads.layer import Work
+    from solvers.experts.loads.layer import Work, place_layers
     from solvers.stop import Stop
 
     work = Work(budget.kicks, min(budget.steps_per_slot * slots, budget.steps / layers), Stop.after(limit))
-    out, busiest = np.empty((layers, slots), dtype=np.int64), np.empty(layers)
-    threads = min(len(os.sched_getaffinity(0)), -(-layers // 8)) if workers is None else min(workers, layers)
 
-    # A future a layer would cost about as much as a layer.
-    parts = 1 if threads == 1 else 4 * threads
-
-    def part(first: int) -> None:
-        for i in range(first, layers, parts):
-            before = None if old is None else old[i]
-            out[i], busiest[i] = _layer(weight[i], before, slots, sizes, gpus, budget.near, work, (seed + i) % 2**63)
-
-    if threads == 1:
-        part(0)
-        return out, busiest
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(part, range(parts)))
-    return out, busiest
-
-
-def _layer(
-    load: FloatArray, old: IntArray | None, slots: int, sizes: tuple[int, int], gpus: int, near: float, work: Work,
-    seed: int,
-) -> tuple[IntArray, float]:  # fmt: skip
-    """([slots] one layer, placed anew or mended, whichever changes fewer slots of `old`; what its busiest GPU has at
-    most)."""
-    from solvers.experts.loads.layer import mend_layer, place_layer
-
-    groups, nodes = sizes
-    placed, busiest = place_layer(load, slots, groups, nodes, gpus, near, work, seed)
-    if old is None:
+    def block(first: int, end: int) -> tuple[IntArray, FloatArray]:
+        load = weight[first:end]
+        placed, busiest = place_layers(load, slots, *sizes, gpus, budget.near, work, seed + first)
+        if old is not None:
+            for i in range(end - first):
+                turn = (seed + first + i) % 2**63
+                placed[i] = _nearest(placed[i], old[first + i], load[i], sizes, gpus, busiest[i], work, turn)
         return placed, busiest
+
+    threads = threads_for(work, layers) if workers is None else min(workers, layers)
+    if threads == 1:
+        return block(0, layers)
+    # Several blocks a thread, as some take longer.
+    blocks = min(layers, 4 * threads)
+    edges = [layers * i // blocks for i in range(blocks + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(pool.map(block, edges[:-1], edges[1:]))
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def threads_for(work: Work, layers: int) -> int:
+    """Threads that are worth it for layers of so much work each."""
+    worth = layers * work.steps / THREAD
+    return 1 if worth < 2 else int(min(len(os.sched_getaffinity(0)), layers, worth))
+
+
+def _nearest(
+    placed: IntArray, old: IntArray, load: FloatArray, sizes: tuple[int, int], gpus: int, target: float, work: Work,
+    seed: int,
+) -> IntArray:  # fmt: skip
+    """[slots] one layer, placed anew or mended to be as balanced, whichever changes fewer slots of `old`."""
+    from solvers.experts.loads.layer import mend_layer
     from solvers.experts.relabel import relabel
 
-    choices = [placed, mend_layer(load, old, groups, nodes, gpus, busiest, work, seed)]
+    groups, nodes = sizes
+    choices = [placed, mend_layer(load, old, groups, nodes, gpus, target, work, seed)]
     named = [relabel(found, old, len(load), nodes, gpus) for found in choices if found is not None]
-    return min(named, key=lambda found: int((found != old).sum())), busiest
+    return min(named, key=lambda found: int((found != old).sum()))

@@ -74,11 +74,11 @@ def hook(policy: Policy) -> Callable[..., Any]:
 
 def _triple(found: IntArray, loads: Any) -> tuple[Any, Any, Any]:
     """SGLang's three tensors of a map, on the device of `loads`."""
-    from solvers.experts.loads.layer import count_copies, reverse_map
+    from solvers.experts.loads.layer import reverse_map
 
-    copies = count_copies(found, loads.shape[1])
+    table, copies = reverse_map(found, loads.shape[1])
     whole = loads.detach()[:0].long()
-    return whole.new_tensor(found), whole.new_tensor(reverse_map(found, copies)), whole.new_tensor(copies)
+    return whole.new_tensor(found), whole.new_tensor(table), whole.new_tensor(copies)
 
 
 def _running_map() -> Any:

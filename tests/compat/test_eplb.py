@@ -1,3 +1,4 @@
+import os
 import time
 import warnings
 from typing import Any
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.check.layer import check_layer
-from placement.compat.eplb import BUDGETS, GroupsWarning, rebalance_experts, warm_up
+from placement.compat.eplb import BUDGETS, GroupsWarning, rebalance_experts, threads_for, warm_up
 from placement.errors import InputError
 from placement.problem.topology import Topology
 from solvers.bounds import layer_bound
@@ -232,6 +233,8 @@ GOOD: dict[str, object] = {
         ({"weight": [[1], [1, 2]]}, "must be a matrix of numbers"),
         ({"weight": np.full((2, 8), np.nan)}, "layer 0, expert 0 has load nan"),
         ({"weight": np.full((2, 8), -1.0)}, "has load -1"),
+        ({"weight": np.array([[1.0, 2.0], [3.0, np.nan]])}, "layer 1, expert 1 has load nan"),
+        ({"weight": np.array([[1.0, 2.0], [-np.inf, np.nan]])}, "layer 1, expert 0 has load -inf"),
         ({"weight": np.full((2, 8), np.inf)}, "has load inf"),
         ({"num_replicas": 4}, "4 slots cannot hold 8 experts"),
         ({"num_replicas": 13}, "13 slots are not shared out evenly over 4 GPUs; use 12 or 16"),
@@ -356,12 +359,19 @@ def test_a_map_of_slots_that_nothing_explains_is_taken_too() -> None:
 
 def test_a_time_limit_ends_the_search_but_not_the_answer() -> None:
     weight = real_shape_loads(1, 8, 512, 8)
+    warm_up()
     began = time.perf_counter()
     slots, _, _ = rebalance_experts(weight, 768, 1, 1, 256, effort="best", time_limit=0.2, workers=1)
     assert time.perf_counter() - began < 2.0
     theirs = np.stack([eplb_layer(row, 768, 1, 1, 256) for row in weight])
     assert copies_apart(slots, 256)
     assert gpu_loads(weight, slots, 256).max() <= gpu_loads(weight, theirs, 256).max() * (1 + 1e-9)
+
+
+def test_little_work_is_not_shared_out_over_threads() -> None:
+    steps = BUDGETS["fast"].steps_per_slot
+    assert threads_for(Work(10, steps * 16), 32) == 1
+    assert threads_for(Work(10, steps * 768), 48) == min(23, len(os.sched_getaffinity(0)))
 
 
 def test_the_search_is_bounded_by_slots_and_by_layers() -> None:
@@ -402,6 +412,11 @@ def test_warm_up_leaves_nothing_to_compile() -> None:
     for arguments in ((96, 1, 1, 48), (96, 1, 1, 16), (96, 8, 4, 16), (64, 1, 1, 64)):
         ran, _, _ = rebalance_experts(weight, *arguments)
         rebalance_experts(weight[:, ::-1], *arguments, ran)
+        frozen = weight.copy()
+        frozen.flags.writeable = False
+        rebalance_experts(frozen, *arguments)
+    # Copies that no swap sets apart.
+    rebalance_experts(np.array([[1.1, 2.0, 0.7, 24.6, 2.0]]), 16, 1, 1, 4)
     assert {name: len(kernel.signatures) for name, kernel in kernels().items()} == before
 
 

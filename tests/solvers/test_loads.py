@@ -14,7 +14,7 @@ from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology
 from solvers.bounds.work import work_bounds
 from solvers.experts.heuristics.eplb import eplb_layer
-from solvers.experts.heuristics.packing import distinct_packing, replicate
+from solvers.experts.heuristics.packing import distinct_packing, pack, replicate
 from solvers.experts.layers import plan_layers
 from solvers.experts.loads.layer import (
     Work,
@@ -23,8 +23,9 @@ from solvers.experts.loads.layer import (
     mend_layer,
     physical_experts,
     place_layer,
+    place_layers,
 )
-from solvers.experts.loads.local import improve
+from solvers.experts.loads.local import improve, improve_rows
 from solvers.experts.loads.pairs import best_copies, paired, single_copies
 from solvers.experts.search.balance import balance
 from solvers.stop import Stop
@@ -186,6 +187,55 @@ def test_groups_are_packed_better_than_the_balancer_where_that_pays() -> None:
     assert busiest(theirs, 6, load) >= 10.0
     node = np.arange(24) // 12
     assert all(len(set(node[slots // 4 == group])) == 1 for group in range(6))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 9))
+@settings(max_examples=60, deadline=None)
+def test_two_groups_a_node_need_no_search(seed: int, nodes: int, most: int) -> None:
+    """Longest processing time is optimal with two in a bin, ties and zeros too."""
+    weight = np.random.default_rng(seed).integers(0, most, 2 * nodes).astype(float)
+    node, _ = pack(weight, nodes)
+    assert np.bincount(node, weight).max() == best_pairing(list(weight), list(range(2 * nodes)))
+
+
+@pytest.mark.parametrize(
+    "counts", [(24, 1, 1, 12), (32, 1, 1, 8), (32, 2, 2, 8), (36, 4, 2, 6), (32, 12, 2, 4), (24, 1, 1, 4)]
+)
+def test_layers_together_are_placed_as_each_alone_however_work_is_sliced(
+    counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots, groups, nodes, gpus = counts
+    load = np.exp(np.random.default_rng(4).normal(0, 0.8, (7, 24 if groups != 1 or slots > 24 else 20)))
+    load[2] = 1.0
+    arguments = slots, groups, nodes, gpus, 1.01, Work(20)
+    placed, value = place_layers(load, *arguments, 2**63 - 3)
+    for i in range(len(load)):
+        alone, reached = place_layer(load[i], *arguments, 2**63 - 3 + i)
+        assert np.array_equal(placed[i], alone)
+        assert value[i] == reached
+    monkeypatch.setattr("solvers.experts.loads.local.SLICE", 1)
+    monkeypatch.setattr("solvers.experts.loads.layer.TABLES", 1000)
+    assert np.array_equal(place_layers(load, *arguments, 2**63 - 3)[0], placed)
+
+
+def test_copies_that_no_swap_sets_apart_are_packed_anew() -> None:
+    load = np.array([1.1, 2.0, 0.7, 24.6, 2.0])
+    together = eplb_layer(load, 16, 1, 1, 4).reshape(4, 4)
+    assert any(len(set(gpu)) < 4 for gpu in together.tolist())
+    slots, _ = place_layer(load, 16, 1, 1, 4, 1.0, Work(0), 0)
+    assert all(len(set(gpu)) == 4 for gpu in slots.reshape(4, 4).tolist())
+    assert set(slots.tolist()) == set(range(5))
+
+
+def test_rows_that_no_time_is_left_for_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = np.exp(np.random.default_rng(4).normal(0, 0.8, (3, 24)))
+    start = np.stack([distinct_packing(row, 8, 4) for row in load])
+    monkeypatch.setattr("solvers.experts.loads.local.SLICE", 1)
+    best, value, kicks = improve_rows(start, 4, cost_table(load, 8), np.zeros(3), 9, np.arange(3), Stop(deadline=0.0))
+    assert np.array_equal(best[1:], start[1:])
+    assert value[0] == busiest(best[0], 4, load[0])
+    assert np.isinf(value[1:]).all()
+    assert kicks.tolist() == [0, 0, 0]
 
 
 def test_mending_stops_at_its_target_and_refuses_what_breaks_rules() -> None:

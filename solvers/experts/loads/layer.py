@@ -11,19 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.kernels import kernel
-from solvers.experts.heuristics.packing import longest_first, pack, physical_experts, separate
-from solvers.experts.loads.local import improve
+from placement.kernels import kernel, lean
+from solvers.experts.heuristics.packing import distinct_packing, pack, physical_experts, separate
+from solvers.experts.loads.local import improve, improve_rows
 from solvers.experts.loads.pairs import best_copies, paired, trials_of_kick
 from solvers.stop import DEFAULT, Stop
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 #: With two slots per GPU, local search gets one kick in so many beside the search over copies.
 PAIR_SHARE = 4
 #: Elementary steps of a trial of the search over copies beside one for each expert.
 TRIAL = 40
+#: Entries of the tables of costs made at once (2 MiB).
+TABLES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -50,138 +53,191 @@ class Work:
 
 
 def cost_table(load: Floats, most: int) -> Floats:
-    """[most + 1, experts] load of one copy by the number of copies (row 0 as row 1)."""
-    return np.asarray(load / np.maximum(np.arange(most + 1), 1)[:, None])
+    """[..., most + 1, experts] load of one copy by the number of copies (row 0 as row 1); load: [..., experts]."""
+    return np.asarray(load[..., None, :] / np.maximum(np.arange(most + 1), 1)[:, None])
 
 
-@kernel
-def busiest(slots: Ints, width: int, load: Floats) -> float:
-    """The largest GPU load of a placement whose copies share alike."""
-    count = np.empty(len(load), np.int64)
+@lean
+def _share(slots: Ints, load: Floats, count: Ints, share: Floats) -> None:
+    """Fills count [experts] of copies and share [experts], load of a copy."""
     count[:] = 0
     for e in slots:
         count[e] += 1
-    largest = 0.0
+    for e in range(len(load)):
+        share[e] = load[e] / max(count[e], 1)
+
+
+@lean
+def _heaviest(slots: Ints, width: int, share: Floats) -> float:
+    """The largest GPU load; share: [experts] load of a copy."""
+    most = 0.0
     for g in range(len(slots) // width):
         total = 0.0
         for e in slots[g * width : (g + 1) * width]:
-            total += load[e] / count[e]
-        largest = max(largest, total)
-    return largest
+            total += share[e]
+        most = max(most, total)
+    return most
 
 
 @kernel
-def _greedy(load: Floats, slots: int, gpus: int) -> tuple[Ints, Floats, Ints, float, bool]:
+def busiest_rows(slots: Ints, width: int, load: Floats) -> Floats:
+    """[rows] `busiest` of placements [rows, slots] and loads [rows, experts]."""
+    rows, experts = load.shape
+    out, count, share = np.empty(rows), np.empty(experts, np.int64), np.empty(experts)
+    for i in range(rows):
+        _share(slots[i], load[i], count, share)
+        out[i] = _heaviest(slots[i], width, share)
+    return out
+
+
+def busiest(slots: Ints, width: int, load: Floats) -> float:
+    """The largest GPU load of a placement whose copies share alike."""
+    return float(busiest_rows(slots[None], width, load[None])[0])
+
+
+@kernel
+def _greedy(load: Floats, slots: int, nodes: int, gpus: int, near: float) -> tuple[Ints, Floats, Bools]:
     """The balancer's replication and packing, then copies moved to distinct GPUs by swaps (GPUs with more slots than
-    experts keep them): ([slots] placement, [experts] load of a copy, copies of each, busiest GPU as the balancer has
-    it, whether all copies are apart)."""
-    experts, width, most, own = len(load), slots // gpus, slots, -1.0
-    share, weight, out = np.empty(experts), np.empty(slots), np.empty(slots, np.int64)
-    count = np.empty(experts, np.int64)
-    while True:
-        made, replicas = physical_experts(load, slots, most), 0
-        count[:] = 0
-        for e in made:
-            count[e] += 1
-            replicas = max(replicas, count[e])
-        for e in range(experts):
-            share[e] = load[e] / count[e]
-        for i in range(slots):
-            weight[i] = share[made[i]]
-        gpu, place = pack(weight, gpus)
-        for i in range(slots):
-            out[gpu[i] * width + place[i]] = made[i]
-        if own < 0.0:
-            own = busiest(out, width, load)
-        if width > experts:
-            return out, share, count, own, True
-        if replicas <= gpus:
-            return out, share, count, own, separate(out, width, share, slots)
-        most = gpus
+    experts keep them): ([rows, slots] placement; [rows] what no GPU of the layer needs to be below; [rows] whether all
+    copies are apart). See `_placed`."""
+    (rows, experts), width, bound, rival = load.shape, slots // gpus, 0.0, 0.0
+    out, target, apart = np.empty((rows, slots), np.int64), np.empty(rows), np.empty(rows, np.bool_)
+    count, share, weight = np.empty(experts, np.int64), np.empty(experts), np.empty(slots)
+    for i in range(rows):
+        # As the balancer does it; where that makes more copies of an expert than there are GPUs, with fewer.
+        for most in (slots, gpus):
+            made, replicas, in_all, dearest = physical_experts(load[i], slots, most), 0, 0.0, 0.0
+            _share(made, load[i], count, share)
+            for s in range(slots):
+                weight[s] = share[made[s]]
+            gpu, place = pack(weight, gpus)
+            for s in range(slots):
+                out[i, gpu[s] * width + place[s]] = made[s]
+            if most == slots:
+                rival = max(rival, _heaviest(out[i], width, share))
+            for e in range(experts):
+                in_all += load[i, e]
+                dearest, replicas = max(dearest, share[e]), max(replicas, count[e])
+            if width > experts or replicas <= gpus:
+                break
+        apart[i] = width > experts or separate(out[i], width, share, slots)
+        bound = max(bound, dearest, in_all / gpus)
+        if (i + 1) % nodes == 0:
+            target[i + 1 - nodes : i + 1] = min(near * bound, rival)
+            bound = rival = 0.0
+    return out, target, apart
 
 
-def _start(load: Floats, slots: int, gpus: int) -> tuple[Ints, float, float]:
-    """([slots] the balancer's packing with copies of an expert on distinct GPUs, its largest copy, its own
-    busiest GPU before copies were set apart)."""
-    out, share, count, own, apart = _greedy(load, slots, gpus)
-    if not apart:
-        width = slots // gpus
-        out = longest_first(load, count, np.full(gpus, width, dtype=np.int64), np.ones(gpus), width)
-        if not separate(out, width, share, slots):
-            # Experts in turn are always apart.
-            out = np.resize(np.argsort(-load, kind="stable"), slots)
-    return out, float(share.max()), own
+def _search(load: Floats, slots: Ints, gpus: int, target: Floats, work: Work, seed: Ints) -> None:
+    """Improves placements in place; each is done when its busiest GPU is at most its target.
 
-
-def _search(load: Floats, start: Ints, gpus: int, target: float, work: Work, seed: int) -> Ints:
-    """[slots] the start, improved; done when the busiest GPU is at most `target`."""
-    experts, slots = len(load), len(start)
-    width = slots // gpus
+    load: [rows, experts]. slots: [rows, slots]. target, seed: [rows].
+    """
+    experts, n = load.shape[1], slots.shape[1]
+    width = n // gpus
     if width == 1 or width > experts or gpus == 1:
-        return start
-    value = busiest(start, width, load)
-    if value <= target or work.stop.expired:
-        return start
-    kicks = work.kicks_of(slots, gpus)
-    cost = cost_table(load, max(1, min(gpus, slots - experts + 1)))
+        return
+    value = busiest_rows(slots, width, load)
+    above = (value > target).nonzero()[0]
+    most, kicks, trials = max(1, min(gpus, n - experts + 1)), work.kicks_of(n, gpus), work.trials_of(experts)
     if width == 2:
-        copies = np.bincount(start, minlength=experts)
-        best, reached, _ = best_copies(cost, copies, target, work.trials_of(experts), seed)
-        start = np.asarray(paired(cost, best)) if reached < value else start
-        # What the pairing cannot do: keep an expert with nearly as many copies as GPUs apart from itself, cheaply.
-        kicks = kicks // PAIR_SHARE
-    return np.asarray(improve(start, width, cost, target, kicks, seed, work.stop)[0])
+        # Left to do is what the pairing cannot: keep an expert with nearly as many copies as GPUs apart from itself,
+        # cheaply.
+        kicks //= PAIR_SHARE
+    each = max(1, TABLES // ((most + 1) * experts))
+    for first in range(0, len(above), each):
+        if work.stop.expired:
+            return
+        rows = above[first : first + each]
+        start, cost = slots[rows], cost_table(load[rows], most)
+        if width == 2:
+            for i, row in enumerate(rows):
+                if not work.stop.expired:
+                    start[i] = _paired(cost[i], start[i], value[row], target[row], trials, seed[row])
+        slots[rows] = improve_rows(start, width, cost, target[rows], kicks, seed[rows], work.stop)[0]
+
+
+def _paired(cost: Floats, start: Ints, value: float, target: float, trials: int, seed: int) -> Ints:
+    """[slots] the best pairing, two slots a GPU, of the copies found from those of the start; the start where its
+    busiest GPU's `value` is not lowered."""
+    best, reached, _ = best_copies(cost, np.bincount(start, minlength=cost.shape[1]), target, trials, seed)
+    return np.asarray(paired(cost, best)) if reached < value else start
+
+
+def _placed(load: Floats, slots: int, nodes: int, gpus: int, near: float, work: Work, seed: Ints) -> Ints:
+    """[layers x nodes, slots] placements on the GPUs of each node, of loads [layers x nodes, experts].
+
+    Args:
+        slots, gpus: of a node. seed: [layers].
+        near: a layer is done when its busiest GPU is within this factor of the lower bound, and at most the balancer's.
+    """
+    placed, target, apart = _greedy(load, slots, nodes, gpus, near)
+    for row in (~apart).nonzero()[0]:
+        placed[row] = distinct_packing(load[row], gpus, slots // gpus)
+    _search(load, placed, gpus, target, work, seed.repeat(nodes))
+    return np.asarray(placed)
 
 
 def _by_nodes(
-    load: Floats, slots: int, node_of_group: Ints, nodes: int, gpus: int, near: float, work: Work, seed: int
-) -> tuple[Ints, float]:
-    """([slots] placement with every group of experts (alike in size, in turn) on its node, its busiest GPU)."""
-    span, own = slots // nodes, gpus // nodes
-    node_of_expert = np.repeat(node_of_group, len(load) // len(node_of_group))
-    members = [np.flatnonzero(node_of_expert == node) for node in range(nodes)]
-    parts = [load[part] for part in members]
-    starts = [_start(part, span, own) for part in parts]
-    bound = max(max(largest, part.sum() / own) for (_, largest, _), part in zip(starts, parts, strict=True))
-    target = min(near * bound, max(rival for _, _, rival in starts))
-    out = np.empty(slots, dtype=np.int64)
-    for node in range(nodes):
-        found = _search(parts[node], starts[node][0], own, target, work, seed)
-        out[node * span : (node + 1) * span] = members[node][found]
-    return out, busiest(out, slots // gpus, load)
+    load: Floats, slots: int, node_of_group: Ints, nodes: int, gpus: int, near: float, work: Work, seed: Ints
+) -> tuple[Ints, Floats]:
+    """([layers, slots] placements with every group of experts (alike in size, in turn) on its node, [layers] their
+    busiest GPUs). node_of_group: [layers, groups]."""
+    layers, experts = load.shape
+    layer = np.arange(layers)[:, None]
+    members = node_of_group.repeat(experts // node_of_group.shape[1], axis=1).argsort(axis=1, kind="stable")
+    parts = load[layer, members].reshape(layers * nodes, -1)
+    placed = _placed(parts, slots // nodes, nodes, gpus // nodes, near, work, seed)
+    out = members.reshape(parts.shape)[np.arange(len(parts))[:, None], placed].reshape(layers, slots)
+    return out, busiest_rows(out, slots // gpus, load)
+
+
+def place_layers(
+    load: Floats, slots: int, groups: int, nodes: int, gpus: int, near: float, work: Work, seed: int
+) -> tuple[Ints, Floats]:
+    """([layers, slots] logical expert of each slot, [layers] load of the busiest GPU).
+
+    Args:
+        load: [layers, experts], contiguous. groups, nodes: a multiple of nodes keeps each group, as many experts in
+            turn, on one node; 1, 1 is global. All counts divide each other as the balancer asks.
+        near: a layer is done when its busiest GPU is within this factor of the lower bound.
+        seed: of the first layer; each later one has the next.
+    """
+    layers = len(load)
+    # From 0 to 2**63 - 1, in a circle.
+    seeds = (np.arange(layers) + seed % 2**63) & (2**63 - 1)
+    if nodes == 1:
+        placed = _placed(load, slots, 1, gpus, near, work, seeds)
+        return placed, busiest_rows(placed, slots // gpus, load)
+    weight = load.reshape(layers, groups, -1).sum(axis=2)
+    node_of_group, packed = np.empty((layers, groups), np.int64), np.empty((layers, groups), np.int64)
+    width, group, layer = groups // nodes, np.arange(groups), np.arange(layers)[:, None]
+    for i in range(layers):
+        node_of_group[i], rank = pack(weight[i], nodes)
+        packed[i, node_of_group[i] * width + rank] = group
+    out, value = _by_nodes(load, slots, node_of_group, nodes, gpus, near, work, seeds)
+    if width <= 2:
+        # The heaviest is with the lightest already, and so on: no way is better.
+        return out, value
+    # Groups packed better than the balancer does: worth it where the busiest node decides.
+    mean, kicks = weight.sum(axis=1) / nodes, work.kicks_of(groups, nodes)
+    better, reached, _ = improve_rows(packed, width, cost_table(weight, 1), mean, kicks, seeds, work.stop)
+    again = (reached < busiest_rows(packed, width, weight) * (1 - 1e-9)).nonzero()[0]
+    if len(again) == 0:
+        return out, value
+    node_of_group[layer, better] = group // width
+    other, reached = _by_nodes(load[again], slots, node_of_group[again], nodes, gpus, near, work, seeds[again])
+    lower = reached < value[again]
+    out[again[lower]], value[again[lower]] = other[lower], reached[lower]
+    return out, value
 
 
 def place_layer(
     load: Floats, slots: int, groups: int, nodes: int, gpus: int, near: float, work: Work, seed: int
 ) -> tuple[Ints, float]:
-    """([slots] logical expert of each slot, load of the busiest GPU), for one layer.
-
-    Args:
-        load: [experts]. groups, nodes: a multiple of nodes keeps each group, as many experts in turn, on one node;
-            1, 1 is global. All counts divide each other as the balancer asks.
-        near: stops when the busiest GPU is within this factor of the lower bound.
-    """
-    if nodes == 1:
-        start, largest, rival = _start(load, slots, gpus)
-        target = min(near * max(largest, load.sum() / gpus), rival)
-        best = _search(load, start, gpus, target, work, seed)
-        return best, busiest(best, slots // gpus, load)
-    weight = load.reshape(groups, -1).sum(axis=1)
-    node_of_group, rank = pack(weight, nodes)
-    best, value = _by_nodes(load, slots, node_of_group, nodes, gpus, near, work, seed)
-    width = groups // nodes
-    if width < 2:
-        return best, value
-    # Groups packed better than the balancer does: worth it where the busiest node decides.
-    packed = np.empty(groups, dtype=np.int64)
-    packed[node_of_group * width + rank] = np.arange(groups)
-    kicks = work.kicks_of(groups, nodes)
-    better, reached, _ = improve(packed, width, cost_table(weight, 1), weight.sum() / nodes, kicks, seed, work.stop)
-    if reached >= busiest(packed, width, weight) * (1 - 1e-9):
-        return best, value
-    node_of_group[better] = np.arange(groups) // width
-    other, reached = _by_nodes(load, slots, node_of_group, nodes, gpus, near, work, seed)
-    return (other, reached) if reached < value else (best, value)
+    """`place_layers` of one layer: ([slots] logical expert of each slot, load of the busiest GPU)."""
+    placed, value = place_layers(load[None], slots, groups, nodes, gpus, near, work, seed)
+    return placed[0], float(value[0])
 
 
 @kernel
@@ -228,23 +284,25 @@ def mend_layer(
     return out if busiest(out, width, load) <= target else None
 
 
-def count_copies(slots: Ints, experts: int) -> Ints:
-    """[layers, experts] copies of every expert; slots: [layers, slots]."""
-    cell = slots + np.arange(len(slots))[:, None] * experts
-    return np.bincount(cell.ravel(), minlength=len(slots) * experts).reshape(-1, experts)
-
-
-def reverse_map(slots: Ints, counts: Ints) -> Ints:
-    """[layers, experts, most copies] slots of every expert, ascending, padded with -1; see `count_copies`."""
-    table = np.full((*counts.shape, counts.max()), -1, dtype=np.int64)
-    _fill_reverse(slots, np.zeros_like(counts), table)
-    return table
-
-
 @kernel
-def _fill_reverse(slots: Ints, used: Ints, table: NDArray[np.int64]) -> None:
-    for layer in range(slots.shape[0]):
+def reverse_map(slots: Ints, experts: int) -> tuple[Ints, Ints]:
+    """([layers, experts, most copies] slots of every expert, ascending, padded with -1; [layers, experts] copies).
+
+    slots: [layers, slots] logical experts.
+    """
+    layers, most = len(slots), 0
+    count = np.empty((layers, experts), np.int64)
+    for layer in range(layers):
+        count[layer] = 0
+        for e in slots[layer]:
+            count[layer, e] += 1
+            most = max(most, count[layer, e])
+    table = np.empty((layers, experts, most), np.int64)
+    for layer in range(layers):
+        table[layer] = -1
+        count[layer] = 0
         for s in range(slots.shape[1]):
             e = slots[layer, s]
-            table[layer, e, used[layer, e]] = s
-            used[layer, e] += 1
+            table[layer, e, count[layer, e]] = s
+            count[layer, e] += 1
+    return table, count

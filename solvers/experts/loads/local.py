@@ -206,55 +206,91 @@ def _kick(
 
 @kernel
 def _go_on(
-    slots: Ints, best: Ints, width: int, cost: Floats, copies: Ints, share: Floats, total: Floats, holds: Bools,
-    log: Ints, value: Floats, at: Ints, spare: bool, target: float, seed: int, steps: int, each: int,
+    best: Ints, width: int, cost: Floats, target: Floats, kicks: int, seed: Ints, value: Floats, at: Ints, slots: Ints,
+    copies: Ints, share: Floats, total: Floats, holds: Bools, log: Ints, steps: int,
 ) -> bool:  # fmt: skip
-    """Some `steps` more of `improve`; whether it is done.
+    """Some `steps` more of `improve_rows`, row by row; whether all are done.
 
     Args:
-        value: [2] busiest GPU's cost of the best placement and of the one at hand.
-        at: [3] steps left of the first descent (below 0: nothing is done yet), kicks left, kicks done.
-        spare: some expert has several copies. each: steps after a kick.
+        value: [rows, 2] busiest GPU's cost of the best placement and of the one at hand.
+        at: [rows, 4] stage (0: nothing is done yet, 1: first descent, 2: kicks, 3: all is done), steps left of the
+            first descent, kicks done, whether some expert has several copies.
+        slots, copies, share, total, holds, log: of the row at hand; the others need none.
     """
-    if at[0] < 0:
-        np.random.seed(seed)
-        at[0] *= -1
-        fill(slots, width, cost, copies, share, total, holds)
-    while steps > 0:
-        first, logged, wanted = at[0] > 0, 0, min(steps, at[0])
-        if not first:
-            if at[2] == 0 or at[2] % REFRESH == REFRESH - 1:
-                fill(slots, width, cost, copies, share, total, holds)
-            if at[2] == 0:
-                value[:] = total[largest(total)]
-            if at[1] == 0 or value[0] <= target:
-                return True
-            logged = _kick(slots, width, cost, copies, share, total, holds, spare, log)
-            wanted = each
-        before = logged
-        logged = _descend(slots, width, cost, copies, share, total, holds, spare, wanted, target, log, logged)
-        steps -= wanted
-        reached = total[largest(total)]
-        if first:
-            at[0] = at[0] - wanted if logged - before == wanted else 0
-            copy_into(slots, best)
-            value[:] = reached
-            continue
-        at[1] -= 1
-        at[2] += 1
-        if reached <= value[1] * (1.0 + SLACK):
-            value[1] = reached
-            if reached < value[0] * (1 - LEAST):
-                copy_into(slots, best)
-                value[0] = reached
-            continue
-        for k in range(logged - 1, -1, -1):
-            j, other = log[k, 0], log[k, 1]
-            if other >= 0:
-                _swap(slots, width, share, total, holds, j, other)
-            else:
-                _assign(slots, width, cost, copies, share, total, holds, j, -1 - other)
-    return False
+    for row in range(len(best)):
+        table, reach, state = cost[row], value[row], at[row]
+        if state[0] == 0:
+            np.random.seed(seed[row])
+            copy_into(best[row], slots)
+            fill(slots, width, table, copies, share, total, holds)
+            state[0], state[1], state[2], state[3] = 1, 4 * len(slots), 0, 0
+            for e in range(len(copies)):
+                state[3] |= copies[e] > 1
+        spare = state[3] > 0
+        while state[0] < 3:
+            if steps <= 0:
+                return False
+            first, logged, wanted = state[0] == 1, 0, min(steps, state[1])
+            if not first:
+                if state[2] == 0 or state[2] % REFRESH == REFRESH - 1:
+                    fill(slots, width, table, copies, share, total, holds)
+                if state[2] == 0:
+                    reach[:] = total[largest(total)]
+                if state[2] == kicks or reach[0] <= target[row]:
+                    state[0] = 3
+                    break
+                logged = _kick(slots, width, table, copies, share, total, holds, spare, log)
+                wanted = STEPS
+            before = logged
+            logged = _descend(slots, width, table, copies, share, total, holds, spare, wanted, target[row], log, logged)
+            steps -= wanted
+            reached = total[largest(total)]
+            if first:
+                state[1] = state[1] - wanted if logged - before == wanted else 0
+                state[0] = 1 if state[1] > 0 else 2
+                copy_into(slots, best[row])
+                reach[:] = reached
+                continue
+            state[2] += 1
+            if reached <= reach[1] * (1.0 + SLACK):
+                reach[1] = reached
+                if reached < reach[0] * (1 - LEAST):
+                    copy_into(slots, best[row])
+                    reach[0] = reached
+                continue
+            for k in range(logged - 1, -1, -1):
+                j, other = log[k, 0], log[k, 1]
+                if other >= 0:
+                    _swap(slots, width, share, total, holds, j, other)
+                else:
+                    _assign(slots, width, table, copies, share, total, holds, j, -1 - other)
+    return True
+
+
+def improve_rows(
+    start: Ints, width: int, cost: Floats, target: Floats, kicks: int, seed: Ints, stop: Stop = DEFAULT
+) -> tuple[Ints, Floats, Ints]:
+    """`improve` of several placements alike in size, one after the other.
+
+    Args:
+        start: [rows, slots]. cost: [rows, most copies + 1, experts]. target, seed: [rows].
+        width, kicks, stop: of every row, as in `improve`.
+
+    Returns:
+        ([rows, slots] best placements; [rows] their busiest GPUs' costs, infinite for rows that no time was left for;
+        [rows] kicks used).
+    """
+    (rows, n), (_, _, experts) = start.shape, cost.shape
+    gpus = n // width
+    best, value, at = start.copy(), np.full((rows, 2), np.inf), np.zeros((rows, 4), np.int64)
+    slots, copies, share, total = np.empty(n, np.int64), np.empty(experts, np.int64), np.empty(experts), np.empty(gpus)
+    holds, log = np.empty((gpus, experts), np.bool_), np.empty((max(4 * n, STEPS + 8), 2), np.int64)
+    steps = max(1, SLICE // (n * width))
+    while not _go_on(
+        best, width, cost, target, kicks, seed, value, at, slots, copies, share, total, holds, log, steps
+    ) and not stop.expired:  # fmt: skip
+        pass
+    return best, value[:, 0], at[:, 2]
 
 
 def improve(
@@ -270,13 +306,7 @@ def improve(
     Returns:
         ([slots] best placement, never worse than the start; its busiest GPU's cost; kicks used).
     """
-    n, gpus, experts = len(start), len(start) // width, cost.shape[1]
-    slots, best, log = start.copy(), start.copy(), np.empty((max(4 * n, STEPS + 8), 2), np.int64)
-    copies, share, total = np.empty(experts, np.int64), np.empty(experts), np.empty(gpus)
-    holds, value, at = np.empty((gpus, experts), np.bool_), np.empty(2), np.array([-4 * n, kicks, 0])
-    steps, spare = max(1, SLICE // (n * width)), bool(np.bincount(start[start >= 0]).max() > 1)
-    while not _go_on(
-        slots, best, width, cost, copies, share, total, holds, log, value, at, spare, target, seed, steps, STEPS
-    ) and not stop.expired:  # fmt: skip
-        pass
-    return best, float(value[0]), int(at[2])
+    best, value, used = improve_rows(
+        start[None], width, cost[None], np.array([target], np.float64), kicks, np.array([seed]), stop
+    )
+    return best[0], float(value[0]), int(used[0])
