@@ -33,9 +33,7 @@ def touched_together(
     hashes, part = token_hashes(np.arange(MOST)), max(1, PART // (MOST * k * many))
     for first in range(0, len(sets.ids), part):
         last = min(first + part, len(sets.ids))
-        _add_touched_of_each(
-            sets.ids, sets.weight, shares.start, place, hashes, hits, seen, out, experts, first, last
-        )
+        _add_touched_of_each(sets.ids, sets.weight, shares.start, place, hashes, hits, seen, out, experts, first, last)
     return out
 
 
