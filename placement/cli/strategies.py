@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from placement.cli.running import emit, note
@@ -16,7 +18,6 @@ def command(as_json: bool) -> None:
 
     from placement.errors import ParameterError
     from placement.report.text import columns, rendered
-    from solvers.base import EVERY_DISPATCH
     from solvers.registry import get_solver, solver_names
 
     features = {}
@@ -33,9 +34,19 @@ def command(as_json: bool) -> None:
         (
             name,
             *("yes" if getattr(each, field) else "-" for field in header[1:-1]),
-            "every" if each.dispatch == EVERY_DISPATCH else ", ".join(each.dispatch),
+            _served(each.dispatch),
         )
         for name, each in features.items()
     ]
     notes = [f"{name}: {each.note}" for name, each in features.items() if each.note]
     emit(rendered([columns(header, rows), "", *notes]))
+
+
+def _served(dispatch: Sequence[str]) -> str:
+    """The policies in few words."""
+    from solvers.base import EVERY_DISPATCH
+
+    others = [name for name in EVERY_DISPATCH if name not in dispatch]
+    if not others:
+        return "every"
+    return ", ".join(dispatch) if len(others) > 1 else f"every but {others[0]}"

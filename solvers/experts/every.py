@@ -8,7 +8,7 @@ from math import exp, lgamma, log
 import numpy as np
 from numpy.typing import NDArray
 
-from placement.cost.layer.many import priced_at_once, score_many
+from placement.cost.layer.many import score_many
 from placement.kernels import kernel, lean
 from placement.problem.arrays import EMPTY, BoolArray, IntArray
 from placement.problem.layer import LayerProblem
@@ -17,8 +17,6 @@ from solvers.params import DEFAULTS
 from solvers.stop import Stop
 from specs.engine import Dispatch
 
-#: Where each placement has to be scored by itself a layer is enumerated with a share of the placements.
-SLOWLY = 0.05
 #: Steps of the enumeration for each placement that may be found: groups and moves can lead it into dead ends.
 STEPS = 50
 #: Slots of the largest layer that is enumerated where groups, fixed experts or a budget of moves bind.
@@ -73,7 +71,6 @@ def every_placement(problem: LayerProblem, most: int = DEFAULTS.most_placements)
 
     Of those that differ only in the order of GPUs or nodes that no rule and no price tells apart, one.
     """
-    most = most if priced_at_once(problem) else int(most * SLOWLY)
     gpu_alike, node_alike = alike_places(problem)
     if needs_fractions(problem) or most < max(1.0, _least_count(problem, gpu_alike, node_alike)):
         return None

@@ -82,6 +82,7 @@ def _posed() -> dict[str, LayerProblem]:
     """Small problems, each with something that not every solver has."""
     plain = random_problem(1, experts=8, gpus=4, slots_per_gpu=2, k=2, tokens=10)
     more = random_problem(2, experts=4, gpus=4, slots_per_gpu=2, k=2, tokens=10)
+    few = random_problem(2, experts=3, gpus=4, slots_per_gpu=1, k=2, tokens=5)
     current = np.arange(8)[::-1]
     return {
         "plain": plain,
@@ -92,6 +93,8 @@ def _posed() -> dict[str, LayerProblem]:
         "replicas": more,
         "nearest": changed(more, dispatch="nearest"),
         "planned": changed(more, dispatch="planned"),
+        "static": changed(few, dispatch="sglang_static"),
+        "hash": changed(few, dispatch="token_hash"),
         "groups": changed(plain, group=np.repeat([0, 1], 4)),
         "moves": changed(plain, current=current, max_moves=4),
         "fixed": changed(plain, current=current, fixed=np.arange(8) < 2),

@@ -1,15 +1,14 @@
 """Engines' rules of dispatch on small layers: what is solved and bounded, against all placements."""
 
-import numpy as np
 import pytest
 
 from placement.check.layer import check_layer
-from placement.cost.layer.many import score_many
 from placement.cost.layer.score import objective_value
 from placement.problem.layer import LayerProblem
 from placement.problem.topology import Topology
 from solvers.bounds import layer_bound
 from solvers.registry import get_solver
+from solvers.result import Status
 from solvers.stop import Stop
 from specs.engine import Dispatch, MessageRule
 from tests.layers import changed
@@ -37,19 +36,22 @@ def _held_against_all(seeds: range, dispatch: Dispatch, message: MessageRule) ->
     missed = 0
     for seed in seeds:
         problem = _layer(seed, dispatch, message)
-        least = float(score_many(problem, np.array(list(placements(problem))))[0].min())
+        least = min(objective_value(problem, slots) for slots in placements(problem))
         assert layer_bound(problem).value <= least * (1 + 1e-9), seed
-        auto, search = (get_solver(name).solve(problem, Stop(0.3), seed).slots for name in ("auto", "search"))
+        answer, found = (get_solver(name).solve(problem, Stop(0.3), seed) for name in ("auto", "search"))
+        auto, search = answer.slots, found.slots
         assert auto is not None
         assert search is not None
         assert not check_layer(problem, auto)
         if message == "dense":
             # Balance is sought, where no placement changes the messages.
             loads = changed(problem, objective="load")
-            most = float(score_many(loads, np.array(list(placements(problem))))[0].min())
+            most = min(objective_value(loads, slots) for slots in placements(problem))
             assert objective_value(loads, auto) <= most * 1.004 * (1 + 1e-9), seed
         else:
             assert objective_value(problem, auto) == pytest.approx(least, rel=1e-9), seed
+            assert answer.status is Status.OPTIMAL, seed
+            assert answer.bound == pytest.approx(least, rel=1e-9), seed
         missed += objective_value(problem, search) > least * (1 + 1e-6)
     return missed
 
@@ -59,7 +61,23 @@ def test_small_layers_are_solved_and_bounded(dispatch: Dispatch, message: Messag
     assert _held_against_all(range(12), dispatch, message) <= 2
 
 
+@pytest.mark.parametrize("dispatch", ["sglang_static", "token_hash"])
+def test_thousands_of_placements_are_all_tried(dispatch: Dispatch) -> None:
+    """As under `nearest`: what such a rule costs to price has nothing to do with it."""
+    problem = random_problem(1, experts=6, gpus=4, gpus_per_node=2, slots_per_gpu=2, k=2, tokens=60, dispatch=dispatch)
+    answer = get_solver("auto").solve(problem, Stop(), 1)
+    assert (answer.status, answer.iterations) == (Status.OPTIMAL, 8460)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("dispatch", "message"), RULES)
 def test_300_small_layers_are_solved_and_bounded(dispatch: Dispatch, message: MessageRule) -> None:
     assert _held_against_all(range(300), dispatch, message) <= 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dispatch", "message"), [("nearest", "per_node"), ("even", "per_rank")])
+def test_100_small_layers_under_rules_of_no_engine_are_solved_and_bounded(
+    dispatch: Dispatch, message: MessageRule
+) -> None:
+    assert _held_against_all(range(100), dispatch, message) <= 12

@@ -74,7 +74,7 @@ def sorted_runs(rows: list[Any], alike: list[bool]) -> tuple[Any, ...]:
     return tuple(row for run in runs for row in sorted(run))
 
 
-@pytest.mark.parametrize("dispatch", ["even", "nearest"])
+@pytest.mark.parametrize("dispatch", ["even", "nearest", "sglang_static", "token_hash"])
 @pytest.mark.parametrize("message", ["per_expert", "per_rank", "per_node", "dense"])
 @pytest.mark.parametrize("make", [random_problem, running_problem])
 def test_many_placements_are_priced_as_each_by_itself(dispatch: str, message: str, make: Any) -> None:

@@ -8,8 +8,10 @@ import pulp
 import pytest
 
 from placement.check.layer import check_layer
+from placement.cost.layer.dispatch import dispatch_shares
 from placement.cost.layer.score import objective_value, score_layer
 from placement.cost.layer.tariff import tariff_of
+from placement.cost.layer.touch import touch
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import LayerProblem
 from placement.problem.moves import moves_between
@@ -147,6 +149,24 @@ def test_link_rows_price_a_placement_as_the_scorer_does(rule: str, seed: int) ->
     dearest = max(float(row.price @ reached[row.level]) for row in tariff_of(problem).links)
     score = score_layer(problem, slots)
     assert score.dispatch_s + score.combine_s - 22e-6 == pytest.approx(dearest, rel=1e-9)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("seed", range(6))
+def test_link_rows_of_homes_price_a_placement_as_the_scorer_does(rule: str, seed: int) -> None:
+    """Of copies that serve homes near them: the dearest row is the scorer's busiest link, the one row its bytes."""
+    problem = running_problem(
+        seed, experts=5, gpus=8, gpus_per_node=4, slots_per_gpu=2, k=3, tokens=10, message=rule, speed=None, tail=1.0,
+        dispatch=("nearest", "sglang_static")[seed % 2], capacity=np.array([2, 1, 0, 2, 1, 1, 2, 1]),
+    )  # fmt: skip
+    problem = changed(problem, topology=replace(problem.topology, gpus_per_tray=2, os_gpus=2))
+    reach = touch(problem, dispatch_shares(problem, slots := random_placement(problem, seed)))
+    reached = {"gpu": reach.load if rule == "per_expert" else reach.gpu, "node": reach.node}
+    score, crossing = score_layer(problem, slots), changed(problem, objective="traffic")
+    moved_s = score.dispatch_s + score.combine_s - 22e-6
+    for one, price in ((problem, moved_s), (crossing, objective_value(crossing, slots))):
+        rows = [float((row.price * reached[row.level][:, 0]).sum()) for row in tariff_of(one).home_links]
+        assert max(rows) == pytest.approx(price, rel=1e-9)
 
 
 @pytest.mark.parametrize("rule", RULES)

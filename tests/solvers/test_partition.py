@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from placement.check.layer import check_layer
-from placement.cost.layer.score import score_layer
+from placement.cost.layer.score import objective_value, score_layer
 from placement.errors import MissingExtraError
 from placement.problem.arrays import EMPTY
 from placement.problem.layer import LayerProblem
@@ -19,7 +19,7 @@ from placement.problem.topology import Topology
 from placement.routing.parts import split_by_sequence
 from placement.routing.reader import read_trace
 from placement.routing.statistics import layer_statistics
-from solvers.base import UnsupportedError
+from solvers.base import EVERY_DISPATCH, UnsupportedError
 from solvers.dispatch import target_fractions
 from solvers.experts.floor import balance_floor
 from solvers.experts.heuristics.eplb import EplbSolver
@@ -218,10 +218,19 @@ def test_placements_are_valid_and_repeatable(dispatch: str, slots_per_gpu: int, 
 def test_unlike_gpus(seed: int) -> None:
     """Failed and slower GPUs, uneven homes, every dispatch."""
     pytest.importorskip("mtkahypar")
-    dispatch = ("even", "nearest", "planned")[seed % 3]
+    dispatch = EVERY_DISPATCH[seed]
     problem = running_problem(seed, experts=16, gpus=6, gpus_per_node=2, tokens=100, dispatch=dispatch)
     found = PartitionSolver().solve(problem, QUICK, seed)
     assert check_layer(problem, found.slots) == ()
+
+
+@pytest.mark.parametrize("dispatch", ["nearest", "sglang_static"])
+def test_homes_that_are_served_nearby_are_told_apart(dispatch: str) -> None:
+    """Hyperedges by home beat those that count all copies of a token's experts, whoever it is served by."""
+    pytest.importorskip("mtkahypar")
+    problem = random_problem(1, slots_per_gpu=6, dispatch=dispatch)
+    told, alike = (PartitionSolver().solve(one, QUICK, 1).slots for one in (problem, changed(problem, dispatch="even")))
+    assert objective_value(problem, told) < 0.93 * objective_value(problem, alike)
 
 
 def test_a_failed_node_holds_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,33 @@ def busiest_links(
         np.maximum(slow_in.reshape(trays).mean(axis=2).max(axis=1), slow_out.reshape(trays).mean(axis=2).max(axis=1)),
         slow_out.sum(axis=1),
     )
+
+
+class LinkParts(NamedTuple):
+    """[homes, bins, gpus] messages out of and into each GPU, for each that a token of a home sends to a bin."""
+
+    fast_out: FloatArray
+    fast_in: FloatArray
+    slow_out: FloatArray
+    slow_in: FloatArray
+
+
+def link_parts(problem: LayerProblem) -> tuple[LinkParts, LinkParts]:
+    """What `link_loads` adds up where homes dispatch differently, for bins that are GPUs and bins that are nodes."""
+    topology, forwards = problem.topology, effective_rule(problem).forwards
+    gpus, nodes = topology.gpus, topology.nodes
+    both = []
+    for to_gpu, to_node in (
+        (np.eye(gpus), np.zeros((gpus, nodes))), (np.zeros((nodes, gpus)), np.eye(nodes)),
+    ):  # fmt: skip
+        homes = [tuple(np.zeros((len(to_gpu), gpus)) for _ in range(4)) for _ in range(gpus)]
+        for home, parts in enumerate(homes):
+            _add_homes(
+                to_gpu[None], to_node[None], np.zeros(gpus, dtype=np.int64), problem.hardware.home_tokens,
+                topology.gpus_per_node, problem.hardware.entry_share, forwards, parts, home, home + 1,
+            )  # fmt: skip
+        both.append(LinkParts(*(np.stack(part) for part in zip(*homes, strict=True))))
+    return both[0], both[1]
 
 
 def entering_tokens(problem: LayerProblem) -> FloatArray:

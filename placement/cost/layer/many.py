@@ -6,16 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from placement.cost.layer.dispatch import Shares, shares_of_each
+from placement.cost.layer.residues import touched_together
 from placement.cost.layer.risk import tail_mean
-from placement.cost.layer.score import score_layer, window_figures
+from placement.cost.layer.score import window_figures
 from placement.cost.layer.touch import Touch, add_loads, add_touched, homes_of_classes, keep_rows
 from placement.kernels import lean_kernel
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
-from specs.engine import Dispatch
 
-#: Policies under which the draws of a token's experts are independent, so that `touch` is all that is to be known.
-INDEPENDENT: frozenset[Dispatch] = frozenset({"even", "nearest"})
 #: Numbers in the largest array of one compiled call.
 PART = 1_000_000
 
@@ -32,9 +30,6 @@ def score_many(problem: LayerProblem, placements: IntArray) -> tuple[FloatArray,
     Raises:
         InputError: `planned` dispatch of experts with several copies.
     """
-    if not priced_at_once(problem):
-        scores = [score_layer(problem, slots) for slots in placements]
-        return np.array([s.objective for s in scores]), np.array([s.pooled_imbalance for s in scores])
     gpus, objective, pooled = problem.topology.gpus, [], []
     part = max(1, PART // (gpus * problem.windows * max(gpus, problem.experts)))
     for first in range(0, len(placements), part):
@@ -47,11 +42,6 @@ def score_many(problem: LayerProblem, placements: IntArray) -> tuple[FloatArray,
         largest = (load / problem.hardware.relative_speed).max(axis=1)
         pooled.append(largest / (load.sum(axis=1) / int(problem.hardware.alive.sum())))
     return np.array(objective), np.concatenate([np.zeros(0), *pooled])
-
-
-def priced_at_once(problem: LayerProblem) -> bool:
-    """Whether compiled loops price many placements; else it takes as long as scoring each."""
-    return problem.rules.dispatch in INDEPENDENT or problem.hardware.usable_slots == problem.experts
 
 
 def _touch(problem: LayerProblem, shares: Shares, many: int) -> Touch:
@@ -71,6 +61,8 @@ def _touch(problem: LayerProblem, shares: Shares, many: int) -> Touch:
         return Touch(load, load, load.reshape(*load.shape[:2], topology.nodes, -1).sum(axis=3), slot_load)
 
     def touched(place: IntArray, places: int, classes: range) -> FloatArray:
+        if shares.together:
+            return touched_together(sets, shares, place, places, problem.experts, many)[None]
         out = np.zeros((len(classes), many * windows, places))
         scratch = np.ones((problem.experts, places)), np.ones(places)
         for row, c in enumerate(classes):

@@ -18,19 +18,22 @@ MOST = 5040
 PART = 100_000_000
 
 
-def touched_together(sets: TokenSets, shares: Shares, place: IntArray, places: int) -> FloatArray:
-    """[windows, places] chance that a token touches each place, in expectation over its number.
+def touched_together(
+    sets: TokenSets, shares: Shares, place: IntArray, places: int, experts: int, many: int = 1
+) -> FloatArray:
+    """[many * windows, places] chance that a token touches each place, in expectation over its number.
 
     Args:
         sets: The tokens. shares: Of one class of homes, `together`.
         place: [entries] where each entry of the shares lies, below `places`.
+        experts, many: Rows of the shares are those of so many experts, in so many placements.
     """
-    windows, k = len(sets.weight), sets.ids.shape[1]
-    out, hits, seen = np.zeros((windows, places)), np.zeros(places, np.int64), np.full(places, -1, np.int64)
-    hashes, part = token_hashes(np.arange(MOST)), max(1, PART // (MOST * k))
+    k = sets.ids.shape[1]
+    out, hits, seen = np.zeros((many * len(sets.weight), places)), np.zeros(places, np.int64), np.full(places, -1)
+    hashes, part = token_hashes(np.arange(MOST)), max(1, PART // (MOST * k * many))
     for first in range(0, len(sets.ids), part):
         last = min(first + part, len(sets.ids))
-        _add_touched(sets.ids, sets.weight, shares.start, place, hashes, hits, seen, out, first, last)
+        _add_touched_of_each(sets.ids, sets.weight, shares.start, place, hashes, hits, seen, out, experts, first, last)
     return out
 
 
@@ -77,3 +80,16 @@ def _add_touched(
                         out[w, p] += weight[w, s] * hits[p] / turns
                 hits[p] = 0
                 seen[p] = -1
+
+
+@lean_kernel
+def _add_touched_of_each(
+    ids: NDArray[np.int32], weight: NDArray[np.float64], start: NDArray[np.int64], place: NDArray[np.int64],
+    hashes: NDArray[np.int64], hits: NDArray[np.int64], seen: NDArray[np.int64], out: NDArray[np.float64],
+    experts: int, first: int, last: int,
+) -> None:  # fmt: skip
+    """As `_add_touched` for each placement, whose windows follow one another in out [placements * windows, places]."""
+    windows = len(weight)
+    for p in range(len(out) // windows):
+        own = start[p * experts : (p + 1) * experts + 1]
+        _add_touched(ids, weight, own, place, hashes, hits, seen, out[p * windows : (p + 1) * windows], first, last)

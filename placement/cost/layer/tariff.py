@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from placement.cost.layer.dispatch import alike_homes, policy_of
-from placement.cost.layer.links import LinkLoad, entering_tokens, loads_of_one_class
+from placement.cost.layer.links import LinkLoad, entering_tokens, link_parts, loads_of_one_class
 from placement.cost.layer.messages import MessageRule, effective_rule
 from placement.cost.layer.work import layer_seconds, slot_slopes, slot_times
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from placement.problem.rates import LayerRates
 from placement.problem.topology import Topology
+
+#: What bins are.
+BinLevel: TypeAlias = Literal["gpu", "node"]
+LEVELS: tuple[BinLevel, BinLevel] = ("gpu", "node")
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,10 @@ class LinkRow:
 
     Attributes:
         level: Whether bins are GPUs or nodes.
-        price: [bins] seconds, or bytes for objective "traffic".
+        price: [bins] seconds, or bytes for objective "traffic"; see Tariff.home_links for [homes, bins].
     """
 
-    level: Literal["gpu", "node"]
+    level: BinLevel
     price: FloatArray
 
 
@@ -242,6 +246,24 @@ class Tariff:
         if self.problem.objective.kind == "traffic":
             return (self._crossing_row(),)
         return (*self._fast_rows(), *self._slow_rows())
+
+    @cached_property
+    def home_links(self) -> tuple[LinkRow, ...]:
+        """As `links`, where homes dispatch differently: rows over P of each home, whose prices are [homes, bins]."""
+        if self.problem.objective.kind == "load" or self.constant_links is not None:
+            return ()
+        tray, rows = self.problem.topology.gpus_per_tray, []
+        for level, parts in zip(LEVELS, link_parts(self.problem), strict=True):
+            if self.problem.objective.kind == "traffic":
+                prices = self.both_bytes / self.all_tokens * parts.slow_out.sum(axis=2, keepdims=True)
+            else:
+                slow = np.concatenate([parts.slow_out, parts.slow_in], axis=2)
+                prices = np.concatenate([
+                    self.fast_s * parts.fast_out, self.fast_s * parts.fast_in,
+                    self.slow_s * slow.reshape(*slow.shape[:2], -1, tray).mean(axis=3),
+                ], axis=2)  # fmt: skip
+            rows += [LinkRow(level, price) for price in np.moveaxis(prices, 2, 0) if price.any()]
+        return tuple(rows)
 
     def _fast_rows(self) -> list[LinkRow]:
         topology, tokens = self.problem.topology, self._tokens

@@ -91,7 +91,7 @@ def _touched(problem: LayerProblem, shares: Shares, place: IntArray, classes: In
     if sets is None:
         return out
     if shares.together:
-        out[0] = touched_together(sets, shares, place, places)
+        out[0] = touched_together(sets, shares, place, places, problem.experts)
         return out
     ids, weight, experts = sets.ids, sets.weight, problem.experts
     part = max(1, PART // (ids.shape[1] * places * problem.windows))

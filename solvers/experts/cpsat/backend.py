@@ -35,7 +35,7 @@ class CpSatBackend:
         """No placement of a layer costs more than all its work on one GPU and all its messages on one link."""
         width = 1 if problem.data.sets is None else problem.data.sets.ids.shape[1]
         slowest = float(data.tariff.speeds[problem.hardware.alive].min())
-        largest = float(data.work[:, 1].sum(axis=(0, 2)).max()) / slowest
+        largest = float(data.dearest_work.sum(axis=(0, 2)).max()) / slowest
         largest += data.dearest_link * float(problem.data.load.sum(axis=1).max())
         chance = min(CHANCE_UNITS, math.lcm(*range(1, data.tariff.most_copies + 1)) ** min(width, 16))
         return units_of(problem, OBJECTIVE_UNITS / max(largest, 1e-300), 4 * OBJECTIVE_UNITS, chance)

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from placement.cost.layer.dispatch import policy_of
 from placement.cost.layer.residues import MOST
-from placement.cost.layer.tariff import Tariff, tariff_of
+from placement.cost.layer.tariff import BinLevel, LinkRow, Tariff, tariff_of
 from placement.problem.arrays import EMPTY, BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from placement.problem.rates import ALIKE
 from placement.problem.topology import Topology
 from solvers.base import UnsupportedError
+from solvers.experts.every import BLIND
+from solvers.experts.exact.patterns import Patterns, count_patterns, patterns_of
 
 #: Largest model that is built: terms of the touch chains and of the placement.
 MOST_TERMS = 2_000_000
 
 
-def gpus_of_bins(topology: Topology, level: str) -> list[range]:
+def gpus_of_bins(topology: Topology, level: BinLevel) -> list[range]:
     """GPUs of each bin of a level: "gpu", or "node"."""
     width = 1 if level == "gpu" else topology.gpus_per_node
     return [range(first, first + width) for first in range(0, topology.gpus, width)]
 
 
-def bin_of_gpu(topology: Topology, level: str) -> IntArray:
+def bin_of_gpu(topology: Topology, level: BinLevel) -> IntArray:
     """[gpus] bin of each GPU at a level."""
     return np.arange(topology.gpus, dtype=np.int64) if level == "gpu" else topology.node_of_gpu
 
@@ -40,9 +44,12 @@ class Coefficients:
     """A problem in numbers.
 
     Attributes:
-        tariff: the prices; links and speeds are taken from it as they are.
-        work: [kinds, most + 1, windows, experts] what one copy adds to its GPU in a kind of pass, by how many there are
-            (0 unused): seconds times the kind's share, load over mean, or nothing ("traffic").
+        tariff: the prices; speeds are taken from it as they are.
+        patterns: what dispatch makes of copies where homes dispatch differently, else None.
+        links: rows of prices: over bins, or over the places of the patterns.
+        work: [kinds, ways, windows, experts, gpus] what one copy adds to its GPU in a kind of pass, by the way in which
+            the expert's copies lie: seconds times the kind's share, load over mean, or nothing ("traffic"). A way is a
+            pattern; where there are none, so many copies (0 unused), wherever they are.
         shares, moved: [kinds] share of the passes, and of what messages take in the mean pass.
         pooled: [experts] load over the mean GPU load, mean over windows (for `max_load`).
         held: [gpus, experts] what the current placement holds, or None.
@@ -51,6 +58,8 @@ class Coefficients:
     """
 
     tariff: Tariff
+    patterns: Patterns | None
+    links: tuple[LinkRow, ...]
     work: FloatArray
     shares: FloatArray
     moved: FloatArray
@@ -62,38 +71,83 @@ class Coefficients:
     @property
     def dearest_link(self) -> float:
         """No placement makes a link dearer, times the copies of a token."""
-        return max((float(row.price.sum()) for row in self.tariff.links), default=self.tariff.least_link)
+        return max((float(row.price.sum()) for row in self.links), default=self.tariff.least_link)
+
+    @cached_property
+    def dearest_work(self) -> FloatArray:
+        """[kinds, windows, experts] the most that a copy adds to a GPU: as the only one."""
+        return np.asarray(self.work.max(axis=(1, 4)))
+
+    def by_way(self, load: FloatArray) -> FloatArray:
+        """[ways, experts, gpus] load of one copy ([experts] of all), by the way in which copies lie."""
+        if self.patterns is not None:
+            return np.asarray(load[None, :, None] * self.patterns.served[:, None, :])
+        counts = np.maximum(np.arange(self.tariff.most_copies + 1), 1)
+        return np.repeat((load[None, :] / counts[:, None])[:, :, None], self.tariff.problem.topology.gpus, axis=2)
 
 
 def coefficients_of(problem: LayerProblem) -> Coefficients:
     """The coefficients of `problem`.
 
     Raises:
-        UnsupportedError: Replicas under a dispatch policy that does not share alike, more copies than the scorer tells
-            a token's number by, or a model beyond MOST_TERMS.
+        UnsupportedError: Replicas under a dispatch policy that is solved itself, more copies than the scorer tells a
+            token's number by, or a model beyond MOST_TERMS.
     """
-    tariff, topology, numbers = tariff_of(problem), problem.topology, numbers_of(tariff_of(problem))
+    tariff, patterns = tariff_of(problem), None
     if not tariff.alike:
-        raise UnsupportedError(
-            f"exact models price replicas under even dispatch and token_hash only, not {problem.rules.dispatch}"
-        )
+        if policy_of(problem).solved:
+            raise UnsupportedError(
+                f"exact models don't price replicas under {problem.rules.dispatch} dispatch, whose shares are solved"
+            )
+        # Before the patterns are listed.
+        _refuse_beyond(count_patterns(problem, tariff.most_copies) * problem.experts * problem.topology.gpus)
+        patterns = patterns_of(tariff)
+    _refuse_beyond(_terms(tariff, patterns))
+    kinds = problem.hardware.rates.kinds if tariff.timed else ALIKE
+    held = None if problem.rules.current is None else problem.held(problem.rules.current)
+    pooled_mean = problem.data.mean_load.sum() / int(problem.hardware.alive.sum())
+    return Coefficients(
+        tariff, patterns, tariff.links if patterns is None else patterns.links, _work(tariff, patterns),
+        np.array([kind.share for kind in kinds]), np.array([kind.share * kind.tokens for kind in kinds]),
+        problem.data.mean_load / max(pooled_mean, 1e-300), held, *_alike(problem, patterns),
+    )  # fmt: skip
+
+
+def _terms(tariff: Tariff, patterns: Patterns | None) -> int:
+    """About how many terms the model has.
+
+    Raises:
+        UnsupportedError: More copies than the scorer tells a token's number by.
+    """
+    problem, numbers = tariff.problem, numbers_of(tariff)
     if numbers > MOST:
         raise UnsupportedError(
             f"exact models tell up to {MOST:,} numbers of a token apart; {tariff.most_copies} copies need {numbers:,}"
         )
     sets = numbers * problem.data.sets.ids.size if problem.data.sets is not None and not tariff.linear else 0
-    terms = tariff.most_copies * topology.gpus * (problem.experts + sets)
+    if patterns is None:
+        return tariff.most_copies * problem.topology.gpus * (problem.experts + sets)
+    places = sum(len(shares.T) for shares in patterns.shares.values())
+    each = len(patterns.holds) * (problem.topology.gpus + places)
+    return each * problem.experts + tariff.most_copies * places * sets
+
+
+def _refuse_beyond(terms: int) -> None:
     if terms > MOST_TERMS:
         raise UnsupportedError(f"the exact model would have about {terms:,} terms, more than {MOST_TERMS:,}")
-    kinds = problem.hardware.rates.kinds if tariff.timed else ALIKE
-    held = None if problem.rules.current is None else problem.held(problem.rules.current)
-    pooled_mean = problem.data.mean_load.sum() / int(problem.hardware.alive.sum())
-    return Coefficients(
-        tariff,
-        tariff.copy_times if tariff.timed else tariff.copy_loads[None] * (problem.objective.kind == "load"),
-        np.array([kind.share for kind in kinds]), np.array([kind.share * kind.tokens for kind in kinds]),
-        problem.data.mean_load / max(pooled_mean, 1e-300), held, *_alike(problem),
-    )  # fmt: skip
+
+
+def _work(tariff: Tariff, patterns: Patterns | None) -> FloatArray:
+    """Coefficients.work."""
+    problem = tariff.problem
+    if patterns is None:
+        by_copies = tariff.copy_times if tariff.timed else tariff.copy_loads[None]
+        work = np.repeat(by_copies[..., None], problem.topology.gpus, axis=-1)
+    else:
+        load = problem.data.load if tariff.timed else tariff.relative_load
+        served = load[None, :, :, None] * patterns.served[:, None, None, :]
+        work = tariff.slot_times(tariff.all_tokens * served) if tariff.timed else served[None]
+    return np.asarray(work * (problem.objective.kind != "traffic"))
 
 
 def numbers_of(tariff: Tariff) -> int:
@@ -101,11 +155,11 @@ def numbers_of(tariff: Tariff) -> int:
     return math.lcm(*range(1, tariff.most_copies + 1)) if tariff.together else 1
 
 
-def _alike(problem: LayerProblem) -> tuple[BoolArray, BoolArray]:
+def _alike(problem: LayerProblem, patterns: Patterns | None) -> tuple[BoolArray, BoolArray]:
     """([gpus], [nodes]) what may change places with its neighbour before, without a change of any rule or price."""
     topology = problem.topology
-    if tariff_of(problem).together:
-        # The order of GPUs says which copy a number takes.
+    if tariff_of(problem).together or (patterns is not None and problem.rules.dispatch not in BLIND):
+        # The order of GPUs says which copy serves.
         return np.zeros(topology.gpus, dtype=bool), np.zeros(topology.nodes, dtype=bool)
     rows = np.stack([problem.hardware.capacities, problem.hardware.speeds, problem.hardware.homes])
     same = np.append(False, (rows[:, 1:] == rows[:, :-1]).all(axis=0))

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from placement.arithmetic import weighted_sum
+from placement.cost.layer.tariff import BinLevel
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.base import Features
@@ -22,13 +24,14 @@ from solvers.experts.exact.coefficients import (
     numbers_of,
     slots_from,
 )
+from solvers.experts.exact.patterns import Patterns
 
 Language = TypeVar("Language", bound=Backend)
 
 #: What the solvers of this model can take into account.
 EXACT = Features(
-    traffic=True, dispatch=("even", "token_hash"), groups=True, moves=True, fixed=True, uneven=True, windows=True,
-    tails=True, proves=True, note="exact on small layers, replicas under even dispatch and vLLM's hash only",
+    traffic=True, dispatch=("even", "nearest", "token_hash", "sglang_static", "sglang_dynamic"), groups=True,
+    moves=True, fixed=True, uneven=True, windows=True, tails=True, proves=True, note="exact on small layers",
 )  # fmt: skip
 
 
@@ -44,7 +47,7 @@ class LayerModel(Generic[Language]):
         self.units, self.tariff = model.units(problem, self.data), self.data.tariff
         self.experts = range(problem.experts)
         self.gpus: list[int] = np.flatnonzero(problem.hardware.capacities).tolist()
-        self._touch: dict[str, list[list[Linear]]] = {}
+        self._touch: dict[BinLevel, list[list[Linear]]] = {}
         self._add_variables()
         self._add_every_expert_placed()
         self._add_every_slot_filled()
@@ -60,12 +63,20 @@ class LayerModel(Generic[Language]):
     # Variables
 
     def _add_variables(self) -> None:
-        """x[e][g]: e is on g; with replicas z[e][r]: e has r copies, and y[e][r][g]: and one of them is on g."""
+        """x[e][g]: e is on g; with replicas z[e][r]: its copies lie in way r, and y[e][r][g]: and one of them is on g.
+
+        A way is how many copies there are; where homes dispatch differently, it is a pattern.
+        """
         self.x: dict[int, dict[int, Variable]] = {}
         self.z: dict[int, dict[int, Variable]] = {}
         self.y: dict[int, dict[int, dict[int, Variable]]] = {}
         for e in self.experts:
             self.x[e] = {g: self.model.boolean(f"x_{e}_{g}") for g in self.gpus}
+            if self.data.patterns is not None:
+                ways = self.data.patterns.holds
+                self.z[e] = {r: self.model.implied(f"z_{e}_{r}") for r in range(len(ways))}
+                self.y[e] = {r: dict.fromkeys(np.flatnonzero(ways[r]).tolist(), z) for r, z in self.z[e].items()}
+                continue
             counts = range(1, min(self.tariff.most_copies, len(self.gpus)) + 1)
             if len(counts) == 1:
                 self.y[e], self.z[e] = {1: self.x[e]}, {1: self.model.constant(1)}
@@ -93,10 +104,11 @@ class LayerModel(Generic[Language]):
             if len(options) == 1:
                 continue
             self.model.exactly_one(options.values())
-            self.model.add(total(self.x[e].values()) == total(r * z for r, z in options.items()))
+            if self.data.patterns is None:
+                self.model.add(total(self.x[e].values()) == total(r * z for r, z in options.items()))
             for g, x in self.x[e].items():
-                self.model.add(total(self.y[e][r][g] for r in options) == x)
-                for r, z in options.items():
+                self.model.add(total(y[g] for y in self.y[e].values() if g in y) == x)
+                for r, z in options.items() if self.data.patterns is None else ():
                     self.model.implies_any(self.y[e][r][g], [z])
 
     def _add_groups_on_one_node(self) -> None:
@@ -123,7 +135,7 @@ class LayerModel(Generic[Language]):
     def _add_load_cap(self) -> None:
         if self.problem.rules.max_load is None:
             return
-        speed, table = self.problem.hardware.relative_speed, self._by_copies(self.data.pooled) * self.units.load
+        speed, table = self.problem.hardware.relative_speed, self.data.by_way(self.data.pooled) * self.units.load
         for g in self.gpus:
             most = self.model.up(self.problem.rules.max_load * float(speed[g]) * self.units.load)
             self.model.add(self.model.total(self._on_gpu(g, table)) <= most)
@@ -177,7 +189,7 @@ class LayerModel(Generic[Language]):
         return self.model.total(larger)
 
     def _busiest_gpu(self, table: FloatArray) -> Variable:
-        """At least every GPU's sum of table[copies, expert] over its speed."""
+        """At least every GPU's sum of table[way, expert, gpu] over its speed."""
         work = self.model.amount("work", self.units.top)
         for g in self.gpus:
             self.model.add(self.model.total(self._on_gpu(g, table, float(self.tariff.speeds[g]))) <= work)
@@ -186,28 +198,28 @@ class LayerModel(Generic[Language]):
     def _busiest_link(self, w: int, scale: float) -> Variable:
         """At least every link's price in window w, times `scale`."""
         link = self.model.amount(f"link_{w}", self.units.top, self.model.down(self.tariff.least_link * scale))
-        for row in self.tariff.links:
+        for row in self.data.links:
             terms = self._reach(row.level, w, row.price * scale)
             if terms:
                 self.model.add(self.model.total(terms) <= link)
         return link
 
-    def _by_copies(self, load: FloatArray) -> FloatArray:
-        """[most + 1, experts] load of one copy by the number of copies."""
-        counts = np.maximum(np.arange(self.tariff.most_copies + 1), 1)
-        return np.asarray(load[None, :] / counts[:, None])
-
     def _on_gpu(self, g: int, table: FloatArray, divisor: float = 1.0) -> list[Linear]:
-        """Terms of the sum of table[copies, expert] / divisor over what g holds."""
+        """Terms of the sum of table[way, expert, gpu] / divisor over what g holds."""
         down = self.model.down
-        return [down(float(table[r, e]) / divisor) * self.y[e][r][g] for e in self.experts for r in self.z[e]]
+        return [
+            down(float(table[r, e, g]) / divisor) * y[g] for e in self.experts for r, y in self.y[e].items() if g in y
+        ]
 
-    def _reach(self, level: str, w: int, price: FloatArray) -> list[Linear]:
-        """Terms of sum(price[b] * P[w, b]) over bins."""
-        sets = self.problem.data.sets
+    def _reach(self, level: BinLevel, w: int, price: FloatArray) -> list[Linear]:
+        """Terms of sum(price[b] * P[w, b]) over bins, or places of the patterns."""
+        sets, load, patterns = self.problem.data.sets, self.problem.data.load[w], self.data.patterns
         if self.tariff.linear or sets is None:
             # P counts copies: linear in what GPUs hold.
-            bins, table = bin_of_gpu(self.problem.topology, level), self._by_copies(self.problem.data.load[w])
+            if patterns is not None:
+                cost, down = weighted_sum(price, patterns.shares[level].T), self.model.down
+                return [down(float(load[e] * cost[r])) * z for e in self.experts for r, z in self.z[e].items()]
+            bins, table = bin_of_gpu(self.problem.topology, level), self.data.by_way(load)
             holds = [(b, g) for b in np.flatnonzero(price) for g in self.gpus if bins[g] == b]
             return [term for b, g in holds for term in self._on_gpu(g, table * price[b])]
         if self.tariff.most_copies == 1:
@@ -225,7 +237,7 @@ class LayerModel(Generic[Language]):
             for s in np.flatnonzero(sets.weight[w])
         ]
 
-    def _touched_single(self, level: str) -> list[list[Linear]]:
+    def _touched_single(self, level: BinLevel) -> list[list[Linear]]:
         """[set][bin] whether a set touches the bin, where every expert has one copy."""
         out = []
         for s, experts in enumerate(expert_sets(self.problem)):
@@ -238,7 +250,7 @@ class LayerModel(Generic[Language]):
             out.append(row)
         return out
 
-    def _touched_together(self, level: str) -> list[list[Linear]]:
+    def _touched_together(self, level: BinLevel) -> list[list[Linear]]:
         """[set][bin] with how many of the numbers that pick copies (Tariff.together) a set touches the bin."""
         takes, numbers = [self._copies_in_order(e) for e in self.experts], range(numbers_of(self.tariff))
         out = []
@@ -268,13 +280,14 @@ class LayerModel(Generic[Language]):
             found[r] = n
         return found
 
-    def _touched_chain(self, level: str) -> list[list[Linear]]:
-        """[set][bin] the chance of a touch: miss_i <= (1 - share of expert i) * miss_(i-1), touched = 1 - miss_k."""
-        shares = [self._copies_in(level, e) for e in self.experts]
+    def _touched_chain(self, level: BinLevel) -> list[list[Linear]]:
+        """[set][bin or place] chance of a touch: miss_i <= (1 - share of expert i) miss_(i-1), touched = 1 - miss_k."""
+        alike, patterns = self._copies_in, self.data.patterns
+        shares = [alike(level, e) if patterns is None else self._patterns_in(patterns, level, e) for e in self.experts]
         one, out = self.units.chance, []
         for s, experts in enumerate(expert_sets(self.problem)):
             row: list[Linear] = []
-            for b in range(len(gpus_of_bins(self.problem.topology, level))):
+            for b in range(len(shares[0])):
                 before: Linear = one
                 for e in experts:
                     miss = self.model.amount(f"miss_{level}_{s}_{b}_{e}", one)
@@ -287,7 +300,7 @@ class LayerModel(Generic[Language]):
             out.append(row)
         return out
 
-    def _copies_in(self, level: str, e: int) -> list[list[tuple[Variable, int, int]]]:
+    def _copies_in(self, level: BinLevel, e: int) -> list[list[tuple[Variable, int, int]]]:
         """For each bin, literals "expert e has r copies, j >= 1 of them in the bin" with r and j."""
         out = []
         for b, gpus in enumerate(gpus_of_bins(self.problem.topology, level)):
@@ -305,18 +318,31 @@ class LayerModel(Generic[Language]):
             out.append(found)
         return out
 
+    def _patterns_in(self, patterns: Patterns, level: BinLevel, e: int) -> list[list[tuple[Variable, int, int]]]:
+        """As `_copies_in` for each place: literals "expert e's copies lie so that j/r of its tokens go there"."""
+        out = []
+        for n, by_share in enumerate(patterns.by_share(level)):
+            found: list[tuple[Variable, int, int]] = []
+            for share, lie in by_share.items():
+                r, j = share.denominator, share.numerator
+                found.append((self.model.implied(f"in_{level}_{e}_{n}_{r}_{j}"), r, j))
+                self.model.add(found[-1][0] == self.model.total(self.z[e][p] for p in lie.tolist()))
+            out.append(found)
+        return out
+
     # Answers
 
     def add_start(self, slots: IntArray) -> None:
         """Hints a placement [slots]."""
         held = self.problem.held(slots)
-        copies = held.sum(axis=0)
         for e, row in self.x.items():
             for g, x in row.items():
                 self.model.hint(x, int(held[g, e]))
             if len(self.z[e]) > 1:
+                patterns = self.data.patterns
+                way = int(held[:, e].sum()) if patterns is None else patterns.pattern_of(held[:, e])
                 for r, z in self.z[e].items():
-                    self.model.hint(z, int(copies[e] == r))
+                    self.model.hint(z, int(way == r))
 
     def placement(self, value: Value) -> IntArray:
         """[slots] of an answer."""

@@ -24,7 +24,8 @@ class MilpBackend:
 
     def units(self, problem: LayerProblem, data: Coefficients) -> Units:
         """A GPU's mean work and a link's mean messages count as 1."""
-        mean = float(weighted_sum(problem.data.window_weight, data.work[:, 1].sum(axis=(0, 2)))) / problem.topology.gpus
+        dearest = data.dearest_work.sum(axis=(0, 2))
+        mean = float(weighted_sum(problem.data.window_weight, dearest)) / problem.topology.gpus
         speed = float(data.tariff.speeds[problem.hardware.alive].mean())
         unit = 1.0 / max(mean / speed + data.dearest_link / problem.topology.gpus, 1e-300)
         if problem.objective.tail >= 1.0:

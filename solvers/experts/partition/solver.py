@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from placement.check.layer import check_layer
+from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import EMPTY, FloatArray, IntArray, plain
 from placement.problem.layer import LayerProblem
-from solvers.base import Features, UnsupportedError
+from solvers.base import EVERY_DISPATCH, Features, UnsupportedError
 from solvers.dispatch import needs_fractions, target_fractions
 from solvers.experts.candidates import Candidate, candidate, choose
 from solvers.experts.heuristics.packing import longest_first, separate
@@ -56,7 +57,7 @@ class PartitionSolver:
 
     name = "partition"
     features = Features(
-        traffic=True, dispatch=("even", "nearest", "planned"), objectives=("time", "traffic"), sets=True, uneven=True,
+        traffic=True, dispatch=EVERY_DISPATCH, objectives=("time", "traffic"), sets=True, uneven=True,
         windows=True, tails=True,
         note="hypergraph partitioning; copies as the heuristics choose them; needs 'placement[partition]'",
     )  # fmt: skip
@@ -95,7 +96,7 @@ class _Division:
     """A hypergraph with the node of each vertex, by its position in `_Nodes`.
 
     Attributes:
-        serves: [homes, experts] vertex that serves a home's tokens, for `planned` dispatch; None where all copies do.
+        serves: [homes, experts] vertex that serves a home's tokens, where homes dispatch differently; None: all copies.
     """
 
     graph: Hypergraph
@@ -117,7 +118,7 @@ def _by_node(problem: LayerProblem, nodes: _Nodes, copies: Copies, stop: Stop, s
     graph = by_set(problem, copies)
     for i in range(starts):
         yield _Division(graph, partition(graph, nodes.room, None, _seed(seed, i)))
-    if not needs_fractions(problem) or len(nodes.ids) == 1:
+    if tariff_of(problem).alike or len(nodes.ids) == 1:
         return
     serves = first_homes(len(nodes.ids), copies)
     for i in range(HOME_ROUNDS):
@@ -199,7 +200,7 @@ def _placed(problem: LayerProblem, division: _Division, gpu: IntArray) -> list[C
     if check_layer(problem, slots):
         return []
     fractions = None
-    if division.serves is not None:
+    if division.serves is not None and needs_fractions(problem):
         # A failed node is no home; any node that has the expert will do for it.
         homes = np.minimum(np.arange(problem.topology.nodes), len(division.serves) - 1)
         homes[np.flatnonzero(problem.hardware.alive.reshape(len(homes), -1).any(axis=1))] = np.arange(
