@@ -21,7 +21,7 @@ from solvers.stop import DEFAULT, Stop
 UNSEEN = 1.0
 #: What another domain's loads keep of the given ones' distance from the mean, and their standard deviation beside, over
 #: the mean load of an expert: measured from domain to domain (docs/notes/dispatch.md).
-KEPT, SPREAD = 0.5, 0.8
+KEPT, SPREAD = 0.3, 0.8
 #: Standard deviations of drift that a GPU's load counts with in the windows given.
 DRIFT = 0.3
 #: Proposals for each slot, the share of them that give a slot to another expert, and the first temperature.
