@@ -54,7 +54,7 @@ class LayerData(FrozenArrays):
         drift: [experts, experts] covariance of the loads of short stretches of sequences, or None. No score sees it: it
             tells a solver which experts will grow busy together (placement.routing.drift).
         tokens: how many tokens the mean over windows was estimated from, unequal weights allowed for; None: unknown.
-        comovement: [experts, experts] correlation of the loads of stretches inside a trace, mean over the traces, or
+        comovement: [experts, experts] correlation of the loads of stretches inside a domain, mean over domains, or
             None: which experts another domain, too, will make busy together. No score sees it either.
 
     Raises:

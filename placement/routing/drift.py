@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from placement.arithmetic import matrix_product, weighted_sum
 from placement.problem.arrays import FloatArray, IntArray
+from placement.routing.parts import domain_edges
 from placement.routing.trace import Trace
 
 #: Tokens of a stretch. From 16 to 128 the placements made with it are alike on held-out routing.
@@ -25,26 +26,30 @@ class Stretches:
 
     Attributes:
         sizes: [stretches] tokens, in the order of the traces. weight: [stretches] share of the traffic; sums to 1.
-        trace: [stretches] number of the trace of each.
+        domain: [stretches] number of the domain of each: of its trace, or of a part of it (parts.domain_edges).
     """
 
     sizes: IntArray
     weight: FloatArray
-    trace: IntArray
+    domain: IntArray
 
     @classmethod
     def of(cls, sources: Sequence[Trace], share: FloatArray) -> Stretches:
         """The stretches of `sources`, of which each is `share` [sources] of the traffic."""
         sizes: list[IntArray] = []
         weights: list[FloatArray] = []
-        numbers: list[IntArray] = []
-        for number, (trace, part) in enumerate(zip(sources, share, strict=True)):
-            for tokens in map(int, trace.seq_lens):
+        domains: list[IntArray] = []
+        first = 0
+        for trace, part in zip(sources, share, strict=True):
+            ends = domain_edges(trace)[1:]
+            for number, tokens in enumerate(map(int, trace.seq_lens)):
                 edges = np.linspace(0, tokens, max(1, round(tokens / STRETCH)) + 1).astype(np.int64)
                 sizes.append(np.diff(edges))
                 weights.append(np.asarray(sizes[-1] * (float(part) / trace.tokens), dtype=np.float64))
-                numbers.append(np.full(len(sizes[-1]), number, dtype=np.int64))
-        return cls(np.concatenate(sizes), np.concatenate(weights), np.concatenate(numbers))
+                domain = first + int(np.searchsorted(ends, number, side="right"))
+                domains.append(np.full(len(sizes[-1]), domain, dtype=np.int64))
+            first += len(ends)
+        return cls(np.concatenate(sizes), np.concatenate(weights), np.concatenate(domains))
 
     def covariance(self, ids: NDArray[Any], experts: int) -> FloatArray | None:
         """[experts, experts] covariance of the loads of stretches; None of a single one.
@@ -57,19 +62,18 @@ class Stretches:
         return _covariance(self._loads(ids, experts), self.weight)
 
     def correlation(self, ids: NDArray[Any], experts: int) -> FloatArray | None:
-        """[experts, experts] correlation of the loads of stretches inside a trace, weighted mean over the traces; None
-        if each is a single stretch.
+        """[experts, experts] correlation of the loads of stretches inside a domain, weighted mean over the domains;
+        None if each is a single stretch.
 
-        How much loads vary is each domain's own affair, and so are the means between which domains differ: on domains
-        that were not seen, correlations tell two to three times as much as covariances over all traces
-        (docs/notes/dispatch.md).
+        How much loads vary is each domain's own affair, and so are the means between which domains differ: of domains
+        that were not seen, correlations tell more than covariances over all do (docs/notes/dispatch.md).
 
         Args:
             ids: see `covariance`.
         """
         loads, total, share = self._loads(ids, experts), np.zeros((experts, experts)), 0.0
-        for number in range(int(self.trace.max()) + 1):
-            own = self.trace == number
+        for number in range(int(self.domain.max()) + 1):
+            own = self.domain == number
             if own.sum() < 2:
                 continue
             part = float(self.weight[own].sum())

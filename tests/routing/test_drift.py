@@ -57,7 +57,20 @@ def test_covariance_is_that_of_the_stretches_loads(lens: list[int]) -> None:
     np.testing.assert_allclose(covariance.sum(axis=0), 0.0, atol=1e-12)
 
 
-def test_correlation_is_that_inside_each_trace() -> None:
+def test_domains_of_one_file_are_domains() -> None:
+    """As if each had a file of its own."""
+    parts = [_trace(1, [200, 100]), _trace(2, [300])]
+    whole = replace(
+        parts[0], topk_ids=np.concatenate([part.topk_ids for part in parts], axis=1), seq_lens=np.array([200, 100, 300]),
+        meta={"domains": ["a", "b"], "tokens_per_domain": 300},
+    )  # fmt: skip
+    one, two = layer_statistics([whole])[0], layer_statistics(parts)[0]
+    assert one.comovement is not None
+    assert two.comovement is not None
+    np.testing.assert_allclose(one.comovement, two.comovement, atol=1e-12)
+
+
+def test_correlation_is_that_inside_each_domain() -> None:
     """The second trace heats other experts: covariance over both sees that, correlation inside each does not."""
     traces, share = [_trace(1, [300, 128]), _trace(2, [200, 90]), _trace(3, [30])], np.array([0.5, 0.3, 0.2])
     traces[1] = replace(traces[1], topk_ids=traces[1].topk_ids % 5)

@@ -12,7 +12,7 @@ from solvers.experts.candidates import candidate
 from solvers.experts.heuristics.eplb import EplbSolver
 from solvers.experts.search import steady as module
 from solvers.experts.search.solver import SearchSolver
-from solvers.experts.search.steady import DRIFT, KEPT, SPREAD, UNSEEN, steady
+from solvers.experts.search.steady import ALIKE, DRIFT, KEPT, SPREAD, UNSEEN, steady
 from solvers.registry import get_solver
 from solvers.stop import Stop
 from tests.layers import changed
@@ -44,7 +44,8 @@ def _value(problem: LayerProblem, slots: IntArray, caution: float) -> float:
     assert data.comovement is not None
     covariance = [data.drift * (caution * DRIFT) ** 2] * problem.windows
     covariance.append(data.comovement * (SPREAD * data.mean_load.mean()) ** 2)
-    weight = [*((1 - caution / 2) * data.window_weight + caution / 2 / problem.windows), caution * UNSEEN]
+    alike = caution * ALIKE
+    weight = [*((1 - alike) * data.window_weight + alike / problem.windows), caution * UNSEEN]
     value = 0.0
     for load, spread, part in zip(rows, covariance, weight, strict=True):
         deviation = np.sqrt(np.einsum("ge,ef,gf->g", share, spread, share)) / mean

@@ -175,8 +175,9 @@ def _settled(problem: LayerProblem, placed: Candidate, seed: int, stop: Stop) ->
 def _steadied(
     problem: LayerProblem, best: Candidate, known: Sequence[Candidate], seed: int, stop: Stop
 ) -> Candidate:  # fmt: skip
-    """The placement that bears other routing best among those no worse than what is known, by load and time."""
-    if problem.data.drift is None or not known or not tariff_of(problem).alike:
+    """The placement that bears other routing best among those no worse than what is known, by load and time; of counts
+    alone, which are taken at their word, the one at hand."""
+    if problem.data.sets is None or not known or not tariff_of(problem).alike:
         return best
     rival = choose(problem, known)
     over, least = merit(problem, rival.score)

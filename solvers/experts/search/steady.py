@@ -17,8 +17,9 @@ from placement.problem.arrays import BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.stop import DEFAULT, Stop
 
-#: Weight of the domain that nobody gave, beside 1 for the windows given together.
-UNSEEN = 1.0
+#: Weight of the domain that nobody gave, beside 1 for the windows given together; the share of theirs that is shared
+#: out alike, whatever they weigh: each may be the routing of an hour.
+UNSEEN, ALIKE = 1.0, 0.75
 #: What another domain's loads keep of the given ones' distance from the mean, and their standard deviation beside, over
 #: the mean load of an expert: measured from domain to domain (docs/notes/dispatch.md).
 KEPT, SPREAD = 0.3, 0.8
@@ -34,8 +35,7 @@ def steady(problem: LayerProblem, slots: IntArray, caution: float, seed: int, st
     Args:
         problem: A layer whose copies may lie anywhere, share their expert's tokens alike, and whose GPUs are alike.
         slots: [slots] a valid placement without EMPTY slots.
-        caution: From 0, the windows as the problem weighs them, to 1: half of their weight shared out alike, drift and
-            the unseen domain in full.
+        caution: From 0, the windows as the problem weighs them, to 1: ALIKE, DRIFT and UNSEEN in full.
         stop: Its deadline.
     """
     data, gpus, experts = problem.data, problem.topology.gpus, problem.experts
@@ -47,7 +47,7 @@ def steady(problem: LayerProblem, slots: IntArray, caution: float, seed: int, st
         covariance[0] = data.drift * (caution * DRIFT * gpus / float(data.mean_load.sum())) ** 2
     covariance[1] = np.eye(experts) if data.comovement is None else data.comovement
     covariance[1] *= (SPREAD * mean) ** 2
-    given = (1.0 - 0.5 * caution) * data.window_weight + 0.5 * caution / problem.windows
+    given = (1.0 - ALIKE * caution) * data.window_weight + ALIKE * caution / problem.windows
     weight = np.append(given, caution * UNSEEN) / (1.0 + caution * UNSEEN)
     rows, held = len(weight), problem.held(slots)
     spare = problem.slots > experts
