@@ -123,7 +123,8 @@ def measured(
         frames = [judged(problem, layer) for problem, layer in zip(posed, case.test, strict=True)]
         both.append(served(frames, [answer.slots for answer in answers], rule, wheels, seed))
     again = [_redrawn(posed, case, strategy, draws, work, seed, workers) for strategy in (SOLVED, RIVAL)]
-    return Measured(rule.name, extra, protocol, case.name, *both, (again[0], again[1]) if draws else None)
+    redrawn = (again[0], again[1]) if draws else None
+    return Measured(rule.name, extra, protocol, case.name, both[0], both[1], redrawn)
 
 
 def _redrawn(

@@ -61,7 +61,8 @@ def test_domains_of_one_file_are_domains() -> None:
     """As if each had a file of its own."""
     parts = [_trace(1, [200, 100]), _trace(2, [300])]
     whole = replace(
-        parts[0], topk_ids=np.concatenate([part.topk_ids for part in parts], axis=1), seq_lens=np.array([200, 100, 300]),
+        parts[0], topk_ids=np.concatenate([part.topk_ids for part in parts], axis=1),
+        seq_lens=np.array([200, 100, 300]),
         meta={"domains": ["a", "b"], "tokens_per_domain": 300},
     )  # fmt: skip
     one, two = layer_statistics([whole])[0], layer_statistics(parts)[0]
