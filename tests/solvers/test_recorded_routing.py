@@ -111,4 +111,4 @@ def test_a_domain_that_nobody_gave_is_balanced_too(shared_dir: Path) -> None:
             for problem, at, answer in zip(posed, layers, answers, strict=True):
                 judged = changed(problem, load=test[at].load, sets=test[at].sets, window_weight=np.ones(1))
                 balance[name] += score_layer(judged, answer.slots).balancedness / len(traces) / len(layers)
-    assert balance["auto"] > balance["eplb"] + 0.015
+    assert balance["auto"] > balance["eplb"] + 0.025
