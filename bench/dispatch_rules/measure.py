@@ -15,11 +15,14 @@ from bench.placement_quality.protocol import Case, Recorded, Setting, judged, pr
 from placement.cost.layer.dispatch.sglang_draw import drawn_copies
 from placement.cost.layer.score import score_layer
 from placement.cost.layer.tariff import tariff_of
-from placement.problem.arrays import IntArray
+from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from solvers.experts.layers import plan_layers
 from solvers.stop import Stop
 from specs.engine import Dispatch, MessageRule
+
+#: Deviation of the logarithm of what redrawn loads change by: less than what any sample of tokens tells.
+CHANGE = 0.01
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,24 @@ class Served:
 
 
 @dataclass(frozen=True)
+class Redrawn:
+    """Balancedness of one side where the loads solved on are changed by chance: one placement may be lucky.
+
+    Attributes:
+        mean: of the draws, as predicted. error: standard error of the mean.
+    """
+
+    mean: float
+    error: float
+
+
+@dataclass(frozen=True)
 class Measured:
-    """One case. `rule`, `extra`, `protocol`, `domain` say which."""
+    """One case. `rule`, `extra`, `protocol`, `domain` say which.
+
+    Attributes:
+        redrawn: The solved and the rival side over draws of the loads solved on; None: not asked for.
+    """
 
     rule: str
     extra: float
@@ -69,6 +88,7 @@ class Measured:
     domain: str
     solved: Served
     rival: Served
+    redrawn: tuple[Redrawn, Redrawn] | None
 
     @property
     def speedup(self) -> float:
@@ -88,9 +108,13 @@ class Measured:
 
 def measured(
     recorded: Recorded, case: Case, protocol: str, rule: Rule, extra: float, wheels: str, work: float, seed: int,
-    workers: int,
+    workers: int, draws: int,
 ) -> Measured:  # fmt: skip
-    """Solves a case for a rule, and serves it by the engine's own functions."""
+    """Solves a case for a rule, and serves it by the engine's own functions.
+
+    Args:
+        draws: How often both sides are placed again for loads that are changed by chance; 0: never.
+    """
     setting = Setting("prefill", rule.dispatch, extra)
     posed = [each.with_rules(message=rule.message) for each in problems(case.train, setting, recorded.experts)]
     both = []
@@ -98,7 +122,31 @@ def measured(
         answers = plan_layers(posed, strategy, Stop(work), seed, workers, certify=False)
         frames = [judged(problem, layer) for problem, layer in zip(posed, case.test, strict=True)]
         both.append(served(frames, [answer.slots for answer in answers], rule, wheels, seed))
-    return Measured(rule.name, extra, protocol, case.name, *both)
+    again = [_redrawn(posed, case, strategy, draws, work, seed, workers) for strategy in (SOLVED, RIVAL)]
+    redrawn = (again[0], again[1]) if draws else None
+    return Measured(rule.name, extra, protocol, case.name, both[0], both[1], redrawn)
+
+
+def _redrawn(
+    posed: Sequence[LayerProblem], case: Case, strategy: str, draws: int, work: float, seed: int, workers: int
+) -> Redrawn:
+    """One side over draws, each of which changes the load of every expert by CHANGE at random."""
+    found = []
+    for draw in range(draws):
+        rng = np.random.default_rng([seed, draw])
+        changed = [each.with_data(load=_changed(each, rng)) for each in posed]
+        answers = plan_layers(changed, strategy, Stop(work), seed + draw, workers, certify=False)
+        frames = [judged(problem, layer) for problem, layer in zip(posed, case.test, strict=True)]
+        scores = [score_layer(frame, one.slots) for frame, one in zip(frames, answers, strict=True)]
+        found.append(float(np.mean([score.balancedness for score in scores])))
+    mean = float(np.mean(found)) if found else 0.0
+    return Redrawn(mean, float(np.std(found, ddof=1)) / draws**0.5 if draws > 1 else 0.0)
+
+
+def _changed(problem: LayerProblem, rng: np.random.Generator) -> FloatArray:
+    """[windows, experts] the loads, each expert's changed alike in all windows; as many copies a token as before."""
+    load = problem.data.load * np.exp(rng.normal(0.0, CHANGE, problem.experts))
+    return np.asarray(load * (problem.data.load.sum(axis=1) / load.sum(axis=1))[:, None], dtype=np.float64)
 
 
 def served(

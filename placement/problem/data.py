@@ -54,6 +54,8 @@ class LayerData(FrozenArrays):
         drift: [experts, experts] covariance of the loads of short stretches of sequences, or None. No score sees it: it
             tells a solver which experts will grow busy together (placement.routing.drift).
         tokens: how many tokens the mean over windows was estimated from, unequal weights allowed for; None: unknown.
+        comovement: [experts, experts] correlation of the loads of stretches inside a domain, mean over domains, or
+            None: which experts another domain, too, will make busy together. No score sees it either.
 
     Raises:
         InputError: a field of the wrong shape or out of its range.
@@ -64,6 +66,7 @@ class LayerData(FrozenArrays):
     sets: TokenSets | None = None
     drift: FloatArray | None = None
     tokens: float | None = None
+    comovement: FloatArray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "load", frozen(np.atleast_2d(self.load), np.float64))
@@ -71,6 +74,7 @@ class LayerData(FrozenArrays):
             object.__setattr__(self, "window_weight", np.full(len(self.load), 1.0 / len(self.load)))
         self._freeze("window_weight", np.float64)
         self._freeze("drift", np.float64)
+        self._freeze("comovement", np.float64)
         if not np.isfinite(self.load).all() or (self.load < 0).any():
             raise InputError("loads", "load", "loads must be finite and not negative", "mend the counts")
         if (self.load.sum(axis=1) <= 0).any():
@@ -81,11 +85,8 @@ class LayerData(FrozenArrays):
         check_shares("window_weight", self.window_weight, "the weights")
         if self.tokens is not None and not self.tokens > 0:
             raise InputError("layer", "tokens", f"{self.tokens:g} is not positive", "give their number, or None")
-        if self.drift is not None:
-            if self.drift.shape != (self.experts, self.experts):
-                raise InputError("layer", "drift", f"{self.drift.shape} for {self.experts} experts", "give a square")
-            if not np.isfinite(self.drift).all():
-                raise InputError("layer", "drift", "covariances must be finite", "mend the counts")
+        for name in ("drift", "comovement"):
+            self._check_square(name, getattr(self, name))
         if self.sets is None:
             return
         if self.sets.weight.shape[0] != self.windows:
@@ -95,6 +96,14 @@ class LayerData(FrozenArrays):
         if self.sets.ids.max() >= self.experts:
             told = f"hold expert {self.sets.ids.max()} of {self.experts}"
             raise InputError("layer", "sets", told, f"use experts from 0 to {self.experts - 1}")
+
+    def _check_square(self, name: str, found: FloatArray | None) -> None:
+        if found is None:
+            return
+        if found.shape != (self.experts, self.experts):
+            raise InputError("layer", name, f"{found.shape} for {self.experts} experts", "give a square")
+        if not np.isfinite(found).all():
+            raise InputError("layer", name, "entries must be finite", "mend the counts")
 
     def of_experts(self, experts: int) -> LayerData:
         """The routing of a layer that has only the first `experts` of them.
@@ -107,8 +116,10 @@ class LayerData(FrozenArrays):
         if experts > self.experts or self.load[:, experts:].any():
             told = f"tokens go to experts beyond the layer's {experts}"
             raise InputError("layer", "load", told, "use a recording of this model")
-        drift = None if self.drift is None else self.drift[:experts, :experts]
-        return LayerData(self.load[:, :experts], self.window_weight, self.sets, drift, self.tokens)
+        drift, comovement = (
+            None if part is None else part[:experts, :experts] for part in (self.drift, self.comovement)
+        )
+        return LayerData(self.load[:, :experts], self.window_weight, self.sets, drift, self.tokens, comovement)
 
     @property
     def experts(self) -> int:

@@ -34,7 +34,7 @@ def with_mixture(layer: LayerData) -> LayerData:
         sets = TokenSets(sets.ids, np.concatenate([weighted_sum(weight, sets.weight)[None], sets.weight]))
     load = np.concatenate([layer.mean_load[None], layer.load])
     shares = np.concatenate([[MIXTURE_SHARE], (1 - MIXTURE_SHARE) * weight])
-    return LayerData(load, shares, sets, layer.drift, layer.tokens)
+    return LayerData(load, shares, sets, layer.drift, layer.tokens, layer.comovement)
 
 
 def layer_statistics(sources: Sequence[Trace], windows_per_trace: int = 1) -> tuple[LayerData, ...]:
@@ -105,7 +105,8 @@ def _layer(
     sets = TokenSets(np.sort(ids[first], axis=1), share)
     # Kish's effective size of a sample: all tokens where windows weigh what they hold.
     size = 1.0 / float((window_weight**2 / tokens).sum())
-    return LayerData(load, window_weight, sets, stretches.covariance(ids, experts), size)
+    drift, comovement = stretches.covariance(ids, experts), stretches.correlation(ids, experts)
+    return LayerData(load, window_weight, sets, drift, size, comovement)
 
 
 def _distinct_rows(rows: NDArray[Any], experts: int) -> tuple[IntArray, IntArray, int]:

@@ -1,5 +1,7 @@
 """Drift of loads against plain covariances."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,7 +57,45 @@ def test_covariance_is_that_of_the_stretches_loads(lens: list[int]) -> None:
     np.testing.assert_allclose(covariance.sum(axis=0), 0.0, atol=1e-12)
 
 
+def test_domains_of_one_file_are_domains() -> None:
+    """As if each had a file of its own."""
+    parts = [_trace(1, [200, 100]), _trace(2, [300])]
+    whole = replace(
+        parts[0], topk_ids=np.concatenate([part.topk_ids for part in parts], axis=1),
+        seq_lens=np.array([200, 100, 300]),
+        meta={"domains": ["a", "b"], "tokens_per_domain": 300},
+    )  # fmt: skip
+    one, two = layer_statistics([whole])[0], layer_statistics(parts)[0]
+    assert one.comovement is not None
+    assert two.comovement is not None
+    np.testing.assert_allclose(one.comovement, two.comovement, atol=1e-12)
+
+
+def test_correlation_is_that_inside_each_domain() -> None:
+    """The second trace heats other experts: covariance over both sees that, correlation inside each does not."""
+    traces, share = [_trace(1, [300, 128]), _trace(2, [200, 90]), _trace(3, [30])], np.array([0.5, 0.3, 0.2])
+    traces[1] = replace(traces[1], topk_ids=traces[1].topk_ids % 5)
+    ids = [trace.topk_ids[0] for trace in traces]
+    found = Stretches.of(traces, share).correlation(np.concatenate(ids), 9)
+    assert found is not None
+    expected = np.zeros((9, 9))
+    for trace, part in zip(traces[:2], share[:2], strict=True):
+        own = Stretches.of([trace], np.ones(1))
+        covariance = own.covariance(trace.topk_ids[0], 9)
+        assert covariance is not None
+        deviation = np.sqrt(np.diag(covariance))
+        product = np.outer(deviation, deviation)
+        # Experts 5 to 8 have no tokens in the second trace: nothing is known of them there.
+        expected += part / 0.8 * np.divide(covariance, product, out=np.zeros((9, 9)), where=product > 1e-9)
+    np.fill_diagonal(expected, 1.0)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert np.linalg.eigvalsh(found).min() > -1e-12
+
+
 def test_a_single_stretch_tells_no_drift() -> None:
+    single = layer_statistics([_trace(0, [50]), _trace(1, [40])])[0]
+    assert single.drift is not None
+    assert single.comovement is None
     assert layer_statistics([_trace(0, [50])])[0].drift is None
     assert counts_statistics(LoadCounts(np.ones((2, 3, 8)), "c", "recorded"), 2)[0].drift is None
 
@@ -66,9 +106,12 @@ def test_statistics_carry_it_whatever_the_windows() -> None:
     assert one.drift is not None
     assert several.drift is not None
     np.testing.assert_array_equal(one.drift, several.drift)
-    mixed = with_mixture(several).drift
-    assert mixed is not None
-    np.testing.assert_array_equal(mixed, several.drift)
+    mixed = with_mixture(several)
+    assert mixed.drift is not None
+    np.testing.assert_array_equal(mixed.drift, several.drift)
+    assert one.comovement is not None
+    assert mixed.comovement is not None
+    np.testing.assert_array_equal(mixed.comovement, one.comovement)
     with pytest.raises(ValueError, match="read-only"):
         one.drift[0, 0] = 1.0
 

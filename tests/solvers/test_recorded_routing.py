@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from placement.cost.layer.score import score_layer
-from placement.problem.layer import LayerProblem
+from placement.problem.hardware import LayerHardware
+from placement.problem.layer import LayerProblem, LayerRules
 from placement.problem.topology import Topology
 from placement.routing.parts import split_by_sequence
 from placement.routing.reader import read_trace
@@ -89,3 +90,25 @@ def test_a_hot_expert_costs_no_layer_its_gain(shared_dir: Path) -> None:
     for rival, answer in zip(rivals, solved, strict=True):
         assert answer.score.remote_nodes_per_token < 0.8 * rival.score.remote_nodes_per_token
         assert answer.score.time_s < 0.9 * rival.score.time_s
+
+
+def test_a_domain_that_nobody_gave_is_balanced_too(shared_dir: Path) -> None:
+    """Where messages are the same for all placements: each of three domains, placed for from the two others."""
+    traces = [read_trace(shared_dir / "traces" / f"dsv2lite_{d}.npz") for d in ("intent", "law", "summary")]
+    layers, balance = range(0, 26, 5), dict.fromkeys(("auto", "eplb"), 0.0)
+    for i, left_out in enumerate(traces):
+        train = layer_statistics([trace for trace in traces if trace is not left_out], 2)
+        test = layer_statistics([left_out])
+        posed = [
+            LayerProblem(
+                with_mixture(train[at]), LayerHardware(Topology(16, 4), 4, replace(RATES, tokens_per_gpu=4096.0)),
+                LayerRules("token_hash", "dense"),
+            )
+            for at in layers
+        ]  # fmt: skip
+        for name in balance:
+            answers = plan_layers(posed, name, Stop(), i, 1, certify=False)
+            for problem, at, answer in zip(posed, layers, answers, strict=True):
+                judged = changed(problem, load=test[at].load, sets=test[at].sets, window_weight=np.ones(1))
+                balance[name] += score_layer(judged, answer.slots).balancedness / len(traces) / len(layers)
+    assert balance["auto"] > balance["eplb"] + 0.025

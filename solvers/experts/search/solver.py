@@ -12,7 +12,6 @@ from placement.cost.layer.dispatch import policy_of
 from placement.cost.layer.tariff import Tariff, tariff_of
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
-from placement.problem.topology import Topology
 from solvers.base import EVERY_DISPATCH, Features, UnsupportedError
 from solvers.bounds import layer_bound
 from solvers.dispatch import needs_fractions, target_fractions
@@ -25,6 +24,7 @@ from solvers.experts.search.multilevel import copies_needed, copy_loads, has_lev
 from solvers.experts.search.run import Annealed, Schedule, run_annealing
 from solvers.experts.search.settle import settle
 from solvers.experts.search.start import starts
+from solvers.experts.search.steady import steady
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
 
@@ -59,8 +59,9 @@ STARTS, TURN = 4, 1000
 #: Evening out the GPUs of a node may cost this share of the objective on the routing solved on. Drift counts by the
 #: first of the parameters' `drift` (see settle) that does not cost more, nor balance.
 SETTLE_LOSS = 0.02
-#: The same where loads alone count: the largest first, as far as a placement stays as balanced as the known ones.
-DRIFTS = (1.0, 0.7, 0.5)
+#: Where loads alone count, how far other routing is allowed for (see steady): the first with which a placement stays as
+#: balanced as the known ones, on the routing solved on.
+CAUTION = (1.0, 0.5, 0.2, 0.05, 0.0)
 #: Copies that serve nobody are sought where one on each GPU saves this share of the objective: they cost traffic.
 IDLE_GAIN = 0.06
 #: A load search ends when its largest load is this near the bound.
@@ -174,17 +175,14 @@ def _settled(problem: LayerProblem, placed: Candidate, seed: int, stop: Stop) ->
 def _steadied(
     problem: LayerProblem, best: Candidate, known: Sequence[Candidate], seed: int, stop: Stop
 ) -> Candidate:  # fmt: skip
-    """The placement that bears the most drift of its loads among those no worse than what is known, by load and time:
-    what is least on a sample of tokens is often not on others."""
-    if problem.data.drift is None or not known or not tariff_of(problem).alike:
+    """The placement that bears other routing best among those no worse than what is known, by load and time; of counts
+    alone, which are taken at their word, the one at hand."""
+    if problem.data.sets is None or not known or not tariff_of(problem).alike:
         return best
     rival = choose(problem, known)
     over, least = merit(problem, rival.score)
-    gpus = problem.topology.gpus
-    anywhere = problem.with_hardware(topology=Topology(gpus, gpus))
-    for risk in (*DRIFTS, *stop.params.drift):
-        order = settle(anywhere, best.slots, best.score.slot_load, seed, risk, stop)
-        evened = candidate(problem, best.slots[order])
+    for caution in CAUTION:
+        evened = candidate(problem, steady(problem, best.slots, caution, seed, stop))
         excess, value = merit(problem, evened.score)
         if excess <= over and value <= least and evened.score.time_s <= rival.score.time_s:
             return evened
