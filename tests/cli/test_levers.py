@@ -98,6 +98,7 @@ def test_exported(name: str, method: str, tmp_path: Path) -> None:
     scenario = made.scenario.model_copy(update={"spec": spec.model_copy(update={"engine": engine})})
     made = made.model_copy(update={"scenario": scenario})
     export_plan(made, name, tmp_path / "out")
+    assert "the plan counts on 25.0% of the input tokens" in (tmp_path / "out" / "README.md").read_text()
     script = (tmp_path / "out" / "aggregated" / "node-0.sh").read_text()
     if name == "sglang":
         algorithm = {"mtp": "NEXTN", "eagle3": "EAGLE3"}[method]

@@ -228,6 +228,13 @@ def test_roles_apart(name: str, bin_folder: Path, tmp_path: Path) -> None:
         assert check_export(made, map_file, name, role=role).gpus == 4
     with pytest.raises(ParameterError, match="name one of them"):
         check_export(made, map_file, name)
+    # Where the engine keeps a prefix cache unasked, the plan says what it counts on.
+    prefill, decode = (tmp_path / "out" / "README.md").read_text().split("\n## ")[-2:]
+    told = "The prefix cache is on by default"
+    assert f"`{LAUNCHERS[name].no_prefix_cache}`" in prefill
+    assert told in prefill
+    assert "nothing there (`--prefix-hit` says how much)" in prefill
+    assert (told in decode) == (name == "vllm")
 
 
 def test_stages(bin_folder: Path, tmp_path: Path) -> None:
