@@ -31,8 +31,10 @@ lint: $(TEST)
 types: $(TEST)
 	$(BIN)/mypy
 
+# A worker goes through its share in order, so that what a module's tests share is made once. Images that forbid
+# bytecode files have every process of the tests compile the sources anew.
 unit: $(TEST)
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal
 
 # Every strategy on the main scenarios.
 compare: $(SOLVE)

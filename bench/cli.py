@@ -102,7 +102,7 @@ def run_command(chapter: str, **options: Any) -> None:
 
     \b
     python -m bench run --targets memory_budget moe_grouping --out results
-    python -m bench run memory_budget --spec my.yaml --target-extra-arg memory_budget="--validate"
+    python -m bench run memory_budget --target-extra-arg memory_budget=--validate
     python -m bench run experts --help       (a benchmark that stands by itself)
 
     Exit code 6 if a check fails or an optimized side is worse than its baseline.

@@ -51,28 +51,22 @@ _ALL = (
         "Solved placements against heuristics, on held-out routing.",
     ),
     Benchmark("alltoall", "bench.alltoall.acceptance", "Layouts' traffic on a shaped fabric: measured and predicted."),
-    Benchmark(
-        "experts", "bench.experts.roofline", "The time of an expert with n tokens on a GPU: measured and modelled."
-    ),
+    Benchmark("experts", "bench.experts.roofline", "An expert's time with n tokens on a GPU: measured, modelled."),
     Benchmark(
         "dispatch_rules",
         "bench.dispatch_rules.main",
-        "Plans for engines' own dispatch, as predicted and as their functions serve them.",
+        "Plans for engines' own dispatch: as predicted, and as served.",
     ),
     Benchmark("placement_speed", "bench.placement_speed.main", "Seconds to place the layers of a model."),
-    Benchmark(
-        "split_quality", "bench.split_quality.main", "Training splits against hand recipes; a rival planner's cases."
-    ),
+    Benchmark("split_quality", "bench.split_quality.main", "Training splits against hand recipes and a rival's cases."),
     Benchmark("recipe_gain", "bench.recipe_gain.main", "Planned deployments against the best recipe."),
     Benchmark(
         "split_choice", "bench.split_choice.main", "The planner's splits next to those that engineers configured."
     ),
     Benchmark("accuracy", "bench.accuracy.main", "Predicted against measured TTFT and TPOT."),
     Benchmark("training_rates", "bench.accuracy.training_rates", "Predicted against published rates of training runs."),
-    Benchmark(
-        "routing_fit", "bench.routing_fit", "Recorded against synthetic routing, and how its constants were set."
-    ),
-    Benchmark("fits", "bench.fits.main", "GPUs that the catalog's models need, next to what vLLM's recipes ask for."),
+    Benchmark("routing_fit", "bench.routing_fit", "Recorded against synthetic routing; how constants were set."),
+    Benchmark("fits", "bench.fits.main", "GPUs that models need, next to what vLLM's recipes ask for."),
 )
 BENCHMARKS: dict[str, Benchmark] = {each.name: each for each in _ALL}
 

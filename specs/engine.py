@@ -31,6 +31,7 @@ RuleName = Literal[
     "ep_all",
     "ep_sizes",
     "ep_at_most",
+    "ep_whole_nodes",
     "experts_divide",
     "tp_or_dp",
     "attention_whole",
@@ -50,7 +51,7 @@ OF_INSTANCES: frozenset[RuleName] = frozenset(
 )
 
 #: Rules that compare with numbers.
-SIZED: frozenset[RuleName] = frozenset({"ep_sizes", "ep_at_most", "top_k_at_most"})
+SIZED: frozenset[RuleName] = frozenset({"ep_sizes", "ep_at_most", "ep_whole_nodes", "top_k_at_most"})
 
 
 class Rule(Spec):
@@ -60,6 +61,8 @@ class Rule(Spec):
     """What it asks for; see placement.problem.engine_rules."""
     sizes: Annotated[tuple[Degree, ...], Field(max_length=64)] = ()
     """Numbers that it takes, such as the legal expert-parallel degrees."""
+    phase: Literal["prefill", "decode"] | None = None
+    """The phase whose kernels ask for it: instances that don't run it are free. None: all instances are bound."""
     source: Text
     """Where it stands in the engine's code or documentation."""
 
@@ -98,7 +101,7 @@ class Backend(Spec):
 
     @model_validator(mode="after")
     def _kernels_are_of_a_stage(self) -> Backend:
-        wrong = [rule.name for rule in self.dense_unless if rule.name in OF_INSTANCES]
+        wrong = [rule.name for rule in self.dense_unless if rule.name in OF_INSTANCES or rule.phase is not None]
         if wrong:
             raise ValueError(f"dense_unless names {wrong[0]}, which is no rule of one stage; move it to rules")
         return self

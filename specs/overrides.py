@@ -7,6 +7,7 @@ short for paths. Values are merged into the spec as the fields of a variant are 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -106,10 +107,32 @@ def overridden_spec(kind: Kind, spec: T, **changes: Any) -> T:
     try:
         changed: T = validate(RECORDS[kind], data, f"{data.get('name', kind)} with the given options")
     except InputError as error:
-        blamed = [each.source for each in asked if f"{error.field}.".startswith(f"{each.path}.")]
-        blamed = blamed or [each.source for each in asked if len(asked) == 1]
-        raise InputError(blamed[0] if blamed else error.source, error.field, error.problem, error.mend) from None
+        raise _blaming(kind, asked, error) from None
     return changed
+
+
+def _blaming(kind: Kind, asked: Sequence[_Change], error: InputError) -> InputError:
+    """The error of a changed spec by the parameters that changed it, and those that mend it."""
+    start, field = "" if kind == "scenario" else f"{kind}.", error.field
+    names = {path.removeprefix(start): name for name, path in OVERRIDES.items() if path.startswith(start)}
+
+    def inside(path: str, holder: str) -> bool:
+        return bool(holder) and f"{path}.".startswith(f"{holder}.")
+
+    record = field.rpartition(".")[0]
+    blamed = [each for each in asked if inside(field, each.path)][:1]
+    if not blamed:
+        # Values that don't go together; or one is missing that goes with these.
+        if blamed := [each for each in asked if inside(each.path, field)]:
+            record = field
+        else:
+            blamed = [each for each in asked if inside(each.path, record)] or list(asked if len(asked) == 1 else ())
+            field = f"`{names[field]}`" if field in names else field
+    beside = {path.rpartition(".")[2]: name for path, name in names.items() if path.rpartition(".")[0] == record}
+    words = re.compile(rf"\b({'|'.join(beside)})\b" if record and beside else r"(?!)")
+    problem, mend = (words.sub(lambda word: f"`{beside[word[1]]}`", text) for text in (error.problem, error.mend))
+    *most, last = dict.fromkeys(each.source for each in blamed) or (error.source,)
+    return InputError(f"{', '.join(most)} and {last}" if most else last, field, problem, mend)
 
 
 def _summary(asked: Sequence[_Change]) -> str:

@@ -39,13 +39,15 @@ class Speculation(Spec):
 
     @model_validator(mode="after")
     def _says_what_is_accepted(self) -> Speculation:
-        if (self.acceptance is None) == (self.accepted is None):
-            raise ValueError("give acceptance or accepted, one of the two")
+        if self.acceptance is None and self.accepted is None:
+            raise ValueError("how many drafts are taken is not said; give acceptance or accepted")
+        if self.acceptance is not None and self.accepted is not None:
+            raise ValueError("acceptance and accepted say the same; leave one of them out")
         if self.accepted is not None and self.accepted > self.draft:
             raise ValueError(f"accepted {self.accepted:g} is more than the {self.draft} tokens drafted; lower accepted")
         own = self.method in ("eagle3", "draft_model")
         if own and self.parameters_b is None:
-            raise ValueError(f"method {self.method} needs parameters_b, the draft's parameters in billions")
+            raise ValueError(f"method {self.method} needs parameters_b; set it to how many it has, in billions")
         for name in () if own else ("parameters_b", "layers", "type", "kv_bytes_per_token"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"method {self.method} takes no {name}; leave it out")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from placement.cost.pose import planned_phases
+from placement.cost.step.kernels import KernelTables
 from placement.engines.maps.registry import uneven_problem
 from placement.errors import ParameterError
 from placement.planning.effort import Budget, Effort
@@ -142,6 +143,7 @@ def make_case(
 
     Raises:
         InputError: A scenario or trace that can't be read or does not fit. ParameterError: a value out of range.
+        MissingExtraError: Kernel tables that are not installed.
     """
     effort = Effort(budget or Budget(), seed, workers, backend, params or DEFAULTS)
     scenario = load_scenario(scenario)
@@ -174,6 +176,8 @@ def make_case(
     if redundant_by_layer and (problem := uneven_problem(scenario.engine.name)):
         raise ParameterError("redundant_by_layer", problem, "leave it out: `redundant` gives each layer as many")
     get_solver(strategy)
+    if kernel_tables:
+        KernelTables.installed()  # what is missing is told before anything is computed
     report = Reporter(on_progress)
     if traces:
         report.stage("reading the routing")

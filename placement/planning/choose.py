@@ -21,8 +21,8 @@ from solvers.deploy.balance import PlacedLayers
 from solvers.deploy.close import CLOSE, LEAST_S, ClosePrices, settle
 from solvers.deploy.columns import ColumnSet, list_columns, pool_of
 from solvers.deploy.layout import layout
-from solvers.deploy.problem import Deployment, MasterProblem
-from solvers.deploy.rivals.rate import nearest_rivals, rivals_of, settle_with
+from solvers.deploy.problem import Column, Deployment, MasterProblem
+from solvers.deploy.rivals.rate import Rival, nearest_rivals, rivals_of, settle_with
 from solvers.deploy.rivals.record import rival_record
 from solvers.split.enumerate import SplitChoice, enumerate_splits
 from solvers.split.pins import check_pins
@@ -117,12 +117,12 @@ def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
     if not chosen.requests_per_s > 0:
         raise InfeasibleError(f"{scenario.name}: {_do_not_fit(problem)}")
     if not case.told or stop.expired:
-        return _choice(pools, problem, columns, chosen, workload.osl, None, told=False)
+        return _choice(pools, problem, columns, chosen, workload.osl, None, None)
     case.report.stage("pricing recipes")
     found = rivals_of(pools, problem, roles, placed, kernels, _EXTRA_S)
     rivals = nearest_rivals(found, problem, close, MOST_RIVALS, _EXTRA_S)
     settled = settle_with(settled, rivals, close, _EXTRA_S)
-    choice = _choice(pools, settled.problem, columns, settled.answer, workload.osl, close, told=True)
+    choice = _choice(pools, settled.problem, columns, settled.answer, workload.osl, close, rivals)
     records = tuple(rival_record(rival, problem.pools, workload.osl) for rival in rivals)
     return replace(choice, record=choice.record.model_copy(update={"rivals": records}))
 
@@ -243,7 +243,10 @@ def choice_of_split(scenario: Scenario, choice: SplitChoice) -> Choice:
     runner = None
     if choice.runners_up:
         other = choice.runners_up[0]
-        runner = RunnerUpRecord(kinds=_named(other.split), tokens_per_s=other.prediction.tokens_per_s)
+        runner = RunnerUpRecord(
+            kinds=degrees_text(other.split.tp, other.split.ep, other.split.pp, other.split.dp),
+            tokens_per_s=other.prediction.tokens_per_s,
+        )
     record = ChoiceRecord(
         goal="rate", priced_tokens_per_s=best, bound=None, gap=None, status="feasible", solver="enumeration",
         considered=choice.considered, listed=choice.listed, kept=1, thinned=choice.thinned,
@@ -255,9 +258,9 @@ def choice_of_split(scenario: Scenario, choice: SplitChoice) -> Choice:
 
 def _choice(
     pools: Sequence[Scenario], problem: MasterProblem, columns: ColumnSet, chosen: Deployment, osl: int,
-    close: ClosePrices | None, told: bool,
+    close: ClosePrices | None, rivals: Sequence[Rival] | None,
 ) -> Choice:  # fmt: skip
-    """The answer with its packing, checked from outside; `told`: with what came next, at close prices, too.
+    """The answer with its packing, checked from outside; with rivals: with what came next, at close prices, too.
 
     Raises:
         RuntimeError: The solver's answer is invalid (a bug).
@@ -297,15 +300,15 @@ def _choice(
         )
     )
     scale = osl if chosen.goal == "rate" else 1
-    freed = _without_limit(problem, chosen, close) if told else None
+    freed = None if rivals is None else _without_limit(problem, chosen, close)
     record = ChoiceRecord(
         goal=chosen.goal, priced_tokens_per_s=chosen.requests_per_s * osl, bound=chosen.bound * scale, gap=chosen.gap,
         status="optimal" if chosen.optimal else "feasible", solver=chosen.solver, considered=columns.considered,
         listed=max(columns.listed, columns.considered), kept=len(columns.columns), thinned=columns.thinned,
         dropped=tuple(DroppedRecord(role=d.role, reason=d.reason, count=d.count) for d in columns.dropped),
         idle_gpus=sum(pool.gpus for pool in problem.pools) - chosen.gpus,
-        runner_up=_runner_up(problem, used, osl, close) if told else None, max_kinds=problem.max_kinds,
-        without_max_kinds=freed,
+        runner_up=None if rivals is None else _runner_up(problem, [c for c, _ in parts], osl, close, rivals),
+        max_kinds=problem.max_kinds, without_max_kinds=freed,
     )  # fmt: skip
     return Choice(roles, nodes, record)
 
@@ -329,22 +332,28 @@ _EXTRA_ROUNDS = 3
 
 
 def _runner_up(
-    problem: MasterProblem, used: Sequence[int], osl: int, close: ClosePrices | None
+    problem: MasterProblem, used: Sequence[Column], osl: int, close: ClosePrices | None, rivals: Sequence[Rival]
 ) -> RunnerUpRecord | None:
-    """The best answer that does without one of the chosen kinds."""
+    """The best answer that does without one of the chosen kinds.
+
+    Rivals' layouts are among its own: the chosen kinds ruled them out, and one of these is gone.
+    """
+    columns = dict.fromkeys((*problem.columns, *(column for rival in rivals for column, _ in rival.kinds)))
     best: RunnerUpRecord | None = None
-    for i in used:
-        kept = [j for j in range(len(problem.columns)) if j != i]
+    for gone in used:
+        kept = tuple(column for column in columns if _kind(column) != _kind(gone))
         if not kept:
             continue
-        fewer = replace(problem, columns=tuple(problem.columns[j] for j in kept))
+        fewer = replace(problem, columns=kept)
         try:
             settled = settle(fewer, close, _EXTRA_S, _EXTRA_ROUNDS)
         except InfeasibleError:
             continue
         other = settled.answer
         names = " + ".join(
-            f"{n} {c.role} {_named(c.split)}" for c, n in zip(settled.problem.columns, other.counts, strict=True) if n
+            f"{n} {c.role} {degrees_text(*_kind(c)[2:])}"
+            for c, n in zip(settled.problem.columns, other.counts, strict=True)
+            if n
         )
         if not names:
             continue
@@ -360,5 +369,7 @@ def _rank(problem: MasterProblem, found: RunnerUpRecord) -> tuple[float, float]:
     return (found.tokens_per_s, fewest) if problem.goal == "rate" else (fewest, found.tokens_per_s)
 
 
-def _named(split: Split) -> str:
-    return degrees_text(split.tp, split.ep, split.pp, split.dp)
+def _kind(column: Column) -> tuple[int, Role, int, int, int, int, int]:
+    """What makes two columns instances of one kind: pool, role and degrees, whatever their batches and copies."""
+    split = column.split
+    return (column.pool, column.role, split.tp, split.ep, split.pp, split.dp, column.cp)

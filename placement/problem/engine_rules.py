@@ -52,6 +52,9 @@ RULES: dict[RuleName, Callable[[Layout, Sizes], str]] = {
     "ep_all": lambda at, _: _unless(at.ep == at.stage, f"ep {at.ep} is not tp x dp = {at.stage}"),
     "ep_sizes": lambda at, sizes: _unless(at.ep == 1 or at.ep in sizes, f"ep {at.ep} is none of {_listed(sizes)}"),
     "ep_at_most": lambda at, sizes: _unless(at.ep <= sizes[0], f"ep {at.ep} is more than {sizes[0]}"),
+    "ep_whole_nodes": lambda at, sizes: _unless(
+        at.ep <= sizes[0] or at.ep % sizes[0] == 0, f"ep {at.ep} is neither up to {sizes[0]} nor a multiple of it"
+    ),
     "experts_divide": lambda at, _: _unless(
         at.model.moe.experts % at.ep == 0, f"ep {at.ep} does not divide the {at.model.moe.experts} experts"
     ),
@@ -96,20 +99,26 @@ def _broken(rules: Sequence[Rule], layout: Layout) -> str:
     return ""
 
 
-def load_problem(scenario: Scenario, layout: Layout, role: str = "aggregated") -> str:
-    """Why the scenario's engine does not load a layout in a role; "" where it does."""
-    engine = scenario.engine
-    problem = _broken((*engine.rules, *engine.in_use.rules), layout)
-    if problem:
-        return f"{engine.label} with {engine.backend} does not load it: {problem}"
-    return role_problem(scenario, layout, role)
+def load_problem(scenario: Scenario, layout: Layout, role: str | None = None) -> str:
+    """Why the scenario's engine does not load a layout in a role, or in any; "" where it does."""
+    problem = _not_loaded(scenario, layout, [None])
+    return problem or ("" if role is None else role_problem(scenario, layout, role))
 
 
 def role_problem(scenario: Scenario, layout: Layout, role: str) -> str:
-    """Why the scenario's engine can't run a layout that it loads in a role; "" where it can."""
+    """Why the scenario's engine can't run a layout in a role that it loads in some; "" where it can."""
     engine = scenario.engine
+    if problem := _not_loaded(scenario, layout, role_phases(scenario, role)):
+        return problem
     problem = _broken(engine.role_rules.of_role(role), layout)
     return problem and f"{engine.label} does not run it for {role} alone: {problem}"
+
+
+def _not_loaded(scenario: Scenario, layout: Layout, phases: Sequence[Phase | None]) -> str:
+    """What a layout breaks of the engine's rules that these phases ask for."""
+    engine = scenario.engine
+    problem = _broken([each for each in (*engine.rules, *engine.in_use.rules) if each.phase in phases], layout)
+    return problem and f"{engine.label} with {engine.backend} does not load it: {problem}"
 
 
 def slots_problem(scenario: Scenario, split: Split, redundant: int) -> str:

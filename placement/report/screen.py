@@ -205,13 +205,18 @@ def _against(plan: Plan) -> list[RenderableType]:
     if choice is None or not choice.rivals:
         return []
     rows = [("this plan", grouped(choice.priced_tokens_per_s), "100.0%", "-")]
+    own = {(role.split.instances, role.role, role.degrees) for role in plan.roles}
     kinds = []
     for rival in choice.rivals:
         rate = rival.tokens_per_s or 0.0
         ratio = rate / choice.priced_tokens_per_s
         beyond = apart(plan.predicted.tokens_per_s, ratio)
         rows.append((rival.name, grouped(rate), f"{ratio:.1%}", "outside" if beyond else "within"))
-        kinds.append((rival.name, " + ".join(f"{each.count} {each.role} {each.degrees}" for each in rival.roles)))
+        told = {
+            (each.count, each.role, each.degrees): f"{each.count} {each.role} {each.degrees}" for each in rival.roles
+        }
+        same = ", as in this plan" if told.keys() == own else ""
+        kinds.append((rival.name, " + ".join(told.values()) + same))
     title = heading("AGAINST", " the best recipes, each with experts placed by the load balancer")
     shown = 3 if plan.predicted.tokens_per_s.interval is None else 4
     table = columns(("", "tokens/s", "of plan", "interval")[:shown], [row[:shown] for row in rows], 0)

@@ -26,7 +26,7 @@ from placement.cost.step.roles import (
     decode_point,
 )
 from placement.cost.step.throughput import ServingModel
-from placement.problem.engine_rules import most_sequences
+from placement.problem.engine_rules import Layout, most_sequences, role_problem
 from placement.problem.pieces import StageTable, stage_table
 from placement.problem.split import Split
 from solvers.deploy.layout import pack
@@ -118,7 +118,7 @@ def list_servers(scenario: Scenario, roles: Sequence[Role]) -> tuple[Server, ...
 
 
 def servers_of(scenario: Scenario, layouts: Iterable[Degrees], roles: Sequence[Role]) -> list[Server]:
-    """Layouts in roles; those that HBM does not hold with one sequence are left out."""
+    """Layouts in roles; those that the engine does not run, or HBM not hold with one sequence, are left out."""
     workload, efficiency = scenario.workload, efficiency_of(scenario)
     if workload.kind != "serving":
         raise ValueError("clients are served; training has none")
@@ -136,6 +136,8 @@ def servers_of(scenario: Scenario, layouts: Iterable[Degrees], roles: Sequence[R
             continue
         model = ServingModel(scenario, workload, split, None, efficiency, shared[2].at_depth(split, stages))
         for role in roles:
+            if role_problem(scenario, Layout.of(scenario, split), role):
+                continue
             found += _prefill(scenario, model) if role == "prefill" else [_decode(scenario, model, memory, role)]
     return found
 

@@ -18,7 +18,7 @@ from placement.cost.step.throughput import Prediction, ServingModel, ServingPoin
 from placement.cost.training.constants import load_training, pass_constants
 from placement.cost.training.step import training_step
 from placement.errors import InputError
-from placement.problem.engine_rules import most_sequences
+from placement.problem.engine_rules import Layout, most_sequences, role_problem
 from placement.problem.pieces import StageTable, stage_table
 from placement.problem.schedule import piece_count
 from placement.problem.split import Split
@@ -163,6 +163,9 @@ class _Search:
         split = first_split(scenario, degrees, self.pins.batch)
         if split is None:
             self.dropped["the global batch does not divide over the ranks"] += 1
+            return
+        if role_problem(scenario, Layout.of(scenario, split), "aggregated"):
+            self.dropped["is not loaded by the engine"] += 1
             return
         if split.batch > (most_sequences(scenario, split.tp, split.pp) or split.batch):
             self.dropped["exceeds what the engine takes at once"] += 1

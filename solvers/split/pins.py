@@ -46,7 +46,7 @@ def check_pins(
     if pins.cp not in (None, 1) and scenario.engine.shares_prompts == "never":
         problem = f"{scenario.engine.label} shares no prompt between attention ranks"
         _refuse(scenario, f"{role}_cp" if "cp" in own else "cp", problem, "unpin it, or choose another engine")
-    asked = pins.pp is not None or pins.cp is not None
+    asked = pins.pp is not None or pins.ep is not None or pins.cp is not None
     left = list_candidates(scenario, pins, redundant).degrees if asked else ()
     if left and pins.cp is not None:
         good = sorted({cp for d in left for cp in sharing_degrees(scenario.cluster, d.tp, d.dp)})
@@ -56,7 +56,8 @@ def check_pins(
             _refuse(scenario, f"{role}_cp" if "cp" in own else "cp", problem, _near("cp", good, pins.cp))
     problems = [role_problem(scenario, _layout(scenario, d), role) for d in left]
     if problems and all(problems):
-        _refuse(scenario, f"{role}_pp" if "pp" in own else "pp", problems[0], "unpin it, or choose another engine")
+        name = next((name for name in ("pp", "ep") if f"{name} {getattr(pins, name)} is n" in problems[0]), "pins")
+        _refuse(scenario, f"{role}_{name}" if name in own else name, problems[0], "unpin it, or choose another engine")
 
 
 def _check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:

@@ -35,7 +35,6 @@ from placement.planning.case import make_case
 from placement.planning.tokens import LEAST_TOKENS
 from placement.records.plan import plan_json
 from tests.cli.conftest import ROOT
-from tests.cli.conftest import folder as folder
 
 QUICK: dict[str, Any] = {"strategy": "search", "budget": Budget(work=0.02), "workers": 1}
 
@@ -174,7 +173,10 @@ def test_a_plan_saved_is_the_plan_loaded(folder: Path, tmp_path: Path) -> None:
         plan.save(tmp_path)
 
 
-@pytest.mark.parametrize("example", ["plan_scenario", "own_trace", "migrate"])
+# `make wheel-examples` runs all three, from a wheel.
+@pytest.mark.parametrize(
+    "example", ["own_trace", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plan_scenario", "migrate"))]
+)
 def test_examples_run(example: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     file = ROOT / "docs" / "examples" / f"{example}.py"

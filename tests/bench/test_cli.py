@@ -64,6 +64,12 @@ def test_list_tells_names_and_summaries(figure: str, capsys: pytest.CaptureFixtu
     assert "figure_benchmark" not in sys.modules
 
 
+@pytest.mark.parametrize("args", [("list",), ("--help",), ("run", "--help"), ("list-targets",)])
+def test_texts_fit_80_columns(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*args) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 80] == []
+
+
 def test_run_passes_options_on(figure: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("run", "figure") == 0
     assert capsys.readouterr().out == "figure 3\n"

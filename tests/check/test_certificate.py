@@ -26,7 +26,6 @@ from placement.records.witness import LayerWitness, RoleWitness, read_witness, r
 from solvers.bounds import layer_bound
 from tests.cli.conftest import Done
 from tests.cli.conftest import call as call
-from tests.cli.conftest import folder as folder
 from tests.layers import layer_problem
 from tests.solvers.problems import RATES, random_problem
 

@@ -23,7 +23,6 @@ from placement.records.plan import Plan, load_plan, plan_from_json, plan_json
 from placement.records.role import RolePlan
 from tests.cli.conftest import ROOT, Done
 from tests.cli.conftest import call as call
-from tests.cli.conftest import folder as folder
 from tests.layers import layer_problem
 
 RATES = LayerRates(10.0, 1e-6, 1e-7, 100.0, 200.0, 1e9, 1e8, 1e-6, 1e-6)

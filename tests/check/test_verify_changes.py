@@ -18,7 +18,6 @@ from placement.cli.running import outcome
 from placement.errors import InputError
 from placement.records.plan import Plan, plan_from_json
 from tests.cli.conftest import TINY
-from tests.cli.conftest import folder as folder
 
 #: Of the question (which verify takes as it stands) what no figure of one of these plans hangs on: free text; limits
 #: that are raised, and pins lifted; prices of what the plan has not, or of links that are never the slowest; what only
@@ -72,14 +71,17 @@ def plans(folder: Path) -> dict[str, tuple[dict[str, Any], tuple[str, ...]]]:
     return found
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in plain data; of a list of values, or of eight records or more, the first, middle and last."""
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Every place in plain data and what it holds; of a list, the first and last of values, and of like records."""
     if path:
-        yield path
+        yield path, value
     keys: list[Any] = list(value) if isinstance(value, dict) else []
-    if isinstance(value, list) and value:
-        few = len(value) < 8 and isinstance(value[0], dict | list)
-        keys = list(range(len(value))) if few else sorted({0, len(value) // 2, len(value) - 1})
+    if isinstance(value, list):
+        alike: dict[frozenset[str], list[int]] = {}
+        for i, each in enumerate(value):
+            given = (name for name, held in each.items() if held is not None) if isinstance(each, dict) else ()
+            alike.setdefault(frozenset(given), []).append(i)
+        keys = sorted({end for found in alike.values() for end in (found[0], found[-1])})
     for key in keys:
         yield from places(value[key], (*path, key))
 
@@ -149,10 +151,7 @@ def test_no_single_change_goes_unseen(plans: dict[str, Any], kind: str, routed: 
     # Prices that only figures show are open without the routing.
     told = [opened(field) for check in sound if check.name != "question" or not routed for field in check.fields]
     tried, unseen = 0, []
-    for path in places(data):
-        value = data
-        for step in path:
-            value = value[step]
+    for path, value in places(data):
         for other in changes(value):
             try:
                 plan = plan_from_json(json.dumps(put(data, path, other)), "p.json")

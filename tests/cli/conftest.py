@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
 
 from placement.cli.main import cli
 from placement.cli.running import outcome
@@ -57,23 +55,6 @@ class Done:
 def tiny() -> dict[str, Any]:
     """The small scenario's fields; a copy."""
     return copy.deepcopy(TINY)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds tiny.yaml, two traces of its model (a.npz, b.npz), load counts, and a plan of each kind."""
-    path = tmp_path_factory.mktemp("commands")
-    (path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    rng = np.random.default_rng(5)
-    for name in ("a", "b"):
-        ids = np.argsort(rng.random((2, 120, 8)) * rng.random(8), axis=2)[:, :, :2].astype(np.uint8)
-        np.savez_compressed(path / f"{name}.npz", topk_ids=ids, seq_lens=np.array([30, 30, 40, 20]))
-    np.savez(path / "counts.npz", counts=rng.integers(1, 50, (2, 2, 8)))
-    for name, more in (("synthetic", []), ("recorded", ["--trace", str(path / "a.npz")])):
-        out = str(path / f"{name}.json")
-        args = ["solve", "--spec", str(path / "tiny.yaml"), "--strategy", "search", *more, "--out", out, "--json"]
-        assert outcome(cli, "placement", args) == 0
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import yaml
 
 from placement.records.plan import plan_from_json
 from tests.cli.conftest import TINY, Done
-from tests.cli.conftest import folder as folder
 
 SPEC = "mixtral_8x7b_h100_ib"
 Call = Callable[..., Done]

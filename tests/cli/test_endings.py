@@ -84,11 +84,13 @@ def end(running: subprocess.Popen[bytes], number: signal.Signals) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGKILL, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+)
 def test_a_killed_solve_leaves_no_process(number: signal.Signals, folder: Path) -> None:
     args = "--spec tiny.yaml --strategy search --work 10000 --backend processes --workers 2"
     running = start(["-m", "placement.solve", *args.split()], folder)
-    wait_for_work(running.pid, "LokyProcess", 2)
+    wait_for_work(running.pid, "LokyProcess", 2, cpu_s=2.0)
     end(running, number)
 
 

@@ -49,20 +49,37 @@ def test_a_plan_and_its_screen_name_the_levers(call: Call, folder: Path, tmp_pat
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--draft", "2"), "give acceptance or accepted"),
-        (("--draft", "1", "--accepted", "1.5"), "accepted 1.5 is more than the 1 tokens drafted"),
-        (("--acceptance", "0.5"), "draft"),
-        (("--draft", "1", "--acceptance", "0.5", "--draft-method", "eagle3"), "needs parameters_b"),
-        (("--draft", "1", "--accepted", "1", "--set", "workload.speculation.layers=3"), "mtp takes no layers"),
+        (
+            ("--draft", "2"),
+            "--draft: workload.speculation: how many drafts are taken is not said; give --acceptance or --accepted",
+        ),
+        (
+            ("--draft", "2", "--acceptance", "0.5", "--accepted", "1", "--nodes", "3"),
+            "--draft, --acceptance and --accepted: workload.speculation: --acceptance and --accepted say the same; ",
+        ),
+        (
+            ("--draft", "1", "--accepted", "1.5"),
+            "--accepted 1.5 is more than the 1 tokens drafted; lower --accepted",
+        ),
+        (("--acceptance", "0.5"), "--acceptance: --draft: is missing; add it"),
+        (("--draft-method", "ngram", "--isl", "32"), "--draft-method: --draft: is missing; add it"),
+        (
+            ("--draft", "1", "--acceptance", "0.5", "--draft-method", "eagle3"),
+            "workload.speculation: --draft-method eagle3 needs parameters_b; set it to how many it has, in billions",
+        ),
+        (
+            ("--draft", "1", "--accepted", "1", "--set", "workload.speculation.layers=3"),
+            "--draft, --accepted and --set: workload.speculation: --draft-method mtp takes no layers; leave it out",
+        ),
         (
             ("--draft", "1", "--accepted", "1", "--draft-method", "ngram", "--set", "workload.speculation.type=fp8"),
-            "ngram takes no type",
+            "--draft-method ngram takes no type; leave it out",
         ),
-        (("--prefix-hit", "1"), "prefix_hit"),
+        (("--prefix-hit", "1"), "--prefix-hit: workload.prefix_hit: is 1.0; write at most 0.999"),
     ],
 )
 def test_mistakes(call: Call, folder: Path, flags: tuple[str, ...], words: str) -> None:
-    """One line that names the field."""
+    """One line that names the options."""
     assert words in one_line(call("specs", "show", str(folder / "tiny.yaml"), *flags))
 
 
@@ -81,6 +98,7 @@ def test_exported(name: str, method: str, tmp_path: Path) -> None:
     scenario = made.scenario.model_copy(update={"spec": spec.model_copy(update={"engine": engine})})
     made = made.model_copy(update={"scenario": scenario})
     export_plan(made, name, tmp_path / "out")
+    assert "the plan counts on 25.0% of the input tokens" in (tmp_path / "out" / "README.md").read_text()
     script = (tmp_path / "out" / "aggregated" / "node-0.sh").read_text()
     if name == "sglang":
         algorithm = {"mtp": "NEXTN", "eagle3": "EAGLE3"}[method]

@@ -260,7 +260,7 @@ def test_out_replaces_a_plan_whole_and_reads_back(call: Callable[..., Done], fol
 def test_solve_imports_no_torch(folder: Path) -> None:
     code = (
         "import sys; from placement.cli.main import cli; from placement.cli.running import outcome; "
-        f"code = outcome(cli, 'p', ['solve', '--spec', 'tiny.yaml', '--json', *{QUICK!r}]); "
+        f"code = outcome(cli, 'p', ['solve', '--spec', 'tiny.yaml', '--json', '--workers', '1', *{QUICK!r}]); "
         "print('loaded', [m for m in sys.modules if m.split('.')[0] in ('torch', 'matplotlib', 'pandas')], code)"
     )
     done = finish(process(["-c", code], folder))

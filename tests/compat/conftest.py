@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import ROOT
-from tests.cli.conftest import folder as folder
 from tests.engines.conftest import sglang_wheel as sglang_wheel
 from tests.engines.conftest import vllm_wheel as vllm_wheel
 from tests.engines.conftest import wheel_cache as wheel_cache

@@ -228,6 +228,13 @@ def test_roles_apart(name: str, bin_folder: Path, tmp_path: Path) -> None:
         assert check_export(made, map_file, name, role=role).gpus == 4
     with pytest.raises(ParameterError, match="name one of them"):
         check_export(made, map_file, name)
+    # Where the engine keeps a prefix cache unasked, the plan says what it counts on.
+    prefill, decode = (tmp_path / "out" / "README.md").read_text().split("\n## ")[-2:]
+    told = "The prefix cache is on by default"
+    assert f"`{LAUNCHERS[name].no_prefix_cache}`" in prefill
+    assert told in prefill
+    assert "nothing there (`--prefix-hit` says how much)" in prefill
+    assert (told in decode) == (name == "vllm")
 
 
 def test_stages(bin_folder: Path, tmp_path: Path) -> None:
@@ -641,6 +648,9 @@ def test_many_instances_have_machines_gpus_and_ports_of_their_own(name: str, bin
     if name == "trtllm":
         assert yaml.safe_load(told)["context_servers"]["num_instances"] == 3
         assert yaml.safe_load((out / "prefill" / "config.yaml").read_text())["disable_overlap_scheduler"] is True
+    (out / "hosts.txt").write_text("machine-0\n")
+    done = subprocess.run(["bash", str(out / "router.sh")], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, f"{out / 'hosts.txt'}: lacks host 4\n")
     (out / "hosts.txt").unlink()
     environment |= {"PREFILL": "10.0.0.1 10.0.0.2", "DECODE": "10.0.0.3"}
     done = subprocess.run(["bash", str(out / "router.sh")], env=environment, capture_output=True, text=True, timeout=60)
@@ -669,6 +679,17 @@ def test_a_machine_starts_what_it_holds(bin_folder: Path, tmp_path: Path) -> Non
     assert sorted(path.name for path in logs.iterdir()) == ["decode-0-0.log", "decode-1-0.log"]
     env = json.loads((logs / "decode-1-0.log").read_text())["env"]
     assert (env["CUDA_VISIBLE_DEVICES"], env["PORT"]) == ("1", "8001")
+    for unknown in ("5", "three", "role"):
+        args[2] = unknown
+        done = subprocess.run(args, env=environment, cwd=logs, capture_output=True, text=True, timeout=60)
+        told = f"host.sh: machine {unknown} holds nothing; take one of 0 1 2 3 4\n"
+        assert (done.returncode, done.stderr, done.stdout) == (2, told, "")
+    assert len(list(logs.iterdir())) == 2
+    args[2] = "3"
+    (out / "decode" / "node-0.sh").rename(out / "decode" / "kept.sh")
+    done = subprocess.run(args, env=environment, cwd=logs, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 127
+    (out / "decode" / "kept.sh").rename(out / "decode" / "node-0.sh")
     script = ["bash", str(out / "decode" / "node-0.sh")]
     for more, told in (({"INSTANCE": "9"}, "has no instance 9 of decode"), ({"INSTANCE": "0"}, "hosts.txt: is not")):
         if "hosts" in told:

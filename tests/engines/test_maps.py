@@ -38,7 +38,6 @@ def _write(folder: Path, name: str, experts: ExpertMap, model: ModelLayers) -> P
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=300)
 @given(drawn=maps())
 def test_round_trip(name: str, drawn: tuple[ExpertMap, ModelLayers], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Every format gives back what was written, and is recognized."""

@@ -14,7 +14,6 @@ from placement.errors import InputError
 from placement.records.files import check_writable, write_text
 from placement.records.plan import Plan, load_plan, plan_from_json, plan_json, schema_text
 from placement.records.role import RolePlan
-from tests.cli.conftest import folder as folder
 
 OPTIONAL = ("schema_", "timings", "nodes", "choice", "demand", "witness")
 SCHEMA_FILE = Path(placement.__file__).parent / "records" / "schemas" / "plan.schema.json"

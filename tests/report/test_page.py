@@ -20,7 +20,6 @@ from placement.report.page.evidence import evidence_of
 from placement.report.page.markdown import page_markdown
 from placement.report.page.plots import svg_of
 from tests.cli.conftest import ROOT, finish, process
-from tests.cli.conftest import folder as folder
 from tests.report.plans import HOSTILE, changed, hostile_plan, two_roles
 from tests.report.reading import faults, found, read, rows, text
 

@@ -15,7 +15,6 @@ from placement.planning.effort import Budget
 from placement.planning.solve import plan_scenario
 from placement.records.plan import Plan, load_plan, plan_json
 from placement.report.page.reproduce import reproduction
-from tests.cli.conftest import folder as folder
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Brute force over all placements of a small layer, each scored by placement.cost."""
 
-from itertools import combinations, product
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -21,9 +22,7 @@ def placements(problem: LayerProblem):
     choices = [
         [c for c in combinations(range(problem.experts), r) if s <= set(c)] for r, s in zip(room, stay, strict=True)
     ]
-    for held in product(*choices):
-        if len(set().union(*held)) < problem.experts:
-            continue
+    for held in _covering(choices, frozenset(range(problem.experts))):
         if problem.rules.group is not None:
             nodes: dict[int, set[int]] = {}
             for g, experts in enumerate(held):
@@ -36,6 +35,21 @@ def placements(problem: LayerProblem):
             if sum(len(set(h) - set(b.tolist())) for h, b in zip(held, before, strict=True)) > problem.rules.max_moves:
                 continue
         yield np.array([e for h in held for e in (*h, *[EMPTY] * (per_gpu - len(h)))], dtype=np.int64)
+
+
+def _covering(
+    choices: Sequence[list[tuple[int, ...]]], missing: frozenset[int]
+) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Every product of the choices that holds what is missing; none is begun whose rest has no room for it."""
+    if not choices:
+        yield ()
+        return
+    room = sum(len(each[0]) for each in choices[1:])
+    for first in choices[0]:
+        left = missing.difference(first)
+        if len(left) <= room:
+            for rest in _covering(choices[1:], left):
+                yield (first, *rest)
 
 
 def brute_force(problem: LayerProblem) -> LayerScore | None:

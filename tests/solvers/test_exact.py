@@ -98,9 +98,10 @@ def with_load_cap(seed: int) -> LayerProblem:
 
 def least_bytes(seed: int) -> LayerProblem:
     """Unlike homes, sometimes copies, sometimes a cap: without one, all is on few nodes."""
-    home = np.random.default_rng(seed).dirichlet(np.ones(4))
+    experts, gpus = (4, 4) if seed % 2 else (5, 3)
+    home = np.random.default_rng(seed).dirichlet(np.ones(gpus))
     problem = random_problem(
-        seed, experts=4 if seed % 2 else 6, gpus=4, gpus_per_node=(1, 2)[seed % 2], slots_per_gpu=2, k=2, tokens=6,
+        seed, experts=experts, gpus=gpus, gpus_per_node=(1, 2)[seed % 2], slots_per_gpu=2, k=2, tokens=6,
         windows=1 + seed % 2, message=RULES[seed % 3], objective="traffic", home=home,
         tail=1.0 if seed % 4 else 0.5,
     )  # fmt: skip

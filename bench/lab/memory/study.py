@@ -190,7 +190,7 @@ def _degrees(role: RolePlan, **degrees: int) -> Change:
         if role.gpus % (new["tp"] * new["dp"] * new["pp"]):
             return None
         made = split_on(at.scenario, role.gpus, old.batch, new)
-        if made is None or load_problem(at.scenario, Layout.of(at.scenario, made)):
+        if made is None or load_problem(at.scenario, Layout.of(at.scenario, made), role.role):
             return None
         same = made.pp == old.pp
         return Setting(at.scenario, replace(made, recompute=old.recompute, cut=old.cut if same else None))

@@ -18,6 +18,7 @@ class Launcher(Protocol):
         name: Of the engine. switches: What it takes.
         accelerator: What Kubernetes and Docker call its devices. devices: The variable that picks some of a machine's.
         model_word: Whether the model is a word of the command rather than an option.
+        no_prefix_cache: What switches off the prefix cache, which is on by default.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Launcher(Protocol):
     accelerator: str
     devices: str
     model_word: bool
+    no_prefix_cache: str
 
     def program(self, site: Site) -> tuple[str, ...]:
         """The words that start the engine."""

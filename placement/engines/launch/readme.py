@@ -31,7 +31,7 @@ def readme(plan: Plan, made: MapFormat, launcher: Launcher | None, sites: Sequen
             lines += [_map_line(site, made), ""]
             continue
         lines += [f"- {note}" for note in launcher.notes(site)]
-        lines += [f"- {site.rack_note}"] if site.rack_note else []
+        lines += [f"- {note}" for note in (site.rack_note, _prefixes(launcher, site)) if note]
         lines += ["", "| option | why |", "|---|---|", *_options(launcher, site), ""]
     return "\n".join(lines)
 
@@ -166,6 +166,23 @@ def _check(made: MapFormat, launcher: Launcher | None, sites: Sequence[Site]) ->
             yield from (f"- {site.folder}: {step}" for step in launcher.taken(site))
     yield ""
     yield f"Loaded by: {made.loaded_by}."
+
+
+def _prefixes(launcher: Launcher, site: Site) -> str:
+    """What the engine does about prompts that begin alike, and what was planned; "" where it keeps nothing of them."""
+    if site.serves == "decode" and not site.scenario.engine.decode_prefix_cache:
+        return ""
+    found = site.workload.prefix_hit
+    planned = (
+        f"the plan counts on {found:.1%} of the input tokens being found there"
+        if found
+        else "the plan counts on nothing there (`--prefix-hit` says how much), so that prompts that begin alike are "
+        "served sooner than planned"
+    )
+    return (
+        f"The prefix cache is on by default, for models that the engine can keep one for; {planned}. To switch it off: "
+        f"`{launcher.no_prefix_cache}`."
+    )
 
 
 def _map_line(site: Site, made: MapFormat) -> str:

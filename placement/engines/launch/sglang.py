@@ -23,6 +23,7 @@ class SglangLauncher(NodeLauncher):
     accelerator = "nvidia.com/gpu"
     devices = "CUDA_VISIBLE_DEVICES"
     model_word = False
+    no_prefix_cache = "--disable-radix-cache"
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
         """See Launcher."""

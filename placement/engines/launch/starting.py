@@ -48,16 +48,22 @@ def host_script(sites: Sequence[Site]) -> str:
     names = " ".join(site.folder for site in sites)
     return f"""#!/usr/bin/env bash
 # Starts all that {FILE} puts on one machine: `bash {HOST} N`, its line in hosts.txt counted from 0.
-# Each instance's log is written to the current folder.
+# Each instance's log is written to the current folder. Fails where one of them does.
 set -euo pipefail
 HERE="$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)"
 : "${{1:?number of the machine in hosts.txt, from 0 on}}"
 trap 'kill $(jobs -p) 2>/dev/null' INT TERM
+hosts=() started=() failed=0
 while IFS=, read -r role instance node host _; do
-  [[ "$host" = "$1" && " {names} " = *" $role "* ]] || continue
+  [[ " {names} " = *" $role "* ]] || continue
+  hosts[host]="$host"
+  [ "$host" = "$1" ] || continue
   INSTANCE="$instance" bash "$HERE/$role/node-$node.sh" > "$role-$instance-$node.log" 2>&1 &
+  started+=("$!")
 done < "$HERE/{FILE}"
-wait
+[ "${{#started[@]}}" -gt 0 ] || {{ echo "{HOST}: machine $1 holds nothing; take one of ${{hosts[*]}}" >&2; exit 2; }}
+for each in "${{started[@]}}"; do wait "$each" || failed="$?"; done
+exit "$failed"
 """
 
 
@@ -73,7 +79,11 @@ def router_script(launcher: Launcher, sites: Sequence[Site]) -> str:
 # {" and ".join(names)} hold addresses of the instances, to these.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)"
-{_HOSTS}[ -n "{"".join(f"${{{name}:-}}" for name in names)}" ] || {_THERE}
+{_HOSTS}[ -n "{"".join(f"${{{name}:-}}" for name in names)}" ] || {{
+  {_THERE}
+  last="$(cut -d, -f4 "$ROOT/{FILE}" | sort -n | tail -n 1)"
+  [ -n "$(address "$last")" ] || {{ echo "$HOSTS: lacks host $last" >&2; exit 2; }}
+}}
 : "${{ROUTER_PORT:={ROUTER_PORT}}}"
 # Address, port and port for KV caches of node 0 of each instance of a role.
 servers() {{

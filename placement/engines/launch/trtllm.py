@@ -48,6 +48,7 @@ class TrtllmLauncher:
     accelerator = "nvidia.com/gpu"
     devices = "CUDA_VISIBLE_DEVICES"
     model_word = True
+    no_prefix_cache = "kv_cache_config.enable_block_reuse: false"
 
     def program(self, site: Site) -> tuple[str, ...]:
         """One process starts the others of its OS node; over several OS nodes MPI starts all."""

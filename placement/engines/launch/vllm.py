@@ -72,6 +72,7 @@ class VllmLauncher(NodeLauncher):
     accelerator = "nvidia.com/gpu"
     devices = "CUDA_VISIBLE_DEVICES"
     model_word = True
+    no_prefix_cache = "--no-enable-prefix-caching"
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
         """See Launcher."""

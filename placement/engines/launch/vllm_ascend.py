@@ -20,6 +20,7 @@ class AscendLauncher(NodeLauncher):
     accelerator = "huawei.com/Ascend910"
     devices = "ASCEND_RT_VISIBLE_DEVICES"
     model_word = True
+    no_prefix_cache = "--no-enable-prefix-caching"
 
     def options(self, site: Site, node: int) -> Iterator[Option]:
         """See Launcher."""

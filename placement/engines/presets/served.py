@@ -207,7 +207,7 @@ def _problem(served: Served) -> str:
         or _stage_problem(scenario.cluster, split.gpus_per_stage)
         or ep_problem(scenario.model, scenario.cluster, split.gpus_per_stage, split.ep)
         or redundant_problem(scenario.model, split.ep, split.redundant)
-        or load_problem(scenario, Layout.of(scenario, split))
+        or load_problem(scenario, Layout.of(scenario, split), served.serves)
         or ("" if served.fabric == "nvl72" else _box_problem(served))
         or _batch_problem(served)
     )

@@ -24,7 +24,7 @@ from placement.cost.step.pass_times import PassModel
 from placement.cost.step.roles import Role
 from placement.errors import InputError
 from placement.problem.data import LayerData
-from placement.problem.engine_rules import RULES, engine_notes, most_sequences, reserve_bytes
+from placement.problem.engine_rules import RULES, Layout, engine_notes, load_problem, most_sequences, reserve_bytes
 from placement.problem.split import Split, make_split
 from placement.routing.statistics import layer_statistics
 from placement.routing.synthesize import synthesize
@@ -46,12 +46,19 @@ ENGINES = [
 DEEPEP_RANKS = {2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 144, 160}
 
 
+def _whole_nodes(d: Degrees) -> bool:
+    """What DeepEP's low-latency kernels take, which an instance of some role may run alone."""
+    return d.ep < 8 or d.ep % 8 == 0
+
+
 def _vllm(backend: str, d: Degrees, per_node: int) -> bool:
     world = d.tp * d.dp
     if d.ep not in (1, world) or (d.redundant and d.ep == 1):
         return False
     if backend == "deepep_high_throughput":
         return d.ep == 1 or d.ep in DEEPEP_RANKS
+    if backend == "deepep_low_latency":
+        return _whole_nodes(d)
     return world <= per_node or not backend.startswith("flashinfer")
 
 
@@ -64,7 +71,7 @@ def _sglang(backend: str, d: Degrees, per_node: int) -> bool:
     if d.ep != world:
         return False
     return {
-        "deepep": d.ep == 1 or d.ep in DEEPEP_RANKS,
+        "deepep": _whole_nodes(d),
         "pplx": d.dp >= 2,
         "flashinfer": d.tp == 1 and world <= per_node,
     }.get(backend, True)
@@ -377,6 +384,21 @@ def test_stages_that_a_role_can_not_have_are_refused_by_name() -> None:
     check_pins(case.of_role("prefill"), Pins(pp=2), None, "prefill")
     with pytest.raises(InputError, match=r"decode_pp: vllm 0\.33\.0 does not run it for decode alone: pp 2 is not 1"):
         check_pins(case.of_role("decode"), Pins(pp=2), None, "decode", ("pp",))
+
+
+@pytest.mark.parametrize(("role", "fine"), [("decode", True), ("prefill", False), ("aggregated", False)])
+def test_bulk_kernels_bind_the_instances_that_run_them(role: Role, fine: bool) -> None:
+    """SGLang's authors decoded over 72 GPUs: low-latency kernels take any number of whole nodes."""
+    case = overridden(load_scenario("deepseek_r1_h200_ib"), engine="sglang:deepep", nodes=9)
+    found = list_columns([case], (role,), Pins(tp=1, ep=72, dp=72, pp=1), None)
+    assert bool(found.columns) == fine
+    if fine:
+        check_pins(case, Pins(ep=72), None, role, ("ep",))
+        odd = Layout(case.model, case.cluster, tp=1, ep=12, pp=1, dp=12, redundant=8)
+        assert "ep 12 is neither up to 8 nor a multiple of it" in load_problem(case, odd)
+    else:
+        with pytest.raises(InputError, match=rf"{role}_ep: sglang .* does not load it: ep 72 is none of 2, 4, 8"):
+            check_pins(case, Pins(ep=72), None, role, ("ep",))
 
 
 def test_prompts_that_an_engine_can_not_share_are_refused_by_name() -> None:

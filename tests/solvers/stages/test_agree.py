@@ -25,7 +25,7 @@ def check(problem: StageProblem, found: StageAnswer | None, best: float) -> None
 @pytest.mark.parametrize("part", range(6))
 def test_both_solvers_find_the_best_cut(part: int) -> None:
     fit = 0
-    for seed in range(50 * part, 50 * part + 50):
+    for seed in range(25 * part, 25 * part + 25):
         problem = random_problem(seed)
         best = best_by_trying(problem)
         answers = (cut_by_dynamic_programming(problem), cut_by_cpsat(problem))
@@ -36,7 +36,7 @@ def test_both_solvers_find_the_best_cut(part: int) -> None:
         fit += 1
         for answer in answers:
             check(problem, answer, best[1].objective)
-    assert 10 < fit < 50, "some fit and some do not"
+    assert 5 < fit < 25, "some fit and some do not"
 
 
 @pytest.mark.parametrize("schedule", ["mirrored", "interleaved"])
@@ -56,7 +56,7 @@ def test_cpsat_finds_the_best_cut_where_ranks_have_several_pieces(schedule: str)
 
 
 def test_least_excess_is_that_of_all_cuts() -> None:
-    for seed in range(60):
+    for seed in range(30):
         problem = random_problem(seed)
         excess = least_excess(problem)
         assert excess.over_bytes == pytest.approx(least_excess_by_trying(problem))
