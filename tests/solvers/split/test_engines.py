@@ -388,7 +388,7 @@ def test_stages_that_a_role_can_not_have_are_refused_by_name() -> None:
 
 @pytest.mark.parametrize(("role", "fine"), [("decode", True), ("prefill", False), ("aggregated", False)])
 def test_bulk_kernels_bind_the_instances_that_run_them(role: Role, fine: bool) -> None:
-    """SGLang's authors decoded over 72 GPUs: low-latency kernels take any number of whole nodes."""
+    """SGLang decoded over 72 GPUs (lmsys.org, 5 May 2025): low-latency kernels take any number of whole nodes."""
     case = overridden(load_scenario("deepseek_r1_h200_ib"), engine="sglang:deepep", nodes=9)
     found = list_columns([case], (role,), Pins(tp=1, ep=72, dp=72, pp=1), None)
     assert bool(found.columns) == fine
