@@ -14,6 +14,7 @@ from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
 from placement.records.witness import Tables
+from solvers.bounds.consensus import PENALTY
 from solvers.bounds.homes import Asked, Homes, Limits
 from solvers.bounds.subsets import Floats
 from solvers.bounds.symmetric import cone, row_step, to_matrix, to_pairs, without
@@ -82,7 +83,8 @@ class EvenHomes(Homes):
         null = np.concatenate([[most / self._root], -np.ones(experts), [-np.sqrt(most)]])
         self._null = null / np.sqrt((null * null).sum())
         self._home_price, self._empty = np.zeros((experts + 2, experts + 2)), np.zeros(experts + 2)
-        self._work_price, self._worth = np.zeros(experts), work.worth
+        # A price of l is paid at most for what is away: 1 - 1 / B.
+        self._work_price, self._dearest = np.zeros(experts), work.worth / (1.0 - 1.0 / self.bins) / (PENALTY * penalty)
         bins = self.bins
         self._of_pair = bins * work.share
         own, falls = own_work(work.share, bins)
@@ -107,17 +109,15 @@ class EvenHomes(Homes):
         over = (to_matrix(away, 0.0) * of_pair).sum(axis=1) + slope * at_home - self._room
         over += self._doubled * (at_home.sum() - self.most)
         norm = (of_pair**2).sum() - of_pair**2 + slope**2 + self.experts * self._doubled**2
-        self._work_price, asked = row_step(self._work_price, over, norm)
+        before, (price, _) = self._work_price, row_step(self._work_price, over, norm)
+        self._work_price = price * min(1.0, self._dearest / max(float(price.sum()), 1e-300))
+        asked = before - 2 * self._work_price
         pairs = asked[:, None] * of_pair
         return Asked(1, 2 * away + to_pairs(pairs + pairs.T), at_home + slope * asked + self._doubled * asked.sum())
 
     def prices(self, penalty: float) -> Tables:
         """See Relaxation: rows are followed by the prices of work."""
         found, price = super().prices(penalty), penalty * self.penalty * self._work_price
-        # A price of l is paid at most for what is away: 1 - 1 / B.
-        paid = float(price.sum()) * (1.0 - 1.0 / self.bins)
-        if paid > self._worth:
-            price = price * (self._worth / paid)
         return replace(found, rows=np.concatenate([found.rows, price]))
 
     def _limits(self, prices: Tables, y_home: Floats) -> Limits:

@@ -16,6 +16,8 @@ from placement.check.work import least_work
 from placement.cost.layer.score import score_layer
 from placement.problem.layer import LayerProblem
 from placement.records.witness import Tables
+from placement.routing.reader import example_trace, read_trace
+from placement.routing.statistics import layer_statistics
 from solvers.bounds.evenness import NodeWork, own_work
 from solvers.bounds.homes import remote_bins
 from solvers.bounds.layer import layer_bound
@@ -183,6 +185,22 @@ def test_prices_prove_only_what_remote_nodes_and_work_beyond_the_limit_pay_for(
         over = max(0.0, float((chances(slots, experts, nodes).work @ share).max()) - limit)
         reached = score_layer(problem, slots).remote_nodes_per_token
         assert max(values) <= reached + over * worth + 1e-9
+
+
+def test_work_raises_the_bound_where_its_time_counts_and_never_lowers_it() -> None:
+    """The shipped trace on four nodes, half as many slots again: from links that decide alone to work that does."""
+    layer = layer_statistics([read_trace(str(example_trace()))], 1)[0]
+    load, homes = layer.load[0], np.full(4, 0.25)
+    plain = remote_bins(layer.sets.ids, layer.sets.weight[0], len(load), homes, 24).bins
+    found = [
+        remote_bins(
+            layer.sets.ids, layer.sets.weight[0], len(load), homes, 24, work=NodeWork(load / load.sum(), 1.0, worth)
+        ).bins
+        for worth in (1e-3, 0.1, 1.0)
+    ]  # fmt: skip
+    assert found[0] > 0.98 * plain
+    assert found[0] < found[1] < found[2]
+    assert found[2] > 1.03 * plain
 
 
 @pytest.mark.parametrize(
