@@ -193,7 +193,9 @@ def _least_apart(
     """Least of -<owed, (R, L, l)> over the chances that homes allow, rounded down."""
     if bins.homes is None:
         raise WitnessError("homes dispatch alike")
-    if (work := bins.work) is None:
+    # A witness without prices of work proves what holds whatever nodes do.
+    work = bins.work if len(tables.rows) == 2 * experts else None
+    if work is None:
         priced, own = _NO_WORK, slice(1, None)
         at_home, away = _matrices(tables, (experts + 1, experts), experts * (experts - 1) // 2)
         rows = _rows(tables, experts)

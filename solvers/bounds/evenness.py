@@ -19,6 +19,9 @@ from solvers.bounds.homes import Asked, Homes, Limits
 from solvers.bounds.subsets import Floats
 from solvers.bounds.symmetric import cone, row_step, to_matrix, to_pairs, without
 
+#: Steps over those without prices of work: twice as many prove 1% more, 16 times as many no more than that.
+EFFORT = 2.0
+
 
 @dataclass(frozen=True)
 class NodeWork:

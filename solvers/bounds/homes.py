@@ -60,9 +60,9 @@ def remote_bins(
     if work is None:
         relaxation = Homes(experts, homes, most, penalty, alone)
     else:
-        from solvers.bounds.evenness import EvenHomes
+        from solvers.bounds.evenness import EFFORT, EvenHomes
 
-        relaxation = EvenHomes(experts, homes, most, penalty, alone, work)
+        relaxation, stop = EvenHomes(experts, homes, most, penalty, alone, work), stop.scaled(EFFORT)
     return least_in_parts(ids, weight, Token(variables, True, most), relaxation, 0.0, stop, enough)
 
 

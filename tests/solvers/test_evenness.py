@@ -203,6 +203,16 @@ def test_work_raises_the_bound_where_its_time_counts_and_never_lowers_it() -> No
     assert found[2] > 1.03 * plain
 
 
+def test_a_witness_without_prices_of_work_is_checked_as_before() -> None:
+    problem = posed(3, (8, 4, 2, 3))
+    sets, homes = problem.data.sets, np.full(4, 0.25)
+    weight = problem.data.window_weight @ sets.weight
+    plain = remote_bins(sets.ids, weight, 8, homes, 6, Stop(0.3))
+    reach = counted_reach(problem)
+    for work in (None, Checked(np.full(8, 1 / 8), 1.0, 1.0)):
+        assert witnessed(problem, reach, plain.witness, work).remote_nodes == pytest.approx(plain.bins, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "changes", [{"dispatch": "planned"}, {"objective": "traffic"}, {"home": np.array([0.4, 0.2, 0.2, 0.2])},
                 {"capacity": [3, 3, 3, 2]}],
