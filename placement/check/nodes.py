@@ -1,4 +1,4 @@
-"""How the work of nodes limits what they serve, under `nearest` dispatch; without the solvers' code.
+"""How the work of nodes limits what they serve, where homes draw what they do not hold; without the solvers' code.
 
 The argument is in docs/formulation.md, "Messages and work".
 """
@@ -33,8 +33,10 @@ def node_work(problem: LayerProblem, reach: Reach, work: FloatArray) -> NodeWork
     Args:
         reach: what a token needs, in each window.
     """
-    hardware, tariff, nodes = problem.hardware, tariff_of(problem), problem.topology.nodes
-    served_at_home = problem.rules.dispatch == "nearest" and not tariff.alike and nodes > 1
+    hardware, tariff = problem.hardware, tariff_of(problem)
+    rule, topology = problem.rules.dispatch, problem.topology
+    sglang = rule in ("sglang_static", "sglang_dynamic") and topology.os_gpus == topology.gpus_per_node
+    served_at_home = (rule == "nearest" or sglang) and not tariff.alike and topology.nodes > 1
     in_turn = tariff.timed and hardware.rates.overlap == "none"
     alike = hardware.uniform_home and np.ptp(tariff.speeds) == 0
     if not (served_at_home and in_turn and alike and (hardware.capacities == hardware.slots_per_gpu).all()):

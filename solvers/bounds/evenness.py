@@ -1,4 +1,4 @@
-"""As solvers.bounds.homes, for `nearest` dispatch, where the work of nodes is limited, too: work is where copies are.
+"""As solvers.bounds.homes, where homes draw what they do not hold and nodes' work is limited: it is where copies are.
 
 Bins may have empty slots here: to fill them up would move work. The argument: docs/formulation.md, "Messages and work".
 """
@@ -49,7 +49,7 @@ def node_work(problem: LayerProblem, least: FloatArray, slope: float) -> NodeWor
     hardware, tariff, rates = problem.hardware, tariff_of(problem), problem.hardware.rates
     alike = hardware.uniform_home and bool((hardware.capacities == hardware.slots_per_gpu).all())
     alike = alike and bool((tariff.speeds == tariff.speeds[0]).all())
-    if problem.rules.dispatch != "nearest" or tariff.alike or problem.topology.nodes == 1 or not alike:
+    if not _served_at_home(problem) or tariff.alike or problem.topology.nodes == 1 or not alike:
         return None
     if not tariff.timed or rates.overlap != "none":
         return None
@@ -59,6 +59,13 @@ def node_work(problem: LayerProblem, least: FloatArray, slope: float) -> NodeWor
         return None
     mean = total / float(tariff.speeds.sum())
     return NodeWork(cost / total, max(1.0, float(least.sum()) / mean), mean / slope * (1 - 1e-9))
+
+
+def _served_at_home(problem: LayerProblem) -> bool:
+    """Whether a home serves what its node holds, and draws one of all copies else."""
+    rule, topology = problem.rules.dispatch, problem.topology
+    on_node = topology.os_gpus == topology.gpus_per_node
+    return rule == "nearest" or (on_node and rule in ("sglang_static", "sglang_dynamic"))
 
 
 def own_work(share: FloatArray, bins: int) -> tuple[FloatArray, FloatArray]:

@@ -15,6 +15,7 @@ from placement.check.reach import witnessed
 from placement.check.work import least_work
 from placement.cost.layer.score import score_layer
 from placement.problem.layer import LayerProblem
+from placement.problem.topology import Topology
 from placement.records.witness import Tables
 from placement.routing.reader import example_trace, read_trace
 from placement.routing.statistics import layer_statistics
@@ -64,8 +65,9 @@ def chances(slots: np.ndarray, experts: int, nodes: int) -> Chances:
     return Chances(holds.mean(axis=0), both, away, work * nodes)
 
 
-def test_chances_give_the_work_that_the_scorer_finds() -> None:
-    problem = random_problem(3, 6, 6, 2, 2, k=3, tokens=50, dispatch="nearest")
+@pytest.mark.parametrize("dispatch", ["nearest", "sglang_static", "sglang_dynamic"])
+def test_chances_give_the_work_that_the_scorer_finds(dispatch: str) -> None:
+    problem = random_problem(3, 6, 6, 2, 2, k=3, tokens=50, dispatch=dispatch)
     rng = np.random.default_rng(0)
     for slots in sampled(problem, rng, 5):
         of_nodes = chances(slots, 6, 3).work @ problem.data.load[0] / 3
@@ -126,7 +128,8 @@ def posed(seed: int, shape: tuple[int, int, int, int]) -> LayerProblem:
     )  # fmt: skip
     return random_problem(
         seed, experts, nodes * gpus, gpus, slots_per_gpu, k=2 + seed % 2, tokens=30, windows=1 + seed % 2,
-        dispatch="nearest", message=("per_node", "per_rank")[seed // 2 % 2], rates=rates,
+        dispatch=("nearest", "sglang_static", "sglang_dynamic")[seed // 4 % 3],
+        message=("per_node", "per_rank")[seed // 2 % 2], rates=rates,
     )  # fmt: skip
 
 
@@ -214,8 +217,11 @@ def test_a_witness_without_prices_of_work_is_checked_as_before() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"dispatch": "planned"}, {"objective": "traffic"}, {"home": np.array([0.4, 0.2, 0.2, 0.2])},
-                {"capacity": [3, 3, 3, 2]}],
+    "changes", [
+        {"dispatch": "planned"}, {"dispatch": "even"}, {"objective": "traffic"}, {"capacity": [3, 3, 3, 2]},
+        {"home": np.array([0.4, 0.2, 0.2, 0.2])},
+        {"dispatch": "sglang_static", "topology": Topology(4, 2, os_gpus=1)},
+    ],
 )  # fmt: skip
 def test_where_nodes_differ_or_time_does_not_count_work_says_nothing(changes: dict[str, object]) -> None:
     problem = changed(random_problem(1, 8, 4, 1, 3, k=3, tokens=60, dispatch="nearest"), **changes)
