@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from placement.arithmetic import weighted_sum
 from placement.check.messages import Reach, counted, least_crossing, least_link_s
+from placement.check.nodes import node_work
 from placement.check.reach import witnessed
 from placement.check.work import least_work
 from placement.cost.layer.risk import tail_mean
@@ -30,10 +31,12 @@ def least_objective(problem: LayerProblem, witness: LayerWitness | None = None) 
         WitnessError: The witness is not of this problem.
     """
     witness, reach = witness or LayerWitness(), counted(problem)
-    together = witnessed(problem, reach, witness.reach) if witness.reach else None
     if problem.objective.kind == "traffic":
+        together = witnessed(problem, reach, witness.reach) if witness.reach else None
         return _least_traffic(problem, reach, together) * (1 - ROUNDING)
     work = least_work(problem, witness.packing)
+    of_nodes = node_work(problem, reach, work)
+    together = witnessed(problem, reach, witness.reach, of_nodes) if witness.reach else None
     if problem.objective.kind == "load":
         return _tail(problem, work[0]) * (1 - ROUNDING)
     tariff, data = tariff_of(problem), problem.data

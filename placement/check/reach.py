@@ -7,6 +7,7 @@ wrongly. What is computed in floating point carries an allowance for rounding th
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray, IntArray
 from placement.problem.layer import LayerProblem
 from placement.records.witness import UNIT, ZERO, ReachWitness, Tables
+
+if TYPE_CHECKING:
+    from placement.check.nodes import NodeWork
 
 #: Most experts of a token whose partitions are gone through; of larger sets the most loaded ones count.
 MOST_IN_SET = 8
@@ -34,16 +38,22 @@ class WitnessError(Exception):
 @dataclass(frozen=True)
 class _Bins:
     """How messages are counted: `count` bins that hold `most` experts each, of `homes` shares of the tokens where homes
-    dispatch apart (else None)."""
+    dispatch apart (else None); `work` of nodes, where it limits what they serve."""
 
     name: str
     count: int
     most: int
     homes: FloatArray | None
+    work: NodeWork | None
 
 
-def witnessed(problem: LayerProblem, reach: Reach, parts: tuple[ReachWitness, ...]) -> Reach:
+def witnessed(
+    problem: LayerProblem, reach: Reach, parts: tuple[ReachWitness, ...], work: NodeWork | None = None
+) -> Reach:
     """`reach` with what the prices prove of the tokens' mean.
+
+    Args:
+        work: of nodes. Prices of it prove what holds beside that much work, and beside more where its time counts.
 
     Raises:
         WitnessError: The prices are not of this problem.
@@ -56,7 +66,7 @@ def witnessed(problem: LayerProblem, reach: Reach, parts: tuple[ReachWitness, ..
     most = most_experts(problem, topology.gpus_per_node if by_node else 1)
     homes = None if tariff.alike else problem.hardware.homes.reshape(count, -1).sum(axis=1)
     name = ("" if tariff.alike else "remote_") + ("nodes" if by_node else "gpus")
-    bins, least = _Bins(name, count, most, homes), getattr(reach, name)
+    bins, least = _Bins(name, count, most, homes, work), getattr(reach, name)
     ids, weight = _sets(problem)
     found, seen = float(least), set()
     for one in parts:
@@ -183,11 +193,21 @@ def _least_apart(
     """Least of -<owed, (R, L, l)> over the chances that homes allow, rounded down."""
     if bins.homes is None:
         raise WitnessError("homes dispatch alike")
-    at_home, away = _matrices(tables, (experts + 1, experts), experts * (experts - 1) // 2)
-    rows, most, alone, low = _rows(tables, experts), bins.most, tables.alone, float(bins.homes.min())
+    # A witness without prices of work proves what holds whatever nodes do.
+    work = bins.work if len(tables.rows) == 2 * experts else None
+    if work is None:
+        priced, own = _NO_WORK, slice(1, None)
+        at_home, away = _matrices(tables, (experts + 1, experts), experts * (experts - 1) // 2)
+        rows = _rows(tables, experts)
+    else:
+        own = slice(1, -1)
+        at_home, away = _matrices(tables, (experts + 2, experts), experts * (experts - 1) // 2)
+        rows, prices = np.split(_rows(tables, 2 * experts), 2)
+        priced = _priced(bins, work, np.maximum(prices, 0.0))
+    most, alone, low = bins.most, tables.alone, float(bins.homes.min())
     if not 0 < alone < 1e6:
         raise WitnessError("it weighs the chance to be at home by no positive number")
-    near = at_home[1:, 1:] - 0.5 * (owed_near + owed_near.T)
+    near = at_home[own, own] - 0.5 * (owed_near + owed_near.T)
     far = away - 0.5 * (owed_away + owed_away.T) + 0.5 * (rows[None, :] - rows[:, None])
     if low > 0:
         # R is at most (1 - low) / low times L, whatever that costs.
@@ -195,20 +215,77 @@ def _least_apart(
         pair[np.tril_indices(experts, -1)] = np.maximum(tables.table(2), 0.0)
         pair += pair.T
         far, near = far + 0.5 * pair, near - 0.5 * (1 - low) / low * pair
+    far += 0.5 * (priced.pair + priced.pair.T)
     if_away = _cheapest(far, most - 1, False) + np.diag(away)
     root = np.sqrt(alone)
-    if_home = _cheapest(near, most - 1, True) + np.diag(at_home)[1:] + 2 * root * at_home[0, 1:] - owed_home
+    if_home = _cheapest(near, most - 1, True) + np.diag(at_home)[own] + 2 * root * at_home[0, own] - owed_home
+    if_home += priced.at_home
     gain = np.sort(if_home - if_away)
-    # Chances to be at home sum to `most`, each from `low` to 1.
-    share = low + np.clip(most - experts * low - (1 - low) * np.arange(experts), 0.0, 1 - low)
-    box = alone * at_home[0, 0] + if_away.sum() + (gain * share).sum()
     null = np.concatenate([[most / root], -np.ones(experts)])
+    if work is not None:
+        null = np.append(null, -np.sqrt(most))
     null /= np.sqrt((null * null).sum())
-    top = _largest_inner(at_home, null, alone + most, alone + most) + _largest_inner(away, None, most, experts - most)
+    top, rise = _largest_rising(away, None, most, experts - most)
+    top += _largest_rising(at_home, null, alone + most, alone + most, work is not None)[0]
+    # Chances to be at home sum to `most` less the empty slots, each from `low` to 1. The sum is linear in the empty
+    # slots between those at which chances are all `low` or 1.
+    empty, priced_empty = np.zeros(1), 0.0
+    if work is not None:
+        empty = np.append(empty, np.maximum(most - experts * low - (1 - low) * np.arange(experts), 0.0))
+    left = (most - experts * low - empty)[:, None] - (1 - low) * np.arange(experts)
+    sums = ((low + np.clip(left, 0.0, 1 - low)) * gain).sum(axis=1)
+    if work is not None:
+        sums += empty * (_of_empty(at_home, near, most, root) - rise)
+        priced_empty = 4 * (1 + root) * np.abs(at_home[-1]).sum() + experts * np.abs(near).max() + abs(rise)
+    box = alone * at_home[0, 0] + if_away.sum() + sums.min() + priced.number
     size = np.abs(near).sum() + np.abs(far).sum() + np.abs(owed_home).sum() + experts * np.abs(rows).sum()
+    size += priced.size + most * priced_empty
     size += (2 + alone + 2 * root) * (np.abs(at_home).sum() + np.abs(away).sum())
-    size += np.abs(owed_near).sum() + np.abs(owed_away).sum() + np.abs(near - at_home[1:, 1:]).sum()
+    size += np.abs(owed_near).sum() + np.abs(owed_away).sum() + np.abs(near - at_home[own, own]).sum()
     return float(box - top - STEP * (2 * experts + SPARE) * size)
+
+
+@dataclass(frozen=True)
+class _Priced:
+    """What prices of work add: `pair` [experts, experts], whose mean with its mirror is added to each half of a pair
+    elsewhere; `at_home` [experts] to the chance to be at home; `number`; the size of the terms."""
+
+    pair: FloatArray
+    at_home: FloatArray
+    number: float
+    size: float
+
+
+_NO_WORK = _Priced(np.zeros((1, 1)), np.zeros(1), 0.0, 0.0)
+
+
+def _priced(bins: _Bins, work: NodeWork, prices: FloatArray) -> _Priced:
+    """By each expert's price of the work beside it: the sum over f of B share[f] R[e, f], and its own, is at most
+    limit (1 - l[e]), and a bit more for every empty slot."""
+    count, experts = bins.count, len(prices)
+    paid = prices.sum() * (1 - 1 / count)
+    if paid > work.worth:
+        prices = prices * (work.worth / paid * (1 - SPARE * STEP))
+    # (1 - l) / l is convex; the lines meet it at l of one and two copies, and of all but one and all.
+    few = work.share * experts < 1
+    falls = np.where(few, count**2 / 2, count / (count - 1)) * work.share
+    own = np.where(few, 1.5 * count - 1, count / (count - 1)) * work.share
+    doubled = (count - 2) ** 2 / count * work.share.max() * prices.sum()
+    pair = prices[:, None] * (count * work.share)[None, :]
+    at_home = prices * (work.limit - falls) + doubled
+    number = float((prices * (own - work.limit)).sum() - bins.most * doubled)
+    terms = prices * (work.limit + own + falls) + doubled
+    return _Priced(pair, at_home, number, float(pair.sum() + 4 * terms.sum() + bins.most * doubled))
+
+
+def _of_empty(at_home: FloatArray, near: FloatArray, most: int, root: float) -> float:
+    """What an empty slot costs at least: by itself, and where it takes the place of others beside an expert at home."""
+    slot = at_home[1:-1, -1] * (2 / np.sqrt(most))
+    beside = near.copy()
+    np.fill_diagonal(beside, np.inf)
+    dearest = np.sort(beside, axis=1)[:, : most - 1].max(axis=1, initial=-np.inf)
+    alone = at_home[0, -1] * 2 * root / np.sqrt(most) + min(0.0, at_home[-1, -1])
+    return float(alone - np.maximum(dearest - slot, 0.0).sum())
 
 
 def _matrices(tables: Tables, sizes: tuple[int, ...], pairs: int) -> list[FloatArray]:
@@ -234,8 +311,15 @@ def _cheapest(gain: FloatArray, others: int, exact: bool) -> FloatArray:
 
 
 def _largest_inner(matrix: FloatArray, null: FloatArray | None, top: float, trace: float) -> float:
-    """The largest <matrix, Z> over positive semidefinite Z of that trace, eigenvalues at most `top`, and no part along
-    the unit vector `null`, if there is one; rounded up.
+    """See `_largest_rising`."""
+    return _largest_rising(matrix, null, top, trace)[0]
+
+
+def _largest_rising(
+    matrix: FloatArray, null: FloatArray | None, top: float, trace: float, less: bool = False
+) -> tuple[float, float]:
+    """The largest <matrix, Z> over positive semidefinite Z of that trace (or `less`), eigenvalues at most `top`, and no
+    part along the unit vector `null`, if there is one; what it rises by at most per unit of more trace; rounded up.
 
     For any t and any vectors v: matrix = t I + sum of (a - t) v v' + E, so that <matrix, Z> is at most t trace +
     top * sum of (a - t) |v|^2 over a > t, + |E| trace. That the v are eigenvectors makes E small, and is not relied on.
@@ -246,6 +330,8 @@ def _largest_inner(matrix: FloatArray, null: FloatArray | None, top: float, trac
         matrix = matrix - np.outer(null, along) - np.outer(along, null) + (null @ along) * np.outer(null, null)
     values, vectors = np.linalg.eigh(matrix)
     t = float(values[max(0, n - 1 - int(trace / top))])
+    if less:
+        t = max(t, 0.0)
     lengths = (vectors * vectors).sum(axis=0)
     above = np.maximum(values - t, 0.0)
     left = matrix - (vectors * (values - t)) @ vectors.T
@@ -254,4 +340,5 @@ def _largest_inner(matrix: FloatArray, null: FloatArray | None, top: float, trac
     spread = float(np.abs(values - t).max()) * float(lengths.sum()) + abs(t) * np.sqrt(n)
     off = np.sqrt((left * left).sum()) + STEP * (n + SPARE) * (spread + 8 * size)
     found = t * trace + top * float((above * lengths).sum())
-    return found + float(off) * trace * (1 + SPARE * STEP) + STEP * (n + SPARE) * (abs(found) + abs(t) * trace)
+    rise = t + float(off) * (1 + SPARE * STEP) + STEP * (n + SPARE) * 2 * abs(t)
+    return found + float(off) * trace * (1 + SPARE * STEP) + STEP * (n + SPARE) * (abs(found) + abs(t) * trace), rise

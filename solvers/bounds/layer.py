@@ -14,6 +14,7 @@ from placement.cost.layer.tariff import tariff_of
 from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
 from placement.records.witness import LayerWitness, ReachWitness
+from solvers.bounds.evenness import NodeWork, node_work
 from solvers.bounds.links import Reach, colocation_reach, counted_reach, crossing, link_seconds
 from solvers.bounds.work import CLOSE, WorkBound, work_bounds
 from solvers.stop import DEFAULT, Stop
@@ -74,15 +75,21 @@ class LayerBounds:
             return float(tariff.moved_seconds(link_seconds(problem, mean, found))[0])
 
         cheap = work.values
-        together = self._colocated(reach, stop, lambda found: _joined_means(problem, means(found), cheap) >= enough)
+        none, one = (means(replace(reach, remote_nodes=nodes)) for nodes in (0.0, 1.0))
+        of_nodes = node_work(problem, _in_mean(problem, cheap), one - none)
+        together = self._colocated(
+            reach, stop, lambda found: _joined_means(problem, means(found), cheap) >= enough, of_nodes
+        )
         least = float(moved.min()) if together == reach else max(float(moved.min()), means(together))
         for packing in (False, True):
             if packing:
                 left = None if known is None or problem.windows > 1 else _left(problem, known, least)
                 work = _work(problem, left, stop=stop)
+            # What holds beside so much work need not beside more.
+            joined = work.values if of_nodes is None else cheap
             for value, link, prices in (
                 (_joined(problem, moved, work.values), "messages", ()),
-                (_joined_means(problem, means(together), work.values), "co-location", together.witness),
+                (_joined_means(problem, means(together), joined), "co-location", together.witness),
             ):
                 if value > best.value:
                     best = Bound(value, _source(problem, work.source, link), _witness(prices, work))
@@ -116,10 +123,12 @@ class LayerBounds:
             return best
         return Bound(value(together), "co-location", LayerWitness(together.witness))
 
-    def _colocated(self, reach: Reach, stop: Stop, enough: Callable[[Reach], bool]) -> Reach:
+    def _colocated(
+        self, reach: Reach, stop: Stop, enough: Callable[[Reach], bool], work: NodeWork | None = None
+    ) -> Reach:
         """`colocation_reach`, once."""
         if self._together is None:
-            self._together = colocation_reach(self.problem, reach, stop, enough)
+            self._together = colocation_reach(self.problem, reach, stop, enough, work)
         return self._together
 
 
@@ -164,8 +173,12 @@ def _joined(problem: LayerProblem, moved: FloatArray, work: FloatArray) -> float
 
 def _joined_means(problem: LayerProblem, moved: float, work: FloatArray) -> float:
     """The worst windows are never better than the mean, nor a mean of maxima than the maximum of means."""
-    means = weighted_sum(problem.data.window_weight, work.T)
-    return float(tariff_of(problem).layer_seconds(np.array(moved), means))
+    return float(tariff_of(problem).layer_seconds(np.array(moved), _in_mean(problem, work)))
+
+
+def _in_mean(problem: LayerProblem, work: FloatArray) -> FloatArray:
+    """[kinds] the windows' mean of work [kinds, windows]."""
+    return np.asarray(weighted_sum(problem.data.window_weight, work.T))
 
 
 def _source(problem: LayerProblem, work: str, link: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from placement.problem.arrays import FloatArray
 from placement.problem.layer import LayerProblem
 from placement.records.witness import ReachWitness
 from solvers.stop import DEFAULT, Stop
+
+if TYPE_CHECKING:
+    from solvers.bounds.evenness import NodeWork
 
 #: The co-location bound is sought up to so many experts: eigenvalues take their cube.
 MOST_EXPERTS = 1024
@@ -43,13 +47,16 @@ def counted_reach(problem: LayerProblem) -> Reach:
 
 
 def colocation_reach(
-    problem: LayerProblem, reach: Reach, stop: Stop = DEFAULT, enough: Callable[[Reach], bool] | None = None
-) -> Reach:
+    problem: LayerProblem, reach: Reach, stop: Stop = DEFAULT, enough: Callable[[Reach], bool] | None = None,
+    work: NodeWork | None = None,
+) -> Reach:  # fmt: skip
     """`reach` with the co-location bound of the window mean where messages are counted that way, else as it is.
 
     Args:
         stop: when to return the best bound so far; its work scales the steps.
         enough: whether a reach that is proven is enough, which ends the steps, too.
+        work: what the busiest node does; the reach then holds beside that much work, and beside more where its time
+            counts (see NodeWork). None: whatever nodes do.
     """
     tariff, topology = tariff_of(problem), problem.topology
     if problem.data.sets is None or tariff.linear or topology.gpus == 1:
@@ -78,7 +85,7 @@ def colocation_reach(
         found = distinct_bins(ids, weight, problem.experts, bins, most, stop, is_enough)
     else:
         homes = problem.hardware.homes.reshape(bins, -1).sum(axis=1)
-        found = remote_bins(ids, weight, problem.experts, homes, most, stop, is_enough)
+        found = remote_bins(ids, weight, problem.experts, homes, most, stop, is_enough, work)
     return replace(with_bins(found.bins), witness=found.witness)
 
 

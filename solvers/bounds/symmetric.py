@@ -98,5 +98,11 @@ def largest_inner(matrix: Floats, rank: int, top: float, trace: float) -> float:
 
     A sum of the largest eigenvalues (Fan 1949). rank * top must be at least `trace`.
     """
+    return rising_inner(matrix, rank, top, trace)[0]
+
+
+def rising_inner(matrix: Floats, rank: int, top: float, trace: float) -> tuple[float, float]:
+    """(`largest_inner`, what it rises by at most per unit of more trace)."""
     values = np.sort(eigenvalues(0.5 * (matrix + matrix.T)))[::-1][:rank]
-    return float((values * np.clip(trace - top * np.arange(len(values)), 0.0, top)).sum())
+    found = float((values * np.clip(trace - top * np.arange(len(values)), 0.0, top)).sum())
+    return found, float(values[min(int(trace / top), len(values) - 1)])
