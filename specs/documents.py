@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Hashable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,11 @@ def _check_numbers(data: dict[Any, Any] | list[Any], source: str, path: str) -> 
 
 #: libyaml's parser where PyYAML was built with it (ten times faster), else the one in Python.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def shipped_yaml(package: str, *path: str) -> Any:
+    """What a YAML file that ships with a package holds; only its syntax is checked."""
+    return yaml.load(files(package).joinpath(*path).read_text(encoding="utf-8"), Loader=_SafeLoader)
 
 
 class _Loader(_SafeLoader):  # type: ignore[misc]

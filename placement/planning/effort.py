@@ -25,7 +25,8 @@ class Budget:
         time_limit: Seconds after which the best answer so far is taken, or None. They are shared out between all
             steps and count from when the case was posed. Plans cut by it may differ, and say what was cut.
         gap: (objective - bound) / bound of a layer's best heuristic from which on `auto` searches nothing. Where token
-            sets are a sample it is no less than what the search must gain (`SearchParams.least_gain`). 0 searches all.
+            sets are a sample it is no less than what the search must gain (`SearchParams.least_gain`). A half that
+            carries all that the other one can is near enough at any (placement.planning.worth). 0 searches all.
 
     Raises:
         ParameterError: A value that is not positive and finite; a gap that is no share.

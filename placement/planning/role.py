@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from placement.cost.assess import Assessor
+from placement.cost.figures import Placement
 from placement.cost.memory.hbm import memory_of
 from placement.cost.own_batch import BatchFit, Operation
 from placement.cost.pose import layer_problems
@@ -17,6 +20,7 @@ from placement.planning.choose import ChosenRole
 from placement.planning.guard import Guarded, guarded, left_out
 from placement.planning.judgement import certificate_of, judge, layer_record, witness_of
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
+from placement.planning.worth import Carried, carried, enough
 from placement.problem.layer import LayerProblem, Objective
 from placement.problem.split import Split
 from placement.records.convert import memory_record, served_record, stage_records, topology_record
@@ -45,6 +49,7 @@ class PlannedRole:
         late: Layers whose search ended early. unfitted: Strategies without an own batch.
         guarded: Layers that are the balancer's so that no window loses. lost: See `left_out`.
         witness: What proves its bounds.
+        carried: What its instances carry on the routing solved on.
     """
 
     plan: RolePlan
@@ -53,6 +58,7 @@ class PlannedRole:
     guarded: int
     lost: dict[str, float]
     witness: RoleWitness
+    carried: Carried
 
 
 def plan_role(
@@ -62,8 +68,9 @@ def plan_role(
     objective: Objective,
     stop: Stop,
     compiled: Callable[[Stop], None],
+    others: Sequence[Carried] = (),
 ) -> PlannedRole:
-    """The plan of one role; `compiled` waits until kernels are."""
+    """The plan of one role; `compiled` waits until kernels are, `others` are the plan's other roles."""
     kind: RoleName = chosen.role if case.scenario.workload.kind == "serving" else "training"
     scenario, phase = chosen.scenario, _phase(case, chosen)
     posed, fit = chosen.split, None
@@ -83,7 +90,8 @@ def plan_role(
         fit = fit and BatchFit(scenario, kind, posed, routing.solved_on, cp=chosen.cp)
     else:
         problems = problems_of(posed)
-        answers = _place(case, problems, near, compiled)
+        ample = None if fit is None or objective != "time" else partial(_ample, case, chosen, fit, posed.batch, others)
+        answers = _place(case, problems, near, compiled, ample)
     kept, lost = Guarded(answers[case.own], 0), dict[str, float]()
     if case.strategy == "auto":
         kept = guarded(problems, answers[case.own], answers[BALANCER])
@@ -133,7 +141,11 @@ def plan_role(
     )
     late = sum(answer.termination in _ENDED_EARLY for answer in own)
     unfitted = len(placements) - len(operations) if fit else 0
-    return PlannedRole(plan, late, unfitted, kept.replaced, lost, witness_of(plan, own))
+    carries = Carried(chosen)
+    if fit is not None and operation is not None:
+        gap = plan.certificate.gap if objective == "time" else None
+        carries = carried(chosen, _requests_per_s(chosen, fit, placements[case.own], operation), gap, stake)
+    return PlannedRole(plan, late, unfitted, kept.replaced, lost, witness_of(plan, own), carries)
 
 
 @dataclass(frozen=True)
@@ -201,13 +213,42 @@ def _near_enough(case: Case, stake: float, objective: Objective, stop: Stop) -> 
     return replace(stop, gap=min(MOST_GAP, case.effort.budget.gap / max(stake, 1e-9)))
 
 
+def _requests_per_s(chosen: ChosenRole, fit: BatchFit, placement: Placement, operation: Operation) -> float:
+    """Requests of all instances, on the routing solved on."""
+    workload = chosen.scenario.workload
+    made = fit.operated(placement, operation).prediction.tokens_per_s
+    return made / workload.osl if workload.kind == "serving" else 0.0
+
+
+def _ample(
+    case: Case, chosen: ChosenRole, fit: BatchFit, batch: int, others: Sequence[Carried], balancer: Answers
+) -> bool:
+    """Whether the load balancer's placement carries all that the rest of the plan does, to within the budget's gap.
+
+    The heuristic that is taken may be slower by `near_time`.
+    """
+    placement = placement_of_answers(balancer)
+    rate = _requests_per_s(chosen, fit, placement, fit.fit(placement, batch)) / (1 + case.effort.params.near_time)
+    return enough(Carried(chosen, rate), others, case.effort.budget.gap)
+
+
 def _place(
-    case: Case, problems: Sequence[LayerProblem], stop: Stop, compiled: Callable[[Stop], None]
+    case: Case,
+    problems: Sequence[LayerProblem],
+    stop: Stop,
+    compiled: Callable[[Stop], None],
+    ample: Callable[[Answers], bool] | None = None,
 ) -> dict[str, Answers]:
-    """Each baseline's answers and the plan's own, by the name of their row. The baselines come first, and are quick."""
+    """Each baseline's answers and the plan's own, by the name of their row. The baselines come first, and are quick.
+
+    Args:
+        ample: Whether the plan has nothing to gain over the load balancer's; a gap of 0 searches all the same.
+    """
     placing = stop.share_of_time(PLACING)
     answers = place_baselines(problems, placing, case.effort, case.report, case.own if case.certify else "")
     if case.own not in answers:
+        if placing.gap > 0 and ample is not None and ample(answers[BALANCER]):
+            placing = replace(placing, gap=math.inf)
         compiled(placing)
         answers[case.own] = place(
             problems, case.strategy, placing, case.effort, case.report, case.balance_floor, case.certify

@@ -16,6 +16,7 @@ from placement.planning.judgement import versions
 from placement.planning.progress import COMPILING, OnProgress
 from placement.planning.role import plan_role
 from placement.planning.tokens import affordable_tokens, with_tokens
+from placement.planning.worth import Carried
 from placement.problem.layer import Objective
 from placement.records.convert import engine_name, figures_record, mode_of_roles
 from placement.records.layout import ScenarioRecord
@@ -164,12 +165,13 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
         cut_short.append(f"split: {choice.record.considered:,} of {choice.record.listed:,} tried")
     marks.append(time.perf_counter())
 
-    roles, witnesses = list[RolePlan](), list[RoleWitness]()
+    roles, witnesses, carried = list[RolePlan](), list[RoleWitness](), list[Carried]()
     told: list[str] = []
     lost: dict[str, float] = {}
     for i, chosen in enumerate(choice.roles):
         share = stop.share_of_time(1 / (len(choice.roles) - i))
-        planned = plan_role(case, chosen, routing, objective, share, compiled)
+        rest = (*carried, *map(Carried, choice.roles[i + 1 :]))
+        planned = plan_role(case, chosen, routing, objective, share, compiled, rest)
         if planned.late:
             of = f" of {planned.plan.role}" if len(choice.roles) > 1 else ""
             ended = "interrupted" if stop.interrupted else "ended early"
@@ -181,6 +183,7 @@ def _solve(case: Case, with_timings: bool, compiled: Callable[[Stop], None]) -> 
         lost |= {name: max(ratio, lost.get(name, 0.0)) for name, ratio in planned.lost.items()}
         roles.append(planned.plan)
         witnesses.append(planned.witness)
+        carried.append(planned.carried)
     marks.append(time.perf_counter())
 
     timings = TimingsRecord(

@@ -49,7 +49,7 @@ class LayerRecord(Record):
     bound_source: Text
     gap: Amount | None
     status: LayerStatus
-    #: "proven": nothing was searched, as a heuristic is proven near enough.
+    #: "proven": nothing was searched, as a heuristic is proven near enough or the plan has nothing to gain.
     termination: Literal["finished", "work", "time", "interrupted", "proven"]
 
 

@@ -68,7 +68,7 @@ class Comparison:
                     [(*strategy_row(role, row), _relative(role, row)) for row in self._rows(i, role)],
                     own,
                 ),
-                fields([("certificate", certificate(role))]),
+                fields([("certificate", certificate(plan, role))]),
             ]
         return parts
 

@@ -235,7 +235,7 @@ def _strategies(plan: Plan) -> list[RenderableType]:
         of = f", {role.role}" if len(plan.roles) > 1 else ""
         batch = "" if role.role == "prefill" else f" at batch {role.split.batch}"
         parts += [_BLANK, heading("EXPERT PLACEMENT", f"{of}, priced for {role.phase}{batch}"), strategy_table(role)]
-        parts.append(fields([("certificate", certificate(role))]))
+        parts.append(fields([("certificate", certificate(plan, role))]))
     return parts
 
 

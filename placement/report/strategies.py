@@ -6,6 +6,7 @@ from placement.records.plan import Plan
 from placement.records.role import RolePlan, StrategyRecord
 from placement.report.text import Columns, columns
 from placement.report.units import grouped, kb, or_dash, us
+from placement.report.worth import left_of_plan
 
 #: How a certificate's unit reads after its figure.
 _UNITS = {
@@ -60,7 +61,7 @@ def time_cells(role: RolePlan, strategy: StrategyRecord) -> tuple[str, ...]:
     return tuple("-" if times[phase] is None else us(times[phase]) for phase in times if phase in role.messages)  # type: ignore[arg-type]
 
 
-def certificate(role: RolePlan) -> str:
+def certificate(plan: Plan, role: RolePlan) -> str:
     """The certificate in one sentence."""
     record = role.certificate
     unit = _UNITS[record.unit]
@@ -74,20 +75,20 @@ def certificate(role: RolePlan) -> str:
         told = f"proven: no placement has less than {least}"
         if proven:
             told += f"; {proven} of {len(role.layers)} layers are optimal"
-    return f"{told} (on the routing solved on){_unsearched(role)}"
+    return f"{told} (on the routing solved on){_unsearched(plan, role)}"
 
 
-def _unsearched(role: RolePlan) -> str:
+def _unsearched(plan: Plan, role: RolePlan) -> str:
     """In how many layers nothing was searched, and how near the optimum a heuristic is proven there."""
     settled = [layer for layer in role.layers if layer.termination == "proven"]
     if not settled or role.certificate.status == "optimal":
         return ""
-    where = "" if len(settled) == len(role.layers) else f" in {len(settled)} of {len(role.layers)} layers"
-    return (
-        f"; a heuristic is proven near enough{where}: nothing to search there"
-        if where
-        else ("; a heuristic is proven near enough: nothing to search")
-    )
+    if len(settled) < len(role.layers):
+        where = f"in {len(settled)} of {len(role.layers)} layers"
+        return f"; a heuristic is proven near enough {where}: nothing to search there"
+    left = left_of_plan(plan, role)
+    near = "near enough" if left is None else f"within {left:.1%} of the plan's tokens/s"
+    return f"; a heuristic is proven {near}: nothing to search"
 
 
 def totals(plan: Plan) -> Columns | None:

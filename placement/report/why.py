@@ -6,6 +6,7 @@ from placement.records.choice import ChoiceRecord, RunnerUpRecord, WhatIfRecord
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
 from placement.report.certainty import apart
+from placement.report.worth import left_of_layers, left_of_plan
 
 #: A gain that nobody would notice.
 _SMALL = 0.001
@@ -99,12 +100,12 @@ def _placement(plan: Plan, role: RolePlan) -> list[tuple[str, str]]:
     best = _best_baseline(role)
     if best is not None:
         told += f"; no strategy serves more than {best}"
-    gap = role.certificate.gap
-    if gap is not None and role.certificate.unit == "us":
-        left = gap / (1 + gap)
+    if (left := left_of_layers(role)) is not None:
         told += f"; at most {left:.1%} of an MoE layer's time is left to gain"
-        if role.stake is not None and role.phase != "train":
-            told += f", about {left * role.stake:.1%} of tokens/s"
+        if (worth := left_of_plan(plan, role)) is not None:
+            told += f", about {worth:.1%} of tokens/s"
+            if role.stake is not None and worth < left * role.stake * (1 - _SMALL):
+                told += ": the other half carries no more"
     return [(f"placement{of}", told)]
 
 

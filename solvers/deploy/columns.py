@@ -17,6 +17,7 @@ from placement.cost.step.roles import (
     aggregated_point,
     context_degrees,
     decode_point,
+    most_prefill_requests_per_s,
     prefill_point,
     prompt_alone_s,
 )
@@ -343,7 +344,10 @@ class _PoolSearch:
     def _prefill(self, degrees: Sequence[int], model: ServingModel) -> InstancePoint | None:
         """The fastest of prompts on one rank and prompts shared between several; sets `shared_by`."""
         best, self.shared_by = None, 1
+        most = most_prefill_requests_per_s(model)
         for cp in degrees:
+            if best is not None and most <= best.requests_per_s * (1 + LEAST_CONTEXT_GAIN):
+                break
             point = prefill_point(model, self.ttft_s, cp)
             if point is None:
                 self.reach = self.reach.or_better(Reach(prefill_ttft_s=prompt_alone_s(model, cp)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -97,12 +98,14 @@ class MasterMilp:
             pieces = [_Term(n, 1.0) for column, n in mine if problem.piece(column) == size]
             room = [_Term(flow[step], -1.0) for step in steps if step[1] == size]
             self._at_most([*pieces, *room], 0.0)
-        for start in sorted({start for start, _ in steps} - {0}):
+        out, into = defaultdict[int, list[_Term]](list), defaultdict[int, list[_Term]](list)
+        for step in steps:
+            out[step[0]].append(_Term(flow[step], 1.0))
+            into[sum(step)].append(_Term(flow[step], -1.0))
+        for start in sorted(out.keys() - {0}):
             # Paths end anywhere, so no more leave a place than come to it.
-            out = [_Term(flow[step], 1.0) for step in steps if step[0] == start]
-            into = [_Term(flow[step], -1.0) for step in steps if sum(step) == start]
-            self._at_most([*out, *into], 0.0)
-        self._at_most([*filled, *(_Term(flow[step], 1.0) for step in steps if step[0] == 0)], pool.nodes)
+            self._at_most([*out[start], *into[start]], 0.0)
+        self._at_most([*filled, *out[0]], pool.nodes)
         gpus = [_Term(n, column.gpus) for column, n in mine]
         if gpus:
             self._at_most(gpus, pool.gpus)

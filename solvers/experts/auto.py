@@ -21,6 +21,9 @@ from solvers.params import DEFAULTS, SearchParams
 from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
 
+#: However far a heuristic may lie from its bound, a bound within this of it is sought, relatively: a plan tells it.
+TOLD = 0.2
+
 
 class AutoSolver:
     """Never worse than the best heuristic, by the same scorer (layer times within `near_time` of one another count as
@@ -106,7 +109,8 @@ class AutoSolver:
         if noisy:
             enough = min(enough, value * (1 - least_gain(problem, stop.params)))
         # Trying all of a few placements takes no longer than the better bounds.
-        bound = bounds.best(value, quick=every is not None, stop=stop, enough=enough)
+        sought = max(enough, value / (1 + TOLD))
+        bound = bounds.best(value, quick=every is not None, stop=stop, enough=sought)
         if bound.value < enough:
             return _best_of_all(problem, every, stop)
         best = best_of(_with_dispatch(problem, rivals, value) if needs_fractions(problem) else rivals)

@@ -80,7 +80,7 @@ def test_statistics_know_their_tokens() -> None:
 
 
 def test_the_rule_decides_no_worse_than_a_fixed_share(shared_dir: Path) -> None:
-    """One node, where gains are small: held-out time of what is kept, by the rule and by 3%."""
+    """One node, and a search so short that gains are small: held-out time of what is kept, by the rule and by 3%."""
     kept: dict[str, list[float]] = {"rule": [], "fixed": []}
     for domain in ("intent", "law", "summary"):
         first, second = split_by_sequence(read_trace(shared_dir / "traces" / f"dsv2lite_{domain}.npz"))
@@ -93,7 +93,7 @@ def test_the_rule_decides_no_worse_than_a_fixed_share(shared_dir: Path) -> None:
             )  # fmt: skip
             judged = replace(posed, data=test[layer])
             rivals = baseline_candidates(posed)
-            stop = Stop(0.2, params=SearchParams(least_gain=0.0))
+            stop = Stop(0.003, params=SearchParams(least_gain=0.0))
             found = candidate(posed, np.asarray(get_solver("auto").solve_against(posed, rivals, stop, layer).slots))
             rival = steadiest(posed, rivals, DEFAULTS.near_time)
             gain = 1 - found.score.objective / rival.score.objective

@@ -5,9 +5,12 @@ from placement.check.layer import check_layer
 from placement.cost.layer.score import objective_value, score_layer
 from solvers.bounds import layer_bound
 from solvers.dispatch import fractions_for
+from solvers.experts.baselines import baseline_candidates
+from solvers.experts.candidates import choose
 from solvers.experts.floor import balance_floor
 from solvers.experts.heuristics.eplb import EplbSolver
 from solvers.experts.layers import plan_layers
+from solvers.experts.search.solver import SearchSolver
 from solvers.registry import BASELINES, get_solver
 from solvers.result import Status
 from solvers.stop import Stop
@@ -35,6 +38,22 @@ def test_search_finds_placements_that_touch_fewer_nodes() -> None:
     found = get_solver("search").solve(balance_floor(problem), Stop(), 1)
     score = score_layer(problem, found.slots)
     assert score.nodes_per_token < 0.9 * start
+
+
+@pytest.mark.parametrize(
+    ("experts", "gpus", "gpus_per_node", "most"), [(128, 32, 32, 0.985), (256, 64, 64, 0.99), (256, 64, 8, 0.89)]
+)
+def test_many_experts_are_searched_as_coolly_as_their_moves_are_small(
+    experts: int, gpus: int, gpus_per_node: int, most: float
+) -> None:
+    """At the temperatures of 64 experts nothing is found inside one node, and 3% less time is lost across nodes."""
+    problem = random_problem(
+        0, experts=experts, gpus=gpus, gpus_per_node=gpus_per_node, slots_per_gpu=experts // gpus + 1, tokens=1500, k=8
+    )
+    known = baseline_candidates(problem)
+    found = SearchSolver().improve(problem, known, Stop(), 1)
+    assert found.slots is not None
+    assert score_layer(problem, found.slots).objective < most * choose(problem, known).score.objective
 
 
 def test_balance_floor_is_kept() -> None:

@@ -6,12 +6,11 @@ placement.cost.calibration.fitted turns them into those of a measured case.
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import Annotated, Literal, Self, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from specs.documents import shipped_yaml
 from specs.fields import DataType
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -35,7 +34,7 @@ class Constants(BaseModel):
         Raises:
             pydantic.ValidationError: the data file is damaged; that is a fault of the installation, not of the user.
         """
-        return cls.model_validate(yaml.safe_load(files(package).joinpath(name).read_text(encoding="utf-8")))
+        return cls.model_validate(shipped_yaml(package, name))
 
 
 class ShareEntry(Constants):

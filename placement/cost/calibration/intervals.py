@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from importlib.resources import files
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from specs.documents import shipped_yaml
 from specs.model import Model
 from specs.scenario import Scenario
 
@@ -226,8 +225,7 @@ def band_of(groups: Sequence[Bands], figure: Figure, held_out: HeldOut, standing
 @cache
 def load_intervals() -> Intervals:
     """The intervals as shipped (an immutable record, read once)."""
-    text = files("placement.cost.calibration").joinpath("intervals.yaml").read_text(encoding="utf-8")
-    return Intervals.model_validate(yaml.safe_load(text))
+    return Intervals.model_validate(shipped_yaml("placement.cost.calibration", "intervals.yaml"))
 
 
 def interval_of(scenario: Scenario, figure: Figure, batch: int) -> Interval | None:

@@ -160,6 +160,13 @@ class PrefillQueue:
         )
 
 
+def most_prefill_requests_per_s(model: ServingModel) -> float:
+    """Of an instance that only prefills, as busy as it is ever planned, however many ranks share a prompt: to gather
+    keys and values takes time."""
+    computed = model.workload.computed_tokens * model.full_pass.slowest_s
+    return MOST_BUSY * model.split.dp * model.budget / computed
+
+
 def prefill_point(model: ServingModel, ttft_s: float, cp: int = 1) -> InstancePoint | None:
     """An instance that only prefills, as busy as the TTFT allows; None where one prompt alone takes longer.
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from placement.engines.settings.names import names_of
+from specs.documents import shipped_yaml
 
 #: Variables of ours that a launch script asks for, and what each is. Engines know none of them.
 PLACEHOLDERS = {
@@ -83,7 +81,7 @@ class Switches:
 
 @lru_cache(maxsize=1)
 def _all() -> dict[str, Switches]:
-    data: dict[str, dict[str, Any]] = yaml.safe_load((files(__package__) / "switches.yaml").read_text("utf-8"))
+    data: dict[str, dict[str, Any]] = shipped_yaml(__package__, "switches.yaml")
     return {engine: _read(each) for engine, each in data.items()}
 
 

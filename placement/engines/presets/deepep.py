@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.resources import files
 from typing import Annotated
 
-import yaml
 from pydantic import Field
 
+from specs.documents import shipped_yaml
 from specs.fields import Count, Degree, Spec, Width
 
 #: Backends that run DeepEP's low-latency kernels, and its bulk kernels (SGLang's `deepep` runs either by phase).
@@ -35,7 +34,7 @@ class DeepEp(Spec):
 @lru_cache(maxsize=1)
 def deepep() -> DeepEp:
     """DeepEP's constants."""
-    return DeepEp.model_validate(yaml.safe_load((files(__package__) / "deepep.yaml").read_text("utf-8")))
+    return DeepEp.model_validate(shipped_yaml(__package__, "deepep.yaml"))
 
 
 def box_problem(backend: str, gpus: int, os_node_gpus: int) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.resources import files
 from typing import Annotated
 
-import yaml
 from pydantic import Field, TypeAdapter
 
 from placement.engines.settings.catalog import FABRICS, EngineName, Fabric
 from placement.errors import ParameterError
 from specs.cluster import Cluster
+from specs.documents import shipped_yaml
 from specs.fields import Degree, Name, Spec, Text
 from specs.loading import load_cluster
 from specs.scenario import Scenario
@@ -33,8 +32,7 @@ class FabricRecord(Spec):
 @lru_cache(maxsize=1)
 def fabrics() -> dict[Fabric, FabricRecord]:
     """The fabrics by name."""
-    text = (files(__package__) / "fabrics.yaml").read_text("utf-8")
-    return TypeAdapter(dict[Fabric, FabricRecord]).validate_python(yaml.safe_load(text))
+    return TypeAdapter(dict[Fabric, FabricRecord]).validate_python(shipped_yaml(__package__, "fabrics.yaml"))
 
 
 def fabric_of(name: str) -> Fabric:

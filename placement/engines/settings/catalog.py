@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.resources import files
 from typing import Annotated, Literal, get_args
 
-import yaml
 from pydantic import Field, model_validator
 
 from placement.engines.settings.names import Software, names_of
+from specs.documents import shipped_yaml
 from specs.fields import Flag, Name, Spec, Text
 
 #: nvlink: one OS node. nvl72: OS nodes of one NVLink domain. Others: over the network between domains.
@@ -144,5 +143,4 @@ class Catalog(Spec):
 @lru_cache(maxsize=1)
 def catalog() -> Catalog:
     """The catalog of settings."""
-    text = (files(__package__) / "catalog.yaml").read_text("utf-8")
-    return Catalog.model_validate(yaml.safe_load(text))
+    return Catalog.model_validate(shipped_yaml(__package__, "catalog.yaml"))

@@ -6,12 +6,11 @@ The lists lie in `names/`, one file a software; `python -m placement.engines.set
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.resources import files
 from typing import Annotated, Literal, get_args
 
-import yaml
 from pydantic import Field
 
+from specs.documents import shipped_yaml
 from specs.fields import Spec, Text
 
 Software = Literal["nccl", "nvshmem", "vllm", "sglang"]
@@ -38,5 +37,4 @@ class NameList(Spec):
 @lru_cache(maxsize=len(SOFTWARE))
 def names_of(software: Software) -> NameList:
     """What a software knows."""
-    text = (files(__package__) / "names" / f"{software}.yaml").read_text("utf-8")
-    return NameList.model_validate(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return NameList.model_validate(shipped_yaml(__package__, "names", f"{software}.yaml"))

@@ -34,10 +34,10 @@ class Schedule:
     most_price: float = 300.0
     even: bool = False
 
-    def scaled(self, work: float, params: SearchParams = DEFAULTS) -> Schedule:
-        """The same with `work` times the steps, and the temperatures that the parameters ask for."""
+    def scaled(self, work: float, params: SearchParams = DEFAULTS, cool: float = 1.0) -> Schedule:
+        """The same with `work` times the steps, and `cool` times the temperatures that the parameters ask for."""
         steps = max(1, int(self.steps * work))
-        return replace(self, steps=steps, hot=self.hot * params.hot, cold=self.cold * params.cold)
+        return replace(self, steps=steps, hot=self.hot * params.hot * cool, cold=self.cold * params.cold * cool)
 
     def plan(self, steps: int, redirect_only: bool = False) -> Plan:
         """The plan of an anneal of so many steps."""

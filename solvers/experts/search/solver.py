@@ -29,7 +29,7 @@ from solvers.result import Result, Status, Termination
 from solvers.stop import Stop
 
 #: Default budgets and temperatures (docs/performance.md): experts onto nodes, then onto their GPUs, without replicas
-#: (`SINGLE`) and with; all at once where nodes do not decide the traffic; inside one node, where little is at stake.
+#: (`SINGLE`) and with; all at once where nodes do not decide the traffic; inside one node.
 ON_NODES_SINGLE = Schedule(225_000, 0.02, 0.0005, 10.0, 1.0, most_price=0.3, even=True)
 ON_NODES = Schedule(225_000, 0.012, 0.0005, 10.0, 1.0, most_price=0.3, even=True)
 #: Placement and dispatch together have more to try.
@@ -41,9 +41,11 @@ ON_NODES_TRAFFIC = Schedule(300_000, 0.017, 0.0005, 2.0, 1.0, most_price=30.0, e
 ON_GPUS = Schedule(60_000, 0.001, 0.0002, 1.0, 1.0, even=True)
 ON_GPUS_SINGLE = Schedule(100_000, 0.005, 0.0003, 1.0, 1.0, even=True)
 AT_ONCE = Schedule(300_000, 0.01, 0.0003, 3.0, 0.5)
-IN_ONE_NODE = Schedule(60_000, 0.005, 0.0002, 1.0, 0.3)
-#: A layer has the default steps at this many experts; with fewer or more in proportion, within limits.
-EXPERTS, LEAST, MOST = 64, 0.4, 1.6
+#: Temperatures of a node of so many GPUs: with more a move changes less of what all of them cost.
+IN_ONE_NODE, GPUS = Schedule(240_000, 0.001, 0.0001, 3.0, 1.0), 8
+#: A layer has the default steps at this many experts; with fewer or more in proportion, within limits. With more a move
+#: changes less of the objective: temperatures, which are shares of that, fall as their number.
+EXPERTS, LEAST, MOST = 64, 0.4, 4.0
 #: More bins than these make a step dearer, so that it has fewer.
 BINS = 16
 #: A step costs a fixed part, worth this many reads of a weight, and those of an accepted move; a layer has the default
@@ -242,16 +244,19 @@ def _anneal(problem: LayerProblem, start: IntArray, stop: Stop, seed: int) -> li
     """The search's placements: by node and then by GPU where that pays, else all at once."""
     size = float(np.clip(problem.experts / EXPERTS, LEAST, MOST)) * stop.work
     rows, bins, params = None, tariff_of(problem).bins, stop.params
+    cool = min(1.0, EXPERTS / problem.experts)
     if not bins.linear:
         rows = SetRows.of(problem.data.sets, problem.experts, problem.windows)
     if not has_levels(problem):
-        plan = AT_ONCE if problem.topology.nodes > 1 else IN_ONE_NODE
-        schedule = plan.scaled(size * params.gpu_effort * min(1.0, BINS / bins.count), params)
+        plan = AT_ONCE
+        if problem.topology.nodes == 1:
+            plan, cool = IN_ONE_NODE, cool * GPUS / bins.count
+        schedule = plan.scaled(size * params.gpu_effort * min(1.0, BINS / bins.count), params, cool)
         return [run_annealing(problem, start, None, schedule, stop, seed, rows)]
     copies = problem.hardware.usable_slots > problem.experts
-    fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size * params.gpu_effort, params)
+    fine = (ON_GPUS if copies else ON_GPUS_SINGLE).scaled(size * params.gpu_effort, params, cool)
     coarse = node_level(problem)
-    schedule = _on_nodes(problem).scaled(size * params.node_effort * steps_ratio(coarse, rows), params)
+    schedule = _on_nodes(problem).scaled(size * params.node_effort * steps_ratio(coarse, rows), params, cool)
     needed, share, runs = copies_needed(problem), NODE_SHARE, []
     # Each run is closer on the node level: where none keeps the cap, the layer's whole gain is lost.
     for turn in range(params.cap_tries):

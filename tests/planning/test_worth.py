@@ -1,0 +1,99 @@
+"""What a role is worth to its plan: nothing is searched in a half that carries all that the other one does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from placement.planning.choose import ChosenRole
+from placement.planning.effort import Budget
+from placement.planning.solve import plan_scenario
+from placement.planning.worth import Carried, carried, enough
+from placement.problem.split import make_split
+from placement.records.plan import Plan
+from placement.report.strategies import certificate
+from placement.report.why import why
+from placement.report.worth import left_of_layers, left_of_plan
+from specs.scenario import Scenario
+from tests.cli.conftest import TINY
+from tests.cost import scenarios as s
+
+CASE = s.scenario(workload=s.serving(isl=1024, osl=1024))
+SPLIT = make_split(CASE, tp=1, ep=4, pp=1, dp=4, batch=8)
+PREFILL, DECODE = (ChosenRole(role, CASE, None, SPLIT) for role in ("prefill", "decode"))
+#: A share of tokens/s that any layer of the small plan is further away from its bound.
+TIGHT = 1e-4
+WHOLE = ChosenRole("aggregated", CASE, None, SPLIT)
+
+
+def test_a_half_is_worth_what_the_other_one_carries_at_most() -> None:
+    prefill = Carried(PREFILL, 100.0, 100.0)
+    assert enough(Carried(DECODE, 100.0), [prefill], 0.0)
+    assert enough(Carried(DECODE, 99.5), [prefill], 0.01)
+    assert not enough(Carried(DECODE, 98.0), [prefill], 0.01)
+    # What the other half could carry under a better placement counts in full.
+    assert not enough(Carried(DECODE, 100.0), [replace(prefill, most=102.0)], 0.01)
+    assert enough(Carried(DECODE, 102.0), [replace(prefill, most=100.9)], 0.01)
+    assert enough(Carried(DECODE, 120.0), [replace(prefill, most=110.0)], 0.01)
+    assert not enough(Carried(DECODE, 109.9), [replace(prefill, most=110.0)], 0.01)
+
+
+def test_roles_that_are_not_planned_yet_may_carry_anything() -> None:
+    assert not enough(Carried(PREFILL, 100.0), [Carried(DECODE)], 0.5)
+    # Of two kinds that decode the one at hand is enough by itself, or nothing is known.
+    prefill = Carried(PREFILL, 100.0, 100.0)
+    assert enough(Carried(DECODE, 100.0), [prefill, Carried(DECODE)], 0.0)
+    assert not enough(Carried(DECODE, 60.0), [prefill, Carried(DECODE)], 0.01)
+
+
+def test_whole_requests_always_gain_and_weaken_what_halves_gain() -> None:
+    prefill, whole = Carried(PREFILL, 100.0, 100.0), Carried(WHOLE, 100.0, 100.0)
+    assert not enough(Carried(WHOLE, 100.0), [prefill, Carried(DECODE, 100.0, 100.0)], 0.01)
+    assert not enough(Carried(DECODE, 98.5), [prefill], 0.01)
+    assert enough(Carried(DECODE, 98.5), [prefill, whole], 0.01)
+    assert not enough(Carried(DECODE, 98.5), [prefill, replace(whole, most=101.0)], 0.01)
+
+
+def test_links_between_halves_bound_both() -> None:
+    fast = CASE.cluster.model_copy(update={"slow": CASE.cluster.slow.model_copy(update={"gb_per_s": 1e-3})})
+    decode, prefill = (replace(role, scenario=CASE.model_copy(update={"cluster": fast})) for role in (DECODE, PREFILL))
+    assert enough(Carried(decode, 1e6), [Carried(prefill, 1e6, math.inf)], 0.0)
+
+
+def test_a_planned_role_carries_what_its_bound_leaves() -> None:
+    assert carried(PREFILL, 100.0, 0.0, 1.0).most == 100.0
+    assert carried(PREFILL, 100.0, None, 1.0).most == math.inf
+    # A fifth less of half of its time is a tenth less of all.
+    assert carried(PREFILL, 90.0, 0.25, 0.5).most == pytest.approx(100.0)
+
+
+def planned(decode_batch: int, **more: Any) -> Plan:
+    """Halves of four GPUs, where prefill serves some 3,000 requests/s and decode as many as its batch allows."""
+    fields = TINY | {"pins": {"tp": 1, "pp": 1}, "decode_pins": {"ep": 4, "dp": 4, "batch": decode_batch}}
+    fields |= {"prefill_pins": {"ep": 4, "dp": 4}, "cluster": TINY["cluster"] | {"nodes": 4}}
+    return plan_scenario(Scenario.model_validate(fields), mode="disaggregated", seed=1, **more)
+
+
+def test_nothing_is_searched_in_a_half_that_carries_enough() -> None:
+    searched = planned(8, budget=Budget(gap=TIGHT))
+    prefill, decode = searched.roles
+    assert {layer.termination for layer in decode.layers} == {"work"}
+    slower = decode.predicted.tokens_per_s.value
+    assert slower < prefill.predicted.tokens_per_s.value
+    # Prefill is the half that has nothing to gain here, which its screen says.
+    left = left_of_layers(prefill)
+    assert left is not None
+    assert (prefill.stake or 0) * left > left_of_plan(searched, prefill) == 0
+    assert "about 0.0% of tokens/s: the other half carries no more" in dict(why(searched))["placement (prefill)"]
+
+    ample = planned(64, budget=Budget(gap=TIGHT))
+    prefill, decode = ample.roles
+    assert decode.predicted.tokens_per_s.value > prefill.predicted.tokens_per_s.value
+    assert {layer.termination for layer in decode.layers} == {"proven"}
+    assert "a heuristic is proven within 0.0% of the plan's tokens/s: nothing to search" in certificate(ample, decode)
+    every = planned(64, budget=Budget(gap=0.0))
+    assert {layer.termination for layer in every.roles[1].layers} == {"work"}
+    assert every.predicted.tokens_per_s.value == ample.predicted.tokens_per_s.value
