@@ -1,6 +1,6 @@
 """`python -m placement` is the console script `placement`."""
 
-from placement.cli.main import main
+from placement.entry import enter
 
 if __name__ == "__main__":
-    main()
+    enter()

@@ -1,6 +1,6 @@
 """`python -m placement.deploy`."""
 
-from placement.cli.deploy import main
+from placement.entry import enter
 
 if __name__ == "__main__":
-    main()
+    enter("placement.cli.deploy")

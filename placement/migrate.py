@@ -1,6 +1,6 @@
 """`python -m placement.migrate`."""
 
-from placement.cli.migrate import main
+from placement.entry import enter
 
 if __name__ == "__main__":
-    main()
+    enter("placement.cli.migrate")

@@ -1,6 +1,6 @@
 """`python -m placement.scenario`."""
 
-from placement.cli.scenario import main
+from placement.entry import enter
 
 if __name__ == "__main__":
-    main()
+    enter("placement.cli.scenario")

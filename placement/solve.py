@@ -1,6 +1,6 @@
 """`python -m placement.solve`."""
 
-from placement.cli.solve import main
+from placement.entry import enter
 
 if __name__ == "__main__":
-    main()
+    enter("placement.cli.solve")

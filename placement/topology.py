@@ -1,6 +1,6 @@
 """`python -m placement.topology`."""
 
-from placement.cli.topology import main
+from placement.entry import enter
 
 if __name__ == "__main__":
-    main()
+    enter("placement.cli.topology")

@@ -1,6 +1,6 @@
 """`python -m placement.verify`."""
 
-from placement.cli.verify import main
+from placement.entry import enter
 
 if __name__ == "__main__":
-    main()
+    enter("placement.cli.verify")

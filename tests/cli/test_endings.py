@@ -158,7 +158,6 @@ INTERRUPTED = (130, -signal.SIGINT)
 @pytest.mark.parametrize(
     ("module", "seconds"),
     [
-        ("placement.solve", 0.1),
         ("placement.solve", 0.7),
         ("placement.solve", 5.0),
         ("placement", 0.4),
@@ -174,6 +173,24 @@ def test_an_interrupt_is_heard_at_once(module: str, seconds: float, tmp_path: Pa
         assert running.wait(3) in INTERRUPTED
         assert all_gone(running.pid)
         assert b"Traceback" not in told.read_bytes()
+    finally:
+        for pid in alive(running.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("module", ["placement.solve", "placement"])
+@pytest.mark.parametrize("library", ["multiarray", "pydantic_core"])
+def test_an_interrupt_is_heard_while_packages_are_imported(module: str, library: str, tmp_path: Path) -> None:
+    """Some make an error of their own of it."""
+    told = tmp_path / "told"
+    running = start(["-m", module, *(["solve"] if module == "placement" else [])], tmp_path, stderr=told)
+    try:
+        until = time.monotonic() + 60
+        while library not in Path(f"/proc/{running.pid}/maps").read_text():
+            assert time.monotonic() < until
+        running.send_signal(signal.SIGINT)
+        assert running.wait(3) == 130
+        assert told.read_bytes().strip() == b"interrupted"
     finally:
         for pid in alive(running.pid):
             os.kill(pid, signal.SIGKILL)
