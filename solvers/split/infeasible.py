@@ -54,7 +54,7 @@ def slo_error(
         name, limit, best = "TPOT (with TTFT met)", tpot_s, joint_s
     return InfeasibleError(
         f"{scenario.name}: no split meets {name} {limit * 1e3:.4g} ms; the best reachable is {best * 1e3:.4g} ms, "
-        f"{(best / limit - 1) * 100:.3g}% over"
+        f"{_percent(best / limit - 1)} over, as priced before experts are placed"
     )
 
 
@@ -109,6 +109,12 @@ def fits(scenario: Scenario, degrees: Degrees, batch: int | None, efficiency: Ef
 
 def _pinned(pins: Pins) -> bool:
     return any(value is not None for value in pins.model_dump().values())
+
+
+def _percent(share: float) -> str:
+    """A share in percent to three digits, in plain figures."""
+    percent = share * 100
+    return f"{percent:,.0f}%" if percent >= 1000 else f"{percent:.3g}%"
 
 
 def _gb(size: float) -> str:
