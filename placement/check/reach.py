@@ -205,8 +205,8 @@ def _least_apart(
         rows, prices = np.split(_rows(tables, 2 * experts), 2)
         priced = _priced(bins, work, np.maximum(prices, 0.0))
     most, alone, low = bins.most, tables.alone, float(bins.homes.min())
-    if not 0 < alone < 1e6:
-        raise WitnessError("it weighs the chance to be at home by no positive number")
+    if not 1e-6 < alone < 1e6:
+        raise WitnessError("it weighs the chance to be at home by no number from 1e-6 to 1e6")
     near = at_home[own, own] - 0.5 * (owed_near + owed_near.T)
     far = away - 0.5 * (owed_away + owed_away.T) + 0.5 * (rows[None, :] - rows[:, None])
     if low > 0:

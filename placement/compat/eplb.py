@@ -16,6 +16,7 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -258,9 +259,13 @@ def _limit(seconds: Any) -> float | None:
     """A time limit in seconds, or None."""
     if seconds is None:
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not (0 < seconds < math.inf):
+    try:
+        limit = float(seconds) if isinstance(seconds, Real) and not isinstance(seconds, bool) else math.nan
+    except OverflowError:
+        limit = math.inf
+    if not 0 < limit < math.inf:
         raise InputError(SOURCE, "time_limit", f"{repr(seconds)[:60]} is no positive number", "give seconds, or None")
-    return float(seconds)
+    return limit
 
 
 def _warn_of_groups(loads: FloatArray, busiest: FloatArray, replicas: int, groups: int, nodes: int, gpus: int) -> None:

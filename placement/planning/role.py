@@ -221,14 +221,11 @@ def _requests_per_s(chosen: ChosenRole, fit: BatchFit, placement: Placement, ope
 
 
 def _ample(
-    case: Case, chosen: ChosenRole, fit: BatchFit, batch: int, others: Sequence[Carried], balancer: Answers
+    case: Case, chosen: ChosenRole, fit: BatchFit, batch: int, others: Sequence[Carried], answers: Answers
 ) -> bool:
-    """Whether the load balancer's placement carries all that the rest of the plan does, to within the budget's gap.
-
-    The heuristic that is taken may be slower by `near_time`.
-    """
-    placement = placement_of_answers(balancer)
-    rate = _requests_per_s(chosen, fit, placement, fit.fit(placement, batch)) / (1 + case.effort.params.near_time)
+    """Whether answers carry all that the rest of the plan does, to within the budget's gap."""
+    placement = placement_of_answers(answers)
+    rate = _requests_per_s(chosen, fit, placement, fit.fit(placement, batch))
     return enough(Carried(chosen, rate), others, case.effort.budget.gap)
 
 
@@ -242,15 +239,20 @@ def _place(
     """Each baseline's answers and the plan's own, by the name of their row. The baselines come first, and are quick.
 
     Args:
-        ample: Whether the plan has nothing to gain over the load balancer's; a gap of 0 searches all the same.
+        ample: Whether the plan has nothing to gain over answers; a gap of 0 searches all the same.
     """
     placing = stop.share_of_time(PLACING)
     answers = place_baselines(problems, placing, case.effort, case.report, case.own if case.certify else "")
-    if case.own not in answers:
-        if placing.gap > 0 and ample is not None and ample(answers[BALANCER]):
-            placing = replace(placing, gap=math.inf)
-        compiled(placing)
-        answers[case.own] = place(
-            problems, case.strategy, placing, case.effort, case.report, case.balance_floor, case.certify
-        )
-    return answers
+    if case.own in answers:
+        return answers
+
+    def own(until: Stop) -> Answers:
+        compiled(until)
+        return place(problems, case.strategy, until, case.effort, case.report, case.balance_floor, case.certify)
+
+    if placing.gap > 0 and ample is not None and ample(answers[BALANCER]):
+        quick = own(replace(placing, gap=math.inf))
+        # The heuristics taken need not be as quick as the load balancer, and a batch may miss its limit by little.
+        if ample(quick):
+            return answers | {case.own: quick}
+    return answers | {case.own: own(placing)}

@@ -1,6 +1,7 @@
 import os
 import time
 import warnings
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -247,6 +248,7 @@ GOOD: dict[str, object] = {
         ({"old_gpus": 0, "old_map": np.zeros((2, 12), int)}, "old_gpus: 0 is no positive whole number"),
         ({"time_limit": 0}, "time_limit: 0 is no positive number"),
         ({"time_limit": "soon"}, "time_limit: 'soon' is no positive number"),
+        ({"time_limit": 10**400}, "time_limit: 1000"),
         ({"old_map": np.zeros((2, 12))}, "old_map: has shape (2, 12) and type float64"),
         ({"effort": "most"}, "no effort is called 'most'"),
         ({"workers": 0}, "workers: 0 threads"),
@@ -355,6 +357,13 @@ def test_a_map_of_slots_that_nothing_explains_is_taken_too() -> None:
     assert slots.shape == (2, 12)
     assert (counts >= 1).all()
     assert np.array_equal(rebalance_experts(**GOOD, old_map=old, old_gpus=2)[2].sum(axis=1), [12, 12])
+
+
+@pytest.mark.parametrize("seconds", [np.float32(60.0), np.int64(60), Fraction(60)])
+def test_a_time_limit_is_any_real_number(seconds: Any) -> None:
+    weight = np.arange(16.0)[None]
+    found, plain = (rebalance_experts(weight, 24, 1, 1, 4, time_limit=limit)[0] for limit in (seconds, None))
+    assert (found == plain).all()
 
 
 def test_a_time_limit_ends_the_search_but_not_the_answer() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from placement.planning import role as planning
 from placement.planning.choose import ChosenRole
 from placement.planning.effort import Budget
 from placement.planning.solve import plan_scenario
@@ -97,3 +98,19 @@ def test_nothing_is_searched_in_a_half_that_carries_enough() -> None:
     every = planned(64, budget=Budget(gap=0.0))
     assert {layer.termination for layer in every.roles[1].layers} == {"work"}
     assert every.predicted.tokens_per_s.value == ample.predicted.tokens_per_s.value
+
+
+def test_a_half_is_searched_whose_heuristic_carries_less_than_the_load_balancer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may: a batch is a whole number, and heuristics that are nearly alike are taken for their balance."""
+    asked = list[str]()
+
+    def ample(case: object, chosen: ChosenRole, *rest: object) -> bool:
+        asked.append(chosen.role)
+        return asked.count("decode") == 1
+
+    monkeypatch.setattr(planning, "_ample", ample)
+    found = planned(64, budget=Budget(gap=TIGHT))
+    assert asked == ["prefill", "decode", "decode"]
+    assert {layer.termination for layer in found.roles[1].layers} == {"work"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from placement.check.bounds import least_objective
 from placement.check.nodes import NodeWork as Checked
 from placement.check.nodes import node_work as checked_node_work
-from placement.check.reach import witnessed
+from placement.check.reach import WitnessError, witnessed
 from placement.check.work import least_work
 from placement.cost.layer.score import score_layer
 from placement.problem.layer import LayerProblem
@@ -214,6 +214,16 @@ def test_a_witness_without_prices_of_work_is_checked_as_before() -> None:
     reach = counted_reach(problem)
     for work in (None, Checked(np.full(8, 1 / 8), 1.0, 1.0)):
         assert witnessed(problem, reach, plain.witness, work).remote_nodes == pytest.approx(plain.bins, rel=1e-5)
+
+
+@pytest.mark.parametrize("alone", [5e-324, 1e-310, 0.0, -1.0, 1e6, np.nan])
+def test_a_weight_that_would_overflow_is_none(alone: float) -> None:
+    problem = posed(3, (8, 4, 2, 3))
+    plain = remote_bins(problem.data.sets.ids, problem.data.sets.weight[0], 8, np.full(4, 0.25), 6, Stop(0.3))
+    (part,) = plain.witness
+    forged = replace(part, tables=replace(part.tables, alone=alone))
+    with pytest.raises(WitnessError, match="weighs the chance to be at home"):
+        witnessed(problem, counted_reach(problem), (forged,))
 
 
 @pytest.mark.parametrize(

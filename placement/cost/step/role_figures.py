@@ -81,7 +81,8 @@ def moe_stake(scenario: Scenario, role: str, split: Split, cp: int = 1) -> float
     quicker serve 1% more.
 
     A quicker layer serves the batch sooner, or takes a larger batch in the same time. The larger of both counts, if
-    HBM, the engine and the pins have room for a larger one.
+    HBM, the engine and the pins have room for a larger one. It may be above 1: where a prompt's time is near the TTFT,
+    what is left to wait rules, and where sequences cost less than the layers do, so does the batch.
     Training is not told apart: 1.
 
     Args:
@@ -100,16 +101,15 @@ def moe_stake(scenario: Scenario, role: str, split: Split, cp: int = 1) -> float
     whole = seconds()
     if whole <= 0:
         return 1.0
-    share = (seconds(ratio=1 + _STEP) / whole - 1) / _STEP
-    if role == "prefill":
-        return min(1.0, max(0.0, share))
-    if not _may_grow(scenario, split):
-        return min(1.0, max(0.0, share))
+    # By quicker layers: a prefill instance at its TTFT serves nothing with slower ones.
+    share = max(0.0, (1 - seconds(ratio=1 - _STEP) / whole) / _STEP)
+    if role == "prefill" or not _may_grow(scenario, split):
+        return share
     # At a fixed time, the batch may grow until its own cost has used up what the layers leave.
     more = max(1.1, (split.batch + 1) / split.batch)
     grown = round(split.batch * more) / split.batch
     slope = (seconds(batch=grown) / whole - 1) / (grown - 1)
-    return min(1.0, max(0.0, share, share / slope if slope > share else 1.0))
+    return max(share, share / slope if slope > _STEP else 1.0)
 
 
 def _may_grow(scenario: Scenario, split: Split) -> bool:
