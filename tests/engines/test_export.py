@@ -391,6 +391,25 @@ def test_a_plan_of_another_engine(tmp_path: Path) -> None:
         assert not (tmp_path / name).exists()
 
 
+@pytest.mark.parametrize("planned_for", ["sglang", "generic", "vllm"])
+def test_figures_are_said_to_be_of_the_engine_that_was_planned_for(planned_for: str, tmp_path: Path) -> None:
+    """In whatever of the folder names the engine that runs beside a figure, and in what the command tells."""
+    made = plans.two_roles(planned(planned_for))
+    told = export_plan(made, "vllm", tmp_path / "out").notes
+    summary = (tmp_path / "out" / "README.md").read_text().partition("\n## ")[0]
+    read = load_plan(tmp_path / "out" / "decode" / "plan.json")
+    assert made.engine.label in summary
+    assert read.engine.label in summary
+    foreign = f"lanned for {made.engine.label}: its figures are of that engine; solve --engine vllm:"
+    others = planned_for != "vllm"
+    texts = (summary, told[0], "".join(read.provenance.cautions[:1]))
+    assert [foreign in text for text in texts] == [others] * 3
+    assert f"Planned for {read.engine.label}" not in summary or not others
+    # Each role's tokens/s are its own; those of the plan are said beside them.
+    assert "of this role alone" in summary
+    assert f"Together the roles serve {made.predicted.tokens_per_s.value:,.0f} tokens/s" in summary
+
+
 def test_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left of a folder that can't be written whole, and nothing that is there is touched."""
     full = tmp_path / "full"
