@@ -111,18 +111,18 @@ def choose(case: Case, routing: Routing, stop: Stop) -> Choice:
     except InfeasibleError as error:
         asked = f"`target_rate` is {problem.target:,.6g} requests/s of {workload.osl:,} tokens"
         raise InfeasibleError(f"{asked}: {error}") from None
-    problem, chosen = settled.problem, settled.answer
-    if not chosen.gpus and case.target_tokens_per_s is not None:
+    problem, chosen, target = settled.problem, settled.answer, case.target_tokens_per_s
+    if not chosen.gpus and target is not None:
         raise ParameterError("target_rate", "is so small that no instance is needed", "ask for more")
     if not chosen.requests_per_s > 0:
         raise InfeasibleError(f"{scenario.name}: {_do_not_fit(problem)}")
     if not case.told or stop.expired:
-        return _choice(pools, problem, columns, chosen, workload.osl, None, None)
+        return _choice(pools, problem, columns, chosen, workload.osl, target, None, None)
     case.report.stage("pricing recipes")
     found = rivals_of(pools, problem, roles, placed, kernels, _EXTRA_S)
     rivals = nearest_rivals(found, problem, close, MOST_RIVALS, _EXTRA_S)
     settled = settle_with(settled, rivals, close, _EXTRA_S)
-    choice = _choice(pools, settled.problem, columns, settled.answer, workload.osl, close, rivals)
+    choice = _choice(pools, settled.problem, columns, settled.answer, workload.osl, target, close, rivals)
     records = tuple(rival_record(rival, problem.pools, workload.osl) for rival in rivals)
     return replace(choice, record=choice.record.model_copy(update={"rivals": records}))
 
@@ -258,9 +258,12 @@ def choice_of_split(scenario: Scenario, choice: SplitChoice) -> Choice:
 
 def _choice(
     pools: Sequence[Scenario], problem: MasterProblem, columns: ColumnSet, chosen: Deployment, osl: int,
-    close: ClosePrices | None, rivals: Sequence[Rival] | None,
+    target: float | None, close: ClosePrices | None, rivals: Sequence[Rival] | None,
 ) -> Choice:  # fmt: skip
     """The answer with its packing, checked from outside; with rivals: with what came next, at close prices, too.
+
+    Args:
+        target: Output tokens/s that were asked for.
 
     Raises:
         RuntimeError: The solver's answer is invalid (a bug).
@@ -302,8 +305,9 @@ def _choice(
     scale = osl if chosen.goal == "rate" else 1
     freed = None if rivals is None else _without_limit(problem, chosen, close)
     record = ChoiceRecord(
-        goal=chosen.goal, priced_tokens_per_s=chosen.requests_per_s * osl, bound=chosen.bound * scale, gap=chosen.gap,
-        status="optimal" if chosen.optimal else "feasible", solver=chosen.solver, considered=columns.considered,
+        goal=chosen.goal, priced_tokens_per_s=chosen.requests_per_s * osl, target_tokens_per_s=target,
+        bound=chosen.bound * scale, gap=chosen.gap, status="optimal" if chosen.optimal else "feasible",
+        solver=chosen.solver, considered=columns.considered,
         listed=max(columns.listed, columns.considered), kept=len(columns.columns), thinned=columns.thinned,
         dropped=tuple(DroppedRecord(role=d.role, reason=d.reason, count=d.count) for d in columns.dropped),
         idle_gpus=sum(pool.gpus for pool in problem.pools) - chosen.gpus,

@@ -20,6 +20,8 @@ def explained(case: Case, planned: Planned) -> Planned:
     choice, workload = planned.plan.choice, case.scenario.workload
     if choice is None or workload.kind != "serving" or case.deployment is not None:
         return planned
+    # The question that was answered, which may be of a demand: the case need not have its rate.
+    case = replace(case, target_tokens_per_s=choice.target_tokens_per_s)
     routing, found = read_routing(case), []
     changes = list(_changes(case))
     case.report.stage("weighing other limits", len(changes))

@@ -11,7 +11,7 @@ from pathlib import Path
 from placement.cost.memory.draft import speculation_of
 from placement.engines.launch import megatron
 from placement.engines.launch.manifests import compose, kubernetes
-from placement.engines.launch.readme import readme
+from placement.engines.launch.readme import figures_note, readme
 from placement.engines.launch.registry import catalog_engine, launcher_of
 from placement.engines.launch.scripts import launch_script, script_name
 from placement.engines.launch.seats import FILE, seats, seats_file
@@ -89,15 +89,17 @@ def export_plan(
         # A module that drafts is loaded, and its rows are looked for.
         next_token_layers = max(1, next_token_layers)
     adapted = _for_engine(plan, made, engine)
-    content = dict(_content(adapted, made, Extras(architecture, next_token_layers)))
+    foreign = figures_note(plan.engine, adapted.engine)
+    if foreign:
+        cautions = (foreign, *adapted.provenance.cautions)
+        provenance = adapted.provenance.model_copy(update={"cautions": cautions})
+        adapted = adapted.model_copy(update={"provenance": provenance})
+    content = dict(_content(adapted, made, Extras(architecture, next_token_layers), foreign))
     # The plan as it was made: its figures are of its own engine.
     content |= {name: (data, ()) for name, data in _own_files(plan)}
     _write_folder(target, {name: data for name, (data, _) in content.items()}, out)
     told = [*adapted.engine.notes, *(note for _, told in content.values() for note in told)]
-    if adapted.engine.label != plan.engine.label:
-        theirs = f"{adapted.engine.name}:{adapted.engine.backend}"
-        told.insert(0, f"planned for {plan.engine.label}: its figures are of that engine; --engine {theirs} plans anew")
-    notes = tuple(dict.fromkeys(told))
+    notes = tuple(dict.fromkeys([*([foreign] if foreign else []), *told]))
     return Exported(str(out), tuple(content), notes)
 
 
@@ -182,8 +184,10 @@ def _sites(plan: Plan, made: MapFormat, architecture: str = "") -> Iterator[Site
         yield Site(role, plan.scenario_of(role), folder, map_file, architecture, stages)
 
 
-def _content(plan: Plan, made: MapFormat, extras: Extras) -> Iterator[tuple[str, tuple[bytes, tuple[str, ...]]]]:
-    """Every file of the folder, with what its user must know."""
+def _content(
+    plan: Plan, made: MapFormat, extras: Extras, foreign: str
+) -> Iterator[tuple[str, tuple[bytes, tuple[str, ...]]]]:
+    """Every file of the folder, with what its user must know; `foreign`: see figures_note."""
     launcher, sites = launcher_of(made.name), tuple(_sites(plan, made, extras.architecture))
     held = () if launcher is None else seats(plan, sites)
     managed = () if launcher is None else tuple(site for site in sites if launcher.scripts(site) == site.nodes)
@@ -203,7 +207,7 @@ def _content(plan: Plan, made: MapFormat, extras: Extras) -> Iterator[tuple[str,
     if launcher is not None and managed:
         yield "kubernetes.yaml", (kubernetes(launcher, managed).encode(), ())
         yield "compose.yaml", (compose(launcher, managed, routed).encode(), ())
-    yield "README.md", (readme(plan, made, launcher, sites, held).encode(), ())
+    yield "README.md", (readme(plan, made, launcher, sites, held, foreign).encode(), ())
 
 
 def _role_files(

@@ -42,6 +42,7 @@ class ChoiceRecord(Record):
     Attributes:
         goal: "rate": the most tokens/s; "gpus": the target with the fewest GPUs.
         priced_tokens_per_s: Of the answer, with experts placed by the load balancer, as it was compared with others.
+        target_tokens_per_s: The target; null for the most tokens/s.
         bound: That no answer among the columns exceeds (tokens/s) or undercuts (GPUs); null where none is known. `gap`
             is the answer's relative distance, `status` "optimal" where that is 0; both are the solver's word.
         considered: Configurations priced, of `listed`; kept: those that no other rules out; thinned: some degrees were

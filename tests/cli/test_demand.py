@@ -123,6 +123,21 @@ def test_what_all_gpus_serve_is_on_the_screen(call: Call, spec: str) -> None:
     assert "demand" not in record(call, "--spec", spec, "--rate", "1", "--no-simulate")
 
 
+@pytest.mark.parametrize("asked", ["--rate", "--concurrency"])
+@pytest.mark.parametrize("command", ["deploy", "solve"])
+def test_other_limits_are_weighed_for_the_demand(call: Call, spec: str, command: str, asked: str) -> None:
+    """They are about the GPUs for it, as those of a target are: not about what all GPUs would serve."""
+    most = served(record(call, "--spec", spec))
+    many = f"{most / 4}" if asked == "--rate" else "2"
+    quickly = ("--strategy", "eplb") if command == "solve" else ()
+    plan = record(call, "--spec", spec, asked, many, "--no-simulate", "--explain", *quickly, command=command)
+    choice = plan["choice"]
+    assert choice["what_if"]
+    assert all(each["gpus"] <= gpus(plan) for each in choice["what_if"])
+    target = ("--target-rate", f"{choice['target_tokens_per_s']!r}", "--explain")
+    assert record(call, "--spec", spec, *target, *quickly, command=command)["choice"] == choice
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -154,7 +155,7 @@ def test_a_script_asks_for_what_it_needs(bin_folder: Path, tmp_path: Path) -> No
         environment = {"PATH": f"{bin_folder}:/usr/bin:/bin", "MODEL": "m", "HEAD_ADDRESS": "a"}
         del environment[missing]
         done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, timeout=60)
-        assert done.returncode != 0
+        assert done.returncode == 2
         assert f"{missing}: is not set; README.md says what it is" in done.stderr
         assert done.stdout == ""
 
@@ -389,6 +390,25 @@ def test_a_plan_of_another_engine(tmp_path: Path) -> None:
         with pytest.raises(ParameterError, match="planned dispatch"):
             export_plan(planned_shares, name, tmp_path / name)
         assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("planned_for", ["sglang", "generic", "vllm"])
+def test_figures_are_said_to_be_of_the_engine_that_was_planned_for(planned_for: str, tmp_path: Path) -> None:
+    """In whatever of the folder names the engine that runs beside a figure, and in what the command tells."""
+    made = plans.two_roles(planned(planned_for))
+    told = export_plan(made, "vllm", tmp_path / "out").notes
+    summary = (tmp_path / "out" / "README.md").read_text().partition("\n## ")[0]
+    read = load_plan(tmp_path / "out" / "decode" / "plan.json")
+    assert made.engine.label in summary
+    assert read.engine.label in summary
+    foreign = f"lanned for {made.engine.label}: its figures are of that engine; solve --engine vllm:"
+    others = planned_for != "vllm"
+    texts = (summary, told[0], "".join(read.provenance.cautions[:1]))
+    assert [foreign in text for text in texts] == [others] * 3
+    assert f"Planned for {read.engine.label}" not in summary or not others
+    # Each role's tokens/s are its own; those of the plan are said beside them.
+    assert "of this role alone" in summary
+    assert f"Together the roles serve {made.predicted.tokens_per_s.value:,.0f} tokens/s" in summary
 
 
 def test_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -682,13 +702,16 @@ def test_a_machine_starts_what_it_holds(bin_folder: Path, tmp_path: Path) -> Non
     for unknown in ("5", "three", "role"):
         args[2] = unknown
         done = subprocess.run(args, env=environment, cwd=logs, capture_output=True, text=True, timeout=60)
-        told = f"host.sh: machine {unknown} holds nothing; take one of 0 1 2 3 4\n"
+        told = f"host.sh: machine {unknown} holds nothing; take one of 0 to 4\n"
         assert (done.returncode, done.stderr, done.stdout) == (2, told, "")
     assert len(list(logs.iterdir())) == 2
     args[2] = "3"
     (out / "decode" / "node-0.sh").rename(out / "decode" / "kept.sh")
     done = subprocess.run(args, env=environment, cwd=logs, capture_output=True, text=True, timeout=60)
     assert done.returncode == 127
+    assert sorted(done.stderr.splitlines()) == [
+        f"host.sh: decode {i} ended with exit code 127; see {logs}/decode-{i}-0.log" for i in (0, 1)
+    ]
     (out / "decode" / "kept.sh").rename(out / "decode" / "node-0.sh")
     script = ["bash", str(out / "decode" / "node-0.sh")]
     for more, told in (({"INSTANCE": "9"}, "has no instance 9 of decode"), ({"INSTANCE": "0"}, "hosts.txt: is not")):
@@ -697,6 +720,47 @@ def test_a_machine_starts_what_it_holds(bin_folder: Path, tmp_path: Path) -> Non
         done = subprocess.run(script, env=environment | more, capture_output=True, text=True, timeout=60)
         assert done.returncode == 2
         assert told in done.stderr
+
+
+def test_host_says_what_is_wrong_on_the_screen(bin_folder: Path, tmp_path: Path) -> None:
+    """Bad usage exits with 2, in one line; an engine that fails names its log while others run on; TERM reaches all."""
+    out = tmp_path / "out"
+    export_plan(_many("sglang"), "sglang", out)
+    environment = {"PATH": f"{bin_folder}:/usr/bin:/bin", "MODEL": "m"}
+
+    def host(*args: str) -> tuple[int, str]:
+        done = subprocess.run(
+            ["bash", str(out / "host.sh"), *args], env=environment, cwd=tmp_path, capture_output=True, text=True,
+            timeout=60,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    assert host() == (2, "usage: host.sh N, the number of the machine in hosts.txt, from 0 on\n")
+    assert host("3") == (2, f"{out / 'hosts.txt'}: is not there; write one machine a line, as README.md says\n")
+    assert not list(tmp_path.glob("*.log"))
+    (out / "hosts.txt").write_text("".join(f"machine-{i}\n" for i in range(5)))
+    seats = (out / "instances.csv").read_text().splitlines(keepends=True)
+    (out / "instances.csv").write_text("".join(row for row in seats if row.split(",")[3] != "1"))
+    assert host("1") == (2, "host.sh: machine 1 holds nothing; take one of 0, 2 to 4\n")
+    # One of two fails at once; the other runs until it is stopped.
+    (out / "decode" / "node-0.sh").write_text(
+        "[ $INSTANCE = 0 ] || exit 7; trap 'kill $!; echo stopped; exit' TERM; sleep 20 & echo up; wait; echo over\n"
+    )
+    with subprocess.Popen(
+        ["bash", str(out / "host.sh"), "3"], env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        told = running.stderr.readline()
+        assert told == f"host.sh: decode 1 ended with exit code 7; see {tmp_path}/decode-1-0.log\n"
+        log = tmp_path / "decode-0-0.log"
+        for _ in range(1000):
+            if log.exists() and log.read_text() == "up\n":
+                break
+            time.sleep(0.01)
+        running.terminate()
+        # Open until the last that was started has ended.
+        assert running.stderr.read() == ""
+    assert log.read_text() == "up\nstopped\n"
 
 
 def test_instances_over_several_machines(tmp_path: Path) -> None:

@@ -12,12 +12,26 @@ from placement.engines.launch.site import Site
 from placement.engines.launch.starting import HOST, ROUTER, ROUTER_PORT, router_script
 from placement.engines.launch.switches import PLACEHOLDERS
 from placement.engines.maps.base import MapFormat
+from placement.records.layout import EngineName
 from placement.records.plan import Plan
 
 
-def readme(plan: Plan, made: MapFormat, launcher: Launcher | None, sites: Sequence[Site], held: Sequence[Seat]) -> str:
-    """The text; without a launcher it is about the maps alone. `held`: the GPUs of every instance."""
-    lines = [f"# {plan.scenario.name} on {made.name}", "", *_summary(plan, sites), ""]
+def readme(
+    plan: Plan,
+    made: MapFormat,
+    launcher: Launcher | None,
+    sites: Sequence[Site],
+    held: Sequence[Seat],
+    foreign: str,
+) -> str:
+    """The text; without a launcher it is about the maps alone.
+
+    Args:
+        plan: As the engine runs it.
+        held: The GPUs of every instance.
+        foreign: What to know of figures that are of another engine; see figures_note.
+    """
+    lines = [f"# {plan.scenario.name} on {made.name}", "", *_summary(plan, sites, foreign), ""]
     if launcher is not None:
         lines += [*_start(launcher, sites, held), ""]
         if _many(held):
@@ -36,10 +50,22 @@ def readme(plan: Plan, made: MapFormat, launcher: Launcher | None, sites: Sequen
     return "\n".join(lines)
 
 
-def _summary(plan: Plan, sites: Sequence[Site]) -> Iterator[str]:
-    yield f"Planned for {plan.engine.label}; every instance of a role has the same layout."
+def figures_note(planned: EngineName, runs: EngineName) -> str:
+    """Says of which engine a plan's figures are, where another one runs it; else ""."""
+    if planned.label == runs.label:
+        return ""
+    anew = f"solve --engine {runs.name}:{runs.backend} plans anew"
+    return f"planned for {planned.label}: its figures are of that engine; {anew}"
+
+
+def _summary(plan: Plan, sites: Sequence[Site], foreign: str) -> Iterator[str]:
+    if foreign:
+        yield f"Set up for {plan.engine.label}. {foreign[0].upper()}{foreign[1:]}."
+    else:
+        yield f"Planned for {plan.engine.label}."
+    yield "Every instance of a role has the same layout."
     yield ""
-    yield "| role | instances | an instance | OS nodes x GPUs | slots a layer | tokens/s, all instances |"
+    yield f"| role | instances | an instance | OS nodes x GPUs | slots a layer | {_rate_column(sites)} |"
     yield "|---|---|---|---|---|---|"
     for site in sites:
         role = site.role
@@ -47,6 +73,16 @@ def _summary(plan: Plan, sites: Sequence[Site]) -> Iterator[str]:
             f"| {site.folder} | {role.split.instances} | {role.degrees} | {site.nodes} x {site.node_gpus} | "
             f"{role.slots_per_gpu * role.topology.gpus} | {role.predicted.tokens_per_s.value:,.0f} (predicted) |"
         )
+    if len(sites) > 1:
+        yield ""
+        yield (
+            "Each role's tokens/s are what it keeps up with alone. Together the roles serve "
+            f"{plan.predicted.tokens_per_s.value:,.0f} tokens/s (predicted)."
+        )
+
+
+def _rate_column(sites: Sequence[Site]) -> str:
+    return "tokens/s, all instances" + (" of this role alone" if len(sites) > 1 else "")
 
 
 def _start(launcher: Launcher, sites: Sequence[Site], held: Sequence[Seat]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from placement.engines.launch.base import Launcher
 from placement.engines.launch.site import Site
-from placement.engines.launch.switches import PLACEHOLDERS, shell_word
+from placement.engines.launch.switches import PLACEHOLDERS, needed, shell_word
 from placement.engines.launch.trtllm import CONFIG
 
 #: Ports where nothing else is said.
@@ -35,8 +35,8 @@ def launch_script(launcher: Launcher, site: Site, node: int, many: bool = False)
         ]
     for name, meaning in PLACEHOLDERS.items():
         if f"${name}" in used:
-            default = f":={PORTS[name]}" if name in PORTS else ":?is not set; README.md says what it is"
-            lines += [f"# {meaning[0].upper()}{meaning[1:]}.", f': "${{{name}{default}}}"']
+            default = f': "${{{name}:={PORTS[name]}}}"' if name in PORTS else needed(name, "README.md says what it is")
+            lines += [f"# {meaning[0].upper()}{meaning[1:]}.", default]
     lines.append("")
     for each in variables:
         lines += [f"# {each.reason[0].upper()}{each.reason[1:]}.", f"export {each.name}={shell_word(each.value)}"]

@@ -103,6 +103,11 @@ def switches_of(engine: str) -> Switches:
     return _all()[engine]
 
 
+def needed(name: str, told: str) -> str:
+    """A line of a bash script that ends it as bad usage where a variable is not set."""
+    return f'[ -n "${{{name}:-}}" ] || {{ echo "$0: {name}: is not set; {told}" >&2; exit 2; }}'
+
+
 def shell_word(value: str) -> str:
     """`value` as one word of bash in which $NAME and ${NAME...} are filled in, and nothing else is special."""
     if "$" not in value:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from placement.engines.launch.base import NodeLauncher, kv_option, refuse_instances, stage_text
 from placement.engines.launch.site import Instance, Site, map_of
-from placement.engines.launch.switches import Option, Switches, Variable, switches_of
+from placement.engines.launch.switches import Option, Switches, Variable, needed, switches_of
 from specs.blocks.recurrent import Recurrent
 from specs.speculation import Speculation
 
@@ -124,14 +124,17 @@ class VllmLauncher(NodeLauncher):
         """The proxy of vLLM's source (tests/v1/kv_connector/nixl_integration/toy_proxy_server.py): no wheel has one."""
         if not sites[0].disaggregated:
             return ""
-        return """: "${PROXY:?is not set: the path of toy_proxy_server.py, which README.md names}"
-prefill=() prefill_ports=() decode=() decode_ports=()
+        asked = needed("PROXY", "it is the path of toy_proxy_server.py, which README.md names")
+        return (
+            f"{asked}\n"
+            + """prefill=() prefill_ports=() decode=() decode_ports=()
 while read -r address port _; do prefill+=("$address") prefill_ports+=("$port"); done < <(servers prefill)
 while read -r address port _; do decode+=("$address") decode_ports+=("$port"); done < <(servers decode)
 exec python3 "$PROXY" --host 0.0.0.0 --port "$ROUTER_PORT" \\
   --prefiller-hosts "${prefill[@]}" --prefiller-ports "${prefill_ports[@]}" \\
   --decoder-hosts "${decode[@]}" --decoder-ports "${decode_ports[@]}"
 """
+        )
 
     def notes(self, site: Site) -> Iterator[str]:
         """See Launcher."""
