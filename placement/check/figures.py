@@ -6,6 +6,7 @@ from placement.check.case import TOLERANCE, MissingError, PlanCase
 from placement.check.failure import FailureError, require, same
 from placement.check.findings import by_source
 from placement.cost.layer.score import score_layer
+from placement.cost.step.roles import Handed, InstancePoint, RoleRate, handed_over, kv_bytes_per_request
 from placement.cost.step.throughput import MoeTimes, Prediction
 from placement.records.convert import (
     operation_record,
@@ -15,7 +16,7 @@ from placement.records.convert import (
     served_record,
     strategy_record,
 )
-from placement.records.plan import FiguresRecord
+from placement.records.plan import FiguresRecord, Plan
 from placement.records.role import CERTIFICATE_UNITS, PredictedRecord, RolePlan
 
 
@@ -140,7 +141,8 @@ def check_figures(case: PlanCase) -> str:
 
 
 def check_batches(case: PlanCase) -> str:
-    """Every strategy's own batch is the largest within the limits on the routing solved on; judged on the other."""
+    """Every strategy's own batch is the largest within the limits on the routing solved on, or all that the other half
+    fills; judged on the other."""
     role = case.role
     if role.role == "training":
         require(all(row.at_own_batch is None for row in role.strategies) and not role.binds, "training has no limits")
@@ -155,7 +157,7 @@ def check_batches(case: PlanCase) -> str:
         if told is None:
             raise FailureError(f"strategies[{i}] has no batch of its own")
         require(role.role != "prefill" or told.batch == role.split.batch, f"strategies[{i}] prefills another batch")
-        made = fit.fit(placement, told.batch)
+        made = fit.fit(placement, told.batch, _handed(case, row.name))
         operated = judge.operated(placement, made)
         derived = operation_record(operated.prediction, made.batch, operated.times, made.requests_per_s)
         same(f"strategies[{i}].at_own_batch", told, derived)
@@ -163,7 +165,37 @@ def check_batches(case: PlanCase) -> str:
             same("split.batch", role.split.batch, made.batch)
             same("requests_per_s", role.requests_per_s, made.requests_per_s)
             same("binds", role.binds, made.binds)
-    return f"{len(role.strategies)} strategies, each at the largest batch within the limits"
+            same("largest_batch", role.largest_batch, made.largest)
+    filled = "" if role.largest_batch is None else " that the other half fills"
+    return f"{len(role.strategies)} strategies, each at the largest batch within the limits{filled}"
+
+
+def _handed(case: PlanCase, strategy: str) -> Handed | None:
+    """What the plan's roles that prefill hand to the only one that decodes, as their own checks found it."""
+    plan, given = case.plan, list[RoleRate]()
+    if case.role.role != "decode" or sum(role.role == "decode" for role in plan.roles) > 1:
+        return None
+    for role in plan.roles:
+        row = role.strategy(strategy)
+        if role.role == "prefill":
+            if row is None or row.at_own_batch is None or not row.at_own_batch.requests_per_s:
+                return None
+            given.append(_rate(plan, role, row.at_own_batch.requests_per_s))
+    if not given:
+        return None
+    return handed_over(given, _rate(plan, case.role, 0.0), kv_bytes_per_request(case.scenario))
+
+
+def _rate(plan: Plan, role: RolePlan, requests_per_s: float) -> RoleRate:
+    """A role whose instances are given, or serve, so many requests/s each."""
+    count, nic = role.split.instances, plan.scenario_of(role).cluster.slow.bytes_per_s
+    return RoleRate(
+        "prefill" if role.role == "prefill" else "decode",
+        count,
+        role.gpus // count,
+        InstancePoint(requests_per_s, None, None),
+        nic,
+    )
 
 
 def check_bounds(case: PlanCase) -> str:

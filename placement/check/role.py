@@ -22,7 +22,7 @@ CHECKS: tuple[tuple[str, Callable[[PlanCase], str], tuple[str, ...]], ...] = (
     ("routing", figures.check_routing, ("provenance.routing", "provenance.inputs")),
     ("objectives", figures.check_objectives, ("layers[].objective", *_PLACED)),
     ("figures", figures.check_figures, ("strategies", *_PLACED)),
-    ("batches", figures.check_batches, ("strategies[].at_own_batch", "binds", "requests_per_s")),
+    ("batches", figures.check_batches, ("strategies[].at_own_batch", "binds", "largest_batch", "requests_per_s")),
     ("heuristics", strategies.check_heuristics, ("strategies[2].placements", "strategies[3].placements")),
     ("bounds", figures.check_bounds, ("layers[].bound",)),
 )

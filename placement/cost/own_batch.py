@@ -1,4 +1,4 @@
-"""The largest batch that meets TTFT and TPOT with a placement, and what binds there."""
+"""The largest batch that meets TTFT and TPOT with a placement and that the other half fills, and what binds there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from placement.cost.layer.score import Served, layer_seconds, served
 from placement.cost.memory.hbm import MemoryModel
 from placement.cost.pose import layer_problems
 from placement.cost.step.role_figures import at_batch, predict_role
-from placement.cost.step.roles import prefill_point
+from placement.cost.step.roles import Handed, prefill_point
 from placement.cost.step.throughput import MoeTimes, Prediction, ServingModel
 from placement.problem.data import LayerData
 from placement.problem.engine_rules import most_sequences, role_phases
@@ -25,6 +25,8 @@ from specs.workload import Phase
 
 #: A TTFT that nobody asks for.
 _PATIENCE_S = 1e9
+#: A decode half carries this share more than it is handed, if it can: other routing is a little slower.
+RESERVE = 0.01
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class Operation:
     Attributes:
         batch: Sequences of an attention rank. requests_per_s: Of an instance that only prefills, else None.
         binds: What one more would break; at a batch of 1, what that breaks.
+        largest: The largest batch within all limits, where a smaller one carries what the other half hands over.
     """
 
     batch: int
     requests_per_s: float | None
     binds: tuple[Limit, ...]
+    largest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,15 +128,43 @@ class BatchFit:
                 over.append("TPOT")
         return tuple(over)
 
-    def fit(self, placement: Placement, start: int) -> Operation:
+    def fit(self, placement: Placement, start: int, handed: Handed | None = None) -> Operation:
         """The largest batch within all limits, searched from `start`; of a prefill instance its most requests/s.
 
-        Times never fall as the batch grows, so that a limit once exceeded stays so.
+        Args:
+            handed: What all instances of a decode role are given. Where the largest batch carries more, it never
+                fills: the answer is the smallest that carries this, and RESERVE beyond.
         """
         if self.role == "prefill":
             return self._prefill(placement, start)
         if self.scenario.pins.batch is not None:
             return Operation(start, None, ("pin",))
+        largest = self._largest(placement, start)
+        return largest if handed is None else self._filled(placement, largest, handed)
+
+    def requests_per_s(self, placement: Placement, operation: Operation) -> float:
+        """Requests of all instances; 0 in training."""
+        workload = self.scenario.workload
+        made = self.operated(placement, operation).prediction.tokens_per_s
+        return made / workload.osl if workload.kind == "serving" else 0.0
+
+    def _filled(self, placement: Placement, largest: Operation, handed: Handed) -> Operation:
+        """The smallest batch that carries what is handed over; the largest one where none below it does."""
+        wanted = handed.requests_per_s * (1 + RESERVE)
+
+        def carries(batch: int) -> bool:
+            return self.requests_per_s(placement, Operation(batch, None, ())) >= wanted
+
+        low, high = 0, largest.batch
+        if not carries(high):
+            return largest
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if carries(middle) else (middle, high)
+        return largest if high == largest.batch else Operation(high, None, (handed.by,), largest.batch)
+
+    def _largest(self, placement: Placement, start: int) -> Operation:
+        """The largest batch within all limits. Times never fall as it grows: a limit once exceeded stays so."""
         low, high, step = 0, 0, 1
         binds: tuple[Limit, ...] = ()
         at = start

@@ -89,6 +89,8 @@ def resize(plan: Plan, role: RolePlan, gpus: int) -> Resized:
         update={
             "split": SplitRecord.of(split),
             "posed_batch": min(role.posed_batch, split.batch),
+            "binds": (),
+            "largest_batch": None,
             "cluster": own_cluster,
             "slots_per_gpu": width,
         }

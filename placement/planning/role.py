@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from placement.cost.assess import Assessor
-from placement.cost.figures import Placement
 from placement.cost.memory.hbm import memory_of
 from placement.cost.own_batch import BatchFit, Operation
 from placement.cost.pose import layer_problems
@@ -20,7 +19,7 @@ from placement.planning.choose import ChosenRole
 from placement.planning.guard import Guarded, guarded, left_out
 from placement.planning.judgement import certificate_of, judge, layer_record, witness_of
 from placement.planning.strategies import Answers, place, place_baselines, placement_of_answers
-from placement.planning.worth import Carried, carried, enough
+from placement.planning.worth import Carried, carried, enough, handed
 from placement.problem.layer import LayerProblem, Objective
 from placement.problem.split import Split
 from placement.records.convert import memory_record, served_record, stage_records, topology_record
@@ -104,7 +103,7 @@ def plan_role(
         for name, placement in placements.items():
             # What others could hold is told where there is time for it.
             if name == case.own or not stop.expired:
-                operations[name] = fit.fit(placement, posed.batch)
+                operations[name] = fit.fit(placement, posed.batch, handed(chosen, others, name))
             case.report.advance()
         split = at_batch(posed, operations[case.own].batch)
     operation = operations.get(case.own)
@@ -127,6 +126,7 @@ def plan_role(
         posed_batch=posed.batch,
         requests_per_s=operation.requests_per_s if operation else None,
         binds=operation.binds if operation else (),
+        largest_batch=operation.largest if operation else None,
         stages=stage_records(scenario, split),
         topology=topology_record(scenario, split),
         slots_per_gpu=split.slots_per_gpu,
@@ -144,7 +144,10 @@ def plan_role(
     carries = Carried(chosen)
     if fit is not None and operation is not None:
         gap = plan.certificate.gap if objective == "time" else None
-        carries = carried(chosen, _requests_per_s(chosen, fit, placements[case.own], operation), gap, stake)
+        most = replace(operation, batch=operation.largest or operation.batch)
+        given = {name: (each.requests_per_s or 0.0) * split.instances for name, each in operations.items()}
+        carries = carried(chosen, fit.requests_per_s(placements[case.own], most), gap, stake)
+        carries = replace(carries, given=given)
     return PlannedRole(plan, late, unfitted, kept.replaced, lost, witness_of(plan, own), carries)
 
 
@@ -213,19 +216,12 @@ def _near_enough(case: Case, stake: float, objective: Objective, stop: Stop) -> 
     return replace(stop, gap=min(MOST_GAP, case.effort.budget.gap / max(stake, 1e-9)))
 
 
-def _requests_per_s(chosen: ChosenRole, fit: BatchFit, placement: Placement, operation: Operation) -> float:
-    """Requests of all instances, on the routing solved on."""
-    workload = chosen.scenario.workload
-    made = fit.operated(placement, operation).prediction.tokens_per_s
-    return made / workload.osl if workload.kind == "serving" else 0.0
-
-
 def _ample(
     case: Case, chosen: ChosenRole, fit: BatchFit, batch: int, others: Sequence[Carried], answers: Answers
 ) -> bool:
     """Whether answers carry all that the rest of the plan does, to within the budget's gap."""
     placement = placement_of_answers(answers)
-    rate = _requests_per_s(chosen, fit, placement, fit.fit(placement, batch))
+    rate = fit.requests_per_s(placement, fit.fit(placement, batch))
     return enough(Carried(chosen, rate), others, case.effort.budget.gap)
 
 

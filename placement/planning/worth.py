@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from placement.cost.step.roles import InstancePoint, RoleRate, deployment_requests_per_s, kv_bytes_per_request
+from placement.cost.step.roles import (
+    Handed,
+    InstancePoint,
+    RoleRate,
+    deployment_requests_per_s,
+    handed_over,
+    kv_bytes_per_request,
+)
 from placement.planning.choose import ChosenRole
 
 
 @dataclass(frozen=True)
 class Carried:
-    """Requests/s that all instances of a role carry together: those that are known, and the most of any placement."""
+    """Requests/s that all instances of a role carry together: those that are known, and the most of any placement.
+
+    Attributes:
+        given: Of a planned prefill role, by strategy: what its instances are given.
+    """
 
     chosen: ChosenRole
     known: float = 0.0
     most: float = math.inf
+    given: Mapping[str, float] = field(default_factory=dict)
 
     def at(self, requests_per_s: float) -> RoleRate:
         """The role where it carries so many."""
@@ -35,6 +47,16 @@ def carried(chosen: ChosenRole, requests_per_s: float, gap: float | None, stake:
         return Carried(chosen, requests_per_s)
     left = stake * gap / (1 + gap)
     return Carried(chosen, requests_per_s, requests_per_s / (1 - left) if left < 1 else math.inf)
+
+
+def handed(own: ChosenRole, others: Sequence[Carried], strategy: str) -> Handed | None:
+    """What the rest of a plan hands to its only role that decodes, under a strategy; None where that is not known."""
+    prefill = [each for each in others if each.chosen.role == "prefill"]
+    alone = own.role == "decode" and all(each.chosen.role != "decode" for each in others)
+    if not alone or not prefill or any(not each.given.get(strategy) for each in prefill):
+        return None
+    rates = [each.at(each.given[strategy]) for each in prefill]
+    return handed_over(rates, Carried(own).at(math.inf), kv_bytes_per_request(own.scenario))
 
 
 def enough(own: Carried, others: Sequence[Carried], gap: float) -> bool:

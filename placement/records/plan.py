@@ -254,7 +254,7 @@ def plan_json(plan: Plan) -> str:
             if figure is not None:
                 _drop_unset(figure, "interval")
     for role in data["roles"]:
-        _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds", "stake", "served")
+        _drop_unset(role, "cluster", "failed_gpus", "requests_per_s", "binds", "largest_batch", "stake", "served")
         _drop_unset(role["split"], "layer_redundant")
     return json_text(data)
 

@@ -121,6 +121,8 @@ class PredictedRecord(Record):
 class OperationRecord(Record):
     """A strategy at the largest batch that meets TTFT and TPOT on the routing solved on, judged on the other.
 
+    If it only decodes, and this batch carries more than prefill hands over: at the smallest batch that carries that.
+
     `batch`: sequences per attention rank. `requests_per_s`: of one instance, where it only prefills. `decode_us`: of an
     MoE layer at this batch. `tokens_per_s`: of all instances.
     """
@@ -177,7 +179,9 @@ class RolePlan(Record):
         split: Of one instance; `split.instances` says how many there are. `cp`: attention ranks that share a prompt.
         posed_batch: Sequences per attention rank that the experts were placed for.
         requests_per_s: Most that an instance is given, where it only prefills.
-        binds: What a larger batch (or more requests/s) would break on the routing solved on.
+        binds: What a larger batch (or more requests/s) would break on the routing solved on, or what keeps it from
+            filling.
+        largest_batch: The largest within all limits, where a smaller one carries what the other half hands over.
         failed_gpus: GPUs of `topology` that are lost, ascending: they hold no experts and are no token's home.
         predicted: Of all instances together.
         served: The plan's own placement as the engine serves it, where it was made for another dispatch.
@@ -195,6 +199,7 @@ class RolePlan(Record):
     posed_batch: Count
     requests_per_s: Amount | None = None
     binds: Annotated[tuple[Limit, ...], Field(max_length=8)] = ()
+    largest_batch: Count | None = None
     stages: Annotated[tuple[StageRecord, ...], Field(min_length=1, max_length=MAX_LAYERS)]
     topology: TopologyRecord
     failed_gpus: Annotated[tuple[Rank, ...], Field(max_length=MAX_GPUS)] = ()

@@ -228,7 +228,8 @@ def _strategies(plan: Plan) -> list[RenderableType]:
     parts: list[RenderableType] = []
     table = totals(plan)
     if table is not None:
-        parts += [_BLANK, heading("STRATEGIES", ", each at the largest batch that it can hold"), table]
+        filled = " and prefill fills" if any(role.largest_batch for role in plan.roles) else ""
+        parts += [_BLANK, heading("STRATEGIES", f", each at the largest batch that it can hold{filled}"), table]
     for role in plan.roles:
         if role.topology.gpus == 1:
             continue

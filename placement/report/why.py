@@ -18,6 +18,8 @@ _BINDS = {
     "engine": "the engine: it takes no more sequences at once",
     "pin": "the pinned batch",
     "arrivals": "arrivals that vary: an instance is never planned busier than 95%",
+    "prefill": "prefill: it hands over no more",
+    "links": "the links: they hand over no more KV caches",
 }
 
 
@@ -27,7 +29,10 @@ def why(plan: Plan) -> list[tuple[str, str]]:
     for role in plan.roles:
         if role.binds:
             of = f" ({role.role})" if len(plan.roles) > 1 else ""
-            rows.append((f"binds{of}", "; ".join(_BINDS[limit] for limit in role.binds)))
+            told = "; ".join(_BINDS[limit] for limit in role.binds)
+            if role.largest_batch is not None:
+                told += f"; a batch of {role.largest_batch} is within the limits, and would not fill"
+            rows.append((f"binds{of}", told))
     choice = plan.choice
     if choice is not None:
         if choice.runner_up is not None:

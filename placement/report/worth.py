@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from placement.records.plan import Plan
 from placement.records.role import RolePlan
 
@@ -20,7 +22,11 @@ def left_of_plan(plan: Plan, role: RolePlan) -> float | None:
     if left is None or role.stake is None or role.phase == "train":
         return None
     scenario, gain = plan.scenario.spec, left * role.stake
-    yields = {i: each.predicted.tokens_per_s.value for i, each in enumerate(plan.roles)}
+    # A larger batch, within the limits, would carry what its other half gains.
+    yields = {
+        i: each.predicted.tokens_per_s.value if each.largest_batch is None else math.inf
+        for i, each in enumerate(plan.roles)
+    }
     more = {i: value * (1 + gain * (plan.roles[i] is role)) for i, value in yields.items()}
     whole = tokens_per_s(scenario, plan.roles, yields)
     return tokens_per_s(scenario, plan.roles, more) / whole - 1 if whole > 0 else None

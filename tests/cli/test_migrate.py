@@ -235,7 +235,8 @@ def test_one_role_of_several_grows_by_itself(folder: Path) -> None:
     plan = load_plan(folder / "recorded.json")
     cluster, only = plan.scenario.spec.cluster, plan.role()
     pools = {"prefill": cluster.model_copy(update={"name": "other"}), "decode": cluster}
-    roles = tuple(only.model_copy(update={"role": name, "cluster": pool}) for name, pool in pools.items())
+    filled = only.model_copy(update={"binds": ("prefill",), "largest_batch": 2 * only.split.batch})
+    roles = tuple(filled.model_copy(update={"role": name, "cluster": pool}) for name, pool in pools.items())
     two = plan.model_copy(update={"roles": roles})
     done = resize(two, roles[1], 6)
     spec = done.plan.scenario.spec
@@ -243,6 +244,8 @@ def test_one_role_of_several_grows_by_itself(folder: Path) -> None:
     assert spec.redundant == "auto"
     assert (cluster.nodes, spec.cluster.nodes, done.role.cluster.nodes) == (2, 2, 3)
     assert done.plan.roles == (roles[0], done.role)
+    # What kept a batch of other instances small is not known of these.
+    assert (done.role.binds, done.role.largest_batch) == ((), None)
     assert done.plan.scenario_of(done.role).pins.ep == done.role.split.ep == 6
 
 

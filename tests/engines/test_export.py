@@ -202,6 +202,15 @@ def _site(made: Plan, name: str) -> Any:
     return next(iter(export._sites(adapted, FORMATS[name])))
 
 
+def test_an_engine_is_given_the_largest_batch_where_few_fill_it(bin_folder: Path, tmp_path: Path) -> None:
+    prefill, decode = plans.two_roles(planned("vllm")).roles
+    batch = decode.split.batch
+    decode = decode.model_copy(update={"binds": ("prefill",), "largest_batch": batch + 5})
+    export_plan(planned("vllm").model_copy(update={"roles": (prefill, decode)}), "vllm", tmp_path / "out")
+    options = options_of(run_script(tmp_path / "out/decode/node-0.sh", bin_folder)["argv"])
+    assert options["--max-num-seqs"] == str(batch + 5)
+
+
 @pytest.mark.parametrize("name", ["sglang", "vllm", "trtllm"])
 def test_roles_apart(name: str, bin_folder: Path, tmp_path: Path) -> None:
     """Prefill and decode have a folder each, with the engine's own switches for it."""
@@ -278,7 +287,7 @@ def test_what_is_ignored_in_silence_is_said(tmp_path: Path) -> None:
 def test_os_nodes_part_instances_evenly(tp: int, pp: int, dp: int) -> None:
     """Every OS node holds whole stages or equal parts of one, and whole attention ranks or equal parts of one."""
     split = SimpleNamespace(gpus_per_instance=tp * pp * dp, tp=tp, pp=pp, dp=dp)
-    role = SimpleNamespace(split=SimpleNamespace(split=lambda: split))
+    role = SimpleNamespace(split=SimpleNamespace(split=lambda: split), largest_batch=None)
     for most in (4, 8):
         held = SimpleNamespace(cluster=SimpleNamespace(os_node_gpus=most))
         site = Site(role, held, "", "")  # type: ignore[arg-type]

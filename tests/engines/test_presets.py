@@ -294,13 +294,13 @@ def test_decode_keeps_its_graphs() -> None:
 
 
 def test_a_plan_is_taken_over() -> None:
-    """Degrees, batch and redundant experts of a role."""
+    """Degrees, largest batch and redundant experts of a role."""
 
     class Split:
-        tp, pp, ep, dp, batch, redundant = 1, 1, 16, 16, 32, 16
+        tp, pp, ep, dp, batch, redundant = 1, 1, 16, 16, 30, 16
 
     class Role:
-        role, split = "decode", Split()
+        role, split, largest_batch = "decode", Split(), 32
 
     asked = Asked(hca="mlx5_0").of_role(Role())  # type: ignore[arg-type]
     served = serve(_scenario(), "vllm", "ib", asked)

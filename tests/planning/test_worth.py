@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
+from placement.check.plan import cases_of, verify_plan
+from placement.cost.own_batch import RESERVE, Operation
+from placement.cost.step.roles import Handed, handed_over
 from placement.planning import role as planning
 from placement.planning.choose import ChosenRole
 from placement.planning.effort import Budget
 from placement.planning.solve import plan_scenario
-from placement.planning.worth import Carried, carried, enough
+from placement.planning.worth import Carried, carried, enough, handed
 from placement.problem.split import make_split
+from placement.records.convert import own_placement
 from placement.records.plan import Plan
 from placement.report.strategies import certificate
 from placement.report.why import why
@@ -71,7 +75,7 @@ def test_a_planned_role_carries_what_its_bound_leaves() -> None:
     assert carried(PREFILL, 90.0, 0.25, 0.5).most == pytest.approx(100.0)
 
 
-def planned(decode_batch: int, **more: Any) -> Plan:
+def planned(decode_batch: int | None, **more: Any) -> Plan:
     """Halves of four GPUs, where prefill serves some 3,000 requests/s and decode as many as its batch allows."""
     fields = TINY | {"pins": {"tp": 1, "pp": 1}, "decode_pins": {"ep": 4, "dp": 4, "batch": decode_batch}}
     fields |= {"prefill_pins": {"ep": 4, "dp": 4}, "cluster": TINY["cluster"] | {"nodes": 4}}
@@ -114,3 +118,62 @@ def test_a_half_is_searched_whose_heuristic_carries_less_than_the_load_balancer(
     found = planned(64, budget=Budget(gap=TIGHT))
     assert asked == ["prefill", "decode", "decode"]
     assert {layer.termination for layer in found.roles[1].layers} == {"work"}
+
+
+def test_a_half_that_does_not_bind_runs_the_smallest_batch_that_carries_what_it_is_handed() -> None:
+    plan = planned(None, strategy="eplb")
+    prefill, decode = plan.roles
+    given, largest = prefill.predicted.tokens_per_s.value, decode.largest_batch
+    assert decode.binds == ("prefill",)
+    assert largest is not None
+    assert largest > decode.split.batch
+    assert plan.predicted.tokens_per_s.value == given
+    fit = cases_of(plan, ())[1].fits[0]
+
+    def carried_at(batch: int) -> float:
+        return fit.operated(own_placement(decode), Operation(batch, None, ())).prediction.tokens_per_s
+
+    wanted = given * (1 + RESERVE)
+    assert carried_at(decode.split.batch - 1) < wanted <= carried_at(decode.split.batch)
+    # The same for every strategy: none fills a larger batch.
+    batches = [row.at_own_batch.batch for row in decode.strategies if row.at_own_batch is not None]
+    assert len(batches) == len(decode.strategies)
+    assert max(batches) < largest
+    told = dict(why(plan))["binds (decode)"]
+    assert told == f"prefill: it hands over no more; a batch of {largest} is within the limits, and would not fill"
+
+
+def test_what_a_filled_half_says_is_checked() -> None:
+    plan = planned(None, strategy="eplb")
+    assert not [check for check in verify_plan(plan) if check.passed is False]
+    prefill, decode = plan.roles
+    wrong = decode.model_copy(update={"largest_batch": (decode.largest_batch or 0) + 1})
+    failed = [c for c in verify_plan(plan.model_copy(update={"roles": (prefill, wrong)})) if c.passed is False]
+    assert [check.name for check in failed] == ["decode batches"]
+    assert "largest_batch" in failed[0].detail
+
+
+def test_what_the_other_half_gains_is_not_cut_off_by_the_batch_that_is_run() -> None:
+    plan = planned(None, budget=Budget(gap=TIGHT))
+    prefill, decode = plan.roles
+    left = left_of_layers(prefill)
+    assert decode.largest_batch is not None
+    assert left is not None
+    assert left_of_plan(plan, prefill) == pytest.approx(left * (prefill.stake or 0))
+    assert left_of_plan(plan, decode) == 0
+
+
+def test_links_or_prefill_hand_over() -> None:
+    prefill, decode = Carried(PREFILL).at(100.0), Carried(DECODE).at(0.0)
+    assert handed_over([prefill], decode, 0.0) == Handed(100.0, "prefill")
+    heavy = prefill.gpus * prefill.nic_bytes_per_s / 50.0
+    assert handed_over([prefill], decode, heavy) == Handed(pytest.approx(50.0), "links")
+
+
+def test_nothing_is_handed_over_that_is_not_known() -> None:
+    prefill = Carried(PREFILL, given={"eplb": 100.0})
+    assert handed(DECODE, [prefill], "eplb") is not None
+    assert handed(DECODE, [prefill], "hash") is None
+    assert handed(DECODE, [prefill, Carried(DECODE)], "eplb") is None
+    assert handed(PREFILL, [Carried(DECODE)], "eplb") is None
+    assert handed(WHOLE, [prefill], "eplb") is None

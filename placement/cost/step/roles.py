@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from placement.cost.memory.draft import draft_kv_bytes
 from placement.cost.memory.local import stored_bytes, total_of
 from placement.cost.step.collectives import all_gather_s
 from placement.cost.step.throughput import PrefillPass, ServingModel
+from placement.problem.limits import Limit
 from placement.problem.pieces import stage_shapes
 from placement.problem.split import Split, sharing_degrees
 from specs.cluster import Cluster
@@ -206,3 +208,23 @@ def deployment_requests_per_s(kinds: Sequence[RoleRate], kv_bytes: float) -> flo
 
 
 _ROLES: tuple[Role, ...] = ("aggregated", "prefill", "decode")
+
+
+@dataclass(frozen=True)
+class Handed:
+    """Most requests/s that are handed to instances that decode, and what keeps them from being more."""
+
+    requests_per_s: float
+    by: Limit
+
+
+def handed_over(prefill: Sequence[RoleRate], decode: RoleRate, kv_bytes: float) -> Handed:
+    """What instances that prefill, and the links, hand to the only kind that decodes, however much that carries.
+
+    Args:
+        kv_bytes: See `deployment_requests_per_s`.
+    """
+    able = replace(decode, point=InstancePoint(math.inf, None, None))
+    most = deployment_requests_per_s([*prefill, able], kv_bytes)
+    made = sum(kind.count * kind.point.requests_per_s for kind in prefill)
+    return Handed(most, "prefill" if most >= made else "links")

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
+from placement.cost.step.role_figures import at_batch
 from placement.engines.expert_map import ExpertMap, ModelLayers
 from placement.errors import InputError
 from placement.problem.engine_rules import prefill_tokens, reserve_bytes
@@ -160,8 +161,9 @@ class Site(Instance):
 
     @cached_property
     def split(self) -> Split:
-        """The split of an instance."""
-        return self.role.split.split()
+        """The split of an instance, with the largest batch within the limits: arrivals vary, where few fill it."""
+        split, largest = self.role.split.split(), self.role.largest_batch
+        return split if largest is None else at_batch(split, largest)
 
     @property
     def serves(self) -> str:

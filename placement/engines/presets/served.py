@@ -77,8 +77,8 @@ class Asked:
         """The degrees, batch and redundant experts of a plan's role, which must be none that trains."""
         split = role.split
         return replace(
-            self, tp=split.tp, pp=split.pp, ep=split.ep, dp=split.dp, max_seqs=split.batch, role=role.role,
-            redundant=split.redundant,
+            self, tp=split.tp, pp=split.pp, ep=split.ep, dp=split.dp, max_seqs=role.largest_batch or split.batch,
+            role=role.role, redundant=split.redundant,
         )  # fmt: skip
 
 

@@ -51,12 +51,13 @@ def _cells(role: RolePlan, row: StrategyRecord) -> tuple[str, ...]:
 
 def _own_batches(role: RolePlan, strong: int | None) -> list[Block]:
     header = ("strategy", "batch", "requests/s", "TTFT ms", "TPOT ms", "tokens/s", "of plan")
+    filled = "" if role.largest_batch is None else ", or the smallest that carries what prefill hands over"
     own = role.own.at_own_batch if role.own is not None else None
     rows = tuple((told(row.name, 40), *_operation(row.at_own_batch, own)) for row in role.strategies)
     return [
         Prose(
             "At its own batch a strategy runs the largest batch that meets TTFT and TPOT on the routing it was solved "
-            "on. It is judged on the other half, where it may miss them."
+            f"on{filled}. It is judged on the other half, where it may miss them."
         ),
         Table("Each at its own batch", header, rows, strong),
     ]
