@@ -26,10 +26,10 @@ def enter(module: str = "placement.cli.main") -> None:
             signal.signal(signal.SIGINT, interrupt)
         main = import_module(module).main
         signal.signal(signal.SIGINT, before)
-    except BaseException:
+        main()
+    except BaseException as error:
         # Packages may make an error of their own of it.
-        if not heard:
+        if not heard and not isinstance(error, KeyboardInterrupt):
             raise
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
-    main()

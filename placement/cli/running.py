@@ -77,6 +77,11 @@ def outcome(command: click.Command, name: str, args: Sequence[str] | None = None
         note("error: out of memory; plan a smaller model, cluster or trace, or use fewer --workers")
         return int(Exit.NOTHING_FOUND)
     except Exception as error:
+        if signal.getitimer(signal.ITIMER_REAL)[0] > 0:
+            # An interrupt of which a package has made an error of its own.
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            note("interrupted")
+            return int(Exit.INTERRUPTED)
         code = _code_of(error)
         if code is None:
             raise
