@@ -20,12 +20,13 @@ def enter(module: str = "placement.cli.main") -> None:
         heard.append(number)
         raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
+    listens = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
-        if before is signal.default_int_handler:
+        if listens:
             signal.signal(signal.SIGINT, interrupt)
         main = import_module(module).main
-        signal.signal(signal.SIGINT, before)
+        if listens:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
     except BaseException as error:
         # Packages may make an error of their own of it.

@@ -79,7 +79,10 @@ def test_small_plans_on_three_generations_of_cpus(tmp_path: Path) -> None:
         for policy in policies:
             solve = f"solve --spec {copies}.yaml --dispatch {policy} --work 0.05 --workers 1"
             commands += [solve, f"{solve} --trace recorded.npz"]
+    # Its messages are dense: balance is all there is.
+    commands.append("solve --spec 8.yaml --engine vllm --work 0.05 --workers 1 --trace recorded.npz")
     assert_same(tmp_path, commands)
+    assert '"dense"' in (tmp_path / "SkylakeX" / f"{len(commands) - 1}.json").read_text()
 
 
 @pytest.mark.slow

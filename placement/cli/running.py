@@ -70,18 +70,14 @@ def outcome(command: click.Command, name: str, args: Sequence[str] | None = None
         note(f"error: {_usage_problem(error)}; see '{path} --help'")
         return int(Exit.BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        note("interrupted")
-        return int(Exit.INTERRUPTED)
+        return _interrupted()
     except MemoryError:
         note("error: out of memory; plan a smaller model, cluster or trace, or use fewer --workers")
         return int(Exit.NOTHING_FOUND)
     except Exception as error:
-        if signal.getitimer(signal.ITIMER_REAL)[0] > 0:
-            # An interrupt of which a package has made an error of its own.
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-            note("interrupted")
-            return int(Exit.INTERRUPTED)
+        if _unheard():
+            # A package has made an error of its own of it.
+            return _interrupted()
         code = _code_of(error)
         if code is None:
             raise
@@ -101,6 +97,18 @@ def run(command: click.Command, name: str) -> None:
     code = outcome(command, name)
     gc.freeze()
     raise SystemExit(code)
+
+
+def _unheard() -> bool:
+    """Whether an interrupt was raised in this process that nobody has heard."""
+    return signal.getsignal(signal.SIGALRM) is _interrupt and signal.getitimer(signal.ITIMER_REAL)[0] > 0
+
+
+def _interrupted() -> int:
+    """Says so; the exit code."""
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    note("interrupted")
+    return int(Exit.INTERRUPTED)
 
 
 def _interrupt(*_: Any) -> None:

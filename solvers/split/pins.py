@@ -56,8 +56,19 @@ def check_pins(
             _refuse(scenario, f"{role}_cp" if "cp" in own else "cp", problem, _near("cp", good, pins.cp))
     problems = [role_problem(scenario, _layout(scenario, d), role) for d in left]
     if problems and all(problems):
-        name = next((name for name in ("pp", "ep") if f"{name} {getattr(pins, name)} is n" in problems[0]), "pins")
+        name = _blamed(scenario, pins, redundant, role)
         _refuse(scenario, f"{role}_{name}" if name in own else name, problems[0], "unpin it, or choose another engine")
+
+
+def _blamed(scenario: Scenario, pins: Pins, redundant: int | None, role: str) -> str:
+    """The pin without which the engine runs some split in the role; "pins" where it takes more than one."""
+    for name in ("pp", "ep", "dp", "tp", "cp"):
+        if getattr(pins, name) is None:
+            continue
+        freer = list_candidates(scenario, pins.model_copy(update={name: None}), redundant).degrees
+        if not all(role_problem(scenario, _layout(scenario, degrees), role) for degrees in freer):
+            return name
+    return "pins"
 
 
 def _check_pins(scenario: Scenario, pins: Pins, redundant: int | None) -> None:

@@ -208,7 +208,9 @@ def test_an_interrupt_is_heard_while_a_first_run_compiles(tmp_path: Path) -> Non
             os.kill(pid, signal.SIGKILL)
 
 
-def test_an_interrupt_that_a_callback_swallows_is_raised_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("does", ["time.sleep(60)", "raise RuntimeError('building a validator')"])
+def test_an_interrupt_that_a_package_takes_for_its_own_ends_the_command(does: str, tmp_path: Path) -> None:
+    """It is raised again where a callback swallows it, and told where it becomes another error."""
     (tmp_path / "job.py").write_text(
         "import click, time\n"
         "from placement.cli.running import run\n"
@@ -218,16 +220,18 @@ def test_an_interrupt_that_a_callback_swallows_is_raised_again(tmp_path: Path) -
         "        open('begun', 'w').close()\n"
         "        time.sleep(60)\n"
         "    except KeyboardInterrupt:\n"
-        "        time.sleep(60)\n"
+        f"        {does}\n"
         "run(job, 'job')\n"
     )
-    running = start(["job.py"], tmp_path)
+    told = tmp_path / "told"
+    running = start(["job.py"], tmp_path, stderr=told)
     try:
         until = time.monotonic() + 30.0
         while not (tmp_path / "begun").exists() and time.monotonic() < until:
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
         assert running.wait(5) == 130
+        assert told.read_bytes().strip() == b"interrupted"
     finally:
         running.kill()
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from placement.kernels import inlined, lean, lean_kernel
 from placement.problem.arrays import FloatArray
+from solvers.experts.search.norm import power_16, root_16
 from solvers.experts.search.state import LARGER, LINK, SUM, Busy, Goal, State, Sums
 
 #: A bound this little over the limit, as a share of it, may be rounding.
@@ -56,24 +57,9 @@ def worst_mean(parts: FloatArray, weight: FloatArray, tail: float) -> float:
 
 
 @inlined
-def _power(x: float) -> float:
-    """x ** 16."""
-    x *= x
-    x *= x
-    x *= x
-    return x * x
-
-
-@inlined
-def _root(x: float) -> float:
-    """x ** (1 / 16)."""
-    return float(np.sqrt(np.sqrt(np.sqrt(np.sqrt(x)))))
-
-
-@inlined
 def _norm_slope(x: float) -> float:
     """x ** 15."""
-    return float(_power(x) / x) if x > 0.0 else 0.0
+    return float(power_16(x) / x) if x > 0.0 else 0.0
 
 
 @inlined
@@ -116,8 +102,8 @@ def evaluate(
                 top = max(top, gpu_cost[r, g])
             scale = 1.0 / top
             for g in range(gpus):
-                norm += _power(gpu_cost[r, g] * scale)
-            work += top * _root(norm / gpus)
+                norm += power_16(gpu_cost[r, g] * scale)
+            work += top * root_16(norm / gpus)
             if join == LARGER:
                 top = max(top, moved[r - w * kinds] * link)
             value += top
@@ -128,10 +114,10 @@ def evaluate(
         if join != LINK and link > 0.0:
             scale = 1.0 / link
             for i in range(ins):
-                links += _power(in_sum[w, i] * scale)
+                links += power_16(in_sum[w, i] * scale)
             for o in range(outs):
-                links += _power(_egress(goal, out_sum, total, w, o) * scale)
-        smooth += weight[w] * (goal.reach_scale * total[w] + work + link * _root(links / (ins + outs)))
+                links += power_16(_egress(goal, out_sum, total, w, o) * scale)
+        smooth += weight[w] * (goal.reach_scale * total[w] + work + link * root_16(links / (ins + outs)))
     value = worst_mean(parts, weight, goal.tail)
     return value * (1.0 + price * over) + share * smooth, value, max(0.0, top_load - cap), smooth
 
@@ -159,8 +145,8 @@ def set_slopes(goal: Goal, gpu_cost: FloatArray, sums: Sums, p: Slopes, share: f
                     top_gpu = g
             top = gpu_cost[r, top_gpu]
             for g in range(gpus):
-                norm += _power(gpu_cost[r, g] / top)
-            norm = top * _root(norm / gpus)
+                norm += power_16(gpu_cost[r, g] / top)
+            norm = top * root_16(norm / gpus)
             for g in range(gpus):
                 p.gpu[r, g] = weight * share * _norm_slope(gpu_cost[r, g] / norm) / gpus
             # Messages are longer than the work of this kind, or count beside it.
@@ -171,10 +157,10 @@ def set_slopes(goal: Goal, gpu_cost: FloatArray, sums: Sums, p: Slopes, share: f
                 counts += moved[k]
         if join != LINK and link > 0.0:
             for i in range(ins):
-                links += _power(in_sum[w, i] / link)
+                links += power_16(in_sum[w, i] / link)
             for o in range(outs):
-                links += _power(_egress(goal, out_sum, total, w, o) / link)
-        scale = 1.0 / (link * _root(links / (ins + outs))) if links > 0.0 else 0.0
+                links += power_16(_egress(goal, out_sum, total, w, o) / link)
+        scale = 1.0 / (link * root_16(links / (ins + outs))) if links > 0.0 else 0.0
         p.total[w] = weight * share * goal.reach_scale
         for i in range(ins):
             slope = share * _norm_slope(in_sum[w, i] * scale) / (ins + outs)

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from placement.arithmetic import log
-from placement.kernels import copy_into, inlined, lean_kernel
+from placement.kernels import copy_into, lean_kernel
 from placement.problem.arrays import BoolArray, FloatArray, IntArray
 from placement.problem.layer import LayerProblem
+from solvers.experts.search.norm import power_16, root_16
 from solvers.stop import DEFAULT, Stop
 
 #: Weight of the domain that nobody gave, beside 1 for the windows given together; the share of theirs that is shared
@@ -124,19 +125,6 @@ class _Trial(NamedTuple):
     power: FloatArray
 
 
-@inlined
-def _to_16th(x: float) -> float:
-    x *= x
-    x *= x
-    x *= x
-    return x * x
-
-
-@inlined
-def _root_16(x: float) -> float:
-    return float(np.sqrt(np.sqrt(np.sqrt(np.sqrt(x)))))
-
-
 @lean_kernel
 def _steady(m: _Moves, at: _At, trial: _Trial, best: IntArray, first: int, last: int) -> None:
     """The proposals `first` to `last` of `steady`; best [slots] is the placement of the least value."""
@@ -161,10 +149,10 @@ def _steady(m: _Moves, at: _At, trial: _Trial, best: IntArray, first: int, last:
             for k in range(2):
                 deviation[k, g] = np.sqrt(max(variance[k, g], 0.0))
             for r in range(rows):
-                power[r, g] = _to_16th(by_gpu[r, g] + deviation[r // (rows - 1), g])
+                power[r, g] = power_16(by_gpu[r, g] + deviation[r // (rows - 1), g])
                 total[r] += power[r, g]
         for r in range(rows):
-            values[0] += weight[r] * _root_16(total[r] / gpus)
+            values[0] += weight[r] * root_16(total[r] / gpus)
         values[1] = values[0]
     value, least = values
     for step in range(first, last):
@@ -207,9 +195,9 @@ def _steady(m: _Moves, at: _At, trial: _Trial, best: IntArray, first: int, last:
             for t in range(n):
                 h = gpu[t]
                 here = by_gpu[r, h] + less[t] * load[r, a] + more[t] * load[r, b]
-                new_power[r, t] = _to_16th(here + new_deviation[r // (rows - 1), t])
+                new_power[r, t] = power_16(here + new_deviation[r // (rows - 1), t])
                 summed += new_power[r, t] - power[r, h]
-            new += weight[r] * _root_16(max(summed, 0.0) / gpus)
+            new += weight[r] * root_16(max(summed, 0.0) / gpus)
         if new > value - hot * (1.0 - step / steps) * log(1.0 - np.random.random()):
             continue
         slots[i] = b
